@@ -1,0 +1,1 @@
+"""Fine-tune ImageNet-trained networks with their classification layer kept and augmented."""
