@@ -1,0 +1,89 @@
+"""The layers that every source network is made of, with PyTorch's numerics.
+
+Arrays are NHWC; kernels are HWIO (convolution) and [in, out] (dense). Parameters and running statistics are
+float32 whatever the compute dtype.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Both are torchvision's: each output unit keeps the variance of the gradient through a ReLU, and PyTorch's own
+# default for a linear layer, which is uniform within 1 / sqrt(inputs).
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+linear_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def linear_bias_init(inputs: int):
+    """Return an initialiser of a bias that is uniform within 1 / sqrt(inputs), as `torch.nn.Linear` has it."""
+
+    def init(key, shape, dtype=jnp.float32):
+        bound = inputs**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: str) -> nn.Conv:
+    """Return a square convolution padded by `size // 2` on every side.
+
+    The padding is explicit because "SAME" pads at the end first when the stride is 2, and PyTorch pads both sides.
+    """
+    pad = size // 2
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=conv_init,
+        name=name,
+    )
+
+
+def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, name: str) -> nn.BatchNorm:
+    """Return a batch normalisation; in training it uses the statistics of the batch over all of `axis_name`.
+
+    Momentum 0.9 is PyTorch's 0.1. The running variance is the biased one, as Flax keeps it (PyTorch keeps the
+    unbiased one: a factor n / (n - 1), where n is examples times positions). The variance is that of the centred
+    values: the faster E[x²] − E[x]² turns to noise in a channel that hardly varies.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=epsilon,
+        dtype=dtype,
+        axis_name=axis_name,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
+    """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
+    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
+
+
+def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """Return float32 [outputs, inputs]: row i averages positions floor(i·in/out) to ceil((i+1)·in/out)."""
+    matrix = np.zeros((outputs, inputs), np.float32)
+    for i in range(outputs):
+        begin, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
+        matrix[i, begin:end] = 1 / (end - begin)
+    return matrix
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """Average [N, H, W, C] down, or up, to [N, size, size, C] over PyTorch's windows, which overlap when H < size.
+
+    The windows of the two axes are independent, so this is one small matrix product for each axis.
+    """
+    if x.shape[1:3] == (size, size):
+        return x
+    rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
+    pooled = jnp.einsum(
+        "ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST
+    )
+    return pooled.astype(x.dtype)

@@ -1,0 +1,116 @@
+"""The source networks by name."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from flax_augtl.models.resnet import EXPANSION, ResNet
+from flax_augtl.models.vgg import HIDDEN, VGG
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known of a network by its name alone.
+
+    Attributes:
+        family: "resnet" or "vgg".
+        settings: the fields of its module that the name decides.
+        groups: its layer groups, bottom to top, classification layer included.
+        penultimate: width of the vector that the classification layer reads.
+        image_size: pixels a side of the images that it was published for.
+    """
+
+    family: str
+    settings: Mapping[str, Any]
+    groups: tuple[str, ...]
+    penultimate: int
+    image_size: int
+
+
+_FAMILIES = {"resnet": ResNet, "vgg": VGG}
+
+
+def _resnet(block, stage_sizes, *, image_size=224, **settings) -> Entry:
+    settings = dict(block=block, stage_sizes=stage_sizes, **settings)
+    module = ResNet(**settings)
+    penultimate = module.widths[-1] * EXPANSION[block]
+    return Entry("resnet", MappingProxyType(settings), module.groups, penultimate, image_size)
+
+
+def _cifar_resnet(blocks) -> Entry:
+    return _resnet("basic", (blocks,) * 3, widths=(16, 32, 64), stem="cifar", image_size=32)
+
+
+def _vgg(convs, batch_norm) -> Entry:
+    settings = dict(convs=convs, batch_norm=batch_norm)
+    return Entry("vgg", MappingProxyType(settings), VGG(**settings).groups, HIDDEN, 224)
+
+
+_VGG_CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+MODELS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "resnet18": _resnet("basic", (2, 2, 2, 2)),
+        "resnet34": _resnet("basic", (3, 4, 6, 3)),
+        "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
+        "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
+        "resnet152": _resnet("bottleneck", (3, 8, 36, 3)),
+        **{f"vgg{n}{'_bn' * bn}": _vgg(convs, bn) for n, convs in _VGG_CONVS.items() for bn in (False, True)},
+        **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9)},
+    }
+)
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names that `create_model` knows."""
+    return tuple(MODELS)
+
+
+def find(name: str) -> Entry:
+    """Return the registry's entry for `name`.
+
+    Raises:
+        ValueError: there is none; the message gives the choices and the nearest names.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(str(name).lower(), MODELS, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(f"There is no network {name!r}.{hint} The choices are {', '.join(MODELS)}.")
+
+
+def create_model(
+    name: str, *, num_classes: int | None = 1000, dtype=jnp.float32, axis_name: str | None = None, **variant
+) -> nn.Module:
+    """Build the source network `name`.
+
+    Args:
+        name: one of `model_names()`.
+        num_classes: outputs of the classification layer; None or 0 leaves that layer out.
+        dtype: of the computation; parameters are float32 whatever it is.
+        axis_name: mapped axis over which training batch statistics are averaged.
+        variant: other fields of the module, e.g. `v1_stride=True, conv_bias=True, epsilon=1.001e-5` for Keras' ResNet.
+
+    Returns:
+        A Linen module. Two modules made with the same arguments are equal and have the same hash.
+
+    Raises:
+        ValueError: no network has that name, or its module no such field.
+
+    >>> create_model("resnet18").groups
+    ('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc')
+    """
+    entry = find(name)
+    family = _FAMILIES[entry.family]
+    known = {field.name for field in dataclasses.fields(family)} - {"parent", "name"}
+    unknown = sorted(set(variant) - known)
+    if unknown:
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}. Its settings are {', '.join(sorted(known))}.")
+    # np.dtype makes "float32", np.float32 and jnp.float32 one and the same value, so that modules compare equal.
+    common = dict(num_classes=num_classes or None, dtype=jnp.dtype(dtype), axis_name=axis_name)
+    return family(**{**entry.settings, **variant, **common})

@@ -1,0 +1,98 @@
+"""VGG-11 … 19, with and without batch norm, as torchvision has them."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_augtl.models import chain
+from flax_augtl.models.layers import adaptive_average_pool, batch_norm, conv, max_pool
+
+HIDDEN = 4096
+POOLED = 7
+
+
+class ConvGroup(nn.Module):
+    """3×3 convolutions "conv0", "conv1", … of one width, each with a ReLU, then 2×2 max-pooling."""
+
+    convs: int
+    width: int
+    batch_norm: bool
+    epsilon: float
+    dtype: Any
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i in range(self.convs):
+            x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x)
+            if self.batch_norm:
+                norm = batch_norm(
+                    train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=f"bn{i}"
+                )
+                x = norm(x)
+            x = nn.relu(x)
+        return max_pool(x, 2, 2)
+
+
+class VGG(nn.Module):
+    """A VGG network as a chain of layer groups: conv1 … conv5, fc6, fc7, fc8. It has no dropout.
+
+    Attributes:
+        convs: convolutions in each of conv1 … conv5.
+        batch_norm: a batch norm after every convolution.
+        widths: channels of conv1 … conv5.
+        epsilon: of every batch norm.
+        num_classes: outputs of fc8; None leaves fc8 out.
+        dtype: of the computation; parameters are float32.
+        axis_name: mapped axis over which training batch statistics are averaged.
+    """
+
+    convs: tuple[int, ...]
+    batch_norm: bool = False
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    hidden: int = HIDDEN
+    epsilon: float = 1e-5
+    num_classes: int | None = 1000
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the layer groups, bottom to top."""
+        stages = tuple(f"conv{i + 1}" for i in range(len(self.convs)))
+        return (*stages, "fc6", "fc7") + (("fc8",) if self.num_classes else ())
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, start: int = 0, stop: int | None = None, train_from: int | None = None
+    ) -> jax.Array:
+        """Run `groups[start:stop]`.
+
+        Args:
+            x: normalised images [N, H, W, 3] where start is 0, else what `groups[:start]` gave.
+            start, stop, train_from: see `chain.steps`.
+
+        Returns:
+            What the last group gives: [N, H, W, C] after conv1 … conv4; [N, 49·C] after conv5, averaged to 7×7 and
+            flattened channel first; [N, hidden] after fc6 and fc7; float32 logits [N, num_classes] after fc8.
+        """
+        if start == 0:
+            chain.check_images(x, 2 ** len(self.convs))
+        for name, train in chain.steps(self.groups, start, stop, train_from):
+            if name.startswith("conv"):
+                i = int(name.removeprefix("conv")) - 1
+                group = ConvGroup(
+                    self.convs[i], self.widths[i], self.batch_norm, self.epsilon, self.dtype, self.axis_name, name=name
+                )
+                x = group(x, train)
+                if i == len(self.convs) - 1:
+                    # PyTorch flattens CHW, so fc6 of every published VGG expects its inputs in that order.
+                    x = adaptive_average_pool(x, POOLED).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+                continue
+            units = self.num_classes if name == "fc8" else self.hidden
+            dense = nn.Dense(units, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name=name)
+            x = dense(x)
+            x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x)
+        return x
