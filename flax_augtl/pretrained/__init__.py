@@ -1,0 +1,8 @@
+"""A checkpoint of any origin → a source network with its variables, preprocessing and class names."""
+
+from flax_augtl.pretrained.convert import to_state_dict
+from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.source import Source, load_source
+
+__all__ = ["CheckpointError", "Preprocessing", "Source", "load_source", "to_state_dict"]

@@ -1,0 +1,96 @@
+"""A source network with everything that belongs to its weights."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flax_augtl.models import MODELS, create_model
+from flax_augtl.pretrained.class_names import default_names
+from flax_augtl.pretrained.convert import to_variables
+from flax_augtl.pretrained.detect import model_for, require_fit
+from flax_augtl.pretrained.layout import layout
+from flax_augtl.pretrained.naming import to_torchvision
+from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.safetensors_file import read_safetensors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A source network, ready to run.
+
+    Attributes:
+        name: of the network in the registry.
+        model: the Linen module.
+        variables: {"params", "batch_stats"} of float32 arrays on the default device, by layer group.
+        preprocess: the evaluation transform of these weights.
+        class_names: of the classification layer's outputs; empty where it is left out.
+        terms: what is known of the weights: origin, sha256, licence, attribution, …
+    """
+
+    name: str
+    model: nn.Module
+    variables: Mapping[str, Any]
+    preprocess: Preprocessing
+    class_names: tuple[str, ...]
+    terms: Mapping[str, str]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The layer groups, bottom to top."""
+        return self.model.groups
+
+
+def load_source(
+    name: str | None,
+    weights: str | os.PathLike | None = None,
+    *,
+    num_classes: int | None = 1000,
+    dtype=jnp.float32,
+    axis_name: str | None = None,
+    sha256: str | None = None,
+) -> Source:
+    """Load a source network.
+
+    Args:
+        name: of the network; None takes the one that the checkpoint fits.
+        weights: a checkpoint; None draws random weights from a fixed seed.
+        num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it;
+            None or 0 leaves the layer out, with a checkpoint too.
+        dtype: of the computation.
+        axis_name: mapped axis over which training batch statistics are averaged.
+        sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
+
+    Raises:
+        ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
+    """
+    settings = dict(dtype=dtype, axis_name=axis_name)
+    if weights is None:
+        return _random_source(name, num_classes, sha256, settings)
+    path = Path(weights)
+    classify = bool(num_classes)
+    checkpoint = read_safetensors(path)
+    _, tensors = to_torchvision(checkpoint.tensors)
+    name = require_fit(name, tensors, str(path), classify=classify)
+    model = model_for(name, tensors, classify=classify, **settings)
+    variables = to_variables(tensors, layout(model))
+    preprocess = Preprocessing(image_size=MODELS[name].image_size)
+    return Source(name, model, variables, preprocess, default_names(model.num_classes), {"origin": str(weights)})
+
+
+def _random_source(name, num_classes, sha256, settings) -> Source:
+    if name is None:
+        raise ValueError("Without weights there is nothing to tell the network from: give its name.")
+    if sha256 is not None:
+        raise ValueError("A sha256 was given, but no weights that it could belong to.")
+    model = create_model(name, num_classes=num_classes, **settings)
+    # Under jit only the initialisers are computed: the forward pass that asks for them is dead code.
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    size = MODELS[name].image_size
+    preprocess = Preprocessing(image_size=size)
+    return Source(name, model, variables, preprocess, default_names(num_classes), {"origin": "random weights"})
