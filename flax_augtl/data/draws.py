@@ -1,0 +1,35 @@
+"""Random numbers that are a function of their key alone.
+
+Only `random_raw` of numpy's Philox is used. numpy promises that stream for good, and does not promise those of
+`permutation` or `choice`, on which a split or an order that must be the same everywhere cannot rest.
+"""
+
+import hashlib
+
+import numpy as np
+
+
+def raw(n: int, seed: int, *key: int | str) -> np.ndarray:
+    """n random numbers, uint64 [n], for any non-negative seed and any further key."""
+    return _philox(seed, *key).random_raw(n)
+
+
+def uniforms(n: int, seed: int, *key: int | str) -> np.ndarray:
+    """n random numbers in [0, 1), float64 [n]."""
+    return (raw(n, seed, *key) >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(n: int, seed: int, *key: int | str) -> np.ndarray:
+    """A random order of 0 … n−1, int64 [n]."""
+    return np.argsort(raw(n, seed, *key), kind="stable")
+
+
+def example_uniforms(n: int, view_seed: int, draw_id: int, view: int) -> np.ndarray:
+    """The draws of one view of one example, float64 [n] in [0, 1); one call a view. Quick: this runs once a picture."""
+    bits = np.random.Philox(key=[view_seed & 0xFFFFFFFFFFFFFFFF, int(draw_id) << 32 | int(view)]).random_raw(n)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _philox(seed: int, *key: int | str) -> np.random.Philox:
+    digest = hashlib.blake2b(repr((int(seed), *key)).encode(), digest_size=16).digest()
+    return np.random.Philox(key=np.frombuffer(digest, "<u8"))

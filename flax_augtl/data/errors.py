@@ -1,0 +1,41 @@
+"""What can be wrong with data, as sentences that a user can act on."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DataError(ValueError):
+    """The data or their settings are wrong; the message says what, where, and what to do."""
+
+
+class UnreadablePicture(DataError):
+    """One picture cannot be decoded.
+
+    Attributes:
+        path: where the picture is, as text.
+        reason: why, as a phrase without a full stop.
+    """
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(
+            f"The picture {path} cannot be read: {reason}. "
+            "Repair or remove it, or skip such pictures with --config.data.on_bad_image=skip."
+        )
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self):  # An exception crosses from a worker process by pickle, which calls cls(*args).
+        return type(self), (self.path, self.reason)
+
+
+def listed(names: Iterable[object], limit: int = 10) -> str:
+    """Join at most `limit` names with commas, and say how many more there are."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase that names the known names nearest to `name`, or the empty string if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

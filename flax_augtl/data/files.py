@@ -1,0 +1,80 @@
+"""Pictures in files as a source."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
+
+_MESS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileSource:
+    """Picture files, decoded when asked for.
+
+    Attributes:
+        root: what the paths are relative to; "" for absolute ones or those relative to the working directory.
+        paths: one a picture.
+        max_pixels: larger pictures are refused.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """Where picture `index` is."""
+        return os.path.join(self.root, self.paths[index])
+
+    def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+        """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
+        return read_picture(self.path(index), max_pixels=self.max_pixels, at_least=at_least)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.read(index)
+
+
+def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Every file below a folder that is a picture by its ending, and every other file that is no known litter.
+
+    Hidden files and folders, `Thumbs.db` and the like are passed over. Links to folders are followed, each folder once.
+
+    Returns:
+        (pictures, others): paths relative to `folder` with "/" between the parts, each list sorted.
+    """
+    pictures, others = [], []
+    for path in _walk(Path(folder), "", set()):
+        (pictures if os.path.splitext(path)[1].lower() in SUFFIXES else others).append(path)
+    return sorted(pictures), sorted(others)
+
+
+def folders(folder: str | Path) -> list[str]:
+    """The names of the sub-folders that are not hidden and no litter, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not _is_mess(entry.name) and entry.is_dir())
+
+
+def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return  # A link that leads back up would never end.
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if _is_mess(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", seen)
+            else:
+                yield prefix + entry.name
+
+
+def _is_mess(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _MESS

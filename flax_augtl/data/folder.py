@@ -1,0 +1,138 @@
+"""A folder of pictures with a sub-folder a class, split into `train/`, `val/`, `test/` or not at all."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.files import folders, picture_paths
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Labelled picture files by split, before anything is opened.
+
+    Attributes:
+        root: what the paths are relative to.
+        class_names: one a class, sorted.
+        splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
+            yet to be split.
+        notes: sentences for the log.
+    """
+
+    root: str
+    class_names: tuple[str, ...]
+    splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
+    notes: tuple[str, ...] = ()
+
+
+def list_folder(root: str | Path | None) -> Listing:
+    """Find the splits, classes and pictures below a root.
+
+    The root is split if it has a folder `train/` (or `training/`) that holds folders and no pictures of its own. With
+    train and val only, val is the test split: that is how most small sets are published, and a validation split is then
+    carved from train. A picture's class is the first folder on its path; below it pictures may be nested.
+
+    Raises:
+        DataError: no such folder, no picture, or one class only.
+    """
+    if not root:
+        raise DataError("config.data.root is not set: give the folder of pictures, --config.data.root=FOLDER.")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"The data root {root} {what}. Give a folder with a sub-folder of pictures for each class.")
+    tops = folders(root)
+    parts: dict[str, str] = {}
+    for name in tops:
+        split = _SPLITS.get(name.lower())
+        if split and split in parts.values():
+            twice = listed(n for n in tops if _SPLITS.get(n.lower()) == split)
+            raise DataError(f"{root} has more than one folder for the {split} split: {twice}. Keep one.")
+        if split:
+            parts[name] = split
+    if "train" in parts.values() and _holds_classes(root, parts):
+        return _listing(root, parts, [name for name in tops if name not in parts])
+    return _listing(root, {"": "all"}, [])
+
+
+def _holds_classes(root: Path, parts: dict[str, str]) -> bool:
+    """False for a class that happens to be called "train", beside "car" and "bus"."""
+    train = root / next(name for name, split in parts.items() if split == "train")
+    return bool(folders(train)) and not any("/" not in path for path in picture_paths(train)[0])
+
+
+def _listing(root: Path, parts: dict[str, str], aside: list[str]) -> Listing:
+    notes = []
+    found: dict[str, dict[str, list[str]]] = {}  # split → class → paths
+    others, loose, empty = [], [], set()
+    for part, split in parts.items():
+        pictures, rest = picture_paths(root / part)
+        prefix = f"{part}/" if part else ""
+        others += [prefix + path for path in rest]
+        loose += [prefix + path for path in pictures if "/" not in path]
+        classes: dict[str, list[str]] = {}
+        for path in pictures:
+            if "/" in path:
+                classes.setdefault(path.split("/", 1)[0], []).append(prefix + path)
+        empty |= {prefix + name for name in folders(root / part) if name not in classes}
+        found[split] = classes
+    if not any(found.values()):
+        raise DataError(_nothing(root, others, loose))
+    if len(found) == 1 and "train" in found:
+        found = {"all": found["train"]}  # train/ alone is one root that is split.
+    elif "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+        notes.append(
+            f"{root} has train and val only: val is the test split here, looked at once, and the validation split is "
+            "carved from train."
+        )
+    if aside:
+        notes.append(f"These folders beside the splits of {root} are not used: {listed(aside)}.")
+    if loose:
+        notes.append(f"{len(loose)} pictures under {root} lie in no class folder and are not used: {listed(loose, 3)}.")
+    if others:
+        notes.append(
+            f"{len(others)} files under {root} are no pictures by their ending and are not used: {listed(others, 3)}."
+        )
+    if empty:
+        notes.append(f"These folders under {root} hold no picture: {listed(sorted(empty))}.")
+    return _number(root, found, tuple(notes))
+
+
+def _number(root: Path, found: dict[str, dict[str, list[str]]], notes: tuple[str, ...]) -> Listing:
+    names = tuple(sorted(set().union(*found.values())))
+    if len(names) < 2:
+        raise DataError(
+            f"{root} has one class only, {names[0]}: there is nothing to tell it from. "
+            "Each class needs its own sub-folder, and there must be two at least."
+        )
+    number = {name: label for label, name in enumerate(names)}
+    splits = {}
+    for split, classes in found.items():
+        pairs = sorted((path, number[name]) for name, paths in classes.items() for path in paths)
+        splits[split] = (tuple(path for path, _ in pairs), np.array([label for _, label in pairs], np.int32))
+    return Listing(str(root), names, splits, notes)
+
+
+def _nothing(root: Path, others: list[str], loose: list[str]) -> str:
+    if loose:
+        return (
+            f"The {len(loose)} pictures of {root} lie in no class folder (the first is {loose[0]}). "
+            "Put the pictures of each class into a sub-folder that has the name of the class."
+        )
+    seen = f" It has {len(others)} other files, among them {listed(others, 3)}." if others else " It is empty."
+    return (
+        f"There are no pictures in {root}.{seen} Pictures are files that end in .jpg, .png, .gif, .webp and the like."
+    )

@@ -1,0 +1,148 @@
+"""Any picture file → an upright RGB picture, or one named error.
+
+Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a dozen kinds of exception for them.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from flax_augtl.data.errors import UnreadablePicture
+
+# Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
+Image.init()  # Pillow does not know all its formats before.
+FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF") if f in Image.OPEN)
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()
+)
+MAX_PIXELS = 256 * 1024 * 1024  # About 0.8 GB once decoded to RGB; the same order as Pillow's own limit.
+
+# Everything that Pillow's decoders were seen to raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
+
+
+def read_picture(
+    file: str | Path | bytes,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    at_least: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Decode the first frame of a picture file.
+
+    Grey, palette, transparent, CMYK and 16-bit pictures become RGB; transparency is laid on white; an EXIF
+    orientation is applied.
+
+    Args:
+        file: a path, or the bytes of a file.
+        name: what to call the picture in an error; default the path.
+        max_pixels: a picture with more pixels is refused before it is decoded.
+        at_least: (width, height) that suffices, for the upright picture. A JPEG is then decoded at 1/2, 1/4 or 1/8
+            of its size if that is still as large; other formats are not affected.
+
+    Returns:
+        A loaded PIL picture of mode RGB.
+
+    Raises:
+        UnreadablePicture: whatever is wrong with the file.
+    """
+    name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Damaged metadata beside sound pixels, and Pillow's own size warning.
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+                _check_size(image, max_pixels)
+                if at_least is not None and image.format == "JPEG":
+                    turned = _orientation(image) in (5, 6, 7, 8)
+                    image.draft(None, at_least[::-1] if turned else at_least)
+                image.load()
+                return _upright_rgb(image)
+    except _TooLarge as error:
+        raise UnreadablePicture(name, str(error)) from None
+    except Image.DecompressionBombError:
+        raise UnreadablePicture(name, f"it has more than {max_pixels:,} pixels") from None
+    except _DAMAGE as error:
+        raise UnreadablePicture(name, _reason(file, error)) from None
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _TooLarge(f"it has {width} × {height} pixels, more than the limit of {max_pixels:,}")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except _DAMAGE:
+        return 1  # A picture with damaged EXIF is still a picture.
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if _orientation(image) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep(image)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit or float grey → RGB. Pillow's own conversion clips at 255, which turns such pictures white."""
+    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=65535.0, neginf=0.0)
+    if image.mode == "F" and values.size and values.max() <= 1.0:
+        values = values * 255
+    elif not values.size or values.max() > 255 or image.mode.startswith("I;16"):
+        values = values / 257  # 65535 → 255
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _reason(file: str | Path | bytes, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        dangling = isinstance(file, (str, Path)) and Path(file).is_symlink()
+        return "it is a link to a file that does not exist" if dangling else "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, PermissionError):
+        return "there is no permission to read it"
+    size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
+    if size == 0:
+        return "it is empty (zero bytes)"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its content is no picture of a known format"
+    if isinstance(error, MemoryError):
+        return "it does not fit in memory"
+    return f"it is damaged ({str(error).rstrip('.') or type(error).__name__})"
