@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
-from flax_augtl.pretrained.detect import model_for, require_fit
+from flax_augtl.pretrained.detect import model_for
+from flax_augtl.pretrained.inspection import inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.naming import to_torchvision
 from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.safetensors_file import read_safetensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +58,8 @@ def load_source(
 
     Args:
         name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint; None draws random weights from a fixed seed.
+        weights: a checkpoint: a file, a folder that holds one, or "owner/repository[@revision]" on the Hugging Face
+            Hub; None draws random weights from a fixed seed.
         num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it;
             None or 0 leaves the layer out, with a checkpoint too.
         dtype: of the computation.
@@ -70,17 +70,22 @@ def load_source(
         ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
     """
     settings = dict(dtype=dtype, axis_name=axis_name)
+    if name is not None:
+        find(name)  # before anything is downloaded
     if weights is None:
         return _random_source(name, num_classes, sha256, settings)
-    path = Path(weights)
-    classify = bool(num_classes)
-    checkpoint = read_safetensors(path)
-    _, tensors = to_torchvision(checkpoint.tensors)
-    name = require_fit(name, tensors, str(path), classify=classify)
-    model = model_for(name, tensors, classify=classify, **settings)
-    variables = to_variables(tensors, layout(model))
-    preprocess = Preprocessing(image_size=MODELS[name].image_size)
-    return Source(name, model, variables, preprocess, default_names(model.num_classes), {"origin": str(weights)})
+    found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
+    model = model_for(found.name, found.tensors, classify=bool(num_classes), **found.settings, **settings)
+    variables = to_variables(found.tensors, layout(model))
+    class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
+    return Source(
+        found.name,
+        model,
+        variables,
+        found.preprocessing or Preprocessing(image_size=MODELS[found.name].image_size),
+        class_names or default_names(model.num_classes),
+        found.terms,
+    )
 
 
 def _random_source(name, num_classes, sha256, settings) -> Source:

@@ -1,0 +1,29 @@
+"""Opens a checkpoint file of any format."""
+
+from pathlib import Path
+
+from flax_augtl.pretrained.content import kind_of
+from flax_augtl.pretrained.keras_file import read_keras
+from flax_augtl.pretrained.npz_file import read_npz
+from flax_augtl.pretrained.safetensors_file import read_safetensors
+from flax_augtl.pretrained.tensors import Checkpoint
+from flax_augtl.pretrained.torch_file import read_torch
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a checkpoint file; its content tells the format, whatever its name.
+
+    Raises:
+        CheckpointError: the file is of no format that is read here, damaged, or needs an extra to be installed.
+    """
+    match kind_of(path):
+        case "safetensors":
+            return read_safetensors(path)
+        case "npz":
+            return read_npz(path)
+        case "torch":
+            return read_torch(path)
+        case "keras":
+            return read_keras(path, archived=True)
+        case "hdf5":
+            return read_keras(path, archived=False)

@@ -1,0 +1,127 @@
+"""Finds the files of a checkpoint: a file, a folder, or a repository on the Hugging Face Hub."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from flax_augtl.pretrained import hub
+from flax_augtl.pretrained.description import Description, from_card, from_config, from_notes
+from flax_augtl.pretrained.errors import CheckpointError
+
+_HUB_ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
+_USUAL = ("model.safetensors", "pytorch_model.bin")
+_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".th", ".h5", ".keras")
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A checkpoint's file, and what the files beside it say.
+
+    Attributes:
+        file: the checkpoint itself, on this machine.
+        description: from config.json and the like.
+        terms: where it came from.
+    """
+
+    file: Path
+    description: Description
+    terms: dict[str, str]
+
+
+def locate(weights: str | os.PathLike) -> Located:
+    """Find, and where it is on the hub download, a checkpoint.
+
+    Args:
+        weights: a file, a folder with one checkpoint in it, or "owner/repository", "owner/repository@revision".
+
+    Raises:
+        CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
+    """
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        file = _only_checkpoint(path)
+        return Located(file, _beside(file, usual=True), {"origin": file.name})
+    if path.exists():
+        return Located(path, _beside(path, usual=path.name in _USUAL), {"origin": path.name})
+    match = _HUB_ID.fullmatch(str(weights))
+    if match is None or str(weights).endswith(_SUFFIXES):
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    return _from_hub(match[1], match[2])
+
+
+def _only_checkpoint(folder: Path) -> Path:
+    for name in _USUAL:
+        if (folder / name).exists():
+            return folder / name
+    files = sorted(f for f in folder.iterdir() if f.name.endswith(_SUFFIXES))
+    if len(files) == 1:
+        return files[0]
+    found = f"{len(files)}: {', '.join(f.name for f in files[:5])}" if files else "none"
+    raise CheckpointError(f"{folder} should hold one checkpoint, but there is {found}. Give the file itself.")
+
+
+def _beside(file: Path, usual: bool) -> Description:
+    """Read what lies beside a checkpoint: FILE.json, and in a folder as the hub has it config.json too."""
+    said = Description()
+    own = file.with_suffix(".json")
+    if own.exists() and own.name != "config.json":
+        found = _json(own)
+        if isinstance(found, dict) and "network" in found and "preprocessing" in found:
+            said = from_notes(found, str(own))
+    if usual and (file.parent / "config.json").exists():
+        preprocessor = file.parent / "preprocessor_config.json"
+        config = _json(file.parent / "config.json")
+        said = said.over(from_config(config, _json(preprocessor) if preprocessor.exists() else None, str(file)))
+        if (file.parent / "README.md").exists():
+            said = said.over(from_card(hub.front_matter(file.parent / "README.md")))
+    return said
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
+
+
+def _from_hub(repository: str, revision: str | None) -> Located:
+    config, commit = hub.fetch(repository, "config.json", revision)
+    # Every file is taken at the commit of the first, so that a push in between cannot mix two versions.
+    pinned = commit or revision
+    found = _json(config) if config else {}
+    preprocessor = None
+    if found and "architecture" not in found:
+        preprocessor, _ = hub.fetch(repository, "preprocessor_config.json", pinned)
+    for name in _USUAL:
+        file, commit = hub.fetch(repository, name, pinned)
+        if file:
+            break
+    else:
+        raise CheckpointError(f"{repository} on the hub has neither {' nor '.join(_USUAL)}.")
+    description = from_config(found, _json(preprocessor) if preprocessor else None, repository)
+    card = hub.fetch_optional(repository, "README.md", pinned or commit)
+    if card:
+        description = description.over(from_card(hub.front_matter(card)))
+    terms = {"origin": f"https://huggingface.co/{repository}", "revision": commit or "", "attribution": repository}
+    return Located(file, description, {key: value for key, value in terms.items() if value})
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def check_digest(found: str, expected: str | None, where: str):
+    """Raise CheckpointError unless a file has the SHA-256 that it should have."""
+    if expected is None:
+        return
+    expected = expected.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", expected):
+        raise CheckpointError(f"sha256 must be 64 hexadecimal digits, got {expected!r}.")
+    if found != expected:
+        raise CheckpointError(f"{where} has SHA-256 {found}, not {expected} as asked: it is another file.")
