@@ -46,7 +46,7 @@ def training_crop(
 
     def random(image: Image.Image, draw_id: int, view: int) -> np.ndarray:
         across, down = draws.example_uniforms(2, view_seed, draw_id, view)
-        width, height = short_side(image.size, getattr(preprocessing, "resize", None) or round(size * 8 / 7))
+        width, height = short_side(image.size, preprocessing.resize_size)
         left, top = int(across * (width - size + 1)), int(down * (height - size + 1))
         return np.asarray(image.resize((width, height), resample).crop((left, top, left + size, top + size)))
 
@@ -90,8 +90,5 @@ def short_side(image_size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def resampling(preprocessing) -> Image.Resampling:
-    """Pillow's filter for the weights' interpolation, given as a filter or as its name."""
-    interpolation = getattr(preprocessing, "interpolation", "bilinear")
-    if isinstance(interpolation, str):
-        return Image.Resampling[interpolation.upper()]
-    return Image.Resampling(interpolation)
+    """Pillow's filter for the weights' interpolation."""
+    return Image.Resampling[preprocessing.interpolation.upper()]

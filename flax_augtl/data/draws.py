@@ -26,7 +26,8 @@ def permutation(n: int, seed: int, *key: int | str) -> np.ndarray:
 
 def example_uniforms(n: int, view_seed: int, draw_id: int, view: int) -> np.ndarray:
     """The draws of one view of one example, float64 [n] in [0, 1); one call a view. Quick: this runs once a picture."""
-    bits = np.random.Philox(key=[view_seed & 0xFFFFFFFFFFFFFFFF, int(draw_id) << 32 | int(view)]).random_raw(n)
+    key = np.array([view_seed, int(draw_id) << 32 | int(view)], np.uint64)  # A list of large ints would become floats.
+    bits = np.random.Philox(key=key).random_raw(n)
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
