@@ -1,0 +1,154 @@
+"""Every field of a configuration, once, with its default. The other files here change some of them.
+
+    python main.py --config=configs/common.py --config.data.root=FOLDER --workdir=DIR
+
+trains the default network from scratch on a folder of pictures; see `folder.py` for pretrained weights.
+"""
+
+from ml_collections import config_dict
+
+placeholder = config_dict.placeholder
+
+
+def get_config() -> config_dict.ConfigDict:
+    """Return the defaults, locked: a field that is not here cannot be set by mistake."""
+    config = config_dict.ConfigDict()
+
+    # Name of the experiment, in result.json.
+    config.name = "common"
+    # Fixes the split, the initial new layers and the order of the examples.
+    config.seed = 0
+    # Source network: resnet18, 34, 50, 101, 152; vgg11, 13, 16, 19, each also with _bn; resnet20, 32, 44, 56 (32 pixels).
+    config.network = "resnet18"
+    # Pretrained weights: a file, a folder, an id on the Hugging Face Hub such as timm/resnet18.tv_in1k; None = from scratch.
+    config.weights = placeholder(str)
+    # Expected SHA-256 of the weights file, 64 hexadecimal digits; None = not checked.
+    config.weights_sha256 = placeholder(str)
+
+    # What is stacked on the source network. A preset is a row of the table in the README; the other fields override it.
+    config.head = config_dict.ConfigDict()
+    config.head.preset = "kept_deeper"
+    # Is the pretrained classification layer kept?
+    config.head.keep_classifier = placeholder(bool)
+    # Widths of new layers, e.g. (), (1024,), (2048, 1024): depth augmentation.
+    config.head.new_layers = placeholder(tuple)
+    # Number of units in parallel to the topmost layer that is kept of the source network: width augmentation.
+    config.head.widen = placeholder(int)
+    # At the input of every new layer: none, l2, batch, layer.
+    config.head.norm = placeholder(str)
+    # Initial gamma of the l2 norm.
+    config.head.scale = placeholder(float)
+    # Weights of the kept classification layer: pretrained, and, as controls, random, shuffled.
+    config.head.classifier_init = placeholder(str)
+    # The kept classification layer learns at the rate of the "pretrained" or of the "new" layers.
+    config.head.classifier_rate = placeholder(str)
+    # Probability with which an activation between new layers is dropped.
+    config.head.dropout = placeholder(float)
+
+    # The topmost frozen layer group (stem, layer1, ..., fc; conv1, ..., fc8), or none, or all (all but the head).
+    config.freeze = "none"
+
+    config.data = config_dict.ConfigDict()
+    # folder, list, digits, glyphs, or the name of a TFDS data set.
+    config.data.name = "folder"
+    # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class.
+    config.data.root = placeholder(str)
+    # Examples a class to train with, validation included; None = all.
+    config.data.shots = placeholder(int)
+    # Validation split, carved from the training data: a share in (0, 1), a number of examples, or 0 for none.
+    config.data.validation = 0.2
+    # Views of an example that training draws from; 0 = a fresh one in every epoch.
+    config.data.views = 0
+    # Of the random crops, flips and shifts; not the run's seed, so that runs of different seeds can share views.
+    config.data.view_seed = 0
+    # Training crop: resized (RandomResizedCrop), random (resize, then a random crop), none (the evaluation transform).
+    config.data.crop = "resized"
+    # Of `resized`: smallest and largest share of the picture's area.
+    config.data.crop_scale = (0.25, 1.0)
+    # Mirror pictures at random.
+    config.data.flip = True
+    # Largest random shift in pixels; 0 = none.
+    config.data.shift = 0
+    # Threads that decode pictures.
+    config.data.threads = 8
+
+    # Side of the pictures in pixels; None = what the weights were trained with.
+    config.image_size = placeholder(int)
+    # What pictures become on their way to the network, where it shall differ from what the weights bring along.
+    config.preprocessing = config_dict.ConfigDict()
+    # Side of the crop as a share of the short side of the resized picture, in (0, 1].
+    config.preprocessing.crop_fraction = placeholder(float)
+    # nearest, bilinear, bicubic, lanczos.
+    config.preprocessing.interpolation = placeholder(str)
+    # RGB, BGR.
+    config.preprocessing.channel_order = placeholder(str)
+    # What the brightest pixel is before the mean is taken off: 1.0, 255.0.
+    config.preprocessing.value_range = placeholder(float)
+    # Of the three channels.
+    config.preprocessing.mean = placeholder(tuple)
+    config.preprocessing.std = placeholder(tuple)
+    # Pictures in a step, over all devices.
+    config.batch_size = 64
+    # Micro-batches into which a device's share of the batch is cut, to save memory.
+    config.accumulate = 1
+    # Length of the run; one of the three.
+    config.steps = placeholder(int)
+    config.epochs = placeholder(float)
+    config.examples = placeholder(int)
+
+    # Of pretrained layers at its highest.
+    config.learning_rate = 0.003
+    # Learning rate of new layers over that of pretrained ones.
+    config.new_layer_multiplier = 10.0
+    # sgd (Nesterov momentum), adamw.
+    config.optimizer = "sgd"
+    config.momentum = 0.9
+    # Of kernels; not of biases, norms and scales.
+    config.weight_decay = 5e-4
+    # Largest norm of the gradient; 0 = no limit.
+    config.gradient_clip = 0.0
+    # Share of the probability that is spread evenly over all classes.
+    config.label_smoothing = 0.0
+    # none; balanced (each class counts the same in the loss); or a weight a class, in the order of the class names.
+    config.class_weights = "none"
+
+    config.schedule = config_dict.ConfigDict()
+    # cosine, step, constant.
+    config.schedule.name = "cosine"
+    # Linear rise of the learning rate at the start; one of the three.
+    config.schedule.warmup_steps = placeholder(int)
+    config.schedule.warmup_epochs = placeholder(float)
+    config.schedule.warmup_examples = placeholder(int)
+    # Of `cosine`: the last learning rate as a share of the highest.
+    config.schedule.final = 0.0
+    # Of `step`: where the learning rate is multiplied by `factor`; one of the three.
+    config.schedule.boundaries_steps = ()
+    config.schedule.boundaries_epochs = ()
+    config.schedule.boundaries_examples = ()
+    config.schedule.factor = 0.1
+
+    # Evaluation on the validation split, and a checkpoint; one of the three; none = at the end of every epoch.
+    config.evaluate_every_steps = placeholder(int)
+    config.evaluate_every_epochs = placeholder(float)
+    config.evaluate_every_examples = placeholder(int)
+    # Further checkpoints between evaluations; one of the three; none = no further ones.
+    config.checkpoint_every_steps = placeholder(int)
+    config.checkpoint_every_epochs = placeholder(float)
+    config.checkpoint_every_examples = placeholder(int)
+    # Newest checkpoints to keep, besides the best.
+    config.keep_checkpoints = 2
+    # Stop after so many evaluations without a better one; 0 = never.
+    config.early_stopping = 0
+    # Steps between two rows of the training loss in metrics.jsonl.
+    config.log_every_steps = 10
+
+    # float32, bfloat16; parameters are float32 in any case.
+    config.compute_dtype = "float32"
+
+    # {name: {field: value, ...}, ...}: train once for each, in WORKDIR/name, and print their results side by side.
+    config.variants = config_dict.ConfigDict()
+    # Mode study: learning rates and seeds that every variant is tried with; validation chooses the rate.
+    config.study = config_dict.ConfigDict()
+    config.study.learning_rates = (0.0003, 0.001, 0.003, 0.01, 0.03)
+    config.study.seeds = (0, 1, 2, 3, 4, 5)
+    return config.lock()

@@ -1,0 +1,32 @@
+"""Train the embedded source network from scratch: a ResNet-20 that tells printed characters apart.
+
+    python main.py --config=configs/glyphs.py --workdir=runs/glyphs
+    python main.py --mode=export --workdir=runs/glyphs
+"""
+
+from configs import common
+
+
+def get_config():
+    """Return the configuration."""
+    config = common.get_config()
+    config.name = "glyphs"
+    config.network = "resnet20"
+    config.image_size = 16
+    config.preprocessing.crop_fraction = 1.0
+    config.preprocessing.mean = config.preprocessing.std = (0.5, 0.5, 0.5)
+    config.data.name = "glyphs"
+    config.data.shots = 100
+    config.data.validation = 0.05
+    config.data.crop = "none"
+    config.data.flip = False
+    config.data.shift = 1
+    config.head.preset = "traditional"
+    config.batch_size = 128
+    config.epochs = 25.0
+    config.evaluate_every_epochs = 5.0
+    config.learning_rate = 0.1
+    config.new_layer_multiplier = 1.0
+    config.schedule.warmup_epochs = 1.0
+    config.label_smoothing = 0.1
+    return config

@@ -1,0 +1,84 @@
+"""Predictions for pictures in files, as rows, as CSV and as a table for people."""
+
+import csv
+import glob
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flax_augtl.data.files import picture_paths
+from flax_augtl.data.pictures import read_picture
+from flax_augtl.run import Run
+
+TOP = 5
+
+
+def find_pictures(images: str) -> list[str]:
+    """Return the paths of a picture, of all pictures in a folder and below it, or of those that match a pattern.
+
+    Raises:
+      ValueError: there are none.
+    """
+    images = os.path.expanduser(images)
+    if os.path.isdir(images):
+        paths = [str(path) for path in picture_paths(images)]
+    elif os.path.isfile(images):
+        paths = [images]
+    else:
+        paths = sorted(path for path in glob.glob(images, recursive=True) if os.path.isfile(path))
+    if not paths:
+        raise ValueError(f"--images={images}: there is no such picture, and no folder or pattern with pictures.")
+    return paths
+
+
+def predict_files(run: Run, images: str, *, batch_size: int = 32) -> list[dict[str, Any]]:
+    """Return a row a picture: its `path`, and up to five `labels` with their `probabilities`, the likeliest first.
+
+    Raises:
+      ValueError: there are no pictures, or one cannot be read.
+    """
+    paths = find_pictures(images)
+    rows = []
+    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
+        part = paths[start:start + batch_size]
+        probabilities = run.predict([np.asarray(read_picture(path)) for path in part], batch_size=batch_size)
+        for path, row in zip(part, probabilities, strict=True):
+            order = np.argsort(-row, kind="stable")[:TOP]
+            rows.append({"path": path, "labels": [run.class_names[index] for index in order],
+                         "probabilities": [float(row[index]) for index in order]})
+    return rows
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV: path, label, probability, then label2, probability2 and so on."""
+    width = max((len(row["labels"]) for row in rows), default=1)
+    header = ["path"]
+    for rank in range(1, width + 1):
+        header += [f"label{rank if rank > 1 else ''}", f"probability{rank if rank > 1 else ''}"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        cells = [row["path"]]
+        for label, probability in zip(row["labels"], row["probabilities"], strict=True):
+            cells += [label, f"{probability:.6f}"]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
+    """Return the first rows as aligned text."""
+    shown = rows[:limit]
+    width = min(max((len(row["path"]) for row in shown), default=4), 60)
+    lines = []
+    for row in shown:
+        path = row["path"] if len(row["path"]) <= width else "…" + row["path"][1 - width:]
+        lines.append(f"{path:{width}}  " + "  ".join(f"{label} {probability:.1%}" for label, probability in zip(
+            row["labels"], row["probabilities"], strict=True)))
+    if len(rows) > limit:
+        lines.append(f"… and {len(rows) - limit} more")
+    return "\n".join(lines)

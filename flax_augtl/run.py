@@ -1,0 +1,249 @@
+"""A run: train it into a directory, go on with it, load it again, evaluate it and predict with it."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+
+from flax_augtl import freezing, run_directory
+from flax_augtl.data import load_dataset
+from flax_augtl.network import AugmentedNetwork
+from flax_augtl.pretrained import Preprocessing
+from flax_augtl.training import metrics
+from flax_augtl.training.checkpoints import Progress, open_checkpoints
+from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
+from flax_augtl.training.log import RunLog, describe, duration
+from flax_augtl.training.loop import evaluate, fit
+from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.state import create_state
+from flax_augtl.training.step import compiled_predict_step
+
+# Fields that `--extend` may change: how long and how fast, not what.
+EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
+              "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
+              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained network, as its directory has it.
+
+    Attributes:
+      workdir: the directory.
+      config: the configuration it was trained with.
+      class_names: one name a target class.
+      preprocessing: from pictures to what the network reads.
+      network: the network.
+      variables: of the network, at `step`.
+      step: the step of the checkpoint that was loaded.
+      result: contents of result.json, None while the run is not finished.
+    """
+
+    workdir: epath.Path
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    network: AugmentedNetwork
+    variables: Mapping[str, Any]
+    step: int
+    result: Mapping[str, Any] | None
+
+    def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
+        """Return class probabilities, float32 [N, number of target classes], of uint8 pictures [H, W, 3] of any size."""
+        step = compiled_predict_step(self.network, self.preprocessing)
+        probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
+        for start in range(0, len(images), batch_size):
+            batch = [_small(self.preprocessing, image) for image in images[start:start + batch_size]]
+            # Always the same size, so that there is one compilation.
+            padded = batch + [np.zeros_like(batch[0])] * (min(batch_size, len(images)) - len(batch))
+            probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[:len(batch)])
+        return np.concatenate(probabilities)
+
+    def evaluate(self, split: str = "test") -> dict[str, Any]:
+        """Return the metrics (`metrics.summary`) of a split, with the `confusion` matrix [C, C] beside them.
+
+        Raises:
+          ValueError: there is no such split, or the data are no longer where the config says.
+        """
+        dataset = load_dataset(self.config.data, seed=self.config.seed)
+        splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+        if splits.get(split) is None:
+            raise ValueError(f"{self.workdir} has no split {split!r}. Splits: "
+                             f"{', '.join(name for name, examples in splits.items() if examples is not None)}.")
+        if dataset.class_names != self.class_names:
+            raise ValueError(f"The data have other classes than {self.workdir} was trained on: "
+                             f"{len(dataset.class_names)} here, {len(self.class_names)} there.")
+        sums = evaluate(self.network, self.preprocessing, self.variables, splits[split], self.config.data,
+                        batch_size=self.config.batch_size)
+        return {**metrics.summary(sums), "confusion": sums["confusion"]}
+
+
+def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
+    """Return a picture as the evaluation transform makes it, uint8 [S, S, 3]."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"A picture must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+    return preprocessing.resize_and_crop(Image.fromarray(image))
+
+
+def train(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, quiet: bool = False) -> Run:
+    """Train what a configuration says, or go on where an earlier start of the same run ended.
+
+    Args:
+      config: see configs/common.py.
+      workdir: directory of the run; it is created where it does not exist.
+      extend: go on with the run of another configuration that differs in lengths and schedule only.
+      quiet: print nothing.
+
+    Returns:
+      The run with the best weights (by validation; the last ones where there is no validation split).
+
+    Raises:
+      ValueError: something in the configuration or the data is wrong, or `workdir` holds another run.
+    """
+    workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+    _check_same(config, workdir, extend)
+    if not extend and (workdir / run_directory.RESULT).exists():
+        if not quiet:
+            print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
+        return load_run(workdir)
+    experiment = prepare(config)
+    # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
+    state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
+                         config.seed)
+    run_directory.prepare(workdir)
+    with open_checkpoints(workdir / run_directory.CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
+        progress = Progress()
+        if steps := checkpoints.steps():
+            state, progress = checkpoints.restore(state, steps[-1])
+        if progress.step >= experiment.total_steps and extend:
+            raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
+                             f"for {experiment.total_steps}.")
+        _write_description(workdir, experiment)
+        run_directory.drop_metrics_after(workdir, progress.step)
+        log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
+                     quiet=quiet)
+        try:
+            _say_start(log, experiment, progress)
+            ended = progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
+            if not ended:
+                state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints)
+            checkpoints.wait()
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            best = progress.step if progress.best_step is None else progress.best_step
+            if best != progress.step:
+                variables = checkpoints.restore_variables(best, experiment.variables)
+            result = _result(experiment, variables, best, progress, log)
+            run_directory.write_json(workdir / run_directory.RESULT, result)
+        finally:
+            log.close()
+    return Run(workdir, config, experiment.dataset.class_names, experiment.preprocessing, experiment.network, variables,
+               best, result)
+
+
+def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
+    """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
+    if not (workdir / run_directory.CONFIG).exists():
+        if extend:
+            raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
+        if (workdir / run_directory.CHECKPOINTS).exists():
+            raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
+        return
+    old = run_directory.read_json(workdir / run_directory.CONFIG)
+    new = config_values(config)
+    if extend:
+        old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
+    if found := run_directory.differences(old, new):
+        hint = ("--extend changes lengths and schedule only" if extend else
+                "Choose another --workdir, or, to change lengths or schedule only, add --extend")
+        raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
+
+
+def _write_description(workdir: epath.Path, experiment: Experiment) -> None:
+    """Write everything that loading the run needs, besides its checkpoints. The config comes last: it marks a run."""
+    run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(experiment.dataset.class_names))
+    run_directory.write_json(workdir / run_directory.PREPROCESSING, experiment.preprocessing.to_json())
+    run_directory.write_json(workdir / run_directory.SOURCE, experiment.source)
+    run_directory.write_json(workdir / run_directory.SPLITS, {"fingerprint": experiment.dataset.fingerprint,
+                                                              **experiment.dataset.split_ids()})
+    run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
+
+
+def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
+    """Say what will be trained on what, with the table of what is frozen."""
+    dataset, devices = experiment.dataset, jax.devices()
+    for note in dataset.notes:
+        log.say(note)
+    sizes = f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and " \
+            f"{len(dataset.test)} test examples"
+    log.say(f"{dataset.name}: {len(dataset.class_names)} classes, {sizes}; chosen by {dataset.metric}")
+    log.say(f"{len(devices)} × {devices[0].device_kind} ({jax.default_backend()}), "
+            f"{experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
+            f"{experiment.preprocessing.image_size} pixels")
+    log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),
+                           experiment.optimizer.new_layer_multiplier))
+    if progress.step:
+        log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
+
+
+def _result(experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog) -> dict[str, Any]:
+    """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
+    result: dict[str, Any] = {}
+    for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
+        if examples is None:
+            result[split] = None
+            continue
+        sums = evaluate(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
+                        batch_size=experiment.config.batch_size)
+        result[split] = metrics.summary(sums)
+        if split == "test":
+            log.write(best_step, split, result[split])
+            log.write_confusion(split, sums["confusion"], experiment.dataset.class_names, best_step)
+            run_directory.write_json(log.workdir / "classes_test.json",
+                                     metrics.class_table(sums["confusion"], experiment.dataset.class_names))
+            log.say(f"test, step {best_step}: {describe(result[split])}, in {duration(progress.seconds)}")
+    return {**result, "best_step": best_step, "metric": experiment.dataset.metric, "seconds": progress.seconds,
+            "config_name": experiment.config.name}
+
+
+def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
+    """Load a run from its directory, and from nothing else.
+
+    Args:
+      workdir: the directory.
+      step: `best` (by validation; the last one where there is no validation split), `last`, or the number of a step.
+
+    Raises:
+      ValueError: the directory holds no run, no checkpoint, or none of that step.
+    """
+    workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+    config = ConfigDict(run_directory.read_json(workdir / run_directory.CONFIG))
+    class_names = tuple(run_directory.read_json(workdir / run_directory.CLASS_NAMES))
+    preprocessing = Preprocessing.from_json(run_directory.read_json(workdir / run_directory.PREPROCESSING))
+    network = build_network(run_directory.read_json(workdir / run_directory.SOURCE), config, len(class_names))
+    if not (workdir / run_directory.CHECKPOINTS).exists():
+        raise ValueError(f"{workdir} has no checkpoint yet.")
+    with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise ValueError(f"{workdir} has no checkpoint yet.")
+        chosen = steps[-1] if step in ("best", "last") else int(step)
+        if step == "best":
+            best = checkpoints.progress(steps[-1]).best_step
+            chosen = steps[-1] if best is None else best
+        if chosen not in steps:
+            raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
+        size = preprocessing.image_size
+        like = {"batch_stats": {}, **jax.eval_shape(
+            lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32)))}
+        variables = checkpoints.restore_variables(chosen, like)
+    result = workdir / run_directory.RESULT
+    return Run(workdir, config, class_names, preprocessing, network, variables, chosen,
+               json.loads(result.read_text()) if result.exists() else None)

@@ -1,0 +1,113 @@
+"""The files of a run: their names, how they are written whole or not at all, and how they are read."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+CONFIG = "config.json"
+CLASS_NAMES = "class_names.json"
+PREPROCESSING = "preprocessing.json"
+SOURCE = "source.json"
+SPLITS = "splits.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+PREDICTIONS = "predictions.csv"
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+      ValueError: the file cannot be written.
+    """
+    path = epath.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      ValueError: it does not exist or is not JSON.
+    """
+    path = epath.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+
+
+def prepare(workdir: epath.PathLike) -> epath.Path:
+    """Create the run directory where it does not exist, and check that it can be written.
+
+    Raises:
+      ValueError: it cannot.
+    """
+    workdir = epath.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if "://" not in os.fspath(workdir):
+            with tempfile.TemporaryFile(dir=os.fspath(workdir)):
+                pass
+    except OSError as error:
+        raise ValueError(f"--workdir={workdir} cannot be written: {error.strerror or error}.") from error
+    return workdir
+
+
+def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one JSON object a line to metrics.jsonl."""
+    with (epath.Path(workdir) / METRICS).open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl; none where there is no such file."""
+    path = epath.Path(workdir) / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # The line that was being written when the run was killed.
+    return rows
+
+
+def drop_metrics_after(workdir: epath.PathLike, step: int) -> None:
+    """Drop the rows of later steps, which a run that goes on from `step` writes again."""
+    path = epath.Path(workdir) / METRICS
+    if path.exists():
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
+    """Return a sentence for every field in which two trees of JSON values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for name in sorted({*old, *new}):
+            path = f"{prefix}.{name}"
+            if name not in old or name not in new:
+                found.append(f"{path}: {'absent' if name not in old else old[name]!r} there, "
+                             f"{'absent' if name not in new else new[name]!r} here")
+            else:
+                found += differences(old[name], new[name], path)
+        return found
+    return [] if old == new else [f"{prefix}: {old!r} there, {new!r} here"]

@@ -1,0 +1,64 @@
+"""Variants of one configuration: the same experiment with a few fields changed, side by side."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_augtl.run import Run, train
+
+
+def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return the configuration of every variant, by name, in their order.
+
+    Raises:
+      ValueError: a variant sets a field that does not exist.
+    """
+    variants = {}
+    for name in config.variants:
+        variant = config.copy_and_resolve_references()
+        with variant.unlocked():
+            variant.variants = ConfigDict()
+        try:
+            variant.update(config.variants[name].to_dict())
+        except (KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
+        with variant.unlocked():
+            variant.name = f"{config.name}/{name}"
+        variants[name] = variant.lock()
+    return variants
+
+
+def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False) -> dict[str, Run]:
+    """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side."""
+    runs = {}
+    for name, variant in variants_of(config).items():
+        print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
+        runs[name] = train(variant, os.path.join(workdir, name), extend=extend)
+    print("\n" + table(runs))
+    return runs
+
+
+def table(runs: Mapping[str, Run]) -> str:
+    """Return the test metrics of runs as text, a line a run."""
+    width = max(12, *(len(name) for name in runs))
+    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8}  directory"]
+    for name, run in runs.items():
+        test = run.result["test"]
+        lines.append(f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
+                     f"{test['n']:9} {run.result['seconds']:8.1f}  {_short(run.workdir)}")
+    return "\n".join(lines)
+
+
+def _short(path: Any) -> str:
+    """Return a path as it reads from the current directory, where that is shorter."""
+    path = os.fspath(path)
+    return path if "://" in path else min(path, os.path.relpath(path), key=len)
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows of cells as text in aligned columns."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)

@@ -1,0 +1,155 @@
+"""From a configuration to everything that training needs, with every mistake in it found before anything is written."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flax_augtl import freezing, network
+from flax_augtl.data import Dataset, load_dataset
+from flax_augtl.head import HeadSettings, head_settings
+from flax_augtl.pretrained import Preprocessing, load_source
+from flax_augtl.training.lengths import in_steps
+from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
+from flax_augtl.training.step import AXIS, StepSettings
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a run is made of.
+
+    Attributes:
+      config: the configuration.
+      dataset: pictures and their splits.
+      source: what `run_directory.SOURCE` holds: the source network's name, settings, classes and terms.
+      network: the network that is trained.
+      variables: its initial variables.
+      plan: what is frozen.
+      preprocessing: from pictures to what the network reads.
+      optimizer, step: settings of the compiled step.
+      rates: the learning rate of pretrained layers at every step, float32 [total steps].
+      evaluate_every: steps between two evaluations.
+      checkpoint_every: steps between two further checkpoints, or None.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    source: Mapping[str, Any]
+    network: network.AugmentedNetwork
+    variables: Mapping[str, Any]
+    plan: freezing.FreezingPlan
+    preprocessing: Preprocessing
+    optimizer: OptimizerSettings
+    step: StepSettings
+    rates: np.ndarray
+    evaluate_every: int
+    checkpoint_every: int | None
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the run."""
+        return len(self.rates)
+
+
+def config_values(config: ConfigDict) -> dict[str, Any]:
+    """Return a configuration as JSON values, with tuples as lists."""
+    return json.loads(config.to_json())
+
+
+def head_of(config: Mapping[str, Any]) -> HeadSettings:
+    """Return the settings of the head that `config.head` asks for."""
+    values = dict(config["head"])
+    return head_settings(values.pop("preset"), values)
+
+
+def variant_of(model: nn.Module) -> dict[str, Any]:
+    """Return the fields of a source network that make it what it is, besides its classes, dtype and axis."""
+    common = {"parent", "name", "num_classes", "dtype", "axis_name"}
+    return {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in common}
+
+
+def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_classes: int) -> network.AugmentedNetwork:
+    """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes."""
+    variant = {name: _tuples(value) for name, value in source["settings"].items()}
+    return network.create_network(source["network"], head_of(config), num_classes=num_classes,
+                                  source_classes=source["num_classes"], variant=variant,
+                                  dtype=config["compute_dtype"], axis_name=AXIS)
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def prepare(config: ConfigDict) -> Experiment:
+    """Load the data and the weights, and build everything else.
+
+    Raises:
+      ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
+    """
+    if config.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
+    settings = head_of(config)
+    optimizer = OptimizerSettings(config.optimizer, config.momentum, config.weight_decay, config.gradient_clip,
+                                  config.new_layer_multiplier)
+    _check_batch(config)
+    # The network is checked before the data are read and the weights are loaded, which can take long.
+    source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    groups = source.groups if settings.keep_classifier else source.groups[:-1]
+    plan = freezing.freezing_plan((*groups, network.HEAD), config.freeze, pretrained=config.weights is not None,
+                                  classifier_rate=settings.classifier_rate)
+    changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
+    preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
+    dataset = load_dataset(config.data, seed=config.seed)
+
+    described = {"network": source.name, "settings": variant_of(source.model), "num_classes": len(source.class_names),
+                 "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
+    built = build_network(described, config, len(dataset.class_names))
+    variables = network.initial_variables(built, config.seed, preprocessing.image_size,
+                                          source.variables if config.weights is not None else None)
+    lengths = {"examples": len(dataset.train), "batch_size": config.batch_size}
+    total = in_steps(config, "", **lengths)
+    if not total:
+        raise ValueError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
+    rates = learning_rates(config.schedule, config.learning_rate, total,
+                           warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
+                           boundaries=in_steps(config.schedule, "boundaries", **lengths) or ())
+    step = StepSettings(label_smoothing=config.label_smoothing, class_weights=_class_weights(config, dataset),
+                        accumulate=config.accumulate, flip=config.data.flip, shift=config.data.shift,
+                        view_seed=config.data.view_seed)
+    every = in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
+    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, rates, every,
+                      in_steps(config, "checkpoint_every", **lengths))
+
+
+def _check_batch(config: ConfigDict) -> None:
+    """Raise ValueError unless the batch divides by the devices and the micro-batches."""
+    if config.batch_size < 1 or config.accumulate < 1:
+        raise ValueError(f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at "
+                         "least 1.")
+    devices = jax.device_count()
+    if config.batch_size % (devices * config.accumulate):
+        unit = devices * config.accumulate
+        raise ValueError(f"config.batch_size={config.batch_size} does not divide by {devices} devices × "
+                         f"config.accumulate={config.accumulate}: {config.batch_size % unit} pictures would be left. "
+                         f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}.")
+
+
+def _class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...]:
+    """Return the weight of each class in the loss; () for equal ones."""
+    weights, classes = config.class_weights, len(dataset.class_names)
+    if weights == "none":
+        return ()
+    if weights == "balanced":
+        counts = np.bincount(dataset.train.labels, minlength=classes)
+        return tuple(float(weight) for weight in len(dataset.train) / np.maximum(counts, 1) / classes)
+    if isinstance(weights, str) or len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
+        raise ValueError(f"config.class_weights={weights!r} must be 'none', 'balanced', or {classes} numbers that are not "
+                         "negative, one a class, and not all zero.")
+    return tuple(float(weight) for weight in weights)

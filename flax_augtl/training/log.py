@@ -1,0 +1,131 @@
+"""What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the confusion matrix as a picture."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from tqdm import tqdm
+
+from flax_augtl import run_directory
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text such as `1:02:03` or `4:05`."""
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class RunLog:
+    """Log of a run; only the first of several processes should have one that writes.
+
+    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to time.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, total_steps: int, step: int, batch_size: int, quiet: bool = False,
+                 seconds_between_lines: float = 30.0):
+        from tensorboardX import SummaryWriter  # Here, because it takes a tenth of a second that `predict` need not wait.
+
+        self.workdir = epath.Path(workdir)
+        self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
+        self._writer = SummaryWriter(str(self.workdir / run_directory.TENSORBOARD), purge_step=step + 1 if step else None)
+        self._interval = seconds_between_lines
+        self._quiet = quiet
+        self._started = self._last_line = None
+        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.1,
+                         disable=quiet or not sys.stderr.isatty())
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        if not self._quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    def step(self, step: int, loss: float) -> None:
+        """Show that `step` steps are done. The first call starts the clock: what came before was compilation."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started, self._last_line, self._first = now, now, step
+        self._bar.update(step - self._step)
+        self._step = step
+        done = step - self._first
+        if done:
+            rate = done / (now - self._started)
+            self._bar.set_postfix_str(f"loss {loss:.3f}, {rate * self._batch_size:.0f} images/s", refresh=False)
+            if self._bar.disable and now - self._last_line >= self._interval:
+                self._last_line = now
+                self.say(f"step {step}/{self._total}  loss {loss:.3f}  {rate * self._batch_size:.0f} images/s  "
+                         f"{duration((self._total - step) / rate)} left")
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Append a row to metrics.jsonl, and the values to TensorBoard."""
+        run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def write_confusion(self, split: str, confusion: np.ndarray, class_names: Sequence[str], step: int) -> None:
+        """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
+        image = confusion_picture(confusion, class_names)
+        from PIL import Image
+        path = self.workdir / f"confusion_{split}.png"
+        with path.open("wb") as file:
+            Image.fromarray(image).save(file, format="PNG")
+        self._writer.add_image(f"{split}/confusion", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """End the bar and the TensorBoard file."""
+        self._bar.close()
+        self._writer.close()
+
+
+def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Draw a confusion matrix.
+
+    Args:
+      confusion: counts [C, C], a row a label and a column a prediction.
+      class_names: C names.
+
+    Returns:
+      uint8 [H, W, 3] picture; numbers are written into the cells of up to 20 classes, names beside up to 120.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    count = len(class_names)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(2.5 + 0.42 * count, 4.5, 20))
+    # A dollar sign would start mathematics; very long names would leave no room for the matrix.
+    names = [(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$") for name in class_names]
+    figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    picture = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="prediction", ylabel="label")
+    if count <= 120:
+        size = float(np.clip(11 - count / 12, 4, 9))
+        axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(count), names, fontsize=size)
+    if count <= 20:
+        for row in range(count):
+            for column in range(count):
+                if confusion[row, column]:
+                    axes.text(column, row, int(confusion[row, column]), ha="center", va="center", fontsize=8,
+                              color="white" if share[row, column] > 0.5 else "black")
+    figure.colorbar(picture, label="share of the label's examples", shrink=0.8, format=PercentFormatter(1.0))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Return evaluation metrics as one short text."""
+    return (f"top-1 {values['top1']:.4f}, mean per class {values['mean_per_class']:.4f}, loss {values['loss']:.4f} "
+            f"({values['n']} examples)")
+
+
+def warn(text: str) -> None:
+    """Say a sentence that the user must not miss."""
+    logging.warning(text)

@@ -1,0 +1,36 @@
+"""What a training step reads and leaves behind."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+
+from flax_augtl.freezing import FreezingPlan
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """State of training; the same on every device after every step.
+
+    Attributes:
+      step: int32, steps done.
+      params: parameters of the whole network, float32.
+      batch_stats: running statistics of batch norm, float32; {} where there is none.
+      opt_state: state of the optimizer for the trainable partition.
+      rng: uint32 [2], key data from which the draws of step t are folded.
+    """
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    rng: Any
+
+
+def create_state(variables: Any, optimizer: optax.GradientTransformation, plan: FreezingPlan, seed: int) -> TrainState:
+    """Create the state before the first step, of numpy arrays, which every device can take a copy of."""
+    trainable, _ = plan.partition(variables["params"])
+    state = TrainState(step=np.int32(0), params=variables["params"], batch_stats=variables["batch_stats"],
+                       opt_state=optimizer.init(trainable), rng=jax.random.key_data(jax.random.key(seed)))
+    return jax.tree.map(np.asarray, state)

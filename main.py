@@ -1,0 +1,44 @@
+"""Fine-tune pretrained networks: `python main.py --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]`."""
+
+import os
+import sys
+
+# Before JAX is imported: its messages about missing accelerators are noise to most users.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from flax_augtl import commands
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", help_string="Configuration file, such as configs/folder.py.")
+flags.DEFINE_string("workdir", None, "Directory of the run.")
+flags.DEFINE_enum("mode", "train", commands.MODES, "What to do.")
+flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
+flags.DEFINE_string("split", "test", "evaluate: train, val or test.")
+flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
+flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")
+flags.DEFINE_string("format", "safetensors", "export: safetensors.")
+flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
+
+
+def main(argv: list[str]) -> None:
+    """Do what --mode says."""
+    if argv[1:]:
+        raise app.UsageError(f"Not understood: {' '.join(argv[1:])}. Flags are written --name=value.")
+    commands.run(FLAGS)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse flags; a mistake in one ends the program with a sentence."""
+    try:
+        return FLAGS(argv)
+    except Exception as error:  # Config files are code, and raise what they like.
+        commands.exit_with(error, "--traceback" in argv)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()
+    sys.exit(app.run(main, flags_parser=parse))
