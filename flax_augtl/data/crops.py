@@ -1,16 +1,19 @@
-"""Training crops, on the host: what happens to a picture before it has the size of the network's input.
+"""From a picture to the square that goes to the device, on the host.
 
-Every draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
+A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that; every
+draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from flax_augtl.data import draws
+from flax_augtl.data import draws, policies
 from flax_augtl.data.errors import DataError
+from flax_augtl.data.examples import Source
 
 CROPS = ("resized", "random", "none")
 RATIO = (3 / 4, 4 / 3)
@@ -18,42 +21,90 @@ RATIO = (3 / 4, 4 / 3)
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-def training_crop(
-    crop: str, size: int, *, view_seed: int, scale: tuple[float, float], preprocessing
-) -> Callable[[Image.Image, int, int], np.ndarray]:
-    """The host's part of a training view: (RGB picture, draw id, view) → uint8 [size, size, 3].
+class Path(NamedTuple):
+    """How pictures are made ready.
 
-    Args:
-        crop: "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the
-            short side is scaled as for evaluation, then a random square is cut; "none": the evaluation transform.
+    Attributes:
+        key: names what `prepare` makes; a cache that keeps that under another key is not for this path.
+        prepare: (source, index) → RGB picture.
+        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where every view is the prepared picture.
         size: side of the result, pixels.
-        view_seed: with the example and the view, the key of every draw.
-        scale: least and largest share of the picture's area, for "resized".
-        preprocessing: the weights' own evaluation transform.
+    """
+
+    key: str
+    prepare: Callable[[Source, int], Image.Image]
+    finish: Callable[[Image.Image, int, int], np.ndarray] | None
+    size: int
+
+
+def evaluation_path(preprocessing, size: int) -> Path:
+    """The weights' own transform, which has no draws."""
+
+    def prepare(source, index):
+        return Image.fromarray(preprocessing.resize_and_crop(decoded(source, index)))
+
+    return Path(f"evaluation {size} {preprocessing}", prepare, None, size)
+
+
+def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
+    """The path of config.data.
+
+    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the short
+    side is scaled as for evaluation, then a random square is cut; "none": the evaluation transform. Then
+    `policy` "rand" (RandAugment) or "trivial" (TrivialAugment), if asked for.
 
     Raises:
-        DataError: an unknown crop, or a scale that is no range of shares.
+        DataError: an unknown crop or policy, or a scale that is no range of shares.
     """
+    crop, scale, view_seed = data["crop"], tuple(data["crop_scale"]), int(data["view_seed"])
     if crop not in CROPS:
         raise DataError(f'config.data.crop="{crop}" is unknown; choose one of {", ".join(CROPS)}.')
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise DataError(f"config.data.crop_scale={tuple(scale)} must be two shares of the area, 0 < least ≤ most ≤ 1.")
-    resample = resampling(preprocessing)
+        raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
+    policy = policies.policy(data.get("policy", "none"))
+    # Taken out here: a worker process that got `preprocessing` itself would have to import JAX.
+    resample, short = resampling(preprocessing), preprocessing.resize_size
 
-    def resized(image: Image.Image, draw_id: int, view: int) -> np.ndarray:
-        box = random_box(image.size, draws.example_uniforms(22, view_seed, draw_id, view), scale)
-        return np.asarray(image.resize((size, size), resample, box=box))
+    def prepare_resized(source, index):
+        # Even the smallest crop then has the pixels that the input needs.
+        enough = math.ceil(size / math.sqrt(scale[0] * RATIO[0]))
+        return decoded(source, index, at_least=(enough, enough))
 
-    def random(image: Image.Image, draw_id: int, view: int) -> np.ndarray:
-        across, down = draws.example_uniforms(2, view_seed, draw_id, view)
-        width, height = short_side(image.size, preprocessing.resize_size)
-        left, top = int(across * (width - size + 1)), int(down * (height - size + 1))
-        return np.asarray(image.resize((width, height), resample).crop((left, top, left + size, top + size)))
+    def finish_resized(image, draw_id, view):
+        uniform = draws.example_uniforms(22 + policies.DRAWS, view_seed, draw_id, view)
+        cut = image.resize((size, size), resample, box=random_box(image.size, uniform, scale))
+        return np.asarray(policy(cut, uniform[22:]))
 
-    def none(image: Image.Image, draw_id: int, view: int) -> np.ndarray:
-        return np.asarray(preprocessing.resize_and_crop(image))
+    def prepare_random(source, index):
+        image = decoded(source, index, at_least=(2 * short, 2 * short))
+        return image.resize(short_side(image.size, short), resample)
 
-    return {"resized": resized, "random": random, "none": none}[crop]
+    def finish_random(image, draw_id, view):
+        uniform = draws.example_uniforms(2 + policies.DRAWS, view_seed, draw_id, view)
+        width, height = image.size
+        left, top = int(uniform[0] * (width - size + 1)), int(uniform[1] * (height - size + 1))
+        return np.asarray(policy(image.crop((left, top, left + size, top + size)), uniform[2:]))
+
+    def finish_none(image, draw_id, view):
+        return np.asarray(policy(image, draws.example_uniforms(policies.DRAWS, view_seed, draw_id, view)))
+
+    if crop == "none":
+        path = evaluation_path(preprocessing, size)
+        return path if policy is policies.nothing else path._replace(finish=finish_none)
+    if crop == "random":
+        return Path(f"short side {short} {resample.name}", prepare_random, finish_random, size)
+    return Path(f"decoded for {size} {scale[0]}", prepare_resized, finish_resized, size)
+
+
+def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Picture `index` as RGB; a JPEG file may come at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
+
+    What it comes at depends on the picture and the settings alone, never on the view, so a cached picture is the same.
+    """
+    if at_least is not None and hasattr(source, "read"):
+        return source.read(index, at_least=at_least)
+    image = source[index]
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
 def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[float, float]) -> Box:
@@ -63,7 +114,7 @@ def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[fl
 
     Args:
         image_size: (width, height).
-        uniform: float64 [22] in [0, 1).
+        uniform: float64 [22 or more] in [0, 1).
         scale: least and largest share of the area.
     """
     width, height = image_size

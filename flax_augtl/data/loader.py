@@ -5,23 +5,28 @@ nor its random numbers are used: the first belongs to one layout of processes an
 shards.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import grain
 import numpy as np
 from PIL import Image
 
 from flax_augtl.data import draws, order
-from flax_augtl.data.crops import training_crop
+from flax_augtl.data.cache import view_of
+from flax_augtl.data.crops import Path, evaluation_path, training_path
 from flax_augtl.data.examples import ArraySource, Examples
 
 Batch = dict[str, np.ndarray]
+# Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that all
+# have work in the first batch.
+_CHUNK = 16
 
 
 def train_batches(
     examples: Examples,
     preprocessing,
-    data,
+    data: Mapping[str, Any],
     *,
     batch_size: int,
     image_size: int,
@@ -38,7 +43,7 @@ def train_batches(
 
     Args:
         examples: what to train on.
-        preprocessing: the weights' own evaluation transform.
+        preprocessing: the weights' own evaluation transform, of size `image_size`.
         data: config.data.
         batch_size: of all processes together; must divide by `process_count`.
         image_size: side of the pictures, pixels.
@@ -52,50 +57,22 @@ def train_batches(
         b = batch_size / process_count.
     """
     b = _local(batch_size, process_count)
-    transform = training_crop(
-        data["crop"],
-        image_size,
-        view_seed=data["view_seed"],
-        scale=tuple(data["crop_scale"]),
-        preprocessing=preprocessing,
-    )
-    draw_ids, labels, n = examples.draw_ids, examples.labels, len(examples)
+    labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), int(data["views"])
     start = position * batch_size + process_index
-    count = max(steps - position, 0) * b
-    unchanged = data["crop"] == "none" and _passes_through(examples, preprocessing, image_size)
 
-    def rows(first: int, last: int) -> Batch:
-        which, views = order.stream(
-            start + first * process_count,
-            start + last * process_count,
-            n,
-            seed,
-            stride=process_count,
-            views=data["views"],
-        )
-        return {"which": which, "label": labels[which], "id": draw_ids[which], "view": views}
+    def rows(first: int, last: int) -> tuple[np.ndarray, Batch]:
+        which, view = order.stream(start + first * process_count, start + last * process_count, n, seed,
+                                   stride=process_count, views=views)  # fmt: skip
+        return which, {"label": labels[which], "id": draw_ids[which], "view": view}
 
-    if unchanged:
-
-        def batch(number: int) -> Batch:
-            found = rows(number * b, (number + 1) * b)
-            return {"image": examples.source.images[examples.indices[found.pop("which")]], **found}
-
-        return iter(grain.MapDataset.range(count // b).map(batch).to_iter_dataset(_reading(0, 0)))
-
-    def example(number: int) -> Batch:
-        found = {name: value[0] for name, value in rows(number, number + 1).items()}
-        which = found.pop("which")
-        image = _rgb(examples.source[int(examples.indices[which])])
-        return {"image": transform(image, found["id"], found["view"]), **found}
-
-    return iter(_batched(grain.MapDataset.range(count).map(example), b, data))
+    return _batches(examples, training_path(data, preprocessing, image_size), rows, max(steps - position, 0), b, data,
+                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
 
 
 def eval_batches(
     examples: Examples,
     preprocessing,
-    data,
+    data: Mapping[str, Any],
     *,
     batch_size: int,
     image_size: int,
@@ -111,55 +88,68 @@ def eval_batches(
         [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
     """
     b = _local(batch_size, process_count)
-    n = len(examples)
-    draw_ids = examples.draw_ids
-    count = -(-n // batch_size) * b
-    unchanged = _passes_through(examples, preprocessing, image_size)
+    labels, draw_ids, n = examples.labels, examples.draw_ids, len(examples)
 
-    def example(number: int) -> Batch:
-        i = number * process_count + process_index
-        blank = i >= n
-        if blank:
-            image = np.zeros((image_size, image_size, 3), np.uint8)
-        elif unchanged:
-            image = examples.source[int(examples.indices[i])]
-        else:
-            image = np.asarray(preprocessing.resize_and_crop(_rgb(examples.source[int(examples.indices[i])])))
-        return {
-            "image": image,
-            "label": np.int32(0 if blank else examples.labels[i]),
-            "id": np.uint32(0 if blank else draw_ids[i]),
-            "view": np.int32(0),
-            "mask": np.float32(not blank),
+    def rows(first: int, last: int) -> tuple[np.ndarray, Batch]:
+        which = np.arange(first, last) * process_count + process_index
+        blank = which >= n
+        which = np.where(blank, -1, which)
+        return which, {
+            "label": np.where(blank, 0, labels[which]).astype(np.int32),
+            "id": np.where(blank, 0, draw_ids[which]).astype(np.uint32),
+            "view": np.zeros(last - first, np.int32),
+            "mask": (~blank).astype(np.float32),
         }
 
-    if unchanged:
-
-        def batch(number: int) -> Batch:
-            i = np.arange(number * b, (number + 1) * b) * process_count + process_index
-            mask = i < n
-            i = np.minimum(i, n - 1)
-            image = np.where(mask[:, None, None, None], examples.source.images[examples.indices[i]], np.uint8(0))
-            return {
-                "image": image,
-                "label": np.where(mask, examples.labels[i], 0).astype(np.int32),
-                "id": np.where(mask, draw_ids[i], 0).astype(np.uint32),
-                "view": np.zeros(b, np.int32),
-                "mask": mask.astype(np.float32),
-            }
-
-        return iter(grain.MapDataset.range(count // b).map(batch).to_iter_dataset(_reading(0, 0)))
-    return iter(_batched(grain.MapDataset.range(count).map(example), b, data))
+    return _batches(examples, evaluation_path(preprocessing, image_size), rows, -(-n // batch_size), b, data,
+                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
 
 
-def _batched(dataset: grain.MapDataset, b: int, data) -> grain.IterDataset:
-    threads = data["threads"] or 0
-    dataset = dataset.to_iter_dataset(_reading(threads, 2 * b))
-    return dataset.batch(b)
+def _batches(
+    examples: Examples,
+    path: Path,
+    rows: Callable[[int, int], tuple[np.ndarray, Batch]],
+    count: int,
+    b: int,
+    data: Mapping[str, Any],
+    ready: bool,
+) -> Iterator[Batch]:
+    """`count` batches of b rows; row numbers below 0 are blanks. With `ready`, the source has the pixels as they are."""
+    source, indices = examples.source, examples.indices
+    if ready and path.finish is None:
+
+        def whole(number: int) -> Batch:
+            which, batch = rows(number * b, (number + 1) * b)
+            images = source.images[indices[which]]
+            images[which < 0] = 0
+            return {"image": images, **batch}
+
+        return iter(grain.MapDataset.range(count).map(whole).to_iter_dataset(grain.ReadOptions(0, 0)))
+
+    chunks = -(-b // _CHUNK)  # In a batch; the last may be smaller.
+
+    def chunk(number: int) -> Batch:
+        batch_number, part = divmod(number, chunks)
+        first = batch_number * b + part * _CHUNK
+        which, batch = rows(first, min(first + _CHUNK, (batch_number + 1) * b))
+        images = np.zeros((len(which), path.size, path.size, 3), np.uint8)
+        for row, i in enumerate(which):
+            if i >= 0:
+                images[row] = view_of(source, path, int(indices[i]), int(batch["id"][row]), int(batch["view"][row]))
+        return {"image": images, **batch}
+
+    workers = int(data.get("workers") or 0)
+    threads = 0 if workers else int(data["threads"])
+    reading = grain.ReadOptions(threads, max(threads, 2 * chunks) if threads else 0)
+    dataset = grain.MapDataset.range(count * chunks).map(chunk).to_iter_dataset(reading)
+    if workers:
+        _accept_unparsed_flags()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(2, chunks)))
+    return iter(dataset.batch(chunks, batch_fn=_joined))
 
 
-def _reading(threads: int, ahead: int) -> grain.ReadOptions:
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads) if threads else 0)
+def _joined(chunks: list[Batch]) -> Batch:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _local(batch_size: int, process_count: int) -> int:
@@ -169,7 +159,7 @@ def _local(batch_size: int, process_count: int) -> int:
 
 
 def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
-    """Whether the evaluation transform leaves pictures of this size as they are."""
+    """Whether the evaluation transform leaves the pictures of this source as they are."""
     if not isinstance(examples.source, ArraySource) or examples.source.images.shape[1:3] != (image_size, image_size):
         return False
     # Random pixels are what a resize would not leave alone; one of the pictures might be all black.
@@ -177,5 +167,9 @@ def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
     return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)
 
 
-def _rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+def _accept_unparsed_flags() -> None:
+    """Grain reads absl flags when it starts workers, and a notebook has parsed none."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
