@@ -1,7 +1,7 @@
 """From a picture to the square that goes to the device, on the host.
 
-A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that; every
-draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
+A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that;
+every draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
 """
 
 import math
@@ -27,7 +27,7 @@ class Path(NamedTuple):
     Attributes:
         key: names what `prepare` makes; a cache that keeps that under another key is not for this path.
         prepare: (source, index) → RGB picture.
-        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where every view is the prepared picture.
+        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where a view is the prepared picture.
         size: side of the result, pixels.
     """
 

@@ -1,10 +1,11 @@
-"""Pictures in files as a source."""
+"""Picture files: finding them, and reading them as a source."""
 
 import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
@@ -39,6 +40,24 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.read(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """Labelled picture files by split, before anything is opened.
+
+    Attributes:
+        root: what the paths are relative to.
+        class_names: one a class.
+        splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
+            yet to be split.
+        notes: sentences for the log.
+    """
+
+    root: str
+    class_names: tuple[str, ...]
+    splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
+    notes: tuple[str, ...] = ()
 
 
 def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:

@@ -1,12 +1,11 @@
 """A folder of pictures with a sub-folder a class, split into `train/`, `val/`, `test/` or not at all."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.files import folders, picture_paths
+from flax_augtl.data.files import Listing, folders, picture_paths
 
 _SPLITS = {
     "train": "train",
@@ -17,24 +16,6 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """Labelled picture files by split, before anything is opened.
-
-    Attributes:
-        root: what the paths are relative to.
-        class_names: one a class, sorted.
-        splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
-            yet to be split.
-        notes: sentences for the log.
-    """
-
-    root: str
-    class_names: tuple[str, ...]
-    splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
-    notes: tuple[str, ...] = ()
 
 
 def list_folder(root: str | Path | None) -> Listing:

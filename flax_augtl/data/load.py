@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import splits
-from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data import leaks, splits
+from flax_augtl.data.division import divide
 from flax_augtl.data.examples import Dataset, Examples, Source
-from flax_augtl.data.files import FileSource
-from flax_augtl.data.folder import Listing, list_folder
+from flax_augtl.data.files import FileSource, Listing
+from flax_augtl.data.folder import list_folder
+from flax_augtl.data.lists import list_lists
+from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
 
-# What a field of config.data is if it is not there: for the Python API; main.py's configs have them all.
+# What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
     "name": "folder",
     "root": None,
@@ -21,7 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "validation": 0.2,
     "test": 0.2,
     "on_bad_image": "error",
-    "max_pixels": 256 * 1024 * 1024,
+    "on_leak": "warn",
+    "max_pixels": MAX_PIXELS,
+    "scan_dir": None,
 }
 GLYPHS_PER_CLASS = 100
 GLYPHS_TEST_PER_CLASS = 10
@@ -39,47 +43,46 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
         DataError: whatever is wrong, as a sentence.
     """
     data = {**DEFAULTS, **dict(data)}
-    if data["name"] == "digits":
-        return _digits(data, seed)
-    if data["name"] == "glyphs":
-        return _glyphs(data, seed)
-    if data["name"] == "folder":
-        return _from_files(list_folder(data["root"]), data, seed)
+    match data["name"]:
+        case "digits":
+            return _digits(data, seed)
+        case "glyphs":
+            return _glyphs(data, seed)
+        case "folder":
+            return from_listing(list_folder(data["root"]), data, seed)
+        case "list":
+            return from_listing(list_lists(data), data, seed)
     return _tfds(data, seed)
 
 
-def split_dataset(
-    name: str,
-    class_names: tuple[str, ...],
-    parts: dict[str, Examples],
-    data: Mapping[str, Any],
-    seed: int,
-    *,
-    metric: str = "top1",
-    notes: tuple[str, ...] = (),
-    skipped: dict[str, str] | None = None,
-) -> Dataset:
-    """Make train, validation and test out of the parts that a data set comes with.
+def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Dataset:
+    """Scan labelled picture files, leave out or refuse bad ones, and split the rest.
 
     Args:
-        parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
+        listing: the files.
+        data: config.data, all of `DEFAULTS` in it.
+        seed: governs every choice.
     """
-    if "all" in parts:
-        rest, test = splits.carve(parts["all"], data["test"], seed, class_names, what="test")
-        if test is None:
-            raise DataError(
-                f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2."
-            )
-        parts = {"train": rest, "test": test}
-        notes = (*notes, f"{len(test)} of {len(test) + len(rest)} examples were set aside as the test split, by seed.")
-    train, val, test = parts["train"], parts.get("val"), parts["test"]
-    _check_classes(name, class_names, train, {"val": val, "test": test})
-    train = splits.sample(train, data["rate"], seed, class_names)
-    if data["shots"] is not None:
-        train, _ = splits.shots(train, int(data["shots"]), seed, class_names)
-    if val is None:
-        train, val = splits.carve(train, data["validation"], seed, class_names)
-    return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {})
+    order = sorted(listing.splits)
+    paths = tuple(path for split in order for path in listing.splits[split][0])
+    source = FileSource(listing.root, paths, data["max_pixels"])
+    seen = scan(source, data["on_bad_image"], data["scan_dir"])
+    parts, first = {}, 0
+    for split in order:
+        names, labels = listing.splits[split]
+        kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
+        parts[split] = examples_of(source, labels[kept], [names[i] for i in kept], first + kept)
+        first += len(names)
+    return divide(
+        listing.root or "The list of files",
+        listing.class_names,
+        parts,
+        data,
+        seed,
+        notes=(*listing.notes, *((note(source, seen.bad),) if seen.bad else ())),
+        skipped={paths[i]: reason for i, reason in seen.bad.items()},
+        find_copies=lambda train, test: leaks.copies(train, test, seen),
+    )
 
 
 def examples_of(
@@ -90,23 +93,6 @@ def examples_of(
     return Examples(source, indices, np.asarray(labels, np.int32), tuple(ids))
 
 
-def _from_files(listing: Listing, data: Mapping[str, Any], seed: int) -> Dataset:
-    order = sorted(listing.splits)
-    source = FileSource(
-        listing.root, tuple(path for split in order for path in listing.splits[split][0]), data["max_pixels"]
-    )
-    bad = scan(source, data["on_bad_image"])
-    parts, first = {}, 0
-    for split in order:
-        paths, labels = listing.splits[split]
-        kept = np.array([i for i in range(len(paths)) if first + i not in bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [paths[i] for i in kept], first + kept)
-        first += len(paths)
-    notes = (*listing.notes, *((note(source, bad),) if bad else ()))
-    skipped = {source.paths[i]: reason for i, reason in bad.items()}
-    return split_dataset(listing.root, listing.class_names, parts, data, seed, notes=notes, skipped=skipped)
-
-
 def _digits(data: Mapping[str, Any], seed: int) -> Dataset:
     from flax_augtl.data import digits
 
@@ -114,7 +100,7 @@ def _digits(data: Mapping[str, Any], seed: int) -> Dataset:
     everything = examples_of(source, labels, [f"digits/{i:04d}" for i in range(len(labels))])
     k = DIGIT_SHOTS if data["shots"] is None else int(data["shots"])
     train, test = splits.shots(everything, k, seed, digits.CLASS_NAMES)
-    return split_dataset("digits", digits.CLASS_NAMES, {"train": train, "test": test}, {**data, "shots": None}, seed)
+    return divide("digits", digits.CLASS_NAMES, {"train": train, "test": test}, {**data, "shots": None}, seed)
 
 
 def _glyphs(data: Mapping[str, Any], seed: int) -> Dataset:
@@ -122,14 +108,12 @@ def _glyphs(data: Mapping[str, Any], seed: int) -> Dataset:
 
     k = GLYPHS_PER_CLASS if data["shots"] is None else int(data["shots"])
     # The test pictures are the same for every seed, as with any data set that has a test split.
-    drawn = {"train": glyphs.glyphs("train", k, seed), "test": glyphs.glyphs("test", GLYPHS_TEST_PER_CLASS, 0)}
-    parts = {
-        split: examples_of(
-            source, labels, [f"glyphs/{split}/{seed if split == 'train' else 0}/{i:06d}" for i in range(len(labels))]
-        )
-        for split, (source, labels) in drawn.items()
-    }
-    return split_dataset("glyphs", glyphs.CLASS_NAMES, parts, {**data, "shots": None}, seed)
+    drawn = {"train": (k, seed), "test": (GLYPHS_TEST_PER_CLASS, 0)}
+    parts = {}
+    for split, (per_class, key) in drawn.items():
+        source, labels = glyphs.glyphs(split, per_class, key)
+        parts[split] = examples_of(source, labels, [f"glyphs/{split}/{key}/{i:06d}" for i in range(len(labels))])
+    return divide("glyphs", glyphs.CLASS_NAMES, parts, {**data, "shots": None}, seed)
 
 
 def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
@@ -140,24 +124,13 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         split: examples_of(source, labels, [f"{data['name']}/{split}/{i:07d}" for i in indices], indices)
         for split, (source, indices, labels) in found.splits.items()
     }
-    return split_dataset(data["name"], found.class_names, parts, data, seed, metric=found.metric, notes=found.notes)
-
-
-def _check_classes(
-    name: str, class_names: tuple[str, ...], train: Examples, others: dict[str, Examples | None]
-) -> None:
-    """Every split has examples, and none of a class that nothing was learned of."""
-    known = np.bincount(train.labels, minlength=len(class_names)) > 0
-    if known.sum() < 2:
-        raise DataError(f"The training split of {name} has {known.sum()} classes; there must be two at least.")
-    for split, examples in others.items():
-        if examples is None:
-            continue
-        if not len(examples):
-            raise DataError(f"The {split} split of {name} has no examples.")
-        strange = np.flatnonzero(~known & (np.bincount(examples.labels, minlength=len(class_names)) > 0))
-        if len(strange):
-            raise DataError(
-                f"These classes of {name} are in the {split} split only, so nothing can be learned of them: "
-                f"{listed(class_names[c] for c in strange)}. Add training pictures of them, or remove them."
-            )
+    return divide(
+        data["name"],
+        found.class_names,
+        parts,
+        data,
+        seed,
+        metric=found.metric,
+        notes=found.notes,
+        find_copies=lambda train, test: leaks.copies_by(train, test, lambda e, i: e.source.encoded(int(e.indices[i]))),
+    )

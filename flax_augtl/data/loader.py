@@ -18,8 +18,8 @@ from flax_augtl.data.crops import Path, evaluation_path, training_path
 from flax_augtl.data.examples import ArraySource, Examples
 
 Batch = dict[str, np.ndarray]
-# Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that all
-# have work in the first batch.
+# Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that
+# all have work in the first batch.
 _CHUNK = 16
 
 
@@ -114,7 +114,7 @@ def _batches(
     data: Mapping[str, Any],
     ready: bool,
 ) -> Iterator[Batch]:
-    """`count` batches of b rows; row numbers below 0 are blanks. With `ready`, the source has the pixels as they are."""
+    """`count` batches of b rows; row numbers below 0 are blanks. `ready`: the source has the pixels as they are."""
     source, indices = examples.source, examples.indices
     if ready and path.finish is None:
 

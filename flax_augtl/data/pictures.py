@@ -98,6 +98,12 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise _TooLarge(f"it has {width} × {height} pixels, more than the limit of {max_pixels:,}")
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that a picture has once its EXIF orientation is applied; nothing is decoded."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)

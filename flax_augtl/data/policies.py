@@ -1,7 +1,7 @@
 """RandAugment and TrivialAugment: random changes of colour and shape, on the host.
 
 The operations and their ranges are those of the papers as torchvision has them (Cubuk et al. 2020: 2 operations of
-strength 9 of 30; Müller and Hutter 2021, "wide": 1 operation of any strength), so that published settings mean the same.
+strength 9 of 30; Müller and Hutter 2021, "wide": 1 operation of any strength): published settings mean the same here.
 """
 
 import functools

@@ -1,46 +1,72 @@
-"""Look at every picture once, before the splits are made, so that a bad one changes no step count later."""
+"""Look at every picture once, before the splits are made: is it sound, and what tells it from the others?
 
+A bad picture thus changes no step count later, and what was seen is remembered until a file changes.
+"""
+
+import dataclasses
+import hashlib
+import io
 import os
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
+from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.files import FileSource
+from flax_augtl.data.pictures import read_picture, upright_size
+
+_VERSION = 1  # Of what is remembered.
+_GRID = 4
 
 
-def scan(source: FileSource, on_bad_image: str) -> dict[int, str]:
-    """Decode every picture.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """What was seen of n pictures.
+
+    Attributes:
+        bad: {position in the source: why it cannot be read}.
+        digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
+        sizes: int32 [n, 2], width and height once upright.
+        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
+    """
+
+    bad: dict[int, str]
+    digests: np.ndarray
+    sizes: np.ndarray
+    looks: np.ndarray
+
+
+def scan(source: FileSource, on_bad_image: str = "error", remember_in: str | Path | None = None) -> Scan:
+    """Read and decode every picture, in parallel.
 
     Args:
         source: the picture files.
         on_bad_image: "error" or "skip".
-
-    Returns:
-        {position in the source: why it cannot be read}; empty unless `on_bad_image` is "skip".
+        remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
 
     Raises:
-        DataError: the setting is unknown.
-        UnreadablePicture: a picture cannot be read and `on_bad_image` is "error"; names up to ten of them.
+        DataError: the setting is unknown, or (`UnreadablePicture` if it is one) pictures cannot be read and
+            `on_bad_image` is "error"; the message has the path and the reason of the first, and the paths of up to ten.
     """
     if on_bad_image not in ("error", "skip"):
         raise DataError(f'config.data.on_bad_image="{on_bad_image}" is unknown; choose error or skip.')
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = list(
-            tqdm(
-                pool.map(lambda i: _reason(source, i), range(len(source))),
-                total=len(source),
-                desc="Scanning pictures",
-                unit="",
-                leave=False,
-                delay=2,
-            )
-        )
-    bad = {i: reason for i, reason in enumerate(reasons) if reason}
-    if bad and on_bad_image == "error":
-        raise _error(source, bad)
-    return bad
+    folder = cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
+    memory = folder / f"{_state_of_files(source)}.npz" if folder else None
+    seen = _remembered(memory, len(source)) if memory else None
+    if seen is None:
+        seen = _look_at_all(source)
+        if memory:
+            _remember(memory, seen)
+    if seen.bad and on_bad_image == "error":
+        raise _error(source, seen.bad)
+    return seen
 
 
 def note(source: FileSource, bad: dict[int, str]) -> str:
@@ -49,20 +75,86 @@ def note(source: FileSource, bad: dict[int, str]) -> str:
     return f"{len(bad)} of {len(source)} pictures cannot be read and are left out: {named}."
 
 
-def _reason(source: FileSource, index: int) -> str | None:
+def cache_folder() -> Path:
+    """Where this package keeps what it can find out again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
+
+
+def _look_at_all(source: FileSource) -> Scan:
+    n = len(source)
+    digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
+    sizes, bad = np.zeros((n, 2), np.int32), {}
+
+    def look(i: int) -> str | None:
+        try:
+            content = _content(source.path(i))
+            image = read_picture(content, name=source.path(i), max_pixels=source.max_pixels, at_least=(256, 256))
+        except UnreadablePicture as error:
+            return error.reason
+        digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
+        looks[i] = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
+        sizes[i] = _full_size(content)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found: Iterable[str | None] = pool.map(look, range(n))
+        for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
+            if reason:
+                bad[i] = reason
+    return Scan(bad, digests, sizes, looks)
+
+
+def _content(path: str) -> bytes:
     try:
-        source.read(
-            index, at_least=(1, 1)
-        )  # A JPEG at an eighth of its size: every byte is read, few are computed with.
-    except UnreadablePicture as error:
-        return error.reason
-    return None
+        return Path(path).read_bytes()
+    except (OSError, ValueError):
+        read_picture(path)  # Says what is wrong with the file in the words used everywhere.
+        raise
+
+
+def _full_size(content: bytes) -> tuple[int, int]:
+    """Upright, and as it is when not decoded at a reduced scale."""
+    with Image.open(io.BytesIO(content)) as image:
+        return upright_size(image)
+
+
+def _state_of_files(source: FileSource) -> str:
+    """Differs as soon as a file is another one, by name, size or time of change."""
+    files = []
+    for i in range(len(source)):
+        try:
+            status = os.stat(source.path(i))
+            files.append((source.paths[i], status.st_size, status.st_mtime_ns))
+        except OSError:
+            files.append((source.paths[i], -1, -1))
+    return fingerprint(_VERSION, Image.__version__, os.path.abspath(source.root), source.max_pixels, files)
+
+
+def _remembered(memory: Path, n: int) -> Scan | None:
+    try:
+        with np.load(memory, allow_pickle=False) as file:
+            bad = dict(zip(file["bad"].tolist(), file["reasons"].tolist(), strict=True))
+            found = Scan(bad, file["digests"], file["sizes"], file["looks"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # Not there, or half written by a run that was killed: look again.
+    return found if len(found.digests) == n else None
+
+
+def _remember(memory: Path, seen: Scan) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=memory.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, bad=np.array(list(seen.bad), np.int64), reasons=np.array(list(seen.bad.values()), np.str_),
+                     digests=seen.digests, sizes=seen.sizes, looks=seen.looks)  # fmt: skip
+        os.replace(file.name, memory)
+    except OSError:
+        pass  # A home that cannot be written to only means that the next run looks again.
 
 
 def _error(source: FileSource, bad: dict[int, str]) -> DataError:
     first = next(iter(bad))
     error = UnreadablePicture(source.path(first), bad[first])
-    if len(bad) == 1:
+    others = list(bad)[1:]
+    if not others:
         return error
-    others: Sequence[int] = list(bad)[1:]
     return DataError(f"{error} There are {len(others)} more: {listed((source.paths[i] for i in others), 9)}.")

@@ -72,20 +72,25 @@ def builder_of(name: str, data_dir: str | None):
 
 def check_prepared(builder, name: str, data_dir: str | None) -> None:
     """Raise `DataError`, with the command that helps, unless the data set is on disk and has random access."""
-    import tensorflow_datasets as tfds
-
     if not builder.is_prepared():
         raise DataError(
             f"The TFDS data set {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
             f"extra `tfds` (TensorFlow) and may download it: {prepare_command(name, data_dir)}"
         )
-    formats = builder.info.available_file_formats()
-    if not formats & set(tfds.core.file_adapters.FileFormat.with_random_access()):
+    if not has_random_access(builder):
+        formats = builder.info.available_file_formats()
         raise DataError(
             f"The TFDS data set {name} under {builder.data_path} is prepared as "
             f"{', '.join(sorted(f.value for f in formats))}, which cannot be read at random. Convert it, which needs "
             f"the extra `tfds` (TensorFlow) and downloads nothing: {prepare_command(name, data_dir)}"
         )
+
+
+def has_random_access(builder) -> bool:
+    """Whether a prepared data set is there in a format that can be read at random."""
+    from tensorflow_datasets.core.file_adapters import FileFormat
+
+    return bool(builder.info.available_file_formats() & set(FileFormat.with_random_access()))
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:

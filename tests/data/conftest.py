@@ -44,3 +44,9 @@ def make_folder(tmp_path, picture):
         return tmp_path / root
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """What is remembered of folders goes where no other test, and no user, looks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -1,0 +1,155 @@
+"""List files: one a split, a picture a line, as many data sets publish theirs."""
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.files import Listing
+from flax_augtl.data.pictures import SUFFIXES
+
+_SUFFIX = re.compile(rf"^(.*?(?:{'|'.join(re.escape(suffix) for suffix in sorted(SUFFIXES))}))(?:\s+(.*))?$", re.I)
+_PATH_HEADERS = ("path", "file", "filename", "image", "image_path", "name")
+_LABEL_HEADERS = ("label", "class", "target", "category", "class_name", "label_name")
+
+
+def list_lists(data: Mapping[str, Any]) -> Listing:
+    """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
+
+    A line is a path and a label, with a comma (.csv), a tab (.tsv, or any file that has one) or blanks between; a first
+    line such as `path,label` is a heading. Without a label, the folder of the picture is its class. A path without an
+    ending gets the one of the file that is there. Paths are relative to `root`.
+
+    Labels are names, or numbers. Numbers are positions (from 0) in the names of `class_list`, one a line, where that is
+    given; otherwise they are the names themselves, in numerical order.
+
+    Raises:
+        DataError: a file that is not there or empty, a line without a label, a label out of range, a picture that is
+            listed twice, one class only.
+    """
+    given = {split: data.get(f"{split}_list") for split in ("train", "val", "test")}
+    if not given["train"]:
+        raise DataError(
+            'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
+            "test_list and val_list may be given too."
+        )
+    root = Path(data.get("root") or ".").expanduser()
+    if not root.is_dir():
+        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
+    rows = {split: _read(_find(path, root), root) for split, path in given.items() if path}
+    names, numbers = _classes(rows, data.get("class_list"), root)
+    splits, owner, notes = {}, {}, []
+    for split, pairs in rows.items():
+        for path, _ in pairs:
+            if path in owner:
+                where = (
+                    f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
+                )
+                raise DataError(f"The picture {path} is {where}. Each picture may be listed once.")
+            owner[path] = split
+        pairs = sorted(pairs)
+        splits[split] = (tuple(p for p, _ in pairs), np.array([numbers[label] for _, label in pairs], np.int32))
+    if len(splits) == 1:
+        splits = {"all": splits["train"]}
+    elif "test" not in splits:
+        splits["test"] = splits.pop("val")
+        notes.append(
+            "There are a training and a validation list only: validation is the test split here, looked at once."
+        )
+    return Listing(str(root), names, splits, tuple(notes))
+
+
+def _find(path: str, root: Path) -> Path:
+    """A list file, relative to the working directory or else to the root."""
+    for candidate in (Path(path).expanduser(), root / path):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"The list file {path} does not exist, neither here nor under {root}.")
+
+
+def _read(file: Path, root: Path) -> list[tuple[str, str]]:
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"The list file {file} is not a text in UTF-8. Save it as such.") from None
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    separator = "\t" if any("\t" in line for _, line in numbered) else "," if file.suffix.lower() == ".csv" else None
+    rows = []
+    columns = (0, 1)
+    for position, (number, line) in enumerate(numbered):
+        cells = _cells(line, separator)
+        if position == 0 and cells[0].lower() in _PATH_HEADERS + _LABEL_HEADERS and len(cells) > 1:
+            columns = _columns(cells, file)
+            continue
+        path = cells[columns[0]] if columns[0] < len(cells) else ""
+        label = cells[columns[1]] if columns[1] < len(cells) else ""
+        if not path:
+            raise DataError(f"{file}, line {number}: there is no path in “{line}”.")
+        label = label or Path(path).parent.name
+        if not label:
+            raise DataError(
+                f"{file}, line {number}: “{line}” has no label, and the picture is in no folder that could be one. "
+                "Write the label behind the path."
+            )
+        rows.append((_with_suffix(path, root), label))
+    if not rows:
+        raise DataError(f"The list file {file} has no pictures in it.")
+    return rows
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
+    match = _SUFFIX.match(line)  # A path may have blanks in it, and so may a label.
+    cells = match.groups(default="") if match else line.split(None, 1)
+    return [cell.strip() for cell in cells]
+
+
+def _columns(header: list[str], file: Path) -> tuple[int, int]:
+    names = [name.lower() for name in header]
+    path = next((i for i, name in enumerate(names) if name in _PATH_HEADERS), None)
+    label = next((i for i, name in enumerate(names) if name in _LABEL_HEADERS), None)
+    if path is None or label is None:
+        raise DataError(f"{file}: the heading has the columns {listed(header)}; one must be called path and one label.")
+    return path, label
+
+
+def _with_suffix(path: str, root: Path) -> str:
+    if Path(path).suffix.lower() in SUFFIXES or (root / path).exists():
+        return path
+    return next((path + suffix for suffix in sorted(SUFFIXES) if (root / (path + suffix)).exists()), path)
+
+
+def _classes(
+    rows: dict[str, list[tuple[str, str]]], class_list: str | None, root: Path
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """(class names, {label as written: its number})."""
+    written = sorted({label for pairs in rows.values() for _, label in pairs})
+    are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
+    if class_list:
+        names = tuple(
+            line.strip() for line in _find(class_list, root).read_text("utf-8-sig").splitlines() if line.strip()
+        )
+        if len(set(names)) < len(names):
+            raise DataError(f"{class_list} has a class name twice.")
+        known = {str(i): i for i in range(len(names))} if are_numbers else {name: i for i, name in enumerate(names)}
+        numbers = {label: known.get(str(int(label)) if are_numbers else label) for label in written}
+        strange = [label for label, number in numbers.items() if number is None]
+        if strange:
+            raise DataError(
+                f"These labels are not among the {len(names)} classes of {class_list}: {listed(strange)}."
+                + (f" Numbers go from 0 to {len(names) - 1}." if are_numbers else "")
+            )
+    else:
+        order = sorted({int(label) for label in written}) if are_numbers else written
+        if are_numbers and order[0] < 0:
+            raise DataError(f"The label {order[0]} is out of range: class numbers are not negative.")
+        names = tuple(str(name) for name in order)
+        numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
+    if len(set(numbers.values())) < 2:
+        raise DataError(f"The lists have one class only, {written[0]}: there is nothing to tell it from.")
+    return names, numbers
