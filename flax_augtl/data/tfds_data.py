@@ -58,7 +58,9 @@ def builder_of(name: str, data_dir: str | None):
     if plain in PRESETS and PRESETS[plain].config and "/" not in name:
         name = name.replace(plain, f"{plain}/{PRESETS[plain].config}", 1)
     try:
-        return tfds.builder(name, data_dir=_expanded(data_dir))
+        builder = tfds.builder(name, data_dir=_expanded(data_dir))
+        # A builder made from code does not see that what is on disk has been converted to a second format.
+        return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
     except tfds.core.registered.DatasetNotFoundError:
         ours = ["folder", "list", "digits", "glyphs"]
         known = [*ours, *tfds.list_builders(with_community_datasets=False)]
