@@ -44,9 +44,9 @@ def locate(weights: str | os.PathLike) -> Located:
     path = Path(weights).expanduser()
     if path.is_dir():
         file = _only_checkpoint(path)
-        return Located(file, _beside(file, usual=True), {"origin": file.name})
+        return Located(file, _beside(file, usual=True), {"file": file.name})
     if path.exists():
-        return Located(path, _beside(path, usual=path.name in _USUAL), {"origin": path.name})
+        return Located(path, _beside(path, usual=path.name in _USUAL), {"file": path.name})
     match = _HUB_ID.fullmatch(str(weights))
     if match is None or str(weights).endswith(_SUFFIXES):
         raise CheckpointError(f"There is no checkpoint at {path}.")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import MODELS, create_model
@@ -14,6 +13,7 @@ from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.detect import model_for
+from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.pretrained.inspection import inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -82,7 +82,7 @@ def load_source(
         found.name,
         model,
         variables,
-        found.preprocessing or Preprocessing(image_size=MODELS[found.name].image_size),
+        found.preprocessing or usual_preprocessing(found.name),
         class_names or default_names(model.num_classes),
         found.terms,
     )
@@ -94,8 +94,15 @@ def _random_source(name, num_classes, sha256, settings) -> Source:
     if sha256 is not None:
         raise ValueError("A sha256 was given, but no weights that it could belong to.")
     model = create_model(name, num_classes=num_classes, **settings)
-    # Under jit only the initialisers are computed: the forward pass that asks for them is dead code.
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = random_variables(model)
+    terms = {"origin": "random weights"}
+    return Source(name, model, variables, usual_preprocessing(name), default_names(num_classes), terms)
+
+
+def usual_preprocessing(name: str) -> Preprocessing:
+    """Return what to assume where a checkpoint says nothing: torchvision's, at the size the network was made for.
+
+    Small pictures, which the CIFAR networks are for, are not cropped: there is no border to spare.
+    """
     size = MODELS[name].image_size
-    preprocess = Preprocessing(image_size=size)
-    return Source(name, model, variables, preprocess, default_names(num_classes), {"origin": "random weights"})
+    return Preprocessing(image_size=size, crop_fraction=0.875 if size >= 64 else 1.0)

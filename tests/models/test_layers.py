@@ -1,0 +1,43 @@
+"""The layers against closed forms, where PyTorch and the usual JAX choice differ."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_augtl.models.layers import adaptive_average_pool, batch_norm, conv, max_pool
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (5, 6), (1, 3), (8, 14), (10, 23)])
+def test_adaptive_pooling_averages_pytorchs_windows(height, width):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    expected = np.empty((2, 7, 7, 3), np.float32)
+    for i in range(7):
+        for j in range(7):
+            rows = slice(i * height // 7, -(-(i + 1) * height // 7))
+            columns = slice(j * width // 7, -(-(j + 1) * width // 7))
+            expected[:, i, j] = x[:, rows, columns].mean((1, 2))
+    np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), 7), expected, atol=1e-6)
+
+
+def test_strided_convolution_pads_both_sides():
+    # On an even extent "SAME" pads the end only, and every output moves by a pixel.
+    layer = conv(1, 3, 2, bias=False, dtype=jnp.float32, name=None)
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1)
+    y = layer.apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_array_equal(y[0, :, :, 0], [[0, 2], [8, 10]])
+
+
+def test_padding_never_wins_the_maximum():
+    assert (max_pool(-jnp.ones((1, 4, 4, 1)), 3, 2, pad=1) == -1).all()
+
+
+def test_a_channel_that_hardly_varies_does_not_turn_to_noise():
+    # E[x²] − E[x]² of 1000 ± 0.01 is below float32's resolution.
+    x = 1000 + 0.01 * jnp.sign(jax.random.normal(jax.random.key(0), (64, 4, 4, 1)))
+    layer = batch_norm(True, epsilon=1e-5, dtype=jnp.float32, axis_name=None, name=None)
+    variables = layer.init(jax.random.key(0), x)
+    _, updates = layer.apply(variables, x, mutable=["batch_stats"])
+    true = np.asarray(x, np.float64).var()
+    assert (float(updates["batch_stats"]["var"][0]) - 0.9) / 0.1 == pytest.approx(true, rel=0.01)

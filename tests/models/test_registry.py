@@ -1,0 +1,120 @@
+"""Every registered network has the parameters, groups and widths that it is known by."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_augtl.models import MODELS, create_model, model_names
+from flax_augtl.pretrained import random_variables
+
+# With 1000 classes as published by torchvision; the CIFAR type with 10 classes and projection shortcuts.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "vgg11": 132_863_336,
+    "vgg11_bn": 132_868_840,
+    "vgg13": 133_047_848,
+    "vgg13_bn": 133_053_736,
+    "vgg16": 138_357_544,
+    "vgg16_bn": 138_365_992,
+    "vgg19": 143_667_240,
+    "vgg19_bn": 143_678_248,
+    "resnet20": 272_474,
+    "resnet32": 466_906,
+    "resnet44": 661_338,
+    "resnet56": 855_770,
+}
+
+
+def _shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def test_every_network_is_in_the_table():
+    assert set(PARAMETERS) == set(MODELS) == set(model_names())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_groups_and_widths(name):
+    entry = MODELS[name]
+    model = create_model(name, num_classes=1000 if entry.image_size == 224 else 10)
+    shapes = _shapes(model)
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes["params"])) == PARAMETERS[name]
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype("float32")}
+    # The top-level keys of the trees are the groups: freezing and cutting work by them.
+    assert set(shapes["params"]) == set(model.groups) == set(entry.groups)
+    assert set(shapes.get("batch_stats", {})) <= set(model.groups)
+    kernel = shapes["params"][model.groups[-1]]["kernel"]
+    assert kernel.shape == (entry.penultimate, model.num_classes)
+
+
+def test_groups_have_the_documented_names():
+    assert MODELS["resnet152"].groups == ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
+    assert MODELS["vgg16"].groups == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    assert MODELS["resnet20"].groups == ("stem", "layer1", "layer2", "layer3", "fc")
+
+
+@pytest.mark.parametrize("none", [None, 0])
+@pytest.mark.parametrize("name", ["resnet20", "vgg11"])
+def test_without_classes_there_is_no_classification_layer(name, none):
+    model = create_model(name, num_classes=none)
+    assert model.groups == MODELS[name].groups[:-1]
+    assert set(_shapes(model)["params"]) == set(model.groups)
+    assert model == create_model(name, num_classes=None)
+
+
+def test_equal_arguments_make_equal_modules():
+    a, b = create_model("resnet50", dtype="bfloat16"), create_model("resnet50", dtype=jnp.bfloat16)
+    assert a == b and hash(a) == hash(b)
+    assert a != create_model("resnet50") and create_model("resnet50", v1_stride=True) != create_model("resnet50")
+
+
+def test_an_unknown_network_is_answered_with_the_names():
+    with pytest.raises(ValueError, match=r"no network 'ResNet-50'.*Did you mean resnet50.*choices are resnet18, ") as e:
+        create_model("ResNet-50")
+    assert all(name in str(e.value) for name in MODELS)
+
+
+def test_an_unknown_setting_is_answered_with_the_settings():
+    with pytest.raises(ValueError, match="vgg11 has no setting v1_stride.*batch_norm"):
+        create_model("vgg11", v1_stride=True)
+
+
+def _by_module(model):
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.mark.parametrize("draw", [_by_module, random_variables])
+def test_initial_values_of_a_resnet_are_torchvisions(draw):
+    model = create_model("resnet20", stage_sizes=(1,), widths=(128,), num_classes=1000)
+    variables = draw(model)
+    params = variables["params"]
+    kernel = params["layer1"]["0"]["conv1"]["kernel"]
+    assert kernel.std() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02) and abs(kernel.mean()) < 1e-3
+    bound = 128**-0.5
+    for leaf in (params["fc"]["kernel"], params["fc"]["bias"]):
+        assert 0.98 * bound < jnp.abs(leaf).max() <= bound and leaf.std() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert (params["stem"]["bn1"]["scale"] == 1).all() and (params["stem"]["bn1"]["bias"] == 0).all()
+    statistics = variables["batch_stats"]["stem"]["bn1"]
+    assert (statistics["mean"] == 0).all() and (statistics["var"] == 1).all()
+
+
+@pytest.mark.parametrize("draw", [_by_module, random_variables])
+def test_initial_values_of_a_vgg_are_torchvisions(draw):
+    model = create_model("vgg11", convs=(1,), widths=(64,), hidden=128)
+    params = draw(model)["params"]
+    assert params["conv1"]["conv0"]["kernel"].std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    assert params["fc6"]["kernel"].std() == pytest.approx(0.01, rel=0.02)
+    assert not params["fc8"]["bias"].any() and not params["conv1"]["conv0"]["bias"].any()
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg11_bn", "resnet20"])
+def test_random_variables_have_the_shapes_of_the_module(name):
+    settings = {"conv_bias": True} if name == "resnet50" else {}
+    model = create_model(name, num_classes=3, **settings)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(_shapes(model)))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), random_variables(model)) == shapes
