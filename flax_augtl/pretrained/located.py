@@ -14,6 +14,8 @@ from flax_augtl.pretrained.errors import CheckpointError
 
 _HUB_ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 _USUAL = ("model.safetensors", "pytorch_model.bin")
+EMBEDDED = {"embedded:glyphs": Path(__file__).with_name("glyphs_resnet20.safetensors")}
+"""Checkpoints that come with the package."""
 _SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".th", ".h5", ".keras")
 
 
@@ -36,12 +38,13 @@ def locate(weights: str | os.PathLike) -> Located:
     """Find, and where it is on the hub download, a checkpoint.
 
     Args:
-        weights: a file, a folder with one checkpoint in it, or "owner/repository", "owner/repository@revision".
+        weights: a file, a folder with one checkpoint in it, "owner/repository", "owner/repository@revision", or a name
+            in `EMBEDDED`.
 
     Raises:
         CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
     """
-    path = Path(weights).expanduser()
+    path = EMBEDDED.get(str(weights)) or Path(weights).expanduser()
     if path.is_dir():
         file = _only_checkpoint(path)
         return Located(file, _beside(file, usual=True), {"file": file.name})
