@@ -36,14 +36,15 @@ def kind_of(path: Path) -> str:
             f"{path} is a web page (HTML or XML), not a checkpoint: the download gave an error or log-in page. "
             "Download it again and look at the address."
         )
+    # Before the pickle: a header of 128 + 256 n bytes starts with the same byte as one.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
+        return "safetensors"
     if start.startswith(_HDF5):
         return "hdf5"
     if start.startswith(_ZIP):
         return _kind_of_archive(path)
     if start.startswith(_PICKLE):
         return "torch"
-    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
-        return "safetensors"
     raise CheckpointError(
         f"{path} is none of the checkpoint formats that are read here (safetensors, npz, PyTorch, Keras HDF5 and "
         f".keras): it starts with {start[:16]!r}."

@@ -137,10 +137,10 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     if ("params", "stem", "conv1", "bias") in leaves:
         model = model.clone(conv_bias=True)
     slots = layout(model)
-    paths = {slot.path for slot in slots.values()}
+    paths = [slot.path for slot in slots.values()]
     differing = [
-        *list_lines("missing", ("/".join(p) for p in paths - set(leaves))),
-        *list_lines("unexpected", ("/".join(p) for p in set(leaves) - paths)),
+        *list_lines("missing", ("/".join(p) for p in paths if p not in leaves)),
+        *list_lines("unexpected", ("/".join(p) for p in leaves if p not in paths)),
     ]
     if differing:
         raise ValueError("\n".join([f"These are not the variables of {name}.", *differing]))

@@ -36,6 +36,14 @@ def _state_dict(loaded: Any, torch, path: Path) -> Mapping[str, Any]:
         loaded = loaded[holder]
 
 
+def _load(path: Path, torch) -> Any:
+    if path.suffix == ".safetensors":
+        # torch.load believes the name of a path, but not that of an open file; the tensors are then not mapped.
+        with open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
 def _array(tensor, torch) -> np.ndarray:
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
@@ -71,7 +79,7 @@ def read_torch(path: Path) -> Checkpoint:
         ) from error
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            loaded = _load(path, torch)
     except pickle.UnpicklingError as error:
         if "truncated" in str(error) or "Ran out of input" in str(error):
             raise CheckpointError(f"{path}: the PyTorch file is cut short. Download it again.") from error

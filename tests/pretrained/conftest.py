@@ -1,0 +1,47 @@
+"""A small network's state dict, and the folder of real weights and pictures where it is there."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from flax_augtl.models import create_model
+from flax_augtl.pretrained.layout import layout
+
+CLASSES = 7
+
+
+def draw_state_dict(model, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return random tensors in torchvision's names for every slot of a model, its statistics random too."""
+    random = np.random.RandomState(seed)
+    tensors = {}
+    for name, slot in layout(model).items():
+        if slot.kind == "vector":
+            low, high = (0.5, 1.5) if name.endswith(("running_var", "weight")) else (-0.3, 0.3)
+            tensors[name] = random.uniform(low, high, slot.shape).astype(np.float32)
+        else:
+            value = random.standard_normal(slot.shape) * (2 / np.prod(slot.shape[1:])) ** 0.5
+            tensors[name] = value.astype(np.float32)
+    return tensors
+
+
+@pytest.fixture(scope="session")
+def state_dict():
+    """A resnet20 with seven classes, in torchvision's names."""
+    return draw_state_dict(create_model("resnet20", num_classes=CLASSES))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The folder with real ImageNet weights and pictures."""
+    folder = os.environ.get("FLAX_AUGTL_REAL")
+    if not folder or not pathlib.Path(folder).is_dir():
+        pytest.skip("the environment variable FLAX_AUGTL_REAL names no folder of real weights and pictures")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """The function that draws a state dict for a model."""
+    return draw_state_dict
