@@ -29,8 +29,8 @@ class Measured(NamedTuple):
 def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, seconds: float) -> str:
     """Measure, and say what was measured in a table.
 
-    Every way yields shuffled uint8 batches of random resized crops, mirrored at random (here that is the device's work);
-    one epoch is passed over first where a cache has to fill.
+    Every way yields shuffled uint8 batches of random resized crops, mirrored at random (here the device does that); one
+    epoch is passed over first where a cache has to fill.
 
     Args:
         root: a folder of pictures with a sub-folder a class.
@@ -121,9 +121,7 @@ def _torchvision(
             for images, _ in loader:
                 yield images
 
-    measured = _measure(batches, seconds, n)
-    del loader
-    return measured
+    return _measure(batches, seconds, n)
 
 
 def _table(rows: list[tuple[str, Measured]], workers: int) -> list[str]:

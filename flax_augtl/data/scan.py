@@ -132,7 +132,7 @@ def _state_of_files(source: FileSource) -> str:
 
 def _remembered(memory: Path, n: int) -> Scan | None:
     try:
-        with np.load(memory, allow_pickle=False) as file:
+        with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
             bad = dict(zip(file["bad"].tolist(), file["reasons"].tolist(), strict=True))
             found = Scan(bad, file["digests"], file["sizes"], file["looks"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

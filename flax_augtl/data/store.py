@@ -58,6 +58,6 @@ def in_memory(size: int) -> Store:
 
 def in_file(size: int, folder: str | Path) -> Store:
     """A store of so many bytes at most in a scratch file, which is gone when the process ends, however it ends."""
-    file = tempfile.TemporaryFile(dir=folder, prefix="pixels-")
-    file.truncate(size)  # Sparse: disk is taken up only as it fills.
-    return Store(np.memmap(file, np.uint8, "r+", shape=(size,)))
+    with tempfile.TemporaryFile(dir=folder, prefix="pixels-") as file:
+        file.truncate(size)  # Sparse: disk is taken up only as it fills.
+        return Store(np.memmap(file, np.uint8, "r+", shape=(size,)))  # The mapping outlives the open file.

@@ -77,6 +77,22 @@ def test_threads_do_not_change_the_stream(pictures, batches, threads):
     assert_same(batches(pictures.train, changes={"threads": threads}), batches(pictures.train))
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_do_not_change_the_stream(pictures, batches, workers):
+    """Worker processes, which begin in the middle of an epoch; batches of 40 give each of them work."""
+    found = batches(pictures.train, batch_size=40, changes={"workers": workers}, position=2, steps=6)
+    assert_same(found, batches(pictures.train, batch_size=40, steps=6)[2:])
+
+
+def test_more_than_one_chunk_a_batch_is_the_same_stream(pictures, batches):
+    """Threads and workers make 16 examples at a time; 40 are two chunks and a half."""
+    assert_same(batches(pictures.train, batch_size=40, changes={"threads": 3}),
+                batches(pictures.train, batch_size=40, changes={"threads": 0}))  # fmt: skip
+    small = batches(pictures.train, batch_size=8, steps=35)
+    for name in ("image", "id"):
+        np.testing.assert_array_equal(joined(batches(pictures.train, batch_size=40), name), joined(small, name))
+
+
 @pytest.mark.parametrize("kind", ["pictures", "arrays"])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_joined_are_one_process(kind, processes, request, batches):

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from flax_augtl.data import DataError, load_dataset
+
+
+@pytest.fixture
+def load(make_folder):
+    """({name of a list: its text}, fields of config.data) → data set; the pictures are a/000 … c/003, .png."""
+    root = make_folder({"a": 4, "b": 4, "c c": 4})
+
+    def run(lists, **fields):
+        for name, text in lists.items():
+            (root / name).write_text(text, encoding="utf-8")
+        data = {
+            "name": "list",
+            "root": root,
+            "validation": 0,
+            **{f"{n.split('.')[0]}_list": n for n in lists},
+            **fields,
+        }
+        return load_dataset(data, seed=0)
+
+    return run
+
+
+def labels(examples, dataset):
+    return {path: dataset.class_names[label] for path, label in zip(examples.ids, examples.labels, strict=True)}
+
+
+TRAIN = {"a/000.png": "ape", "a/001.png": "ape", "b/000.png": "bee", "c c/000.png": "see saw"}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("train.txt", "\n".join(f"{path} {label}" for path, label in TRAIN.items())),
+        ("train.csv", "path,label\n" + "\n".join(f"{path},{label}" for path, label in TRAIN.items())),
+        ("train.csv", "label,id,filename\n" + "\n".join(f"{label},7,{path}" for path, label in TRAIN.items())),
+        ("train.csv", "\ufeff" + "\r\n".join(f'"{path}","{label}"' for path, label in TRAIN.items())),
+        ("train.tsv", "\n".join(f"{path}\t{label}" for path, label in TRAIN.items()) + "\n\n"),
+        ("train.lst", "\n".join(f"{path}\t{label}" for path, label in TRAIN.items())),
+    ],
+)
+def test_every_way_of_writing_a_list_is_the_same_data(load, name, text):
+    dataset = load({name: text, "test.txt": "a/003.png ape\nb/003.png bee"})
+    assert labels(dataset.train, dataset) == TRAIN
+    assert dataset.class_names == ("ape", "bee", "see saw")
+    assert labels(dataset.test, dataset) == {"a/003.png": "ape", "b/003.png": "bee"}
+
+
+def test_without_labels_the_folder_is_the_class(load):
+    dataset = load({"train.txt": "a/000.png\nc c/001.png\nb/000.png", "test.txt": "c c/000.png"})
+    assert labels(dataset.train, dataset) == {"a/000.png": "a", "b/000.png": "b", "c c/001.png": "c c"}
+
+
+def test_paths_without_an_ending_and_labels_with_blanks(load):
+    """As FGVC-Aircraft publishes them."""
+    dataset = load({"train.txt": "a/000 Boeing 737\na/001 A380\n", "test.txt": "b/000 A380"})
+    assert labels(dataset.train, dataset) == {"a/000.png": "Boeing 737", "a/001.png": "A380"}
+
+
+def test_numbers_are_classes_in_numerical_order(load):
+    dataset = load({"train.txt": "a/000.png 10\nb/000.png 9\na/001.png 10", "test.txt": "a/002.png 9"})
+    assert dataset.class_names == ("9", "10")
+    assert dataset.test.labels.tolist() == [0]
+
+
+def test_numbers_name_the_lines_of_a_class_list(load):
+    lists = {"train.txt": "a/000.png 0\nb/000.png 2", "test.txt": "a/002.png 2"}
+    dataset = load({**lists, "class.txt": "ape\nbee\nsea cow\n"})
+    assert dataset.class_names == ("ape", "bee", "sea cow")
+    assert labels(dataset.train, dataset) == {"a/000.png": "ape", "b/000.png": "sea cow"}
+    with pytest.raises(DataError, match="not among the 2 classes.*2. Numbers go from 0 to 1"):
+        load({**lists, "class.txt": "ape\nbee\n"})
+
+
+def test_names_must_be_in_the_class_list(load):
+    with pytest.raises(DataError, match="not among the 2 classes.*: bat"):
+        load({"train.txt": "a/000.png ape\nb/000.png bat", "class.txt": "ape\nbee"})
+
+
+def test_one_list_is_split_and_two_are_train_and_test(load):
+    both = "".join(f"{c}/{i:03d}.png\n" for c in "ab" for i in range(4))
+    dataset = load({"train.txt": both}, test=0.25)
+    assert (len(dataset.train), len(dataset.test)) == (6, 2)
+    dataset = load({"train.txt": "a/000.png\nb/000.png", "val.txt": "a/001.png\nb/001.png"}, test_list=None)
+    assert dataset.val is None and len(dataset.test) == 2
+    assert any("validation is the test split" in note for note in dataset.notes)
+
+
+def test_three_lists_are_three_splits(load):
+    dataset = load({"train.txt": "a/000.png\nb/000.png", "val.txt": "a/001.png", "test.txt": "a/002.png\nb/002.png"})
+    assert (dataset.val.ids, dataset.test.ids) == (("a/001.png",), ("a/002.png", "b/002.png"))
+
+
+@pytest.mark.parametrize(
+    "lists, message",
+    [
+        ({}, "needs config.data.train_list"),
+        ({"train.txt": ""}, "train.txt has no pictures"),
+        ({"train.txt": "a/000.png\na/001.png"}, "one class only, a"),
+        ({"train.txt": "a/000.png\na/000.png\nb/000.png"}, "a/000.png is twice in the train list"),
+        ({"train.txt": "a/000.png\nb/000.png", "test.txt": "a/000.png"}, "a/000.png is in the train and test lists"),
+        ({"train.txt": "000.png\n001.png"}, "line 1: .*000.png.* has no label"),
+        ({"train.txt": "a/000.png -1\nb/000.png 0"}, "label -1 is out of range"),
+        ({"train.csv": "path,size\na/000.png,3"}, "one must be called path and one label"),
+        ({"train.csv": "path,label\n,cat"}, "line 2: there is no path"),
+        ({"train.txt": "a/000.png\nb/000.png", "test.txt": "c c/000.png"}, "in the test split only.*c c"),
+        (
+            {"train.txt": "a/000.png\nb/999.png", "test.txt": "a/001.png"},
+            "b/999.png cannot be read: there is no such file",
+        ),
+        ({"train.txt": "a/000.png x\nb/000.png y", "class.txt": "x\ny\nx"}, "a class name twice"),
+    ],
+)  # fmt: skip
+def test_a_list_that_is_wrong_is_told_where(load, lists, message):
+    with pytest.raises(DataError, match=message):
+        load(lists)
+
+
+def test_files_that_are_not_there(load, tmp_path):
+    with pytest.raises(DataError, match="list file gone.txt does not exist"):
+        load({}, train_list="gone.txt")
+    with pytest.raises(DataError, match="is no folder"):
+        load({}, train_list="x", root=tmp_path / "nowhere")
+    (tmp_path / "latin.txt").write_bytes("a/000.png b\xe4r".encode("latin-1"))
+    with pytest.raises(DataError, match="not a text in UTF-8"):
+        load({}, train_list=str(tmp_path / "latin.txt"))
+
+
+def test_labels_are_int32(load):
+    assert load({"train.txt": "a/000.png 1\nb/000.png 2", "test.txt": "a/001.png 1"}).train.labels.dtype == np.int32
