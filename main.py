@@ -39,6 +39,6 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     logging.use_absl_handler()
     sys.exit(app.run(main, flags_parser=parse))

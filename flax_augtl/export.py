@@ -1,15 +1,13 @@
 """A run's weights as a file that other programs read."""
 
 import dataclasses
-import json
 
 import numpy as np
 from etils import epath
-from safetensors.numpy import save
 
 from flax_augtl import run_directory
 from flax_augtl.network import HEAD
-from flax_augtl.pretrained import to_state_dict
+from flax_augtl.pretrained.written import write_safetensors
 from flax_augtl.run import Run
 
 FORMATS = ("safetensors",)
@@ -20,8 +18,9 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
 
     The source network has torchvision's tensor names and layout. A head that is nothing but a target classifier on the
     penultimate features takes the place of torchvision's classification layer, so that the file loads into, say,
-    `torchvision.models.resnet18(num_classes=k)`. The tensors of any other head stand beside it, as `head.<layer>.<tensor>`
-    in Flax's layout (a kernel is [inputs, outputs]). The JSON holds class names, preprocessing, network and terms.
+    `torchvision.models.resnet18(num_classes=k)`, and can be the `config.weights` of another run. The tensors of any other
+    head stand beside it, as `head.<layer>.<tensor>` in Flax's layout (a kernel is [inputs, outputs]). The JSON holds class
+    names, preprocessing, network, the head's settings and the terms of the weights.
 
     Raises:
       ValueError: the format is unknown.
@@ -30,28 +29,24 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
         raise ValueError(f"--format={format} is unknown. Formats: {', '.join(FORMATS)}.")
     settings = run.network.head.settings
     source = {collection: dict(tree.get("source", {})) for collection, tree in run.variables.items()}
-    head = run.variables["params"][HEAD]
+    described = run_directory.read_json(run.workdir / run_directory.SOURCE)
+    terms = {name: str(value) for name, value in described["terms"].items()}
+    names = run.class_names
+    extra: dict[str, np.ndarray] = {}
     plain = settings.norm == "none" and not (settings.keep_classifier or settings.new_layers or settings.widen)
-    description = run_directory.read_json(run.workdir / run_directory.SOURCE)
     if plain:
-        source["params"][_classifier_name(description["network"])] = head["classifier"]
-    tensors = to_state_dict(description["network"], source)
-    if not plain:
-        for collection in ("params", "batch_stats"):
-            for layer, leaves in run.variables[collection].get(HEAD, {}).items():
-                tensors |= {f"{HEAD}.{layer}.{leaf}": np.asarray(value) for leaf, value in leaves.items()}
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    named = {"network": description["network"], "settings": description["settings"], "class_names": list(run.class_names),
-             "preprocessing": run.preprocessing.to_json(), "terms": description["terms"], "step": run.step,
-             "head": dataclasses.asdict(settings) if not plain else None,
-             "kept_class_names": description["class_names"] if settings.keep_classifier else None}
-    weights, names = run.workdir / "export.safetensors", run.workdir / "export.json"
-    weights.write_bytes(save(tensors, metadata={"format": "pt", "class_names": json.dumps(list(run.class_names)),
-                                                "preprocessing": json.dumps(run.preprocessing.to_json()),
-                                                "network": description["network"]}))
-    run_directory.write_json(names, named)
-    return [weights, names]
-
-
-def _classifier_name(network: str) -> str:
-    return "fc8" if network.startswith("vgg") else "fc"
+        source["params"]["fc8" if "fc7" in source["params"] else "fc"] = run.variables["params"][HEAD]["classifier"]
+    else:
+        names = described["class_names"] if settings.keep_classifier else ()
+        for tree in run.variables.values():
+            for layer, leaves in tree.get(HEAD, {}).items():
+                extra |= {f"{HEAD}.{layer}.{leaf}": np.asarray(value) for leaf, value in leaves.items()}
+    weights, sheet = run.workdir / "export.safetensors", run.workdir / "export.json"
+    write_safetensors(weights, described["network"], source, run.preprocessing, tuple(names),
+                      settings=described["settings"], terms=terms, extra=extra)
+    run_directory.write_json(sheet, {
+        "network": described["network"], "settings": described["settings"], "class_names": list(run.class_names),
+        "kept_class_names": list(names) if settings.keep_classifier else None,
+        "head": None if plain else dataclasses.asdict(settings), "preprocessing": run.preprocessing.to_json(),
+        "terms": terms, "step": run.step, "test": (run.result or {}).get("test")})
+    return [weights, sheet]

@@ -1,5 +1,6 @@
 """The network that is trained: a source network with the head on top, still one chain of layer groups."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from flax_augtl import models
 from flax_augtl.head import Head, HeadSettings
+from flax_augtl.pretrained.initial import random_variables
 
 HEAD = "head"
 
@@ -103,25 +105,30 @@ def initial_variables(network: AugmentedNetwork, seed: int, image_size: int,
     Returns:
       {"params": ..., "batch_stats": ...} of numpy arrays; `batch_stats` is empty where the network has no batch norm.
     """
-    images = jnp.zeros((1, image_size, image_size, 3))
-    # One compiled program: op by op, initialising a ResNet takes many times as long.
-    variables = jax.jit(lambda key: network.init({"params": key}, images))(jax.random.key(seed))
-    variables = jax.tree.map(np.asarray, {"batch_stats": {}, **variables})
-    if pretrained is None:
-        return variables
-    top = network.source.groups[-1]
-    settings = network.head.settings
-    for collection, groups in pretrained.items():
-        drawn = variables[collection].get("source", {})
-        for group, tree in groups.items():
-            if group not in network.source.groups:
-                continue  # The classification layer that the head does not keep.
-            if group == top and settings.keep_classifier and settings.classifier_init != "pretrained":
-                if settings.classifier_init == "shuffled":
-                    drawn[group] = shuffle_classifier(tree, seed)
-                continue
-            drawn[group] = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
-    return variables
+    settings, top = network.head.settings, network.source.groups[-1]
+    source = random_variables(network.source, seed) if pretrained is None else {
+        # The classification layer that the head does not keep is left out.
+        collection: {group: tree for group, tree in groups.items() if group in network.source.groups}
+        for collection, groups in pretrained.items()}
+    if settings.keep_classifier and settings.classifier_init == "random":
+        source["params"][top] = random_variables(network.source, seed)["params"][top]
+    if settings.keep_classifier and settings.classifier_init == "shuffled":
+        source["params"][top] = shuffle_classifier(source["params"][top], seed)
+    head = _draw_head(network, image_size)(jax.random.key(seed))
+    variables = {collection: {part: tree[collection] for part, tree in (("source", source), (HEAD, head))
+                              if tree.get(collection)}
+                 for collection in ("params", "batch_stats")}
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
+
+
+@functools.lru_cache(maxsize=64)
+def _draw_head(network: AugmentedNetwork, image_size: int):
+    """Return a compiled function key -> initial variables of the head; compiled, because op by op it takes longer."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: network.init_with_output(
+        jax.random.key(0), x, stop=len(network.source.groups))[0], images)
+    shapes = shapes if isinstance(shapes, Mapping) else {"top": shapes}
+    return jax.jit(lambda key: network.head.init(key, **{name: jnp.zeros(x.shape) for name, x in shapes.items()}))
 
 
 def shuffle_classifier(tree: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

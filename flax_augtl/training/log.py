@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 from tqdm import tqdm
 
@@ -124,8 +123,3 @@ def describe(values: Mapping[str, Any]) -> str:
     """Return evaluation metrics as one short text."""
     return (f"top-1 {values['top1']:.4f}, mean per class {values['mean_per_class']:.4f}, loss {values['loss']:.4f} "
             f"({values['n']} examples)")
-
-
-def warn(text: str) -> None:
-    """Say a sentence that the user must not miss."""
-    logging.warning(text)

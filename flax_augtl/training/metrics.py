@@ -37,7 +37,7 @@ def evaluation_sums(logits: jax.Array, losses: jax.Array, labels: jax.Array, mas
         "loss": jnp.sum(jnp.where(mask > 0, losses, 0.0)),
         "top5": jnp.sum((above < 5) * mask),
         "bin_count": bins.at[index].add(mask),
-        "bin_confidence": bins.at[index].add(confidence * mask),
+        "bin_confidence": bins.at[index].add(jnp.where(mask > 0, confidence, 0.0)),
         "bin_correct": bins.at[index].add((predicted == labels) * mask),
     }
 

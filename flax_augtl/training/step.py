@@ -109,7 +109,7 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     updates = jax.tree.map(lambda update: -learning_rate * update, updates)
     params = merge(optax.apply_updates(trainable, updates), frozen)
     state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return state, {"loss": loss, "top1": correct, "gradient_norm": optax.global_norm(gradient)}
+    return state, {"loss": loss, "top1": correct, "gradient_norm": optax.tree.norm(gradient)}
 
 
 def predict_step(variables: Any, images: jax.Array, *, network: AugmentedNetwork,

@@ -1,0 +1,26 @@
+"""Four devices out of one CPU, one cache of compiled programs for all tests, and the folder of real inputs."""
+
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+# Before JAX starts. Subprocesses that the tests start inherit all of it.
+_CACHE = tempfile.TemporaryDirectory(prefix="flax-augtl-compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_folder():
+    """The folder of real weights and pictures."""
+    folder = os.environ.get("FLAX_AUGTL_REAL")
+    if not folder or not pathlib.Path(folder).is_dir():
+        pytest.skip("FLAX_AUGTL_REAL names no folder with real weights and pictures")
+    return pathlib.Path(folder)
