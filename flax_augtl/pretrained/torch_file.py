@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +79,9 @@ def read_torch(path: Path) -> Checkpoint:
             "Or convert it to safetensors where PyTorch is installed."
         ) from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # That the loader may not know all of a newer protocol: what it does not know, it refuses below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             loaded = _load(path, torch)
     except pickle.UnpicklingError as error:
         if "truncated" in str(error) or "Ran out of input" in str(error):

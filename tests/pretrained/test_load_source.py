@@ -69,7 +69,8 @@ def test_the_written_layout_is_the_modules_own(name, settings):
 
 def test_to_state_dict_refuses_another_networks_variables():
     variables = load_source("resnet20", num_classes=3).variables
-    with pytest.raises(ValueError, match=r"not the variables of resnet32\.\nmissing \(60\):\n  params/layer1/3/conv1/kernel"):
+    message = r"not the variables of resnet32\.\nmissing \(60\):\n  params/layer1/3/conv1/kernel"
+    with pytest.raises(ValueError, match=message):
         to_state_dict("resnet32", variables)
 
 

@@ -1,0 +1,181 @@
+"""Keras files in its three layouts: every array lands where keras.applications' code says it belongs."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from flax_augtl.models import MODELS, create_model
+from flax_augtl.pretrained import CheckpointError
+from flax_augtl.pretrained.checkpoint_file import open_checkpoint
+from flax_augtl.pretrained.convert import check, to_variables
+from flax_augtl.pretrained.layout import layout
+
+h5py = pytest.importorskip("h5py", reason="needs the extra `keras`")
+
+FIVE = ("resnet50", "resnet101", "resnet152", "vgg16", "vgg19")
+WIDTHS = {"resnet": (2, 3, 4, 5), "vgg": (2, 3, 4, 5, 6)}
+
+
+def small(name):
+    """Return the network with its own depth but very few channels, in Keras' variant."""
+    family = MODELS[name].family
+    settings = {"hidden": 8} if family == "vgg" else {"conv_bias": True, "v1_stride": True, "epsilon": 1.001e-5}
+    return create_model(name, num_classes=3, widths=WIDTHS[family], **settings)
+
+
+def keras_layers(name):
+    """Yield (layer, class, [arrays in Keras' order]) in the order in which keras.applications' model has its layers.
+
+    Written from the definition of the networks there, not from the reader. Values are unique, so no two can be swapped.
+    """
+    count = iter(range(10**6))
+
+    def array(*shape):
+        size = int(np.prod(shape))
+        return (next(count) + np.arange(size) / (size + 1)).astype(np.float32).reshape(shape)
+
+    if name.startswith("vgg"):
+        inputs = 3
+        for block, (convs, width) in enumerate(zip(MODELS[name].settings["convs"], WIDTHS["vgg"], strict=True), 1):
+            for conv in range(1, convs + 1):
+                yield f"block{block}_conv{conv}", "conv2d", [array(3, 3, inputs, width), array(width)]
+                inputs = width
+        for layer, rows, columns in (("fc1", inputs * 49, 8), ("fc2", 8, 8), ("predictions", 8, 3)):
+            yield layer, "dense", [array(rows, columns), array(columns)]
+        return
+
+    def norm(layer, width):
+        return layer, "batch_normalization", [array(width) for _ in range(4)]
+
+    widths = WIDTHS["resnet"]
+    yield "conv1_conv", "conv2d", [array(7, 7, 3, widths[0]), array(widths[0])]
+    yield norm("conv1_bn", widths[0])
+    inputs = widths[0]
+    for stage, (blocks, width) in enumerate(zip(MODELS[name].settings["stage_sizes"], widths, strict=True), 2):
+        for block in range(1, blocks + 1):
+            layer = f"conv{stage}_block{block}"
+            units = {1: (1, inputs, width), 2: (3, width, width), 0: (1, inputs, 4 * width), 3: (1, width, 4 * width)}
+            if block > 1:
+                del units[0]
+            # Functional models order layers by depth: the shortcut's convolution stands beside the third one.
+            for unit, (size, before, after) in units.items():
+                yield f"{layer}_{unit}_conv", "conv2d", [array(size, size, before, after), array(after)]
+                yield norm(f"{layer}_{unit}_bn", after)
+            inputs = 4 * width
+    yield "predictions", "dense", [array(inputs, 3), array(3)]
+
+
+PARTS = {
+    "conv2d": ["kernel", "bias"],
+    "dense": ["kernel", "bias"],
+    "batch_normalization": ["gamma", "beta", "moving_mean", "moving_variance"],
+}
+
+
+def write_legacy(path, layers, root=None):
+    with h5py.File(path, "w") as file:
+        group = file.create_group(root) if root else file
+        names = [name for name, _, _ in layers]
+        # Long lists are cut in several attributes, since HDF5 limits the size of one.
+        half = len(names) // 2
+        group.attrs["layer_names0"] = [n.encode() for n in names[:half]]
+        group.attrs["layer_names1"] = [n.encode() for n in names[half:]]
+        for name, kind, arrays in layers:
+            sub = group.create_group(name)
+            sub.attrs["weight_names"] = [f"{name}/{part}:0".encode() for part in PARTS[kind]]
+            for part, array in zip(PARTS[kind], arrays, strict=True):
+                sub[f"{name}/{part}:0"] = array
+
+
+def write_new(path, layers, named=True):
+    counts = {}
+    with h5py.File(path, "w") as file:
+        file.create_group("layers/activation/vars")
+        for name, kind, arrays in layers:
+            number = counts[kind] = counts.get(kind, -1) + 1
+            group = file.create_group(f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars")
+            if named:
+                group.attrs["name"] = name
+            for i, array in enumerate(arrays):
+                group[str(i)] = array
+
+
+def write(kind, path, layers):
+    match kind:
+        case "legacy weights":
+            write_legacy(path, layers)
+        case "legacy model":
+            write_legacy(path, layers, "model_weights")
+        case "weights.h5":
+            write_new(path, layers)
+        case "weights.h5 without names":
+            write_new(path, layers, named=False)
+        case ".keras":
+            inner = path.with_suffix(".inner")
+            write_new(inner, layers)
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("config.json", json.dumps({"class_name": "Functional"}))
+                archive.write(inner, "model.weights.h5")
+
+
+@pytest.mark.parametrize("kind", ["legacy weights", "legacy model", "weights.h5", "weights.h5 without names", ".keras"])
+@pytest.mark.parametrize("name", FIVE)
+def test_every_array_lands_in_its_place(tmp_path, name, kind):
+    if kind == ".keras" and name != "resnet50":
+        pytest.skip("the archive holds a weights.h5: once is enough")
+    layers = list(keras_layers(name))
+    write(kind, tmp_path / "w", layers)
+    tensors = open_checkpoint(tmp_path / "w").tensors
+    slots = layout(small(name))
+    assert not check(tensors, slots)
+    params = to_variables(tensors, slots)
+    arrays = {layer: values for layer, _, values in layers}
+    if name.startswith("vgg"):
+        last = MODELS[name].settings["convs"][-1]
+        group = params["params"]["conv5"][f"conv{last - 1}"]
+        np.testing.assert_array_equal(group["kernel"], arrays[f"block5_conv{last}"][0])
+        np.testing.assert_array_equal(group["bias"], arrays[f"block5_conv{last}"][1])
+        # Keras' row h·W·C + w·C + c of fc1 is row c·H·W + h·W + w of fc6.
+        rows = arrays["fc1"][0].reshape(7, 7, 6, 8).transpose(2, 0, 1, 3).reshape(-1, 8)
+        np.testing.assert_array_equal(params["params"]["fc6"]["kernel"], rows)
+        np.testing.assert_array_equal(params["params"]["fc7"]["kernel"], arrays["fc2"][0])
+        np.testing.assert_array_equal(params["params"]["fc8"]["bias"], arrays["predictions"][1])
+        return
+    blocks = MODELS[name].settings["stage_sizes"]
+    for stage, block in ((0, 0), (2, blocks[2] - 1), (3, 0)):
+        ours = params["params"][f"layer{stage + 1}"][str(block)]
+        statistics = params["batch_stats"][f"layer{stage + 1}"][str(block)]
+        theirs = f"conv{stage + 2}_block{block + 1}"
+        units = {"conv1": 1, "conv2": 2, "conv3": 3} | ({"downsample_conv": 0} if block == 0 else {})
+        for unit, number in units.items():
+            norm = unit.replace("conv", "bn")
+            np.testing.assert_array_equal(ours[unit]["kernel"], arrays[f"{theirs}_{number}_conv"][0])
+            np.testing.assert_array_equal(ours[unit]["bias"], arrays[f"{theirs}_{number}_conv"][1])
+            gamma, beta, mean, variance = arrays[f"{theirs}_{number}_bn"]
+            np.testing.assert_array_equal(ours[norm]["scale"], gamma)
+            np.testing.assert_array_equal(ours[norm]["bias"], beta)
+            np.testing.assert_array_equal(statistics[norm]["mean"], mean)
+            np.testing.assert_array_equal(statistics[norm]["var"], variance)
+
+
+def test_layers_of_other_networks_keep_their_names(tmp_path):
+    write_legacy(tmp_path / "w", [*keras_layers("vgg16"), ("block1_sepconv1", "conv2d", [np.ones(3), np.ones(3)])])
+    problems = check(open_checkpoint(tmp_path / "w").tensors, layout(small("vgg16")))
+    assert problems == ["unexpected (2):", "  block1_sepconv1.weight [3]", "  block1_sepconv1.bias [3]"]
+
+
+def test_hdf5_that_is_not_kerass(tmp_path):
+    with h5py.File(tmp_path / "w", "w") as file:
+        file["table"] = np.zeros(3)
+    with pytest.raises(CheckpointError, match="is an HDF5 file, but not one that Keras wrote"):
+        open_checkpoint(tmp_path / "w")
+
+
+def test_a_truncated_file(tmp_path):
+    write_legacy(tmp_path / "w", list(keras_layers("vgg16")))
+    whole = (tmp_path / "w").read_bytes()
+    (tmp_path / "w").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cut short or damaged"):
+        open_checkpoint(tmp_path / "w")
