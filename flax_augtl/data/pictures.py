@@ -20,7 +20,7 @@ FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()
 )
-MAX_PIXELS = 256 * 1024 * 1024  # About 0.8 GB once decoded to RGB; the same order as Pillow's own limit.
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Where Pillow refuses; half a gigabyte once decoded to RGB.
 
 # Everything that Pillow's decoders were seen to raise on damaged files.
 _DAMAGE = (
@@ -35,12 +35,16 @@ _DAMAGE = (
     OverflowError,
     NotImplementedError,
     RuntimeError,
+    Warning,  # Where a caller has made errors of warnings.
     MemoryError,
     ArithmeticError,
     struct.error,
     zlib.error,
 )
 
+# Damaged metadata beside sound pixels, and Pillow's own warning of size. For good, and not around each picture: to
+# change filters and back is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
 
 
@@ -71,19 +75,17 @@ def read_picture(
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Damaged metadata beside sound pixels, and Pillow's own size warning.
-            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
-                _check_size(image, max_pixels)
-                if at_least is not None and image.format == "JPEG":
-                    turned = _orientation(image) in (5, 6, 7, 8)
-                    image.draft(None, at_least[::-1] if turned else at_least)
-                image.load()
-                return _upright_rgb(image)
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            if at_least is not None and image.format == "JPEG":
+                turned = _orientation(image) in (5, 6, 7, 8)
+                image.draft(None, at_least[::-1] if turned else at_least)
+            image.load()
+            return _upright_rgb(image)
     except _TooLarge as error:
         raise UnreadablePicture(name, str(error)) from None
     except Image.DecompressionBombError:
-        raise UnreadablePicture(name, f"it has more than {max_pixels:,} pixels") from None
+        raise UnreadablePicture(name, f"it has more pixels than Pillow allows, {MAX_PIXELS:,}") from None
     except _DAMAGE as error:
         raise UnreadablePicture(name, _reason(file, error)) from None
 
