@@ -109,8 +109,10 @@ def get_config() -> config_dict.ConfigDict:
     config.gradient_clip = 0.0
     # Share of the probability that is spread evenly over all classes.
     config.label_smoothing = 0.0
-    # none; balanced (each class counts the same in the loss); or a weight a class, in the order of the class names.
-    config.class_weights = "none"
+    # Weight of each class in the loss, in the order of the class names; None = equal ones.
+    config.class_weights = placeholder(tuple)
+    # Weight the classes so that each counts the same in the loss, however many examples it has.
+    config.balance_classes = False
 
     config.schedule = config_dict.ConfigDict()
     # cosine, step, constant.

@@ -105,8 +105,8 @@ def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
         for name in sorted({*old, *new}):
             path = f"{prefix}.{name}"
             if name not in old or name not in new:
-                found.append(f"{path}: {'absent' if name not in old else old[name]!r} there, "
-                             f"{'absent' if name not in new else new[name]!r} here")
+                there, here = (repr(values[name]) if name in values else "absent" for values in (old, new))
+                found.append(f"{path}: {there} there, {here} here")
             else:
                 found += differences(old[name], new[name], path)
         return found

@@ -10,7 +10,8 @@ import pytest
 _CACHE = tempfile.TemporaryDirectory(prefix="flax-augtl-compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+# Without optimisation programs compile in half the time, and the networks of the tests are tiny.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 

@@ -144,12 +144,14 @@ def _check_batch(config: ConfigDict) -> None:
 def _class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...]:
     """Return the weight of each class in the loss; () for equal ones."""
     weights, classes = config.class_weights, len(dataset.class_names)
-    if weights == "none":
-        return ()
-    if weights == "balanced":
+    if config.balance_classes:
+        if weights:
+            raise ValueError("config.balance_classes and config.class_weights exclude each other; set one of them.")
         counts = np.bincount(dataset.train.labels, minlength=classes)
         return tuple(float(weight) for weight in len(dataset.train) / np.maximum(counts, 1) / classes)
-    if isinstance(weights, str) or len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
-        raise ValueError(f"config.class_weights={weights!r} must be 'none', 'balanced', or {classes} numbers that are not "
-                         "negative, one a class, and not all zero.")
+    if not weights:
+        return ()
+    if len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
+        raise ValueError(f"config.class_weights={tuple(weights)} must be {classes} numbers that are not negative, one a "
+                         "class, and not all zero.")
     return tuple(float(weight) for weight in weights)

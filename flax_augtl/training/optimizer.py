@@ -53,7 +53,7 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
         rule = [decay, optax.trace(settings.momentum, nesterov=True) if settings.momentum else None]
     else:
         rule = [optax.scale_by_adam(), decay]
-    rule = [transform for transform in rule if transform is not None]
+    rule = [transform for transform in rule if transform is not None] or [optax.identity()]
     labelled = optax.multi_transform(
         {FROZEN: optax.set_to_zero(),
          PRETRAINED: optax.chain(*rule),

@@ -1,0 +1,133 @@
+"""main.py as a user runs it, in a subprocess, for each mode."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+CONFIG = "--config=tests/integration/tiny.py"
+
+
+def main(*arguments, code=0):
+    """Run main.py and return what it printed, (stdout, stderr)."""
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run([sys.executable, "main.py", *map(str, arguments)], cwd=ROOT, env=environment, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run: its directory and what it printed."""
+    workdir = tmp_path_factory.mktemp("run") / "first"
+    _, said = main(CONFIG, f"--workdir={workdir}")
+    return workdir, said
+
+
+def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
+    workdir, said = trained
+    files = {path.name for path in workdir.iterdir()}
+    assert files == {"config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json",
+                     "metrics.jsonl", "result.json", "checkpoints", "tensorboard", "confusion_test.png", "classes_test.json"}
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["test"]["n"] == 1797 - 40 and result["val"]["n"] == 10
+    assert 0 <= result["test"]["top1"] <= 1 and result["best_step"] in (2, 4) and result["config_name"] == "test"
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    seen = [(row["split"], row["step"]) for row in rows if row["split"] != "test"]
+    assert seen == [
+        ("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
+    assert next((workdir / "tensorboard").iterdir()).stat().st_size > 500
+    for line in ("layer3           205,696  frozen                 0", "compiled in",
+                 "10 classes, 30 training, 10 validation", "trainable: 4,0"):
+        assert line in said, said
+    assert Image.open(workdir / "confusion_test.png").size[0] > 300
+
+
+def test_a_finished_run_says_so(trained):
+    workdir, _ = trained
+    before = (workdir / "result.json").read_bytes()
+    said, _ = main(CONFIG, f"--workdir={workdir}")
+    assert "holds this run, and it is finished" in said
+    assert (workdir / "result.json").read_bytes() == before
+
+
+def test_evaluate_needs_the_directory_only_and_gives_the_same_figures(trained):
+    workdir, _ = trained
+    result = json.loads((workdir / "result.json").read_text())
+    for split in ("test", "val"):
+        said, _ = main("--mode=evaluate", f"--workdir={workdir}", f"--split={split}")
+        assert f"{split}, step {result['best_step']}: top-1 {result[split]['top1']:.4f}" in said
+        assert f"loss {result[split]['loss']:.4f} ({result[split]['n']} examples)" in said
+
+
+def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
+    workdir, _ = trained
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, mode in (("a b.png", "RGB"), ("grey.png", "L"), ("more/ü.jpg", "RGB")):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).convert(mode).save(tmp_path / "photos" / name)
+    said, _ = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos'}")
+    with (workdir / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "probability"] + [f"{name}{rank}" for rank in range(2, 6)
+                                                                for name in ("label", "probability")]
+    names = ("a b.png", "grey.png", "more/ü.jpg")
+    assert [row["path"] for row in rows] == [str(tmp_path / "photos" / name) for name in names]
+    for row in rows:
+        chances = [float(row[f"probability{rank}"]) for rank in ("", 2, 3, 4, 5)]
+        assert chances == sorted(chances, reverse=True) and 0.4 < sum(chances) < 1.0001
+        assert len({row[f"label{rank}"] for rank in ("", 2, 3, 4, 5)}) == 5
+    assert "a b.png" in said and f"{float(rows[0]['probability']):.1%}" in said and "3 pictures" in said
+    main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos' / '*.png'}")
+    assert len((workdir / "predictions.csv").read_text().splitlines()) == 3
+
+
+def test_export_holds_every_tensor_and_names(trained):
+    from safetensors.numpy import load_file
+
+    workdir, _ = trained
+    said, _ = main("--mode=export", f"--workdir={workdir}")
+    assert said.split() == [str(workdir / "export.safetensors"), str(workdir / "export.json")]
+    tensors = load_file(workdir / "export.safetensors")
+    assert tensors["conv1.weight"].shape == (16, 3, 3, 3) and tensors["fc.weight"].shape[1] == 64
+    assert tensors["head.classifier.kernel"].shape == (16, 10)
+    sheet = json.loads((workdir / "export.json").read_text())
+    assert sheet["class_names"] == [str(digit) for digit in range(10)] and sheet["head"]["new_layers"] == [16]
+
+
+def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
+    workdir, _ = trained
+    _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--config.freeze=layer3", code=1)
+    assert "config.freeze: 'all' there, 'layer3' here" in said and "config.steps: 4 there, 6 here" in said
+    assert "Traceback" not in said
+    _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--extend")
+    assert "Going on from step 4 of 6" in said
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2, 3, 4, 5, 6]
+    _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--extend", code=1)
+    assert "--extend needs a longer run" in said and (workdir / "result.json").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((CONFIG, "--config.learning_rat=1"), "learning_rate"),
+    ((CONFIG, "--mode=trian", "--workdir=x"), "train"),
+    ((CONFIG, "--config.network=resnet19", "--workdir={tmp}"), "There is no network 'resnet19'. Did you mean"),
+    ((CONFIG,), "--mode=train needs --workdir"),
+    (("--config=configs/nothing.py", "--workdir={tmp}"), "configs/nothing.py"),
+    (("--mode=evaluate", "--workdir={tmp}"), "is not a run directory: it has no config.json"),
+])
+def test_a_mistake_gets_a_sentence(arguments, message, tmp_path):
+    workdir = tmp_path / "run"
+    done = subprocess.run([sys.executable, "main.py", *(a.format(tmp=workdir) for a in arguments)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode != 0 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 12, done.stderr
+    assert not workdir.exists()

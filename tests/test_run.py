@@ -1,0 +1,196 @@
+"""Runs from Python: resuming, loading, predicting, and what is refused."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import flax_augtl
+from flax_augtl import run_directory
+from flax_augtl.training import loop
+from flax_augtl.training.checkpoints import Checkpoints, Progress
+from flax_augtl.training.experiment import prepare
+from flax_augtl.training.state import TrainState
+from tests import small
+
+
+def config(**changes):
+    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "layer3", "steps": 6, "evaluate_every_steps": 3,
+                                  "head": {"preset": "kept_deeper", "new_layers": (16,)}, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return flax_augtl.train(config(), workdir, quiet=True)
+
+
+def rows(run):
+    return [{name: value for name, value in row.items() if name != "seconds"}
+            for row in run_directory.read_metrics(run.workdir)]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in pathlib.Path(folder).rglob("*") if path.is_file()}
+
+
+def assert_same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 5])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(whole, killed_at, tmp_path, monkeypatch):
+    split, calls = loop.split_over_devices, []
+
+    def killed(batch, devices):
+        calls.append(1)
+        if "id" in batch and sum(calls) > killed_at:
+            raise KeyboardInterrupt
+        return split(batch, devices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "split_over_devices", killed)
+        with pytest.raises(KeyboardInterrupt):
+            flax_augtl.train(config(checkpoint_every_steps=1), tmp_path, quiet=True)
+    assert not (tmp_path / "result.json").exists()
+    resumed = flax_augtl.train(config(checkpoint_every_steps=1), tmp_path, quiet=True)
+    assert_same_bits(flax_augtl.load_run(tmp_path, step="last").variables,
+                     flax_augtl.load_run(whole.workdir, step="last").variables)
+    assert rows(resumed) == rows(whole)
+    assert {**resumed.result, "seconds": 0} == {**whole.result, "seconds": 0}
+
+
+def test_a_loaded_run_is_the_trained_one(whole):
+    loaded = flax_augtl.load_run(whole.workdir)
+    assert_same_bits(loaded.variables, whole.variables)
+    assert loaded.class_names == whole.class_names == tuple("0123456789")
+    assert loaded.preprocessing == whole.preprocessing and loaded.result == whole.result
+    assert loaded.network == whole.network and loaded.step == whole.step
+    assert loaded.config.head.new_layers in ((16,), [16])
+
+
+def test_loading_needs_the_directory_and_nothing_else(whole, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(whole.workdir, moved)
+    source = json.loads((moved / "source.json").read_text())
+    (moved / "source.json").write_text(json.dumps({**source, "weights": "/nowhere"}))
+    assert_same_bits(flax_augtl.load_run(moved).variables, whole.variables)
+
+
+def test_predict_is_evaluate_for_pictures_of_any_size(whole):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(5)] + [np.zeros((9, 30, 3), np.uint8)]
+    probabilities = whole.predict(images)
+    assert probabilities.shape == (6, 10) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(whole.predict(images, batch_size=4), probabilities, rtol=1e-4, atol=1e-6)
+    crops = np.stack([whole.preprocessing.resize_and_crop(Image.fromarray(image)) for image in images])
+    logits = whole.network.apply(whole.variables, whole.preprocessing.normalise(crops))
+    np.testing.assert_allclose(jax.nn.softmax(logits), probabilities, rtol=1e-4, atol=1e-6)
+    assert whole.predict([]).shape == (0, 10)
+    with pytest.raises(ValueError, match=r"must be uint8 \[H, W, 3\], not float32 \[8, 8, 3\]"):
+        whole.predict([np.zeros((8, 8, 3), np.float32)])
+
+
+def test_evaluate_gives_the_figures_of_the_result(whole):
+    values = whole.evaluate("val")
+    assert values.pop("confusion").sum() == values["n"]
+    assert values == pytest.approx(whole.result["val"])
+    with pytest.raises(ValueError, match="has no split 'vall'. Splits: train, val, test"):
+        whole.evaluate("vall")
+
+
+def test_frozen_groups_have_the_bits_of_the_source(whole):
+    source = flax_augtl.load_source("resnet20", "embedded:glyphs")
+    for group in ("stem", "layer1", "layer2", "layer3"):
+        assert_same_bits(whole.variables["params"]["source"][group], source.variables["params"][group])
+        assert_same_bits(whole.variables["batch_stats"]["source"][group], source.variables["batch_stats"][group])
+    assert not np.array_equal(whole.variables["params"]["source"]["fc"]["kernel"],
+                              source.variables["params"]["fc"]["kernel"])
+
+
+def test_a_step_that_is_not_there_is_named(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"has no checkpoint of step 5. Steps: 3, 6"):
+        flax_augtl.load_run(whole.workdir, step=5)
+    with pytest.raises(ValueError, match="is not a run directory"):
+        flax_augtl.load_run(tmp_path)
+
+
+def test_without_validation_the_last_step_is_the_best(tmp_path):
+    run = flax_augtl.train(config(steps=2, data={"name": "digits", "shots": 2, "validation": 0, "crop": "none"}), tmp_path,
+                           quiet=True)
+    assert run.result["val"] is None and run.result["best_step"] == run.step == 2
+
+
+def test_early_stopping(tmp_path):
+    # At a learning rate of zero no evaluation is better than the first.
+    run = flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,
+                           quiet=True)
+    assert [row["step"] for row in rows(run) if row["split"] == "val"] == [1, 2, 3, 4] and run.result["best_step"] == 1
+    assert flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,
+                            quiet=True).result == run.result
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
+    with pytest.raises(loop.NotFinite, match=r"Step \d of 6: the loss is \w+, the norm of the gradient .* Lower config."):
+        flax_augtl.train(config(learning_rate=1e30), tmp_path, quiet=True)
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"batch_size": 10}, r"config.batch_size=10 does not divide by 4 devices × config.accumulate=1: 2 pictures .* multiple"),
+    ({"steps": 0}, "The run has no length: set one of config.steps, config.epochs, config.examples above 0"),
+    ({"epochs": 2.0}, "Only one of config.steps=6, config.epochs=2.0 can be set"),
+    ({"freeze": "layer9"}, "config.freeze='layer9' is not a layer group of this network; did you mean 'layer3'"),
+    ({"head": {"preset": "kept_depper"}}, "config.head.preset='kept_depper' is unknown; did you mean 'kept_deeper'"),
+    ({"network": "resnet21"}, "There is no network 'resnet21'"),
+    ({"network": "resnet32"}, "resnet20"),
+    ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ({"weights": None}, "would freeze layers with random weights"),
+    ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is not one of float32, bfloat16"),
+    ({"class_weights": (1.0, 2.0)}, "must be 10 numbers that are not negative"),
+    ({"optimizer": "lamb"}, "config.optimizer='lamb' is not one of"),
+    ({"data": {"name": "folder", "root": "nowhere"}}, "nowhere"),
+    ({"data": {"name": "digits", "shots": 2, "validation": 0.01}}, "validation"),
+])
+def test_a_mistake_is_named_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        flax_augtl.train(config(**changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_at_start_leaves_another_run_alone(whole):
+    before = contents(whole.workdir)
+    with pytest.raises(ValueError, match="holds a run with another configuration:\n  config.batch_size: 8 there, 16 here"):
+        flax_augtl.train(config(batch_size=16), whole.workdir, quiet=True)
+    assert contents(whole.workdir) == before
+
+
+def test_balanced_class_weights_make_every_class_count_the_same():
+    experiment = prepare(config(balance_classes=True))
+    counts = np.bincount(experiment.dataset.train.labels)
+    np.testing.assert_allclose(np.array(experiment.step.class_weights) * counts, len(experiment.dataset.train) / 10)
+
+
+def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
+    state = TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={}, opt_state=(),
+                       rng=np.zeros(2, np.uint32))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in range(1, 7):
+        # Written in the background, while the buffers are used again.
+        state.params["source"]["a"][:] = step
+        checkpoints.save(state, Progress(step=step, position=step, best_step=min(step, 3), best_value=0.5, best_loss=1.0))
+    checkpoints.wait()
+    assert checkpoints.steps() == [3, 5, 6]
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (3, 5, 6):
+        restored, progress = again.restore(state, step)
+        np.testing.assert_array_equal(restored.params["source"]["a"], [step, step])
+        assert progress.step == step and progress.best_step == 3
+    again.close()

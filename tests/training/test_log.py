@@ -1,0 +1,33 @@
+"""What a person sees."""
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl import run_directory
+from flax_augtl.training import log
+
+
+def test_durations_read_like_a_clock():
+    assert [log.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)] == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
+
+
+def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(clock))
+    seen = log.RunLog(tmp_path, total_steps=10, step=0, batch_size=8, seconds_between_lines=20)
+    for step in range(1, 6):
+        seen.step(step, 1 / step)  # Ten seconds a step.
+    seen.write(5, "val", {"top1": 0.5})
+    seen.close()
+    assert capsys.readouterr().err.splitlines() == ["step 3/10  loss 0.333  1 images/s  1:10 left",
+                                                    "step 5/10  loss 0.200  1 images/s  0:50 left"]
+    assert run_directory.read_metrics(tmp_path) == [{"step": 5, "split": "val", "top1": 0.5}]
+
+
+def test_the_confusion_matrix_is_darkest_where_most_examples_are(tmp_path):
+    picture = log.confusion_picture(np.array([[10, 0], [5, 5]]), ("a $\\frac$ <b>", "long" * 20)).astype(int).sum(-1)
+    assert picture.shape[0] >= 400 and (picture == 3 * 255).mean() > 0.2
+    seen = log.RunLog(tmp_path, total_steps=1, step=0, batch_size=1, quiet=True)
+    seen.write_confusion("test", np.eye(130), [str(index) for index in range(130)], 1)
+    seen.close()
+    assert Image.open(tmp_path / "confusion_test.png").mode == "RGB"
