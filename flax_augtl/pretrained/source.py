@@ -14,7 +14,7 @@ from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.detect import model_for
 from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.inspection import inspect_checkpoint
+from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
 
@@ -75,7 +75,15 @@ def load_source(
     if weights is None:
         return _random_source(name, num_classes, sha256, settings)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
-    model = model_for(found.name, found.tensors, classify=bool(num_classes), **found.settings, **settings)
+    return load_inspected(found, classify=bool(num_classes), **settings)
+
+
+def load_inspected(
+    found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None
+) -> Source:
+    """Read the weights of a checkpoint that was inspected, with the same `classify`; see `load_source`."""
+    settings = {**found.settings, "dtype": dtype, "axis_name": axis_name}
+    model = model_for(found.name, found.tensors, classify=classify, **settings)
     variables = to_variables(found.tensors, layout(model))
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(

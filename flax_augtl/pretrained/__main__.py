@@ -1,0 +1,94 @@
+"""Says what a checkpoint is, what it sees in pictures, and how far it is from the original.
+
+    python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--images=FOLDER] [--verify]
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from flax_augtl.pretrained.inspection import inspect_checkpoint
+from flax_augtl.pretrained.source import Source, load_inspected
+from flax_augtl.pretrained.verification import verify
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+
+
+def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
+    leaves = jax.tree.leaves(source.variables["params"])
+    p = source.preprocess
+    names = source.class_names
+    yield "checkpoint", str(found.file)
+    yield "layout", found.layout
+    yield "network", found.name + "".join(f", {k}={v}" for k, v in found.settings.items())
+    yield "parameters", f"{sum(leaf.size for leaf in leaves):,}"
+    yield "classes", f"{len(names)}: {', '.join(names[:3])}, …" if names else "none"
+    yield "preprocessing", f"resize {p.resize_size}, crop {p.image_size}, {p.interpolation}, {p.channel_order}"
+    yield "", f"range {p.value_range:g}, mean {p.mean}, std {p.std}"
+    if found.preprocessing is None:
+        yield "", "(the checkpoint says nothing of it: this is the usual one)"
+    yield from source.terms.items()
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.suffix.lower() in _PICTURES)
+    if not files:
+        raise ValueError(f"There are no pictures in {folder}.")
+    return files
+
+
+def _show_pictures(source: Source, folder: Path):
+    run = jax.jit(source.model.apply)
+    for path in _pictures(folder):
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            print(f"{path}: cannot be read ({error})", file=sys.stderr)
+            continue
+        probabilities = np.asarray(jax.nn.softmax(run(source.variables, source.preprocess([pixels]))[0]))
+        best = np.argsort(-probabilities)[:5]
+        print(f"{path}: " + ", ".join(f"{source.class_names[i]} {probabilities[i]:.1%}" for i in best))
+
+
+def _show_verification(found, source: Source):
+    size = source.preprocess.image_size
+    x = np.random.default_rng(0).standard_normal((1, size, size, 3)).astype(np.float32)
+    library, found_differences = verify(found, source, x)
+    print(f"\nlargest difference from {library}, relative to the block's largest value")
+    for name, difference in found_differences.items():
+        print(f"{name:<14} {difference:.2e}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flax_augtl.pretrained", description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="a file, a folder, or owner/repository[@revision] on the Hugging Face Hub")
+    parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
+    parser.add_argument("--sha256", help="what the file's SHA-256 must be")
+    parser.add_argument("--images", type=Path, help="a picture, or a folder of them: print the five likeliest classes")
+    parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
+    options = parser.parse_args(arguments)
+    try:
+        found = inspect_checkpoint(options.model, options.checkpoint, sha256=options.sha256)
+        source = load_inspected(found)
+        for key, value in _summary(found, source):
+            print(f"{key:<14} {value}")
+        if options.images:
+            print()
+            _show_pictures(source, options.images)
+        if options.verify:
+            _show_verification(found, source)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
