@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,14 @@ IDS = np.arange(64, dtype=np.uint32) * 67_108_864  # Up to the top of uint32: an
 VIEWS = np.zeros(64, np.int32)
 
 
+@functools.cache
+def _compiled(**settings):
+    return jax.jit(functools.partial(augment, **settings))
+
+
 def run(images=IMAGES, ids=IDS, views=VIEWS, **settings):
     settings = {"view_seed": 0, "flip": True, "shift": 2, **settings}
-    return np.asarray(jax.jit(lambda *a: augment(*a, **settings))(images, ids, views))
+    return np.asarray(_compiled(**settings)(images, ids, views))
 
 
 def test_nothing_asked_for_changes_nothing():
@@ -53,3 +60,29 @@ def test_ids_of_either_sign_are_the_same_ids(dtype):
 
 def test_the_result_is_uint8():
     assert augment(jnp.asarray(IMAGES), IDS, VIEWS, view_seed=0, flip=True, shift=1).dtype == jnp.uint8
+
+
+def test_jitter_changes_colours_evenly_and_by_no_more_than_asked():
+    plain = np.tile(np.array([60, 100, 140], np.uint8), (64, 8, 8, 1))
+    jittered = run(plain, flip=False, shift=0, jitter=0.2).astype(int)
+    assert (jittered == jittered[:, :1, :1]).all()  # A plain picture stays plain.
+    assert len(np.unique(jittered[:, 0, 0], axis=0)) > 40
+    mean = jittered.mean((1, 2, 3))
+    assert 0.79 * 100 <= mean.min() < 90 and 110 < mean.max() < 1.21 * 100
+    assert (np.ptp(jittered[:, 0, 0], axis=1) <= 80 * 1.2**3 + 1).all()
+
+
+def test_erasing_covers_a_rectangle_with_the_mean_colour():
+    before, after = IMAGES, run(flip=False, shift=0, erase=0.5)
+    changed = (before != after).any(-1)
+    assert 16 < changed.any((1, 2)).sum() < 48
+    for image, erased, mask in zip(before, after, changed, strict=True):
+        if mask.any():
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            part = erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].reshape(-1, 3)
+            np.testing.assert_allclose(part, np.broadcast_to(image.reshape(-1, 3).mean(0), part.shape), atol=0.51)
+            assert len(part) <= 0.45 * 64  # A third of the area, and what rounding to pixels adds.
+
+
+def test_one_kind_of_change_does_not_change_the_draws_of_another():
+    np.testing.assert_array_equal((run(erase=0.01) == run()).mean() > 0.95, True)

@@ -52,9 +52,7 @@ def test_with_a_full_cache_no_file_is_read_again(pictures, stream):
     settings = {"crop": "resized", "crop_scale": (0.25, 1.0), "view_seed": 0, "views": 0, "threads": 2}
     from flax_augtl.pretrained.preprocessing import Preprocessing
 
-    again = loader.train_batches(
-        kept.train, Preprocessing(SIZE), settings, batch_size=4, image_size=SIZE, seed=3, steps=9
-    )
+    again = loader.train_batches(kept.train, Preprocessing(SIZE), settings, batch_size=4, image_size=SIZE, seed=3, steps=9)
     for left, right in zip(again, first, strict=False):
         np.testing.assert_array_equal(left["image"], right["image"])
 

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,8 +51,8 @@ def test_a_root_that_is_split_here_is_checked_too(make_folder):
         shutil.copy(root / f"a/{i:03d}.png", root / f"a/{i:03d} copy.png")
     dataset = load_dataset({"root": root, "on_leak": "drop", "test": 0.25, "validation": 0}, seed=0)
     files = {i: dataset.train.source.path(int(i)) for e in (dataset.train, dataset.test) for i in e.indices}
-    train = {open(files[i], "rb").read() for i in dataset.train.indices}
-    assert not any(open(files[i], "rb").read() in train for i in dataset.test.indices)
+    train = {Path(files[i]).read_bytes() for i in dataset.train.indices}
+    assert not any(Path(files[i]).read_bytes() in train for i in dataset.test.indices)
 
 
 def test_no_copies_no_word(make_folder):
