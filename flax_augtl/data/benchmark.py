@@ -97,9 +97,7 @@ def _measure(batches: Callable[[], Iterable[np.ndarray]], seconds: float, at_lea
     return Measured(others / max(now - first, 1e-9), seen / (_processor_seconds() - cpu), first, _peak() - before)
 
 
-def _torchvision(
-    dataset: Dataset, image_size: int, batch_size: int, workers: int, seconds: float, n: int
-) -> Measured | str:
+def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: int, seconds: float, n: int) -> Measured | str:
     try:
         torch = importlib.import_module("torch")
         transforms = importlib.import_module("torchvision.transforms")

@@ -46,9 +46,7 @@ def divide(
     if "all" in parts:
         rest, test = splits.carve(parts["all"], data["test"], seed, class_names, what="test")
         if test is None:
-            raise DataError(
-                f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2."
-            )
+            raise DataError(f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2.")
         parts = {"train": rest, "test": test}
         notes = (*notes, f"{len(test)} of {len(test) + len(rest)} examples were set aside as the test split, by seed.")
     train, val, test = parts["train"], parts.get("val"), parts["test"]
@@ -79,9 +77,7 @@ def _check_labels(name: str, class_names: tuple[str, ...], parts: dict[str, Exam
             )
         for example_id in examples.ids:
             if example_id in owner:
-                raise DataError(
-                    f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}."
-                )
+                raise DataError(f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}.")
             owner[example_id] = part
 
 

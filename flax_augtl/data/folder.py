@@ -114,6 +114,4 @@ def _nothing(root: Path, others: list[str], loose: list[str]) -> str:
             "Put the pictures of each class into a sub-folder that has the name of the class."
         )
     seen = f" It has {len(others)} other files, among them {listed(others, 3)}." if others else " It is empty."
-    return (
-        f"There are no pictures in {root}.{seen} Pictures are files that end in .jpg, .png, .gif, .webp and the like."
-    )
+    return f"There are no pictures in {root}.{seen} Pictures are files that end in .jpg, .png, .gif, .webp and the like."

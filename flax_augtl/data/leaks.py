@@ -44,9 +44,7 @@ def copies_by(train: Examples, test: Examples, content: Callable[[Examples, int]
     return [Copy(i, j, "bytes") for i, j in _equal(*digests)]
 
 
-def settle(
-    train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training"
-) -> tuple[Examples, str]:
+def settle(train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training") -> tuple[Examples, str]:
     """Do with copies as config.data.on_leak says; `what` calls the examples that are not the test split's.
 
     Returns:

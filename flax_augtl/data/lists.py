@@ -46,9 +46,7 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
     for split, pairs in rows.items():
         for path, _ in pairs:
             if path in owner:
-                where = (
-                    f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
-                )
+                where = f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
                 raise DataError(f"The picture {path} is {where}. Each picture may be listed once.")
             owner[path] = split
         pairs = sorted(pairs)
@@ -57,9 +55,7 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
         splits = {"all": splits["train"]}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append(
-            "There are a training and a validation list only: validation is the test split here, looked at once."
-        )
+        notes.append("There are a training and a validation list only: validation is the test split here, looked at once.")
     return Listing(str(root), names, splits, tuple(notes))
 
 
@@ -131,9 +127,7 @@ def _classes(
     written = sorted({label for pairs in rows.values() for _, label in pairs})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     if class_list:
-        names = tuple(
-            line.strip() for line in _find(class_list, root).read_text("utf-8-sig").splitlines() if line.strip()
-        )
+        names = tuple(line.strip() for line in _find(class_list, root).read_text("utf-8-sig").splitlines() if line.strip())
         if len(set(names)) < len(names):
             raise DataError(f"{class_list} has a class name twice.")
         known = {str(i): i for i in range(len(names))} if are_numbers else {name: i for i, name in enumerate(names)}

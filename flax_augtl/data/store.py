@@ -19,6 +19,7 @@ class Store:
     def __init__(self, room: np.ndarray):
         self._room = room
         self._used = 0
+        self._taken: set[int] = set()
         self._where: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._lock = threading.Lock()
 
@@ -44,8 +45,9 @@ class Store:
         """Keep a picture, uint8 [H, W, 3], if there is room for it."""
         with self._lock:
             start = self._used
-            if number in self._where or start + pixels.size > len(self._room):
+            if number in self._taken or start + pixels.size > len(self._room):
                 return
+            self._taken.add(number)  # Two threads may have made the same picture; one of them keeps it.
             self._used += pixels.size
         self._room[start : start + pixels.size] = pixels.reshape(-1)
         self._where[number] = (start, pixels.shape)  # Only now can another thread find it.

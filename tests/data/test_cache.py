@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,11 @@ def test_a_store(make):
     assert store.get(1) is None and store.used == 60
     with pytest.raises(ValueError):
         store.get(5)[0, 0, 0] = 1
+
+
+def test_a_picture_that_many_threads_make_at_once_takes_room_once():
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    store = in_memory(20 * pixels.size)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put(number // 8, pixels), range(160)))
+    assert len(store) == 20 and store.used == 20 * pixels.size
