@@ -46,6 +46,10 @@ def locate(weights: str | os.PathLike) -> Located:
     """
     path = EMBEDDED.get(str(weights)) or Path(weights).expanduser()
     if path.is_dir():
+        if (path / "checkpoints").is_dir():
+            raise CheckpointError(
+                f"{path} is a run directory. Export it first (main.py --mode=export), and give the exported file."
+            )
         file = _only_checkpoint(path)
         return Located(file, _beside(file, usual=True), {"file": file.name})
     if path.exists():

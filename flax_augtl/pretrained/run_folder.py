@@ -1,0 +1,58 @@
+"""A run directory of this program as a source network: chain transfers, source → intermediate → target."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from flax_augtl import run_directory
+from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.preprocessing import Preprocessing
+
+
+def is_run(path: str | os.PathLike) -> bool:
+    """Tell whether a path is a run directory."""
+    return (epath.Path(path) / run_directory.SOURCE).exists()
+
+
+def read_run(path: str | os.PathLike) -> tuple[str, Mapping[str, Any], Mapping[str, Any], Preprocessing, tuple[str, ...]]:
+    """Read the best weights of a finished run as those of a source network.
+
+    Its target classifier becomes the classification layer, where the two are linear in one another: on the penultimate
+    features it is taken as it is, and on the outputs of a kept layer, without norm, it is multiplied into that layer.
+    Normalised and new layers have no place in a source network and are left behind: what stays then is the kept layer as
+    the run left it, or no classification layer.
+
+    Returns:
+      Name of the network, settings of its module, {"params", "batch_stats"}, preprocessing, class names (none without a
+      classification layer).
+
+    Raises:
+      CheckpointError: the run is not finished, or its checkpoint is not there.
+    """
+    path = epath.Path(os.path.abspath(path) if "://" not in os.fspath(path) else path)
+    source = run_directory.read_json(path / run_directory.SOURCE)
+    if not (path / run_directory.RESULT).exists():
+        raise CheckpointError(f"{path} is the directory of a run that is not finished; finish it first, or export it.")
+    step = run_directory.read_json(path / run_directory.RESULT)["best_step"]
+    checkpoint = path / run_directory.CHECKPOINTS / str(step) / "network"
+    if not checkpoint.exists():
+        raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint))
+    variables = {name: dict(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
+    params, head = variables["params"], tree["params"]["head"]
+    top = "fc8" if "fc7" in params else "fc"
+    class_names = tuple(source["class_names"]) if top in params else ()
+    if set(head) == {"classifier"}:
+        class_names = tuple(run_directory.read_json(path / run_directory.CLASS_NAMES))
+        below = params.get(top)
+        params[top] = head["classifier"] if below is None else {
+            "kernel": below["kernel"] @ head["classifier"]["kernel"],
+            "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
+    preprocessing = Preprocessing.from_json(run_directory.read_json(path / run_directory.PREPROCESSING))
+    return source["network"], source["settings"], variables, preprocessing, class_names
