@@ -51,12 +51,28 @@ def get_config() -> config_dict.ConfigDict:
     config.data = config_dict.ConfigDict()
     # folder, list, digits, glyphs, or the name of a TFDS data set.
     config.data.name = "folder"
-    # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class.
+    # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class. Of `list`: what paths are relative
+    # to. Of a TFDS data set: its data_dir; None = TFDS's own.
     config.data.root = placeholder(str)
+    # Of `list`: files of path and label (text, CSV or TSV), one a split, and optionally one of class names in order.
+    config.data.train_list = placeholder(str)
+    config.data.val_list = placeholder(str)
+    config.data.test_list = placeholder(str)
+    config.data.class_list = placeholder(str)
+    # Share of each class to train with, such as 0.15, 0.3, 0.5; smaller shares are parts of larger ones.
+    config.data.rate = 1.0
     # Examples a class to train with, validation included; None = all.
     config.data.shots = placeholder(int)
+    # Test split where the data have none: a share in (0, 1) or a number of examples.
+    config.data.test = 0.2
     # Validation split, carved from the training data: a share in (0, 1), a number of examples, or 0 for none.
     config.data.validation = 0.2
+    # Pictures that cannot be read: error, or skip (counted, and listed in the run directory).
+    config.data.on_bad_image = "error"
+    # Pictures of the test split that are in the training data too: warn, drop (from training), error.
+    config.data.on_leak = "warn"
+    # Where the results of scanning pictures are kept; None = the user's cache folder, "" = nowhere.
+    config.data.scan_dir = placeholder(str)
     # Views of an example that training draws from; 0 = a fresh one in every epoch.
     config.data.views = 0
     # Of the random crops, flips and shifts; not the run's seed, so that runs of different seeds can share views.
@@ -69,8 +85,24 @@ def get_config() -> config_dict.ConfigDict:
     config.data.flip = True
     # Largest random shift in pixels; 0 = none.
     config.data.shift = 0
-    # Threads that decode pictures.
+    # Changes of colour and shape on the host: none, rand (RandAugment), trivial (TrivialAugment).
+    config.data.policy = "none"
+    # Brightness, contrast and saturation each change by a factor of up to 1 ± this.
+    config.data.jitter = 0.0
+    # Probability that a rectangle of a picture is erased.
+    config.data.erase = 0.0
+    # Alpha of mixup and of CutMix; 0 = off.
+    config.data.mixup = 0.0
+    config.data.cutmix = 0.0
+    # Threads that decode pictures, and worker processes of that many threads; 0 workers = threads only.
     config.data.threads = 8
+    config.data.workers = 0
+    # Remember decoded pictures: none; auto; memory (of the host); file (a scratch file in cache_dir); device (the training
+    # split lives on the device, and is cropped there).
+    config.data.cache = "none"
+    # Gigabytes that the cache may take.
+    config.data.cache_gb = 4.0
+    config.data.cache_dir = placeholder(str)
 
     # Side of the pictures in pixels; None = what the weights were trained with.
     config.image_size = placeholder(int)

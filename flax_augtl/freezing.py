@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from flax_augtl.network import HEAD
+from flax_augtl.network import CLASSIFICATION, HEAD
 
 FROZEN, PRETRAINED, NEW = "frozen", "pretrained", "new"
 LABELS = (FROZEN, PRETRAINED, NEW)
@@ -86,7 +86,7 @@ def freezing_plan(groups: Sequence[str], freeze: str, *, pretrained: bool = True
         raise ValueError(f"config.freeze={freeze!r} would freeze layers with random weights, because config.weights is "
                          "None. Give pretrained weights, or set config.freeze='none'.")
     labels = [FROZEN] * depth + [PRETRAINED if pretrained else NEW] * (len(source) - depth)
-    if source[-1] in ("fc", "fc8") and labels[-1] == PRETRAINED:
+    if source[-1] in CLASSIFICATION and labels[-1] == PRETRAINED:
         labels[-1] = classifier_rate
     return FreezingPlan((*source, HEAD), (*labels, NEW))
 

@@ -14,6 +14,7 @@ from flax_augtl.head import Head, HeadSettings
 from flax_augtl.pretrained.initial import random_variables
 
 HEAD = "head"
+CLASSIFICATION = ("fc", "fc8")  # The layer group that a network's classification layer is, by family.
 
 
 class AugmentedNetwork(nn.Module):

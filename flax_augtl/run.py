@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from flax_augtl import freezing, run_directory
-from flax_augtl.data import load_dataset
+from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training import metrics
@@ -66,13 +66,17 @@ class Run:
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[:len(batch)])
         return np.concatenate(probabilities)
 
-    def evaluate(self, split: str = "test") -> dict[str, Any]:
+    def evaluate(self, split: str = "test", *, dataset: Dataset | None = None) -> dict[str, Any]:
         """Return the metrics (`metrics.summary`) of a split, with the `confusion` matrix [C, C] beside them.
+
+        Args:
+          split: `train`, `val` or `test`.
+          dataset: the one that `train` was given, if it was given one; else the config says where the data are.
 
         Raises:
           ValueError: there is no such split, or the data are no longer where the config says.
         """
-        dataset = load_dataset(self.config.data, seed=self.config.seed)
+        dataset = load_dataset(self.config.data, seed=self.config.seed) if dataset is None else dataset
         splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
         if splits.get(split) is None:
             raise ValueError(f"{self.workdir} has no split {split!r}. Splits: "
@@ -93,12 +97,15 @@ def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     return preprocessing.resize_and_crop(Image.fromarray(image))
 
 
-def train(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, quiet: bool = False) -> Run:
+def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | None = None, extend: bool = False,
+          quiet: bool = False) -> Run:
     """Train what a configuration says, or go on where an earlier start of the same run ended.
 
     Args:
       config: see configs/common.py.
       workdir: directory of the run; it is created where it does not exist.
+      dataset: takes the place of what `config.data` names; `flax_augtl.data.dataset_from_arrays` and `dataset_from_files`
+        make one.
       extend: go on with the run of another configuration that differs in lengths and schedule only.
       quiet: print nothing.
 
@@ -114,7 +121,8 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = Fals
         if not quiet:
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
         return load_run(workdir)
-    experiment = prepare(config)
+    experiment = prepare(config, dataset)
+    _check_data(experiment, workdir)
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
@@ -166,6 +174,14 @@ def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
 
 
+def _check_data(experiment: Experiment, workdir: epath.Path) -> None:
+    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two data sets."""
+    path = workdir / run_directory.SPLITS
+    if path.exists() and run_directory.read_json(path)["fingerprint"] != experiment.dataset.fingerprint:
+        raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
+                         f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir.")
+
+
 def _write_description(workdir: epath.Path, experiment: Experiment) -> None:
     """Write everything that loading the run needs, besides its checkpoints. The config comes last: it marks a run."""
     run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(experiment.dataset.class_names))
@@ -173,6 +189,8 @@ def _write_description(workdir: epath.Path, experiment: Experiment) -> None:
     run_directory.write_json(workdir / run_directory.SOURCE, experiment.source)
     run_directory.write_json(workdir / run_directory.SPLITS, {"fingerprint": experiment.dataset.fingerprint,
                                                               **experiment.dataset.split_ids()})
+    if experiment.dataset.skipped:
+        run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
     run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
 
 

@@ -178,8 +178,8 @@ def test_balanced_class_weights_make_every_class_count_the_same():
 
 
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
-    state = TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={}, opt_state=(),
-                       rng=np.zeros(2, np.uint32))
+    state = TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={},
+                       opt_state=(), rng=np.zeros(2, np.uint32))
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     for step in range(1, 7):
         # Written in the background, while the buffers are used again.

@@ -55,4 +55,5 @@ def read_run(path: str | os.PathLike) -> tuple[str, Mapping[str, Any], Mapping[s
             "kernel": below["kernel"] @ head["classifier"]["kernel"],
             "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
     preprocessing = Preprocessing.from_json(run_directory.read_json(path / run_directory.PREPROCESSING))
-    return source["network"], source["settings"], variables, preprocessing, class_names
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()}
+    return source["network"], settings, variables, preprocessing, class_names

@@ -3,9 +3,11 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import MODELS, create_model
@@ -13,10 +15,12 @@ from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.detect import model_for
+from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.run_folder import is_run, read_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,7 +62,7 @@ def load_source(
 
     Args:
         name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint: a file, a folder that holds one, or "owner/repository[@revision]" on the Hugging Face
+        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, or "owner/repository[@revision]" on the Hugging Face
             Hub; None draws random weights from a fixed seed.
         num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it;
             None or 0 leaves the layer out, with a checkpoint too.
@@ -74,6 +78,8 @@ def load_source(
         find(name)  # before anything is downloaded
     if weights is None:
         return _random_source(name, num_classes, sha256, settings)
+    if is_run(weights):
+        return _source_of_run(name, weights, bool(num_classes), settings)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
     return load_inspected(found, classify=bool(num_classes), **settings)
 
@@ -94,6 +100,18 @@ def load_inspected(
         class_names or default_names(model.num_classes),
         found.terms,
     )
+
+
+def _source_of_run(name, weights, classify, settings) -> Source:
+    network, variant, variables, preprocessing, class_names = read_run(weights)
+    if name not in (None, network):
+        raise CheckpointError(f"{weights} is a run of {network}, not of {name}: give config.network={network!r}.")
+    if not classify:
+        class_names = ()
+        variables["params"] = {group: tree for group, tree in variables["params"].items() if group not in ("fc", "fc8")}
+    model = create_model(network, num_classes=len(class_names) or None, **variant, **settings)
+    variables = jax.tree.map(jnp.asarray, variables)
+    return Source(network, model, variables, preprocessing, class_names, {"origin": f"run {Path(weights).name}"})
 
 
 def _random_source(name, num_classes, sha256, settings) -> Source:

@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flax_augtl import freezing, network
-from flax_augtl.data import Dataset, load_dataset
+from flax_augtl.data import Dataset, load_dataset, with_cache
+from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
 from flax_augtl.pretrained import Preprocessing, load_source
 from flax_augtl.training.lengths import in_steps
@@ -34,6 +35,7 @@ class Experiment:
       plan: what is frozen.
       preprocessing: from pictures to what the network reads.
       optimizer, step: settings of the compiled step.
+      pool: the training pictures, where they live on the device; else None.
       rates: the learning rate of pretrained layers at every step, float32 [total steps].
       evaluate_every: steps between two evaluations.
       checkpoint_every: steps between two further checkpoints, or None.
@@ -48,6 +50,7 @@ class Experiment:
     preprocessing: Preprocessing
     optimizer: OptimizerSettings
     step: StepSettings
+    pool: Pool | None
     rates: np.ndarray
     evaluate_every: int
     checkpoint_every: int | None
@@ -87,8 +90,12 @@ def _tuples(value):
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def prepare(config: ConfigDict) -> Experiment:
+def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     """Load the data and the weights, and build everything else.
+
+    Args:
+      config: see configs/common.py.
+      dataset: takes the place of what `config.data` names, as `data.dataset_from_arrays` makes it.
 
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
@@ -101,14 +108,25 @@ def prepare(config: ConfigDict) -> Experiment:
     _check_batch(config)
     # The network is checked before the data are read and the weights are loaded, which can take long.
     source = load_source(config.network, config.weights, sha256=config.weights_sha256)
-    groups = source.groups if settings.keep_classifier else source.groups[:-1]
+    if settings.keep_classifier and not source.model.num_classes:
+        raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
+                         "that replaces it, such as traditional.")
+    groups = [group for group in source.groups if settings.keep_classifier or group not in network.CLASSIFICATION]
     plan = freezing.freezing_plan((*groups, network.HEAD), config.freeze, pretrained=config.weights is not None,
                                   classifier_rate=settings.classifier_rate)
     changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
     preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
-    dataset = load_dataset(config.data, seed=config.seed)
+    dataset = load_dataset(config.data, seed=config.seed) if dataset is None else dataset
+    pool = None
+    if config.data.cache == "device":
+        pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
+        if pool is None:
+            raise ValueError(f"The training pictures take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
+                             "on the device: raise it, or set config.data.cache to auto.")
+    else:
+        dataset = with_cache(dataset, preprocessing, config.data, image_size=preprocessing.image_size)
 
-    described = {"network": source.name, "settings": variant_of(source.model), "num_classes": len(source.class_names),
+    described = {"network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
                  "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
     built = build_network(described, config, len(dataset.class_names))
     variables = network.initial_variables(built, config.seed, preprocessing.image_size,
@@ -121,10 +139,12 @@ def prepare(config: ConfigDict) -> Experiment:
                            warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
                            boundaries=in_steps(config.schedule, "boundaries", **lengths) or ())
     step = StepSettings(label_smoothing=config.label_smoothing, class_weights=_class_weights(config, dataset),
-                        accumulate=config.accumulate, flip=config.data.flip, shift=config.data.shift,
-                        view_seed=config.data.view_seed)
+                        accumulate=config.accumulate, pool=None if pool is None else (pool.crop, pool.method),
+                        **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
+                                                                "view_seed")})
     every = in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
-    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, rates, every,
+    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
+                      every,
                       in_steps(config, "checkpoint_every", **lengths))
 
 

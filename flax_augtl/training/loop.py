@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from flax_augtl.data import Examples, eval_batches, train_batches
+from flax_augtl.data.pool import pool_batches
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, Progress
 from flax_augtl.training.experiment import Experiment
@@ -66,9 +67,14 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
     devices = jax.local_device_count()
     step_fn = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
                                  experiment.step)
-    batches = train_batches(experiment.dataset.train, experiment.preprocessing, config.data,
-                            batch_size=config.batch_size, image_size=experiment.preprocessing.image_size,
-                            seed=config.seed, position=progress.position, steps=total)
+    stream = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": total}
+    if experiment.pool is None:
+        batches = train_batches(experiment.dataset.train, experiment.preprocessing, config.data,
+                                image_size=experiment.preprocessing.image_size, **stream)
+        pool = None
+    else:
+        batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **stream)
+        pool = replicate({"images": experiment.pool.images, "sizes": experiment.pool.sizes})
     first = progress.position
     started, earlier = time.monotonic(), progress.seconds
 
@@ -79,7 +85,7 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
     for batch in batches:
         rate = experiment.rates[progress.step]
         begun = time.monotonic()
-        state, scalars = step_fn(state, split_over_devices(batch, devices), rate)
+        state, scalars = step_fn(state, split_over_devices(batch, devices), rate, pool)
         if log and progress.position == first:
             log.say(f"The training step was compiled in {time.monotonic() - begun:.1f} s.")
         # The step before is looked at while this one runs, so that the device never waits for the host.

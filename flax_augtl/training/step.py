@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from flax_augtl.data.augment import augment
+from flax_augtl.data.mix import mix
+from flax_augtl.data.pool import cut
 from flax_augtl.freezing import FreezingPlan, merge
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
@@ -29,9 +31,10 @@ class StepSettings:
       class_weights: weight of each class in the loss; () for equal ones.
       accumulate: micro-batches into which a device's share of the batch is cut. Trainable batch norm then normalises by
         the statistics of one micro-batch over all devices.
-      flip: mirror pictures at random.
-      shift: largest random shift in pixels.
-      view_seed: of the draws of flip and shift.
+      flip, shift, jitter, erase: see `data.augment.augment`.
+      mixup, cutmix: see `data.mix.mix`.
+      view_seed: of their draws.
+      pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in batches.
     """
 
     label_smoothing: float = 0.0
@@ -39,16 +42,21 @@ class StepSettings:
     accumulate: int = 1
     flip: bool = False
     shift: int = 0
+    jitter: float = 0.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     view_seed: int = 0
+    pool: tuple[str, str] | None = None
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Return the cross-entropy of each example, float32 [N], for logits [N, C] and integer labels [N]."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+def cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Return the cross-entropy of each example, float32 [N], for logits [N, C] and probabilities [N, C]."""
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
-def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate: jax.Array, *,
+def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate: jax.Array,
+               pool: Mapping[str, jax.Array] | None = None, *,
                network: AugmentedNetwork, plan: FreezingPlan, optimizer: optax.GradientTransformation,
                preprocessing: Preprocessing, settings: StepSettings,
                axis_name: str) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -56,8 +64,10 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
 
     Args:
       state: the same on every device.
-      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `id` and `view` int32 [b] for the random draws.
+      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `id` and `view` [b] for the random draws; of a pool `index`
+        and `box` instead of `image`.
       learning_rate: float32 scalar, of pretrained layers.
+      pool: `images` and `sizes` of a data set that lives on the device.
       network, plan, optimizer, preprocessing, settings: what the step is made of.
       axis_name: axis of the devices.
 
@@ -76,13 +86,25 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     # The weights are summed over the global batch first, so that the mean over devices is the mean over examples.
     total_weight = jax.lax.pmean(jnp.sum(weights_of(batch["label"])), axis_name)
 
+    def pictures(micro):
+        if settings.pool is None:
+            images = micro["image"]
+        else:
+            crop, method = settings.pool
+            images = cut(pool["images"], pool["sizes"], micro["index"], micro["box"], crop=crop, method=method,
+                         image_size=preprocessing.image_size)
+        draws = {"ids": micro["id"], "views": micro["view"], "view_seed": settings.view_seed}
+        images = augment(images, **draws, flip=settings.flip, shift=settings.shift, jitter=settings.jitter,
+                         erase=settings.erase)
+        targets = jax.nn.one_hot(micro["label"], network.head.num_classes)
+        return mix(images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name)
+
     def loss_of(trainable, batch_stats, micro, key):
-        images = augment(micro["image"], micro["id"], micro["view"], view_seed=settings.view_seed, flip=settings.flip,
-                         shift=settings.shift)
+        images, targets = pictures(micro)
         variables = {"params": merge(trainable, frozen), "batch_stats": batch_stats}
         logits, changed = network.apply(variables, preprocessing.normalise(images), train_from=plan.depth,
                                         rngs={"dropout": key}, mutable=["batch_stats"])
-        losses = cross_entropy(logits, micro["label"], settings.label_smoothing) * weights_of(micro["label"])
+        losses = cross_entropy(logits, targets, settings.label_smoothing) * weights_of(micro["label"])
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
         # A network without batch norm changes nothing; its collection stays the empty one.
         return jnp.sum(losses) / total_weight, (changed.get("batch_stats", batch_stats), correct)
@@ -127,7 +149,7 @@ def eval_step(variables: Any, batch: Mapping[str, jax.Array], *, network: Augmen
       batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded.
     """
     logits = network.apply(variables, preprocessing.normalise(batch["image"]))
-    losses = cross_entropy(logits, batch["label"])
+    losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
     return jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), axis_name)
 
 
@@ -135,13 +157,13 @@ def eval_step(variables: Any, batch: Mapping[str, jax.Array], *, network: Augmen
 @functools.lru_cache(maxsize=64)
 def pmapped_train_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: OptimizerSettings,
                        preprocessing: Preprocessing, settings: StepSettings) -> Callable:
-    """Return `train_step` over all local devices: (state, batch [devices, b, ...], learning rate) -> (state, scalars).
+    """Return `train_step` over all local devices: (state, batch [devices, b, ...], rate, pool) -> (state, scalars).
 
-    State and scalars are not stacked: they go in and come out once, and the state given is used up.
+    State, pool and scalars are not stacked: they go in and come out once, and the state given is used up.
     """
     step = functools.partial(train_step, network=network, plan=plan, optimizer=create_optimizer(optimizer, plan),
                              preprocessing=preprocessing, settings=settings, axis_name=AXIS)
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=(0,))
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, donate_argnums=(0,))
 
 
 @functools.lru_cache(maxsize=64)

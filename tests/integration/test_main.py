@@ -48,7 +48,8 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     for line in ("layer3           205,696  frozen                 0", "compiled in",
                  "10 classes, 30 training, 10 validation", "trainable: 4,0"):
         assert line in said, said
-    assert Image.open(workdir / "confusion_test.png").size[0] > 300
+    with Image.open(workdir / "confusion_test.png") as picture:
+        assert min(picture.size) > 300
 
 
 def test_a_finished_run_says_so(trained):

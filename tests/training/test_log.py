@@ -30,4 +30,5 @@ def test_the_confusion_matrix_is_darkest_where_most_examples_are(tmp_path):
     seen = log.RunLog(tmp_path, total_steps=1, step=0, batch_size=1, quiet=True)
     seen.write_confusion("test", np.eye(130), [str(index) for index in range(130)], 1)
     seen.close()
-    assert Image.open(tmp_path / "confusion_test.png").mode == "RGB"
+    with Image.open(tmp_path / "confusion_test.png") as picture:
+        assert picture.mode == "RGB" and min(picture.size) > 1000

@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and closed forms."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from flax_augtl.training.step import cross_entropy
 def sums_of(logits, labels, mask=None):
     mask = np.ones(len(labels), np.float32) if mask is None else mask
     logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.int32)
-    return metrics.evaluation_sums(logits, cross_entropy(logits, labels), labels, jnp.asarray(mask))
+    losses = cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
+    return metrics.evaluation_sums(logits, losses, labels, jnp.asarray(mask))
 
 
 @pytest.fixture
@@ -65,6 +67,6 @@ def test_nothing_to_evaluate_is_an_error():
 
 
 def test_label_smoothing_in_closed_form():
-    logits, labels = jnp.log(jnp.array([[0.7, 0.2, 0.1]])), jnp.array([0])
+    logits, labels = jnp.log(jnp.array([[0.7, 0.2, 0.1]])), jnp.array([[1.0, 0.0, 0.0]])
     expected = -(0.8 * np.log(0.7) + 0.1 * (np.log(0.7) + np.log(0.2) + np.log(0.1)) * 2 / 3)
     np.testing.assert_allclose(cross_entropy(logits, labels, 0.2), [expected], rtol=1e-6)

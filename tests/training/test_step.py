@@ -42,9 +42,9 @@ def steps(net, plan, state, batches, devices, settings=StepSettings(), optimizer
     """Some steps on the first so many devices."""
     step = functools.partial(train_step, network=net, plan=plan, optimizer=create_optimizer(optimizer, plan),
                              preprocessing=PREPROCESSING, settings=settings, axis_name=AXIS)
-    step = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=jax.devices()[:devices])
+    step = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, devices=jax.devices()[:devices])
     for batch in batches:
-        state, scalars = step(state, split_over_devices(batch, devices), np.float32(0.01))
+        state, scalars = step(state, split_over_devices(batch, devices), np.float32(0.01), None)
     return state, scalars
 
 
@@ -83,7 +83,7 @@ def test_frozen_groups_keep_every_bit_at_every_depth(family):
         state = create_state(variables, create_optimizer(OPTIMIZER, plan), plan, seed=0)
         step = pmapped_train_step(net, plan, OPTIMIZER, preprocessing, StepSettings())
         for _ in range(2):
-            state, _ = step(state, split_over_devices(batch, 4), np.float32(0.1))
+            state, _ = step(state, split_over_devices(batch, 4), np.float32(0.1), None)
         for index, group in enumerate(net.groups[:-1]):
             for collection, tree in (("params", state.params), ("batch_stats", state.batch_stats)):
                 old, new = (jax.tree.leaves(t["source"].get(group, {})) for t in (variables[collection], tree))
