@@ -2,6 +2,9 @@
 
     python main.py --config=configs/glyphs.py --workdir=runs/glyphs
     python main.py --mode=export --workdir=runs/glyphs
+
+gave a test accuracy of 0.9753 (2150 pictures, 215 characters) in 16 minutes on 2 busy cores. The exported file is
+flax_augtl/pretrained/glyphs_resnet20.safetensors, which other configurations call "embedded:glyphs".
 """
 
 from configs import common
@@ -23,7 +26,7 @@ def get_config():
     config.data.shift = 1
     config.head.preset = "traditional"
     config.batch_size = 128
-    config.epochs = 25.0
+    config.epochs = 10.0
     config.evaluate_every_epochs = 5.0
     config.learning_rate = 0.1
     config.new_layer_multiplier = 1.0

@@ -78,11 +78,14 @@ def _evaluate(flags: Any) -> None:
 def _predict(flags: Any) -> None:
     images = _required(flags, "images")
     run = load_run(flags.workdir, step=flags.step)
-    rows = prediction.predict_files(run, images)
+    rows, unreadable = prediction.predict_files(run, images)
     path = run.workdir / run_directory.PREDICTIONS
     run_directory.write_text(path, prediction.as_csv(rows))
     print(prediction.as_table(rows))
     print(f"\n{len(rows)} pictures, in full in {path}")
+    if unreadable:
+        raise ValueError(f"{len(unreadable)} pictures could not be read:\n  " + "\n  ".join(
+            f"{path}: {reason}" for path, reason in unreadable.items()))
 
 
 def _export(flags: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.files import picture_paths
 from flax_augtl.data.pictures import read_picture
 from flax_augtl.run import Run
@@ -25,7 +26,7 @@ def find_pictures(images: str) -> list[str]:
     """
     images = os.path.expanduser(images)
     if os.path.isdir(images):
-        paths = [str(path) for path in picture_paths(images)]
+        paths = [os.path.join(images, path) for path in picture_paths(images)[0]]
     elif os.path.isfile(images):
         paths = [images]
     else:
@@ -35,22 +36,31 @@ def find_pictures(images: str) -> list[str]:
     return paths
 
 
-def predict_files(run: Run, images: str, *, batch_size: int = 32) -> list[dict[str, Any]]:
-    """Return a row a picture: its `path`, and up to five `labels` with their `probabilities`, the likeliest first.
+def predict_files(run: Run, images: str, *, batch_size: int = 32) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Predict pictures in files.
+
+    Returns:
+      A row for each picture that can be read: its `path`, and up to five `labels` with their `probabilities`, the likeliest
+      first; and for each that cannot, {path: reason}.
 
     Raises:
-      ValueError: there are no pictures, or one cannot be read.
+      ValueError: there are no pictures.
     """
+    rows, unreadable = [], {}
     paths = find_pictures(images)
-    rows = []
     for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
-        part = paths[start:start + batch_size]
-        probabilities = run.predict([np.asarray(read_picture(path)) for path in part], batch_size=batch_size)
-        for path, row in zip(part, probabilities, strict=True):
+        pictures = {}
+        for path in paths[start:start + batch_size]:
+            try:
+                pictures[path] = np.asarray(read_picture(path))
+            except UnreadablePicture as error:
+                unreadable[path] = error.reason
+        probabilities = run.predict(list(pictures.values()), batch_size=batch_size)
+        for path, row in zip(pictures, probabilities, strict=True):
             order = np.argsort(-row, kind="stable")[:TOP]
             rows.append({"path": path, "labels": [run.class_names[index] for index in order],
                          "probabilities": [float(row[index]) for index in order]})
-    return rows
+    return rows, unreadable
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import tempfile
 
 import pytest
@@ -25,3 +26,18 @@ def real_folder():
     if not folder or not pathlib.Path(folder).is_dir():
         pytest.skip("FLAX_AUGTL_REAL names no folder with real weights and pictures")
     return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, with torchvision and timm importable."""
+    torch = pytest.importorskip("torch", reason="needs the extra `parity`")
+    tools = pathlib.Path(os.environ.get("FLAX_AUGTL_REAL", "absent")).parent / "tools"
+    if tools.is_dir():
+        # torchvision's usual wheel does not import beside PyTorch's CPU build without this.
+        sys.path.insert(0, str(tools))
+        pytest.importorskip("torchvision_cpu")
+        sys.path.remove(str(tools))
+    for library in ("torchvision", "timm"):
+        pytest.importorskip(library, reason="needs the extra `parity`")
+    return torch

@@ -62,8 +62,9 @@ def load_source(
 
     Args:
         name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, or "owner/repository[@revision]" on the Hugging Face
-            Hub; None draws random weights from a fixed seed.
+        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run,
+            "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random weights from
+            a fixed seed.
         num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it;
             None or 0 leaves the layer out, with a checkpoint too.
         dtype: of the computation.

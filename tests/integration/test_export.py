@@ -1,0 +1,55 @@
+"""What --mode=export writes, read back by this program and by torchvision."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import flax_augtl
+from flax_augtl.export import export
+from flax_augtl.pretrained.initial import random_variables
+from flax_augtl.pretrained.written import write_safetensors
+from tests import small
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8) for _ in range(4)]
+
+
+@pytest.fixture(scope="module")
+def traditional(tmp_path_factory):
+    """A run of ResNet-18 with the traditional head, of which only the head was trained."""
+    folder = tmp_path_factory.mktemp("export")
+    source = flax_augtl.load_source("resnet18")
+    write_safetensors(folder / "source.safetensors", "resnet18", random_variables(source.model, 1), source.preprocess)
+    config = small.digits_config(network="resnet18", weights=str(folder / "source.safetensors"), freeze="all", steps=2,
+                                 image_size=32, learning_rate=0.1)
+    return flax_augtl.train(config, folder / "run", quiet=True)
+
+
+def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, pictures):
+    weights, sheet = export(traditional)
+    assert sheet.name == "export.json"
+    source = flax_augtl.load_source("resnet18", weights)
+    assert source.class_names == tuple("0123456789") and source.preprocess == traditional.preprocessing
+    logits = np.asarray(source.model.apply(source.variables, source.preprocess(pictures)))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, traditional.predict(pictures), rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_format_is_an_error(traditional):
+    with pytest.raises(ValueError, match="--format=onnx is unknown. Formats: safetensors"):
+        export(traditional, "onnx")
+
+
+@pytest.mark.parity
+def test_torchvision_loads_a_traditional_run_and_gives_the_same_logits(torch, traditional, pictures):
+    from torchvision.models import resnet18
+
+    weights, _ = export(traditional)
+    model = resnet18(num_classes=10)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(weights).items()})
+    with torch.no_grad():
+        x = np.asarray(traditional.preprocessing(pictures)).transpose(0, 3, 1, 2).copy()
+        expected = torch.softmax(model.eval()(torch.from_numpy(x)), 1).numpy()
+    np.testing.assert_allclose(traditional.predict(pictures), expected, rtol=1e-4, atol=1e-6)
