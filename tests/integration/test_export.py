@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import flax_augtl
+from flax_augtl.data import dataset_from_arrays
 from flax_augtl.export import export
 from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.pretrained.written import write_safetensors
@@ -24,7 +25,11 @@ def traditional(tmp_path_factory):
     write_safetensors(folder / "source.safetensors", "resnet18", random_variables(source.model, 1), source.preprocess)
     config = small.digits_config(network="resnet18", weights=str(folder / "source.safetensors"), freeze="all", steps=2,
                                  image_size=32, learning_rate=0.1)
-    return flax_augtl.train(config, folder / "run", quiet=True)
+    rng = np.random.default_rng(0)
+    labels = [str(digit) for digit in range(10)]
+    images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)
+    dataset = dataset_from_arrays(images, 2 * labels, test=(images[::2], labels), data={"validation": 0})
+    return flax_augtl.train(config, folder / "run", dataset=dataset, quiet=True)
 
 
 def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, pictures):
