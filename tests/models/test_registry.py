@@ -114,7 +114,7 @@ def test_initial_values_of_a_vgg_are_torchvisions(draw):
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg11_bn", "resnet20"])
 def test_random_variables_have_the_shapes_of_the_module(name):
-    settings = {"conv_bias": True} if name == "resnet50" else {}
+    settings = {"resnet50": {"conv_bias": True}, "vgg11_bn": {"hidden": 16}}.get(name, {})
     model = create_model(name, num_classes=3, **settings)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(_shapes(model)))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), random_variables(model)) == shapes

@@ -120,11 +120,13 @@ def write(kind, path, layers):
                 archive.write(inner, "model.weights.h5")
 
 
-@pytest.mark.parametrize("kind", ["legacy weights", "legacy model", "weights.h5", "weights.h5 without names", ".keras"])
-@pytest.mark.parametrize("name", FIVE)
+KINDS = ("legacy weights", "legacy model", "weights.h5", "weights.h5 without names", ".keras")
+# The order of unnamed layers depends on the depth; how a file is laid out does not.
+CASES = [(name, kind) for name in FIVE for kind in KINDS if name in ("resnet50", "vgg16") or "without" in kind]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_array_lands_in_its_place(tmp_path, name, kind):
-    if kind == ".keras" and name != "resnet50":
-        pytest.skip("the archive holds a weights.h5: once is enough")
     layers = list(keras_layers(name))
     write(kind, tmp_path / "w", layers)
     tensors = open_checkpoint(tmp_path / "w").tensors
