@@ -39,6 +39,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Libraries warn through this handler what they have already said through their own.
     logging.set_verbosity(logging.ERROR)
-    logging.use_absl_handler()
+    logging.get_absl_handler().setLevel("ERROR")
     sys.exit(app.run(main, flags_parser=parse))

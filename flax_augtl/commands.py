@@ -1,5 +1,6 @@
 """What each mode of main.py does, and how it tells a mistake of its user."""
 
+import ast
 import os
 import sys
 import traceback
@@ -35,9 +36,21 @@ def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
     expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
     if show_traceback or not (expected or from_flags):
         raise error
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_sentence(error)}", file=sys.stderr)
     sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error's message; ml_collections puts that of an unknown field into quotes, sometimes twice."""
+    message = str(error)
+    if not isinstance(error, (KeyError, AttributeError)):
+        return message
+    for _ in range(2):
+        try:
+            message = str(ast.literal_eval(message))
+        except (SyntaxError, ValueError):
+            break
+    return "There is no field " + message.replace("\n", ". ")
 
 
 def _required(flags: Any, name: str) -> Any:

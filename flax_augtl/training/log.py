@@ -48,7 +48,10 @@ class RunLog:
         now = time.monotonic()
         if self._started is None:
             self._started, self._last_line, self._first = now, now, step
-        self._bar.update(step - self._step)
+            self._bar.n = step
+            self._bar.unpause()
+        else:
+            self._bar.update(step - self._step)
         self._step = step
         done = step - self._first
         if done:
