@@ -10,10 +10,9 @@ from flax_augtl.pretrained import random_variables
 
 SMALL = {
     "basic": ("resnet18", {"widths": (4, 6, 8, 10), "stage_sizes": (1, 1, 1, 1)}, 40),
-    "bottleneck": ("resnet50", {"widths": (4, 6, 8, 10), "stage_sizes": (1, 2, 1, 1)}, 40),
-    "keras": (
+    "bottleneck": (
         "resnet50",
-        {"widths": (4, 4, 4, 4), "stage_sizes": (1, 1, 1, 1), "v1_stride": True, "conv_bias": True, "epsilon": 1e-3},
+        {"widths": (4, 6, 8, 10), "stage_sizes": (1, 2, 1, 1), "v1_stride": True, "conv_bias": True, "epsilon": 1e-3},
         33,
     ),
     "vgg": ("vgg13", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),

@@ -1,7 +1,4 @@
-"""A small network's state dict, and the folder of real weights and pictures where it is there."""
-
-import os
-import pathlib
+"""A small network's state dict."""
 
 import numpy as np
 import pytest
@@ -30,15 +27,6 @@ def draw_state_dict(model, seed: int = 0) -> dict[str, np.ndarray]:
 def state_dict():
     """A resnet20 with seven classes, in torchvision's names."""
     return draw_state_dict(create_model("resnet20", num_classes=CLASSES))
-
-
-@pytest.fixture(scope="session")
-def real():
-    """The folder with real ImageNet weights and pictures."""
-    folder = os.environ.get("FLAX_AUGTL_REAL")
-    if not folder or not pathlib.Path(folder).is_dir():
-        pytest.skip("the environment variable FLAX_AUGTL_REAL names no folder of real weights and pictures")
-    return pathlib.Path(folder)
 
 
 @pytest.fixture(scope="session")

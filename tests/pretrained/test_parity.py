@@ -5,10 +5,6 @@ pooling work. 161 is odd, so that padding at a stride shows, and below 224, wher
 does (above, timm slides its classifier over the picture instead).
 """
 
-import os
-import pathlib
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -28,21 +24,6 @@ pytestmark = pytest.mark.parity
 PUBLISHED = [name for name, entry in MODELS.items() if entry.image_size == 224]
 SIZES = (224, 161)
 BLOCK, LOGITS = 1e-3, 1e-4
-
-
-@pytest.fixture(scope="module")
-def torch():
-    """PyTorch, with torchvision and timm importable."""
-    torch = pytest.importorskip("torch", reason="needs the extra `parity`")
-    tools = pathlib.Path(os.environ.get("FLAX_AUGTL_REAL", "absent")).parent / "tools"
-    if tools.is_dir():
-        # torchvision's usual wheel does not import beside PyTorch's CPU build without this.
-        sys.path.insert(0, str(tools))
-        pytest.importorskip("torchvision_cpu")
-        sys.path.remove(str(tools))
-    for library in ("torchvision", "timm"):
-        pytest.importorskip(library, reason="needs the extra `parity`")
-    return torch
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +143,18 @@ def test_the_evaluation_transform_is_torchvisions(torch, width, height, interpol
 
 
 @pytest.mark.parametrize("network", ["resnet18", "resnet50"])
-def test_the_real_weights(torch, real, tmp_path, network):
+def test_the_real_weights(torch, real_folder, tmp_path, network):
     import runpy
 
-    unpack = runpy.run_path(str(real / "unpack.py"))["unpack"]
+    unpack = runpy.run_path(str(real_folder / "unpack.py"))["unpack"]
     from safetensors.numpy import save_file
 
-    save_file(unpack(real / f"{network}.imagenet.npz"), tmp_path / "w.safetensors")
+    save_file(unpack(real_folder / f"{network}.imagenet.npz"), tmp_path / "w.safetensors")
     found = inspect_checkpoint(None, tmp_path / "w.safetensors")
     source = load_source(None, tmp_path / "w.safetensors")
     from PIL import Image
 
-    picture = sorted((real / "hymenoptera" / "val" / "ants").glob("*.jpg"))[0]
+    picture = sorted((real_folder / "hymenoptera" / "val" / "ants").glob("*.jpg"))[0]
     x = np.asarray(source.preprocess([np.asarray(Image.open(picture).convert("RGB"))]))
     _, found_differences = verify(found, source, x)
     worst = {n: d for n, d in found_differences.items() if not d < (LOGITS if n == "logits" else BLOCK)}

@@ -12,14 +12,14 @@ from flax_augtl.pretrained import load_source
 ANT, BEE = 310, 309
 
 
-def test_the_kept_layer_alone_tells_ants_from_bees(real, tmp_path):
-    unpack = runpy.run_path(str(real / "unpack.py"))["unpack"]
-    save_file(unpack(real / "resnet18.imagenet.npz"), tmp_path / "w.safetensors")
+def test_the_kept_layer_alone_tells_ants_from_bees(real_folder, tmp_path):
+    unpack = runpy.run_path(str(real_folder / "unpack.py"))["unpack"]
+    save_file(unpack(real_folder / "resnet18.imagenet.npz"), tmp_path / "w.safetensors")
     source = load_source(None, tmp_path / "w.safetensors")
     assert (source.name, source.class_names[ANT], source.class_names[BEE]) == ("resnet18", "ant", "bee")
     files, is_ant = [], []
     for folder, ant in (("ants", True), ("bees", False)):
-        found = sorted((real / "hymenoptera" / "val" / folder).glob("*.jp*g"))
+        found = sorted((real_folder / "hymenoptera" / "val" / folder).glob("*.jp*g"))
         files += found
         is_ant += [ant] * len(found)
     pictures = [source.preprocess.resize_and_crop(Image.open(file).convert("RGB")) for file in files]
