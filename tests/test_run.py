@@ -127,6 +127,12 @@ def test_without_validation_the_last_step_is_the_best(tmp_path):
     assert run.result["val"] is None and run.result["best_step"] == run.step == 2
 
 
+def test_a_data_set_on_the_device_trains_the_same_network(whole, tmp_path):
+    data = {**config().data.to_dict(), "cache": "device"}
+    run = flax_augtl.train(config(data=data), tmp_path, quiet=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.variables, whole.variables)
+
+
 def test_early_stopping(tmp_path):
     # At a learning rate of zero no evaluation is better than the first.
     run = flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,
@@ -162,6 +168,21 @@ def test_a_mistake_is_named_before_anything_is_written(changes, message, tmp_pat
     with pytest.raises(ValueError, match=message):
         flax_augtl.train(config(**changes), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--workdir=.*file/run cannot be written: Not a directory"):
+        flax_augtl.train(config(), tmp_path / "file" / "run", quiet=True)
+
+
+def test_other_data_are_noticed(whole, tmp_path):
+    shutil.copytree(whole.workdir, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    (tmp_path / "run" / "splits.json").write_text(json.dumps({**splits, "fingerprint": "another"}))
+    with pytest.raises(ValueError, match="The data have changed since the run in .* was started"):
+        flax_augtl.train(config(), tmp_path / "run", quiet=True)
 
 
 def test_a_run_that_fails_at_start_leaves_another_run_alone(whole):

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from flax_augtl.pretrained.inspection import inspect_checkpoint
-from flax_augtl.pretrained.source import Source, load_inspected
+from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.run_folder import is_run
+from flax_augtl.pretrained.source import Source, load_inspected, load_source
 from flax_augtl.pretrained.verification import verify
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -33,6 +34,16 @@ def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
     if found.preprocessing is None:
         yield "", "(the checkpoint says nothing of it: this is the usual one)"
     yield from source.terms.items()
+
+
+def _open(checkpoint: str, model: str | None, sha256: str | None) -> tuple[Inspection, Source]:
+    if not is_run(checkpoint):
+        found = inspect_checkpoint(model, checkpoint, sha256=sha256)
+        return found, load_inspected(found)
+    source = load_source(model, checkpoint, sha256=sha256)
+    found = Inspection(source.name, Path(checkpoint), "a run directory of this program, in Orbax", {}, {}, source.preprocess,
+                       source.class_names, source.terms)
+    return found, source
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -75,13 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
     options = parser.parse_args(arguments)
     try:
-        found = inspect_checkpoint(options.model, options.checkpoint, sha256=options.sha256)
-        source = load_inspected(found)
+        found, source = _open(options.checkpoint, options.model, options.sha256)
         for key, value in _summary(found, source):
             print(f"{key:<14} {value}")
         if options.images:
             print()
             _show_pictures(source, options.images)
+        if options.verify and not found.tensors:
+            raise ValueError(f"{found.file} is a run of this program: there is no original to compare it with.")
         if options.verify:
             _show_verification(found, source)
     except ValueError as error:

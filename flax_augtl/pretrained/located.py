@@ -48,7 +48,7 @@ def locate(weights: str | os.PathLike) -> Located:
     if path.is_dir():
         if (path / "checkpoints").is_dir():
             raise CheckpointError(
-                f"{path} is a run directory. Export it first (main.py --mode=export), and give the exported file."
+                f"{path} holds checkpoints, but it is no finished run of this program: it has no source.json."
             )
         file = _only_checkpoint(path)
         return Located(file, _beside(file, usual=True), {"file": file.name})

@@ -1,5 +1,6 @@
 """A run directory of this program as a source network: chain transfers, source → intermediate → target."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,17 +20,34 @@ def is_run(path: str | os.PathLike) -> bool:
     return (epath.Path(path) / run_directory.SOURCE).exists()
 
 
-def read_run(path: str | os.PathLike) -> tuple[str, Mapping[str, Any], Mapping[str, Any], Preprocessing, tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True)
+class RunSource:
+    """What a run gives to the next.
+
+    Attributes:
+      network: name of the source network.
+      settings: fields of its module.
+      variables: {"params", "batch_stats"} of numpy arrays.
+      preprocessing: of the run.
+      class_names: of the classification layer; none without one.
+      terms: of the weights that the run started from, and the run's name.
+    """
+
+    network: str
+    settings: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    terms: Mapping[str, str]
+
+
+def read_run(path: str | os.PathLike) -> RunSource:
     """Read the best weights of a finished run as those of a source network.
 
     Its target classifier becomes the classification layer, where the two are linear in one another: on the penultimate
     features it is taken as it is, and on the outputs of a kept layer, without norm, it is multiplied into that layer.
     Normalised and new layers have no place in a source network and are left behind: what stays then is the kept layer as
     the run left it, or no classification layer.
-
-    Returns:
-      Name of the network, settings of its module, {"params", "batch_stats"}, preprocessing, class names (none without a
-      classification layer).
 
     Raises:
       CheckpointError: the run is not finished, or its checkpoint is not there.
@@ -56,4 +74,5 @@ def read_run(path: str | os.PathLike) -> tuple[str, Mapping[str, Any], Mapping[s
             "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
     preprocessing = Preprocessing.from_json(run_directory.read_json(path / run_directory.PREPROCESSING))
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()}
-    return source["network"], settings, variables, preprocessing, class_names
+    terms = {**{name: str(value) for name, value in source["terms"].items()}, "run": path.name}
+    return RunSource(source["network"], settings, variables, preprocessing, class_names, terms)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -80,6 +79,8 @@ def load_source(
     if weights is None:
         return _random_source(name, num_classes, sha256, settings)
     if is_run(weights):
+        if sha256 is not None:
+            raise CheckpointError(f"{weights} is a run directory: many files, which one SHA-256 cannot stand for.")
         return _source_of_run(name, weights, bool(num_classes), settings)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
     return load_inspected(found, classify=bool(num_classes), **settings)
@@ -104,15 +105,16 @@ def load_inspected(
 
 
 def _source_of_run(name, weights, classify, settings) -> Source:
-    network, variant, variables, preprocessing, class_names = read_run(weights)
-    if name not in (None, network):
-        raise CheckpointError(f"{weights} is a run of {network}, not of {name}: give config.network={network!r}.")
-    if not classify:
-        class_names = ()
-        variables["params"] = {group: tree for group, tree in variables["params"].items() if group not in ("fc", "fc8")}
-    model = create_model(network, num_classes=len(class_names) or None, **variant, **settings)
-    variables = jax.tree.map(jnp.asarray, variables)
-    return Source(network, model, variables, preprocessing, class_names, {"origin": f"run {Path(weights).name}"})
+    run = read_run(weights)
+    if name not in (None, run.network):
+        raise CheckpointError(f"{weights} is a run of {run.network}, not of {name}: give config.network={run.network!r}.")
+    class_names = run.class_names if classify else ()
+    model = create_model(run.network, num_classes=len(class_names) or None, **run.settings, **settings)
+    variables = {
+        collection: {group: jax.tree.map(jnp.asarray, tree) for group, tree in groups.items() if group in model.groups}
+        for collection, groups in run.variables.items()
+    }
+    return Source(run.network, model, variables, run.preprocessing, class_names, run.terms)
 
 
 def _random_source(name, num_classes, sha256, settings) -> Source:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import flax_augtl
+from flax_augtl.pretrained.__main__ import main
 from tests import small
 
 
@@ -33,6 +34,15 @@ def test_new_layers_are_left_behind_and_the_kept_layer_stays(tmp_path):
     assert source.name == "resnet20" and len(source.class_names) == 215
     np.testing.assert_array_equal(source.variables["params"]["fc"]["kernel"],
                                   run.variables["params"]["source"]["fc"]["kernel"])
+
+
+def test_the_command_line_describes_a_run(tmp_path, capsys):
+    train(tmp_path / "run", head={"preset": "traditional"})
+    assert main([str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "a run directory of this program" in said and "10: 0, 1, 2, …" in said and "glyphs_resnet20" in said
+    assert main([str(tmp_path / "run"), "--verify"]) == 1
+    assert "there is no original to compare it with" in capsys.readouterr().err
 
 
 def test_a_chain_of_three(tmp_path):

@@ -52,11 +52,12 @@ def assert_close(one, other, rtol=2e-5, atol=2e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
 
 
-@pytest.mark.parametrize("freeze", ["none", "layer2", "all"])
-def test_one_device_equals_four_and_all_shards_are_equal(freeze):
+@pytest.mark.parametrize(("freeze", "more"), [
+    ("none", {}), ("layer2", {}), ("all", {"mixup": 0.2, "cutmix": 1.0, "jitter": 0.2, "erase": 0.5})])
+def test_one_device_equals_four_and_all_shards_are_equal(freeze, more):
     net = small.network("kept_deeper_batch", axis_name=AXIS)
     plan, state = start(net, freeze)
-    settings = StepSettings(shift=1, flip=True, label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5))
+    settings = StepSettings(shift=1, flip=True, label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5), **more)
     batches = [batch_of(8, seed) for seed in range(3)]
     one, one_scalars = steps(net, plan, state, batches, 1, settings)
     four, four_scalars = steps(net, plan, state, batches, 4, settings)
