@@ -37,10 +37,8 @@ def test_an_unknown_policy_is_refused():
 
 
 @pytest.mark.parity
-def test_every_operation_is_torchvisions():
-    pytest.importorskip("torch")
-    autoaugment = pytest.importorskip("torchvision.transforms.autoaugment")
-    from torchvision.transforms import InterpolationMode
+def test_every_operation_is_torchvisions(torch):
+    from torchvision.transforms import InterpolationMode, autoaugment
 
     theirs = autoaugment.TrivialAugmentWide()._augmentation_space(31)
     rand = autoaugment.RandAugment()._augmentation_space(31, (48, 64))
