@@ -2,6 +2,9 @@
 
     python main.py --config=configs/folder.py --config.data.root=FOLDER --config.weights=timm/resnet18.tv_in1k \\
         --workdir=runs/folder
+
+With PyTorch's tutorial pictures of ants and bees (196 to train, 49 to validate, 153 to test) and a ResNet-18 that was
+compressed by product quantisation: test accuracy 0.928 in 3 min 12 s on 2 CPU cores.
 """
 
 from configs import common
