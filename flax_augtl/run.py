@@ -252,6 +252,9 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
         steps = checkpoints.steps()
         if not steps:
             raise ValueError(f"{workdir} has no checkpoint yet.")
+        if step not in ("best", "last") and not str(step).isdecimal():
+            raise ValueError(f"--step={step} is not best, last or the number of a step. "
+                             f"Steps: {', '.join(map(str, steps))}.")
         chosen = steps[-1] if step in ("best", "last") else int(step)
         if step == "best":
             best = checkpoints.progress(steps[-1]).best_step

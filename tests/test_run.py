@@ -117,6 +117,8 @@ def test_frozen_groups_have_the_bits_of_the_source(whole):
 def test_a_step_that_is_not_there_is_named(whole, tmp_path):
     with pytest.raises(ValueError, match=r"has no checkpoint of step 5. Steps: 3, 6"):
         flax_augtl.load_run(whole.workdir, step=5)
+    with pytest.raises(ValueError, match=r"--step=newest is not best, last or the number of a step. Steps: 3, 6"):
+        flax_augtl.load_run(whole.workdir, step="newest")
     with pytest.raises(ValueError, match="is not a run directory"):
         flax_augtl.load_run(tmp_path)
 

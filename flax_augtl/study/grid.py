@@ -18,7 +18,7 @@ from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress
 from flax_augtl.training.experiment import config_values, prepare
 from flax_augtl.training.log import duration
-from flax_augtl.training.loop import evaluate, fit
+from flax_augtl.training.loop import NotFinite, evaluate, fit
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 
@@ -51,7 +51,15 @@ class Cell:
 
 
 def run_cell(cell: Cell, config: ConfigDict) -> dict[str, Any]:
-    """Train one cell and return what it measured: `val` of a `select` cell, `test` of a `final` one, and its best step."""
+    """Train one cell and return what it measured.
+
+    Returns:
+      The cell's fields, `seconds`, `best_step`, `val` and `val_loss` of the best evaluation (None for a `select` cell whose
+      loss ceased to be finite), and, of a `final` cell, `test` and the name of its `metric`.
+
+    Raises:
+      NotFinite: the loss of a `final` cell is not finite.
+    """
     config = config.copy_and_resolve_references()
     config.update({"seed": cell.seed, "learning_rate": cell.learning_rate})
     if cell.stage == "final":
@@ -59,7 +67,13 @@ def run_cell(cell: Cell, config: ConfigDict) -> dict[str, Any]:
     experiment = prepare(config)
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
-    state, progress = fit(experiment, state, Progress())
+    try:
+        state, progress = fit(experiment, state, Progress())
+    except NotFinite:
+        if cell.stage == "final":
+            raise
+        # A rate that is too high is an outcome of a grid, not a failure of the study.
+        return {**dataclasses.asdict(cell), "seconds": None, "best_step": None, "val": None, "val_loss": None}
     result = {**dataclasses.asdict(cell), "seconds": progress.seconds, "best_step": progress.best_step,
               "val": progress.best_value, "val_loss": progress.best_loss}
     if cell.stage == "final":
@@ -132,8 +146,8 @@ def study(config: ConfigDict, workdir: os.PathLike | str) -> list[dict[str, Any]
             rows.append(row)
             left = (time.monotonic() - started) / max(fresh, 1) * max(total - len(rows), 0)
             value = row.get("test", row["val"])
-            print(f"{len(rows):4}/{total}  {cell.name:48} {'test' if 'test' in row else 'validation'} {value:.4f}  "
-                  f"{duration(left)} left", flush=True)
+            said = "diverged" if value is None else f"{'test' if 'test' in row else 'validation'} {value:.4f}"
+            print(f"{len(rows):4}/{total}  {cell.name:48} {said}  {duration(left)} left", flush=True)
         return done
 
     finals: dict[str, list[dict[str, Any]]] = {}

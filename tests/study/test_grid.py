@@ -97,6 +97,16 @@ def test_a_real_cell_is_the_same_twice_and_a_final_one_has_no_validation(monkeyp
     json.dumps(final)
 
 
+def test_a_rate_that_diverges_is_not_chosen():
+    config = small.digits_config(weights="embedded:glyphs", freeze="all")
+    diverged = grid.run_cell(grid.Cell("select", "a", 1e30, 1), config)
+    assert diverged["val"] is None and diverged["learning_rate"] == 1e30
+    fine = {"learning_rate": 0.1, "seed": 1, "val": 0.1, "val_loss": 9.0, "best_step": 2}
+    assert grid.choose_rate([diverged, fine]) == (0.1, 2)
+    with pytest.raises(ValueError, match="No learning rate of the grid led to a finite loss"):
+        grid.choose_rate([diverged])
+
+
 def test_selection_cannot_see_the_test_split(monkeypatch):
     """With the test labels permuted a selecting cell measures the same."""
     from flax_augtl.training import experiment
