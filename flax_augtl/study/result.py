@@ -1,0 +1,57 @@
+"""What a study measured, as its report reads it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What a study measured. Accuracies are fractions in [0, 1], durations seconds.
+
+    Attributes:
+      config: the resolved config as JSON values.
+      metric: "top1" or "mean_per_class": the data set's own, by which validation chose.
+      depths: freeze depths, bottom to top: "none" (all tuned), then topmost frozen layer groups. A head without the kept
+        classification layer has no "fc" / "fc8".
+      rows: one a cell: `cell` (its id), `stage` ("select" or "final"), `head`, `depth`, `learning_rate`, `seed`, `steps`,
+        `settings` (of the head), `metric`, `val` and `test` (`top1`, `top5`, `mean_per_class`, `loss`,
+        `calibration_error`, `n`; or None), `best_step`, `seconds`, `examples_seen`, `trainable` (parameters), `history`
+        (rows of `step`, `examples`, `seconds`, `loss` of training, `val` (the metric) and `val_loss` or None), `change`
+        (pretrained layer group: ‖w − w₀‖ / ‖w₀‖), `diverged`, `error` (None or a sentence). Selecting cells have `val`;
+        final ones, trained on training and validation data, have `test`.
+      winners: `depth`, `learning_rate` and `steps` that validation chose for each head, in the config's order; a head of
+        which every cell failed is not among them.
+      best: the head that validation chose; None where every cell failed.
+      finals_by_depth: the best rate of every head and depth was retrained and tested, not the winners' alone.
+      leep: None, or of LEEP's predictor `val` and `test` (metrics as above), `test_by_seed` (such metrics, a seed each, in
+        ascending order of the seeds of the final cells) and `speaks` (target class: [[source class, P(y|z) share], …]).
+      counts: examples in `train`, `val`, `test`.
+      class_names: of the target task.
+      notes: sentences about the data and the study.
+      leakage: sentences about what the source network has seen of the target task.
+      versions: of programs and libraries.
+      seconds: compute of all cells, caches included.
+      predictions: None, or what the winner's first seed said of the test split: `id` (texts), `label`, `prediction`
+        (positions in `class_names`), `confidence`, each a list in the order of the examples.
+      picture: gives a test example, by its position in `predictions`, as uint8 [H, W, 3]; None where there are none.
+    """
+
+    config: Mapping[str, Any]
+    metric: str
+    depths: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    winners: Mapping[str, Mapping[str, Any]]
+    best: str | None
+    counts: Mapping[str, int]
+    class_names: tuple[str, ...]
+    finals_by_depth: bool = False
+    leep: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    leakage: tuple[str, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    predictions: Mapping[str, list] | None = None
+    picture: Callable[[int], np.ndarray] | None = None
