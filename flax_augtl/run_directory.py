@@ -19,6 +19,8 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PREDICTIONS = "predictions.csv"
+STUDY = "study.csv"
+REPORT = "report.html"
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

@@ -1,5 +1,6 @@
 """Statistics over paired seeds."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 50_000
+EXACT_PAIRS = 16
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
@@ -27,6 +29,11 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[flo
 
     The same values give the same ends. The ends are NaN for fewer than two values; equal values are their own ends.
     """
+    return _bca_interval(tuple(map(float, values)), confidence)
+
+
+@functools.lru_cache(maxsize=4096)  # A report shows the same figures several times.
+def _bca_interval(values: tuple[float, ...], confidence: float) -> tuple[float, float, float]:
     values = np.asarray(values, np.float64)
     mean = float(values.mean()) if len(values) else float("nan")
     if len(values) < 2:
@@ -54,13 +61,19 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p of the mean of paired differences under all 2^n flips of their signs (exact).
+    """Return the two-sided p of the mean of paired differences under flips of their signs.
 
-    With n pairs it cannot be under 2 / 2^n: six pairs are the least that can show p < 0.05.
+    Exact, under all 2^n flips, for up to 16 pairs; under 65536 random ones, always the same, for more. With n pairs it
+    cannot be under 2 / 2^n: six pairs are the least that can show p < 0.05.
     """
     differences = np.asarray(differences, np.float64)
-    if not len(differences):
+    pairs = len(differences)
+    if not pairs:
         return 1.0
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))
+    if pairs > EXACT_PAIRS:
+        signs = np.random.default_rng(0).choice((1.0, -1.0), size=(2**EXACT_PAIRS, pairs))
+        signs[0] = 1.0  # The flip that was observed is one of them, so that p is never zero.
+    else:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=pairs)))
     means = np.abs(signs @ differences)
     return float(np.mean(means >= abs(differences.sum()) - 1e-12))

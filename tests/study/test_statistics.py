@@ -84,3 +84,10 @@ def test_the_smallest_p_is_reached_where_all_signs_agree():
 def test_holm_in_closed_form():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == [] and holm([0.031]) == [0.031]
+
+
+def test_sign_flips_of_many_pairs_are_drawn():
+    values = np.random.default_rng(3).normal(0.3, 1, 30)
+    test = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=200_000,
+                                  rng=np.random.default_rng(4))
+    assert sign_flip_p(values) == pytest.approx(test.pvalue, abs=0.01) and sign_flip_p([1.0] * 40) == 1 / 2**16

@@ -1,0 +1,163 @@
+"""Figures of a study as SVG texts: accuracy against freeze depth, learning curves. Text is drawn as outlines."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flax_augtl.study.report import cells
+from flax_augtl.study.report.tables import Estimate, estimate, reference
+from flax_augtl.study.report.words import METRICS, shortened
+from flax_augtl.study.result import StudyResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which also the colour-blind tell apart; another dash for every round of them.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":")
+# More bands than that in one figure hide one another.
+MOST_BANDS = 4
+LABEL = 22
+
+Band = Mapping[str, Estimate]
+
+
+def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
+    """Draw accuracy against freeze depth, a line a head: (SVG, description) pairs.
+
+    With up to four heads that is one figure with 95 % bands. With more, the first has lines alone, and one a head follows
+    with that head's band before that of the reference.
+
+    Args:
+      result: what the study measured.
+      split: "val", of the selecting cells of each depth's best rate, or "test", of the final cells.
+    """
+    bands = {head: found for head in cells.heads(result) if (found := _by_depth(result, head, split))}
+    if not bands:
+        return []
+    name = {"val": "validation", "test": "test"}[split]
+    what = f"{METRICS[result.metric]} on {name} against freeze depth"
+    heads, base = list(bands), reference(result)
+    limits = _limits(bands.values())
+    leep = result.leep and result.leep[split]
+    drawn = [(_depth_figure(result, bands, heads, limits, name, banded=len(heads) <= MOST_BANDS,
+                            leep=leep and leep[result.metric]), what)]
+    if len(heads) > MOST_BANDS:
+        for head in heads:
+            shown = [head] if base in (None, head) or base not in bands else [base, head]
+            drawn.append((_depth_figure(result, bands, shown, limits, name, banded=True, small=True), f"{head}: {what}"))
+    return drawn
+
+
+def _by_depth(result: StudyResult, head: str, split: str) -> dict[str, Estimate]:
+    find = cells.selected if split == "val" else cells.finals
+    return {depth: estimate([*cells.values(found, split, result.metric).values()]) for depth in result.depths
+            if (found := find(result, head, depth))}
+
+
+def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequence[str], limits: tuple[float, float],
+                  split: str, *, banded: bool, small: bool = False, leep: float | None = None) -> str:
+    figure, axes = _canvas(len(shown) + (leep is not None), small)
+    place = {depth: position for position, depth in enumerate(result.depths)}
+    for head in shown:
+        points = bands[head]
+        where, means = [place[depth] for depth in points], [100 * point.mean for point in points.values()]
+        style = _style(result, head)
+        axes.plot(where, means, label=shortened(head, LABEL), marker="o", markersize=4, **style)
+        if banded:
+            low, high = ([100 * getattr(point, end) for point in points.values()] for end in ("low", "high"))
+            axes.fill_between(where, low, high, color=style["color"], alpha=0.18, linewidth=0)
+            if len(where) == 1:  # A band needs two places to be seen.
+                axes.vlines(where, low, high, color=style["color"], linewidth=1.2)
+    if leep is not None:
+        axes.axhline(100 * leep, color="#777777", linestyle="-.", linewidth=1, label="LEEP, no training")
+        limits = min(limits[0], 100 * leep - 2), max(limits[1], 100 * leep + 2)
+    crowded = len(result.depths) > 8 or max(map(len, result.depths)) > 8
+    axes.set_xticks(range(len(result.depths)), result.depths, rotation=60 if crowded else 0,
+                    ha="right" if crowded else "center", fontsize=8 if crowded else None)
+    axes.set_xlim(-0.4, len(result.depths) - 0.6)
+    axes.set_ylim(limits)
+    axes.set(xlabel="topmost frozen layer group", ylabel=f"{_short(result.metric)}, {split} (%)")
+    return _svg(figure, axes)
+
+
+def _limits(bands: Sequence[Band]) -> tuple[float, float]:
+    """Return limits that hold every mean and band, the same in every figure that shall be compared."""
+    ends = [100 * end for band in bands for point in band.values() for end in (point.mean, point.low, point.high)]
+    low, high = np.nanmin(ends), np.nanmax(ends)
+    margin = max(1.0, 0.06 * (high - low))
+    return max(low - margin, -1.0), min(high + margin, 101.0)
+
+
+def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
+    """Draw validation accuracy of each head's winner, mean over seeds, against epochs and seconds: (SVG, description)."""
+    # A vmapped group of cells can end together, so only steps that every seed has are averaged.
+    curves = {head: curve for head, winner in result.winners.items()
+              if (curve := _curve(result, cells.selected(result, head, winner["depth"])))}
+    if not curves:
+        return []
+    drawn = []
+    for column, unit, label in ((0, "epochs", "epochs"), (1, "seconds", "seconds of training")):
+        figure, axes = _canvas(len(curves), False)
+        for head, points in curves.items():
+            axes.plot([point[column] for point in points], [100 * point[2] for point in points],
+                      label=shortened(head, LABEL), marker="o" if len(points) < 12 else "", markersize=3,
+                      **_style(result, head))
+        axes.set(xlabel=label, ylabel=f"{_short(result.metric)}, validation (%)")
+        axes.set_xlim(left=0)
+        drawn.append((_svg(figure, axes), f"{METRICS[result.metric]} on validation against {unit}"))
+    return drawn
+
+
+def _curve(result: StudyResult, selected: Mapping[int, cells.Row]) -> list[tuple[float, float, float]]:
+    """Return (epochs, seconds, accuracy) at every evaluated step that all seeds have, means over seeds."""
+    runs = [{point["step"]: point for point in row["history"] or () if point["val"] is not None}
+            for row in selected.values()]
+    row = next(iter(selected.values()), None)
+    return [(cells.epochs(result, row, cells.mean(run[step]["examples"] for run in runs)),
+             cells.mean(run[step]["seconds"] for run in runs), cells.mean(run[step]["val"] for run in runs))
+            for step in sorted(set.intersection(*map(set, runs)) if runs else ())]
+
+
+def _short(metric: str) -> str:
+    return {"top1": "top-1", "mean_per_class": "mean per class"}[metric]
+
+
+def _style(result: StudyResult, head: str) -> dict[str, object]:
+    """Return the colour and dash of a head, the same in every figure."""
+    index = cells.heads(result).index(head)
+    best = head == result.best
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+            "linewidth": 2.6 if best else 1.5, "zorder": 3 if best else 2}
+
+
+def _canvas(entries: int, small: bool) -> tuple["Figure", "Axes"]:
+    """Return a figure with room for a legend of so many entries, wide enough for a telephone at its own size."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    rows = -(-entries // 2)
+    figure = Figure(figsize=(5.2, (2.6 if small else 3.3) + 0.22 * rows), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.grid(True, color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: "Figure", axes: "Axes") -> str:
+    import matplotlib
+
+    handles, labels = axes.get_legend_handles_labels()
+    # A dollar sign would start mathematics, and a leading underscore would hide the entry.
+    labels = [label.replace("$", r"\$") for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    text = io.StringIO()
+    # A fixed salt and no date: the same study gives the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "flax_augtl", "svg.fonttype": "path"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

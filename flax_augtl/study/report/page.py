@@ -1,0 +1,220 @@
+"""report.html: everything a study found, in one file that needs no network and runs no script."""
+
+import base64
+import importlib.resources
+import json
+from collections.abc import Iterable, Sequence
+
+from flax_augtl.study.report import cells, figures, mistakes
+from flax_augtl.study.report.markup import Markup, details, element, join, paragraph, picture, section, table
+from flax_augtl.study.report.tables import Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.verdict import sure, verdict
+from flax_augtl.study.report.words import METRICS, estimated, pairs_of, percent, probability, seconds, significance
+from flax_augtl.study.result import StudyResult
+from flax_augtl.training.log import duration
+
+# A table of more rows is folded.
+LONG = 20
+VALIDATION = ("Means over seeds of the best learning rate at each depth, with 95 % BCa bands. The rate was chosen by the "
+              "same figures, so they are a little too good; differences between depths are what to read.")
+
+
+def page(result: StudyResult) -> str:
+    """Return the report as HTML."""
+    name = str(result.config.get("name") or "study")
+    body = join(
+        element("header", join(element("h1", f"Layer-wise study: {name}"), paragraph(_what(result)))),
+        section("Verdict", element("ul", join(*(element("li", sentence) for sentence in verdict(result))))),
+        section("Accuracy against freeze depth", _depths(result)),
+        section("Heads at their chosen depth", _summary(result)),
+        section("Questions", _questions(result)),
+        section("Every freeze depth", _by_depth(result)),
+        section("Learning curves", _curves(result)),
+        section("Change of the pretrained weights", _change(result)),
+        section("Confusion", _confusion(result)),
+        section("Most confident mistakes", _mistakes(result)),
+        section("Which source classes speak for which target class", _speaks(result)),
+        section("Leakage", _leakage(result)),
+        section("Data and compute", _data(result)),
+        section("Cells without a result", _failed(result)),
+        section("Config", details("Every field", element("pre", json.dumps(result.config, indent=2, ensure_ascii=False,
+                                                                           default=str)))),
+    )
+    resources = importlib.resources.files("flax_augtl.study.report")
+    style = resources.joinpath("page.css").read_text("utf-8")
+    return (
+        "<!DOCTYPE html>\n"
+        f'<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # Nothing is fetched and no script runs, whatever a name in the data may contain.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
+        "'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{element('title', f'{name}: layer-wise study')}\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _what(result: StudyResult) -> str:
+    seeds = len({row["seed"] for row in result.rows})
+    parts = ((len(cells.heads(result)), "head"), (len(result.depths), "freeze depth"), (seeds, "seed"),
+             (len(result.rows), "cell"))
+    return (", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
+            + f"; {METRICS[result.metric]} decides. Choices were made on validation data; the test split was read once a "
+            + ("head and depth." if result.finals_by_depth else "winner."))
+
+
+def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:
+    return [picture(f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}", alt) for svg, alt in drawn]
+
+
+def _depths(result: StudyResult) -> Markup:
+    drawn = []
+    for split, caption in (("val", VALIDATION), ("test", "The same on the test split, after retraining on training and "
+                                                         "validation data.")):
+        if split == "test" and not result.finals_by_depth:
+            continue
+        if images := _images(figures.depth_figures(result, split)):
+            drawn.append(element("div", images[0], {"class": "figures"}))
+            if images[1:]:
+                against = f", before {reference(result)}" if reference(result) else ""
+                drawn.append(details(f"Each head with its band{against} ({'validation' if split == 'val' else 'test'})",
+                                     element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val"))
+            drawn.append(paragraph(caption, "note"))
+    return join(*drawn)
+
+
+def _summary(result: StudyResult) -> Markup:
+    lines = summary(result)
+    if not lines:
+        return Markup("")
+    pairs = pairs_of(lines)
+    return join(
+        _lines(result, lines, f"Difference to {reference(result)}"),
+        paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''} "
+                  "with its 95 % BCa bootstrap interval; differences in points, paired by seed. p: sign-flip test; Holm: that "
+                  f"p corrected for the number of lines. {significance(pairs)}. Seeds vary split, initial new layers and order, "
+                  "on one test split: intervals and p speak of training again, not of other test pictures. “90 % of its "
+                  "best” is of validation accuracy.", "note"))
+
+
+def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
+    header = ["Head", "", "Freeze depth", "Rate", "Steps", "Validation", "Test", "Top-1", against, "p", "Holm",
+              "90 % of its best after"]
+    rows, marks = [], []
+    for line in lines:
+        difference = line.difference
+        rows.append([
+            line.head, line.role, line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
+            "–" if line.steps is None else line.steps, percent(line.validation.mean if line.validation else None),
+            estimated(line.test), percent(line.top1.mean if line.top1 else None),
+            estimated(difference) if difference else "", probability(difference.p) if difference else "",
+            probability(difference.adjusted) if difference else "",
+            f"{line.reach[0]:.1f} epochs, {seconds(line.reach[1])}" if line.reach else "",
+        ])  # fmt: skip
+        marks.append(line.head == result.best and line.depth == result.winners[result.best]["depth"])
+    return table(header, rows, marks)
+
+
+def _questions(result: StudyResult) -> Markup:
+    found = questions(result)
+    if not found:
+        return Markup("")
+    return join(table(["Question", "Compared", "Difference, points", "What it shows"],
+                      [[text, f"{head} − {other}", estimated(difference), sure(difference)]
+                       for text, head, other, difference in found]),
+                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed.",
+                          "note"))
+
+
+def _by_depth(result: StudyResult) -> Markup:
+    if not result.finals_by_depth:
+        return Markup("")
+    lines = by_depth(result)
+    return details(f"{len(lines)} heads and depths", join(
+        _lines(result, lines, f"Difference to {reference(result)} at that depth"),
+        paragraph("Validation did not choose among these lines by test figures; nor should you.", "note")))
+
+
+def _curves(result: StudyResult) -> Markup:
+    images = _images(figures.curve_figures(result))
+    if not images:
+        return Markup("")
+    return join(element("div", join(*images), {"class": "figures"}),
+                paragraph("The selecting cells of each head's winner, means over seeds. Seconds are of training alone: what "
+                          "is frozen comes from a cache where there is one.", "note"))
+
+
+def _change(result: StudyResult) -> Markup:
+    rows, shades, groups = [], [], []
+    found = {}
+    for head, winner in result.winners.items():
+        runs = cells.finals(result, head, winner["depth"]) or cells.selected(result, head, winner["depth"])
+        found[head] = [row["change"] or {} for row in runs.values()]
+        groups += [group for change in found[head] for group in change if group not in groups]
+    if not groups:
+        return Markup("")
+    largest = max(change[group] for changes in found.values() for change in changes for group in change) or 1.0
+    for head, changes in found.items():
+        means = [cells.mean(change[group] for change in changes if group in change) for group in groups]
+        rows.append([head, result.winners[head]["depth"],
+                     *("–" if mean != mean else "0" if mean == 0 else f"{mean:.2g}" for mean in means)])
+        shades.append([0.0, 0.0, *(0.0 if mean != mean else mean / largest for mean in means)])
+    return join(table(["Head", "Freeze depth", *groups], rows, shades=shades),
+                paragraph("‖w − w₀‖ / ‖w₀‖ of each pretrained layer group at the winner's depth, mean over seeds; 0 is "
+                          "frozen, – is not in that network.", "note"))
+
+
+def _confusion(result: StudyResult) -> Markup:
+    if not result.predictions or not result.predictions["label"]:
+        return Markup("")
+    uri, pairs = mistakes.confusion_png(result), mistakes.confused_pairs(result)
+    drawn = [picture(uri, "confusion matrix of the winner on the test split", "confusion")] if uri else []
+    if pairs:
+        drawn.append(table(["Label", "Taken for", "How often"],
+                           [[label, other, f"{count} of {total}"] for label, other, count, total in pairs]))
+    return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"), *drawn)
+
+
+def _mistakes(result: StudyResult) -> Markup:
+    found = mistakes.confident_mistakes(result) if result.predictions else []
+    cards = []
+    for index, name, label, prediction, confidence in found:
+        uri = mistakes.thumbnail(result.picture, index) if result.picture else None
+        cards.append(element("figure", join(
+            picture(uri, f"a test picture of {label}") if uri else element("div", "no picture", {"class": "absent"}),
+            element("figcaption", join(element("b", prediction), f" {percent(confidence)} %", Markup("<br>"), f"is {label}",
+                                       Markup("<br>"), element("small", name))))))
+    return element("div", join(*cards), {"class": "mistakes"}) if cards else Markup("")
+
+
+def _speaks(result: StudyResult) -> Markup:
+    speaks = (result.leep or {}).get("speaks") or {}
+    if not speaks:
+        return Markup("")
+    rows = [[target, ", ".join(f"{source} {percent(share)} %" for source, share in sources)]
+            for target, sources in speaks.items()]
+    shown = table(["Target class", "Source classes, share"], rows, wrap=True)
+    return join(shown if len(rows) <= LONG else details(f"{len(rows)} target classes", shown),
+                paragraph("From LEEP's P(y | z), counted on the training data: what a kept classification layer already "
+                          "knows of the target classes.", "note"))
+
+
+def _leakage(result: StudyResult) -> Markup:
+    return join(*map(paragraph, result.leakage or ("None is known: neither the data set nor a class name is shared with the "
+                                                   "source network's.",)))
+
+
+def _data(result: StudyResult) -> Markup:
+    counts = [[f"{split} examples", f"{result.counts[split]:,}".replace(",", " ")] for split in ("train", "val", "test")
+              if split in result.counts]
+    rows = [*counts, ["classes", len(result.class_names)], ["compute in all, caches included", duration(result.seconds)],
+            *([name, version] for name, version in result.versions.items())]
+    return join(table(["", ""], rows), element("ul", join(*(element("li", note) for note in result.notes)))
+                if result.notes else "")
+
+
+def _failed(result: StudyResult) -> Markup:
+    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in cells.failed(result)]
+    if not rows:
+        return Markup("")
+    return details(f"{len(rows)} of {len(result.rows)} cells", table(["Cell", "What happened"], rows, wrap=True))

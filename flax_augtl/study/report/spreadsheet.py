@@ -1,0 +1,37 @@
+"""study.csv: one row a cell."""
+
+import csv
+import io
+
+from flax_augtl.study.report import cells
+from flax_augtl.study.result import StudyResult
+
+METRICS = ("top1", "top5", "mean_per_class", "loss", "calibration_error", "n")
+
+
+def study_csv(result: StudyResult) -> str:
+    """Return a row a cell as CSV: settings, seed, metrics, costs; accuracies are fractions, empty is "not measured"."""
+    settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
+    groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
+    header = ["cell", "stage", "head", "depth", "learning_rate", "seed", "steps", *settings, "metric",
+              *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS), "best_step", "seconds",
+              "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent",
+              *(f"change_{group}" for group in groups), "diverged", "error"]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in result.rows:
+        reached = cells.reached(result, row) or (None, None)
+        writer.writerow([
+            *(row[name] for name in ("cell", "stage", "head", "depth", "learning_rate", "seed", "steps")),
+            *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
+            *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
+            *(row[name] for name in ("best_step", "seconds", "examples_seen", "trainable")), *reached,
+            *((row["change"] or {}).get(group) for group in groups), row["diverged"], row["error"],
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def _text(value: object) -> object:
+    """Return a tuple of widths as text that needs no quotes."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

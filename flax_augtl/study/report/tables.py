@@ -1,0 +1,173 @@
+"""The figures of a study's tables: one value a head, one a question, one a freeze depth, all paired by seed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from flax_augtl.head import PRESETS
+from flax_augtl.study.report import cells
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.statistics import bca_interval, holm, sign_flip_p
+
+# Fewer pairs cannot show p < 0.05 in a sign-flip test.
+ENOUGH_SEEDS = 6
+LEEP = "LEEP, no training"
+# What the presets are in METHOD.md §2 to §5.
+ROLES = {
+    "traditional": "(a)", "traditional_l2": "control", "kept_plain": "(b), no norm", "kept": "(b)", "kept_deeper": "(c)",
+    "kept_deeper_batch": "(c), batch norm", "kept_deeper2": "(d)", "deeper": "DA", "wider": "WA",
+    "random_deeper": "control", "shuffled_deeper": "control",
+}  # fmt: skip
+QUESTIONS = (
+    ("Does keeping the classification layer help?", "kept", "traditional"),
+    ("… against the same norm without it?", "kept", "traditional_l2"),
+    ("Does a new layer on top of it help?", "kept_deeper", "kept"),
+    ("… and a second one?", "kept_deeper2", "kept_deeper"),
+    ("Is it the kept layer, or one more layer?", "kept_deeper", "deeper"),
+    ("Is it the kept layer's weights, not random ones?", "kept_deeper", "random_deeper"),
+    ("… not its rows in another order?", "kept_deeper", "shuffled_deeper"),
+    ("Does normalising and scaling help (kept)?", "kept", "kept_plain"),
+    ("Does normalising and scaling help (traditional)?", "traditional_l2", "traditional"),
+    ("L2 rather than batch norm?", "kept_deeper", "kept_deeper_batch"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % BCa interval; the ends are NaN for fewer than two seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference(Estimate):
+    """A mean of paired differences; `p` is of the sign-flip test, `adjusted` that p by Holm's method in its table."""
+
+    p: float
+    adjusted: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+      head: its name.
+      role: which network of the paper, or what kind of control, it is; "" for one of the user's own.
+      depth: chosen freeze depth, "" for LEEP's predictor.
+      learning_rate, steps: what validation chose; None for LEEP's predictor.
+      validation: of the selecting cells of that choice, in the metric that selects.
+      test: the same metric on the test split; None where no cell was tested.
+      top1: top-1 accuracy on the test split.
+      difference: to the reference; None for the reference itself, and without common seeds.
+      reach: mean epochs and seconds to 90 % of the cell's own best validation accuracy.
+    """
+
+    head: str
+    role: str
+    depth: str
+    learning_rate: float | None
+    steps: int | None
+    validation: Estimate | None
+    test: Estimate | None
+    top1: Estimate | None
+    difference: Difference | None
+    reach: tuple[float, float] | None
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Return the mean and interval of values, None of none."""
+    return Estimate(*bca_interval(values), len(values)) if len(values) else None
+
+
+def reference(result: StudyResult) -> str | None:
+    """Return the head to which the others are compared: `traditional` where it was tested, else the first that was."""
+    names = [name for name in result.winners if cells.finals(result, name, result.winners[name]["depth"])]
+    return "traditional" if "traditional" in names else names[0] if names else None
+
+
+def role(result: StudyResult, head: str) -> str:
+    """Return what a head is in METHOD.md's words, by its name or else by its settings; "" for one of the user's own."""
+    if head in ROLES:
+        return ROLES[head]
+    settings = next((row["settings"] for row in result.rows if row["head"] == head and row["settings"]), {})
+    for name, preset in PRESETS.items():
+        # Controls are tried at either rate of the classification layer.
+        values = dataclasses.asdict(preset) | {"classifier_rate": settings.get("classifier_rate")}
+        if settings | {"new_layers": tuple(settings.get("new_layers", ()))} == values:
+            return ROLES[name]
+    return ""
+
+
+def summary(result: StudyResult) -> list[Line]:
+    """Return a line for the winner of every head, and one for LEEP's predictor."""
+    base = reference(result)
+    against = _test(result, base, result.winners[base]["depth"]) if base else {}
+    lines = [_line(result, name, winner["depth"], {} if name == base else against)
+             for name, winner in result.winners.items()]
+    if result.leep:
+        values, top1 = (cells.leep_values(result, metric) for metric in (result.metric, "top1"))
+        lines.append(Line(LEEP, "", "", None, None, _single(result.leep["val"], result.metric),
+                          estimate([*values.values()]) or _single(result.leep["test"], result.metric),
+                          estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
+                          _difference(values, against), None))
+    return adjusted(lines)
+
+
+def by_depth(result: StudyResult) -> list[Line]:
+    """Return a line for every head and freeze depth; differences are to the reference at the same depth."""
+    base = reference(result)
+    return adjusted([_line(result, head, depth, {} if head == base or not base else _test(result, base, depth))
+                     for head in cells.heads(result) for depth in result.depths if cells.selected(result, head, depth)])
+
+
+def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
+    """Return (question, head, what it is compared with, difference) for every question both of whose heads were tested."""
+    tests = {name: _test(result, name, winner["depth"]) for name, winner in result.winners.items()}
+    found = [(text, head, other, _difference(tests[head], tests[other])) for text, head, other in QUESTIONS
+             if head in tests and other in tests]
+    found = [row for row in found if row[3]]
+    levels = holm([row[3].p for row in found])
+    return [(*row[:3], dataclasses.replace(row[3], adjusted=level)) for row, level in zip(found, levels, strict=True)]
+
+
+def adjusted(lines: list[Line]) -> list[Line]:
+    """Return the lines with their p values adjusted for their number."""
+    levels = iter(holm([line.difference.p for line in lines if line.difference]))
+    return [dataclasses.replace(line, difference=dataclasses.replace(line.difference, adjusted=next(levels)))
+            if line.difference else line for line in lines]
+
+
+def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, float]) -> Line:
+    validated, tested = cells.selected(result, head, depth), cells.finals(result, head, depth)
+    winner = result.winners.get(head, {})
+    chosen = next(iter({**validated, **tested}.values()), {})
+    if tested:
+        chosen = next(iter(tested.values()))
+    elif winner.get("depth") == depth:
+        chosen = winner
+    reach = [found for row in validated.values() if (found := cells.reached(result, row))]
+    return Line(head, role(result, head), depth, chosen.get("learning_rate"), chosen.get("steps"),
+                estimate([*cells.values(validated, "val", result.metric).values()]),
+                estimate([*cells.values(tested, "test", result.metric).values()]),
+                estimate([*cells.values(tested, "test", "top1").values()]),
+                _difference(cells.values(tested, "test", result.metric), against),
+                (cells.mean(one[0] for one in reach), cells.mean(one[1] for one in reach)) if reach else None)
+
+
+def _single(metrics: Mapping[str, float] | None, metric: str) -> Estimate | None:
+    return estimate([metrics[metric]]) if metrics else None
+
+
+def _test(result: StudyResult, head: str, depth: str) -> dict[int, float]:
+    return cells.values(cells.finals(result, head, depth), "test", result.metric)
+
+
+def _difference(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
+    pairs = cells.differences(values, others)
+    if not pairs:
+        return None
+    p = sign_flip_p(pairs)
+    return Difference(*bca_interval(pairs), len(pairs), p, p)

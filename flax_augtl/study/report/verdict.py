@@ -1,0 +1,144 @@
+"""What a study found, in sentences, with how sure it is."""
+
+import math
+
+from flax_augtl.study.report import cells
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Line, questions, reference, summary
+from flax_augtl.study.report.words import METRICS, estimated, interval, percent, points, probability, seconds
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.statistics import smallest_p
+
+LEVEL = 0.05
+
+
+def verdict(result: StudyResult) -> list[str]:
+    """Return sentences: which depth and head, by how much, how sure; and that nothing can be said where it cannot."""
+    lines = {line.head: line for line in summary(result)}
+    if result.best not in lines:
+        return ["Nothing can be said: no cell of the study has a result.", *_failures(result)]
+    best = lines[result.best]
+    return [_choice(result, best), *_comparison(result, best, lines), *_depth(result), *_questions(result),
+            *_convergence(best, lines.get(reference(result) or "")), *_leep(result, best), *_leaks(result),
+            *_failures(result)]  # fmt: skip
+
+
+def sure(difference: Difference, *, planned: bool = False) -> str:
+    """Return in words what a paired difference shows.
+
+    Args:
+      difference: of test results.
+      planned: it is the one comparison that validation singled out, so that there is nothing to correct for.
+    """
+    if difference.seeds < ENOUGH_SEEDS:
+        return (f"with {difference.seeds} paired seed{'s' if difference.seeds != 1 else ''} no significance can be claimed "
+                f"(p cannot be under {smallest_p(difference.seeds):.3g})")
+    if difference.p >= LEVEL:
+        return f"no difference that {difference.seeds} seeds can show (p = {probability(difference.p)})"
+    if planned:
+        return f"p = {probability(difference.p)} with {difference.seeds} seeds"
+    if difference.adjusted >= LEVEL:
+        return (f"p = {probability(difference.p)} alone, but {probability(difference.adjusted)} when corrected for the "
+                "number of comparisons (Holm): a hint, no proof")
+    return (f"p = {probability(difference.p)}, and {probability(difference.adjusted)} when corrected for the number of "
+            "comparisons (Holm)")
+
+
+def _choice(result: StudyResult, best: Line) -> str:
+    depth = "with every layer group tuned" if best.depth == "none" else f"frozen up to and including {best.depth}"
+    text = f"Validation chose the head {best.head}, {depth} (learning rate {best.learning_rate:g}, {best.steps} steps)."
+    if best.test is None:
+        return text + " It has no test result yet."
+    several = best.test.seeds > 1
+    return (f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]}"
+            + (f" (95 % interval {interval(best.test)}, {best.test.seeds} seeds)." if several else
+               " (one seed: how much another would differ is not known)."))
+
+
+def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list[str]:
+    base = reference(result)
+    others = [line for line in lines.values() if line.head in result.winners and line.difference]
+    if best.head != base:
+        if not best.difference:
+            return []
+        return [f"That is {points(best.difference.mean)} points {interval(best.difference)} against {base}: "
+                f"{sure(best.difference, planned=True)}."]
+    if not others:
+        return ["There is no other head to compare it with."]
+    closest = max(others, key=lambda line: line.difference.mean)
+    return [f"The best of the other heads on the test split is {closest.head}, at {points(closest.difference.mean)} points "
+            f"{interval(closest.difference)} against {base}: {sure(closest.difference)}."]
+
+
+def _depth(result: StudyResult) -> list[str]:
+    """Say how the chosen depth compares with the others on validation, whose standard error is of paired differences."""
+    chosen = result.winners[result.best]["depth"]
+    values = {depth: cells.values(found, "val", result.metric) for depth in result.depths
+              if (found := cells.selected(result, result.best, depth))}
+    if len(values) < 2 or chosen not in values:
+        return ["One freeze depth was tried, so nothing is said about others."]
+    worse, equal = {}, []
+    for depth, others in values.items():
+        pairs = cells.differences(values[chosen], others)
+        if depth == chosen or not pairs:
+            continue
+        worse[depth] = cells.mean(pairs)
+        if len(pairs) > 1:
+            spread = math.sqrt(sum((one - worse[depth]) ** 2 for one in pairs) / (len(pairs) - 1) / len(pairs))
+            if worse[depth] <= spread:
+                equal.append(depth)
+    if not worse:
+        return []
+    last = max(worse, key=worse.get)
+    text = (f"On validation, {result.best} at depth {chosen} is at {points(worse[last])} points against the worst depth, "
+            f"{last}")
+    if len(values[chosen]) < 2:
+        return [f"{text}; with one seed it cannot be told which of the depths are as good."]
+    if not equal:
+        return [f"{text}, and no other depth is within one standard error of it."]
+    deepest = max(equal, key=result.depths.index)
+    cheaper = (f" Freezing up to {deepest} costs least of these." if
+               result.depths.index(deepest) > result.depths.index(chosen) else "")
+    return [f"{text}. Within one standard error of it: {', '.join(equal)}.{cheaper}"]
+
+
+def _questions(result: StudyResult) -> list[str]:
+    found = [row for row in questions(result) if row[3].seeds >= ENOUGH_SEEDS]
+    if not found:
+        return []
+    shown = [f"{head} against {other} {points(difference.mean)} points" for _, head, other, difference in found
+             if difference.adjusted < LEVEL]
+    count = f"Of the {len(found)} questions below" if len(found) > 1 else "Of the one question below"
+    if not shown:
+        return [f"{count}, none has an answer that these seeds show after correction for their number (Holm), by which "
+                f"p cannot be under {min(1.0, smallest_p(found[0][3].seeds) * len(found)):.2g} here."]
+    return [f"{count}, these have an answer after correction for their number (Holm): {'; '.join(shown)}."]
+
+
+def _convergence(best: Line, base: Line | None) -> list[str]:
+    if not best.reach:
+        return []
+    text = (f"{best.head} had 90 % of its own best validation accuracy after {best.reach[0]:.1f} epochs "
+            f"({seconds(best.reach[1])})")
+    if base is not None and base.head != best.head and base.reach:
+        text += f", {base.head} after {base.reach[0]:.1f} ({seconds(base.reach[1])})"
+    return [text + "; seconds leave the filling of caches out."]
+
+
+def _leep(result: StudyResult, best: Line) -> list[str]:
+    line = next((line for line in summary(result) if line.head not in result.winners and line.test), None)
+    if line is None or best.test is None:
+        return []
+    return [f"Without any training, LEEP's predictor reaches {estimated(line.test)} %."]
+
+
+def _leaks(result: StudyResult) -> list[str]:
+    return ["Source and target task overlap, which favours kept heads: see Leakage below."] if result.leakage else []
+
+
+def _failures(result: StudyResult) -> list[str]:
+    errors = sum(bool(row["error"]) for row in result.rows)
+    diverged = sum(bool(row["diverged"]) and not row["error"] for row in result.rows)
+    parts = [f"{diverged} diverged"] * bool(diverged) + [f"{errors} failed"] * bool(errors)
+    missing = [head for head in cells.heads(result) if head not in result.winners]
+    return ([f"Of {len(result.rows)} cells {' and '.join(parts)}; they are listed below."] if parts else []) + (
+        [f"No result at all: {', '.join(missing)}."] if missing else [])

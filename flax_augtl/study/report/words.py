@@ -1,0 +1,90 @@
+"""Figures of a study as text: percentages, points, intervals, and the table of the terminal."""
+
+import math
+
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.statistics import smallest_p
+from flax_augtl.study.variants import columns
+from flax_augtl.training.log import duration
+
+METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage, "–" of nothing."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """Return a difference of fractions as percentage points, with a sign."""
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def interval(value: Estimate) -> str:
+    """Return the ends of an interval, of a difference with signs; "" where there are none."""
+    if math.isnan(value.low):
+        return ""
+    show = points if isinstance(value, Difference) else percent
+    return f"[{show(value.low)}, {show(value.high)}]"
+
+
+def estimated(value: Estimate | None) -> str:
+    """Return a mean and its interval."""
+    if value is None:
+        return "–"
+    mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
+    return f"{mean} {interval(value)}".rstrip()
+
+
+def probability(value: float) -> str:
+    """Return a p value with three decimals."""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def seconds(value: float) -> str:
+    """Return a duration as text: seconds below two minutes, else as a clock shows it."""
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s" if value < 120 else duration(value)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text cut to a length."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def significance(pairs: int) -> str:
+    """Return what so many paired seeds can show at best."""
+    least = f"p cannot be under {smallest_p(pairs):.3g} with {pairs} paired seed{'s' if pairs != 1 else ''}"
+    return f"{least}: no significance can be claimed" if pairs < ENOUGH_SEEDS else least
+
+
+def pairs_of(lines: list[Line]) -> int:
+    """Return the most seeds that a line of a table has in common with its reference, or alone where there is no other."""
+    compared = [line.difference.seeds for line in lines if line.difference]
+    return max(compared or [line.test.seeds for line in lines if line.test] or [0])
+
+
+def terminal_table(result: StudyResult) -> str:
+    """Return the summary of a study as text of about 120 columns: a line a head, and what the columns mean."""
+    lines, base = summary(result), reference(result)
+    if not lines:
+        return "No cell of the study has a result: there is nothing to compare."
+    rows = [("", "head", "depth", "rate", "steps", "test %, 95 % interval", "top-1", f"minus {shortened(base or '–', 14)}",
+             "p", "epochs", "seconds")]
+    for line in lines:
+        rows.append((
+            shortened(line.role.split(",")[0], 11), ("*" if line.head == result.best else "") + shortened(line.head, 20),
+            line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
+            "–" if line.steps is None else line.steps, estimated(line.test), percent(line.top1.mean if line.top1 else None),
+            estimated(line.difference) if line.difference else "", probability(line.difference.p) if line.difference else "",
+            f"{line.reach[0]:.1f}" if line.reach else "", f"{line.reach[1]:.1f}" if line.reach else "",
+        ))  # fmt: skip
+    pairs = pairs_of(lines)
+    return "\n".join([
+        f"Test split, {METRICS[result.metric]}" + (f"; * chosen by validation: {result.best}" if result.best else ""),
+        columns(rows),
+        f"{pairs} paired seed{'s' if pairs != 1 else ''}; BCa bootstrap intervals; p: sign-flip test, not corrected for the "
+        "number of comparisons;",
+        f"{significance(pairs)}. Epochs and seconds: to 90 % of its own best on validation.",
+    ])
