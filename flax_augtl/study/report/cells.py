@@ -86,7 +86,7 @@ def reached(result: StudyResult, row: Row, share: float = 0.9) -> tuple[float, f
     history = [point for point in row["history"] or () if point["val"] is not None]
     if not history:
         return None
-    enough = share * max(point["val"] for point in history)
+    enough = share * max(point["val"] for point in history) - 1e-9  # 0.9 of 0.8 shall not be more than 0.72.
     first = next(point for point in history if point["val"] >= enough)
     return epochs(result, row, first["examples"]), first["seconds"]
 

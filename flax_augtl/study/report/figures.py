@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", ":")
 # More bands than that in one figure hide one another.
 MOST_BANDS = 4
-LABEL = 22
+LABEL = 25
 
 Band = Mapping[str, Estimate]
 
@@ -73,14 +73,18 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
             if len(where) == 1:  # A band needs two places to be seen.
                 axes.vlines(where, low, high, color=style["color"], linewidth=1.2)
     if leep is not None:
-        axes.axhline(100 * leep, color="#777777", linestyle="-.", linewidth=1, label="LEEP, no training")
-        limits = min(limits[0], 100 * leep - 2), max(limits[1], 100 * leep + 2)
+        low, high = min(limits[0], 100 * leep - 1), max(limits[1], 100 * leep + 1)
+        # Far away it would press the heads, which are to be compared, into one line.
+        near = high - low <= 1.5 * (limits[1] - limits[0])
+        axes.axhline(100 * leep if near else np.nan, color="#777777", linestyle="-." if near else "", linewidth=1,
+                     label=f"LEEP, no training: {100 * leep:.1f}" + ("" if near else " (off axis)"))
+        limits = (low, high) if near else limits
     crowded = len(result.depths) > 8 or max(map(len, result.depths)) > 8
     axes.set_xticks(range(len(result.depths)), result.depths, rotation=60 if crowded else 0,
-                    ha="right" if crowded else "center", fontsize=8 if crowded else None)
+                    ha="right" if crowded else "center", fontsize=8 if crowded else 8.5 if small else 10)
     axes.set_xlim(-0.4, len(result.depths) - 0.6)
     axes.set_ylim(limits)
-    axes.set(xlabel="topmost frozen layer group", ylabel=f"{_short(result.metric)}, {split} (%)")
+    axes.set(xlabel="topmost frozen layer group", ylabel="%" if small else f"{_short(result.metric)}, {split} (%)")
     return _svg(figure, axes)
 
 
@@ -140,9 +144,10 @@ def _canvas(entries: int, small: bool) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
     rows = -(-entries // 2)
-    figure = Figure(figsize=(5.2, (2.6 if small else 3.3) + 0.22 * rows), layout="constrained")
+    figure = Figure(figsize=(3.9, 2.3 + 0.22 * rows) if small else (5.2, 3.3 + 0.22 * rows), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
+    axes.tick_params(labelsize=8.5 if small else 10)
     axes.grid(True, color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -155,7 +160,7 @@ def _svg(figure: "Figure", axes: "Axes") -> str:
     handles, labels = axes.get_legend_handles_labels()
     # A dollar sign would start mathematics, and a leading underscore would hide the entry.
     labels = [label.replace("$", r"\$") for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
     text = io.StringIO()
     # A fixed salt and no date: the same study gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "flax_augtl", "svg.fonttype": "path"}):

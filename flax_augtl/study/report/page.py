@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from flax_augtl.study.report import cells, figures, mistakes
 from flax_augtl.study.report.markup import Markup, details, element, join, paragraph, picture, section, table
-from flax_augtl.study.report.tables import Line, by_depth, questions, reference, summary
-from flax_augtl.study.report.verdict import sure, verdict
-from flax_augtl.study.report.words import METRICS, estimated, pairs_of, percent, probability, seconds, significance
+from flax_augtl.study.report.tables import Difference, Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.verdict import shown, verdict
+from flax_augtl.study.report.words import METRICS, estimated, pairs_of, percent, probability, seconds, significance, tested
 from flax_augtl.study.result import StudyResult
 from flax_augtl.training.log import duration
 
 # A table of more rows is folded.
 LONG = 20
-VALIDATION = ("Means over seeds of the best learning rate at each depth, with 95 % BCa bands. The rate was chosen by the "
-              "same figures, so they are a little too good; differences between depths are what to read.")
+VALIDATION = ("Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals. The rate was chosen "
+              "by the same figures, so they are a little too good; differences between depths are what to read.")
 
 
 def page(result: StudyResult) -> str:
@@ -68,19 +68,19 @@ def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:
 
 
 def _depths(result: StudyResult) -> Markup:
-    drawn = []
+    overviews, single = [], []
     for split, caption in (("val", VALIDATION), ("test", "The same on the test split, after retraining on training and "
                                                          "validation data.")):
         if split == "test" and not result.finals_by_depth:
             continue
         if images := _images(figures.depth_figures(result, split)):
-            drawn.append(element("div", images[0], {"class": "figures"}))
+            overviews.append(element("figure", join(images[0], element("figcaption", caption))))
             if images[1:]:
-                against = f", before {reference(result)}" if reference(result) else ""
-                drawn.append(details(f"Each head with its band{against} ({'validation' if split == 'val' else 'test'})",
-                                     element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val"))
-            drawn.append(paragraph(caption, "note"))
-    return join(*drawn)
+                beside = f", beside {reference(result)}" if reference(result) else ""
+                title = f"Each head with its 95 % band{beside}: {'validation' if split == 'val' else 'test'}, %"
+                single.append(details(title,
+                                      element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val"))
+    return join(element("div", join(*overviews), {"class": "figures"}), *single) if overviews else Markup("")
 
 
 def _summary(result: StudyResult) -> Markup:
@@ -91,39 +91,43 @@ def _summary(result: StudyResult) -> Markup:
     return join(
         _lines(result, lines, f"Difference to {reference(result)}"),
         paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''} "
-                  "with its 95 % BCa bootstrap interval; differences in points, paired by seed. p: sign-flip test; Holm: that "
-                  f"p corrected for the number of lines. {significance(pairs)}. Seeds vary split, initial new layers and order, "
-                  "on one test split: intervals and p speak of training again, not of other test pictures. “90 % of its "
-                  "best” is of validation accuracy.", "note"))
+                  "with its 95 % BCa bootstrap interval; differences in points, paired by seed. p: sign-flip test; "
+                  f"Holm: that p corrected for the number of lines. {significance(pairs)}. Seeds vary split, "
+                  "initial new layers and order, on one test split: intervals and p speak of training again, not of other "
+                  "test pictures. “90 % of its best” is of validation accuracy.", "note"))
 
 
 def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
-    header = ["Head", "", "Freeze depth", "Rate", "Steps", "Validation", "Test", "Top-1", against, "p", "Holm",
+    header = ["Head", "Test", against, "p", "Holm", "Freeze depth", "Rate", "Steps", "Top-1", "Validation",
               "90 % of its best after"]
-    rows, marks = [], []
+    rows, marks, pairs = [], [], pairs_of(lines)
     for line in lines:
-        difference = line.difference
         rows.append([
-            line.head, line.role, line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
-            "–" if line.steps is None else line.steps, percent(line.validation.mean if line.validation else None),
-            estimated(line.test), percent(line.top1.mean if line.top1 else None),
-            estimated(difference) if difference else "", probability(difference.p) if difference else "",
-            probability(difference.adjusted) if difference else "",
+            join(line.head, " ", element("small", line.role)), tested(line, pairs), *_compared(line.difference),
+            line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
+            "–" if line.steps is None else line.steps,
+            percent(line.top1.mean if line.top1 else None), percent(line.validation.mean if line.validation else None),
             f"{line.reach[0]:.1f} epochs, {seconds(line.reach[1])}" if line.reach else "",
         ])  # fmt: skip
         marks.append(line.head == result.best and line.depth == result.winners[result.best]["depth"])
     return table(header, rows, marks)
 
 
+def _compared(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", "", ""]
+    return [estimated(difference), probability(difference.p), probability(difference.adjusted)]
+
+
 def _questions(result: StudyResult) -> Markup:
     found = questions(result)
     if not found:
         return Markup("")
-    return join(table(["Question", "Compared", "Difference, points", "What it shows"],
-                      [[text, f"{head} − {other}", estimated(difference), sure(difference)]
+    return join(table(["Question", "Compared", "Difference", "p", "Holm", "Shown"],
+                      [[text, f"{head} − {other}", *_compared(difference), shown(difference)]
                        for text, head, other, difference in found]),
-                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed.",
-                          "note"))
+                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed; Holm: "
+                          "p corrected for the number of questions.", "note"))
 
 
 def _by_depth(result: StudyResult) -> Markup:
@@ -145,12 +149,11 @@ def _curves(result: StudyResult) -> Markup:
 
 
 def _change(result: StudyResult) -> Markup:
-    rows, shades, groups = [], [], []
-    found = {}
+    rows, shades, groups, found = [], [], {}, {}
     for head, winner in result.winners.items():
         runs = cells.finals(result, head, winner["depth"]) or cells.selected(result, head, winner["depth"])
         found[head] = [row["change"] or {} for row in runs.values()]
-        groups += [group for change in found[head] for group in change if group not in groups]
+        groups |= dict.fromkeys(group for change in found[head] for group in change)
     if not groups:
         return Markup("")
     largest = max(change[group] for changes in found.values() for change in changes for group in change) or 1.0

@@ -43,6 +43,15 @@ def sure(difference: Difference, *, planned: bool = False) -> str:
             "comparisons (Holm)")
 
 
+def shown(difference: Difference) -> str:
+    """Return in a few words what a paired difference shows after correction for the number of comparisons."""
+    if difference.seeds < ENOUGH_SEEDS:
+        return "too few seeds"
+    if difference.p >= LEVEL:
+        return "no difference"
+    return "a hint" if difference.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
+
+
 def _choice(result: StudyResult, best: Line) -> str:
     depth = "with every layer group tuned" if best.depth == "none" else f"frozen up to and including {best.depth}"
     text = f"Validation chose the head {best.head}, {depth} (learning rate {best.learning_rate:g}, {best.steps} steps)."
@@ -89,8 +98,8 @@ def _depth(result: StudyResult) -> list[str]:
     if not worse:
         return []
     last = max(worse, key=worse.get)
-    text = (f"On validation, {result.best} at depth {chosen} is at {points(worse[last])} points against the worst depth, "
-            f"{last}")
+    text = (f"On validation, {result.best} at depth {chosen} is at {points(worse[last])} points against the worst depth "
+            f"({last})")
     if len(values[chosen]) < 2:
         return [f"{text}; with one seed it cannot be told which of the depths are as good."]
     if not equal:

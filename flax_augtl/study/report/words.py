@@ -55,14 +55,20 @@ def shortened(text: str, length: int) -> str:
 
 def significance(pairs: int) -> str:
     """Return what so many paired seeds can show at best."""
-    least = f"p cannot be under {smallest_p(pairs):.3g} with {pairs} paired seed{'s' if pairs != 1 else ''}"
+    least = f"With {pairs} paired seed{'s' if pairs != 1 else ''} p cannot be under {smallest_p(pairs):.3g}"
     return f"{least}: no significance can be claimed" if pairs < ENOUGH_SEEDS else least
 
 
 def pairs_of(lines: list[Line]) -> int:
     """Return the most seeds that a line of a table has in common with its reference, or alone where there is no other."""
-    compared = [line.difference.seeds for line in lines if line.difference]
-    return max(compared or [line.test.seeds for line in lines if line.test] or [0])
+    return max([line.difference.seeds for line in lines if line.difference]
+               or [line.test.seeds for line in lines if line.test] or [0])
+
+
+def tested(line: Line, pairs: int) -> str:
+    """Return the test result of a line, and its number of seeds where it lacks some."""
+    fewer = line.test is not None and line.test.seeds < pairs
+    return estimated(line.test) + (f", {line.test.seeds} of {pairs} seeds" if fewer else "")
 
 
 def terminal_table(result: StudyResult) -> str:
@@ -70,21 +76,21 @@ def terminal_table(result: StudyResult) -> str:
     lines, base = summary(result), reference(result)
     if not lines:
         return "No cell of the study has a result: there is nothing to compare."
-    rows = [("", "head", "depth", "rate", "steps", "test %, 95 % interval", "top-1", f"minus {shortened(base or '–', 14)}",
+    rows = [("", "head", "depth", "rate", "steps", "test %, 95 % interval", "top-1", f"minus {shortened(base or '–', 12)}",
              "p", "epochs", "seconds")]
+    pairs = pairs_of(lines)
     for line in lines:
         rows.append((
-            shortened(line.role.split(",")[0], 11), ("*" if line.head == result.best else "") + shortened(line.head, 20),
+            shortened(line.role.split(",")[0], 11), ("*" if line.head == result.best else "") + shortened(line.head, 18),
             line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
-            "–" if line.steps is None else line.steps, estimated(line.test), percent(line.top1.mean if line.top1 else None),
+            "–" if line.steps is None else line.steps, tested(line, pairs), percent(line.top1.mean if line.top1 else None),
             estimated(line.difference) if line.difference else "", probability(line.difference.p) if line.difference else "",
             f"{line.reach[0]:.1f}" if line.reach else "", f"{line.reach[1]:.1f}" if line.reach else "",
         ))  # fmt: skip
-    pairs = pairs_of(lines)
     return "\n".join([
         f"Test split, {METRICS[result.metric]}" + (f"; * chosen by validation: {result.best}" if result.best else ""),
         columns(rows),
-        f"{pairs} paired seed{'s' if pairs != 1 else ''}; BCa bootstrap intervals; p: sign-flip test, not corrected for the "
-        "number of comparisons;",
-        f"{significance(pairs)}. Epochs and seconds: to 90 % of its own best on validation.",
+        "BCa bootstrap intervals; p: sign-flip test over paired seeds, not corrected for the number of comparisons.",
+        f"{significance(pairs)}.",
+        "Epochs and seconds: until a head first had 90 % of its own best validation accuracy, caches left out.",
     ])

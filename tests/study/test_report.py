@@ -1,0 +1,166 @@
+"""The tables, the verdict and the spreadsheet of a study that never ran."""
+
+import csv
+import dataclasses
+import io
+import math
+import re
+
+import numpy as np
+import pytest
+
+from flax_augtl.head import PRESETS
+from flax_augtl.study.leakage import leakage
+from flax_augtl.study.report import cells, spreadsheet, tables, terminal_table, verdict, words
+from flax_augtl.study.report.page import page
+from flax_augtl.study.statistics import bca_interval, holm, sign_flip_p
+from tests.study import pretended
+
+
+@pytest.fixture(scope="module")
+def result():
+    return pretended.study()
+
+
+def finals(result, head, depth):
+    return [row["test"]["mean_per_class"] for row in result.rows
+            if (row["stage"], row["head"], row["depth"]) == ("final", head, depth)]
+
+
+def test_a_line_of_the_summary_is_the_winner_tested_and_compared_over_paired_seeds(result):
+    lines = {line.head: line for line in tables.summary(result)}
+    assert [*lines] == [*result.winners, tables.LEEP]
+    line, depth = lines["kept"], result.winners["kept"]["depth"]
+    values, base = finals(result, "kept", depth), finals(result, "traditional", result.winners["traditional"]["depth"])
+    pairs = np.subtract(values, base)
+    assert (line.test.mean, line.test.low, line.test.high) == bca_interval(values) and line.test.seeds == 6
+    assert (line.difference.mean, line.difference.low, line.difference.high) == bca_interval(pairs)
+    assert line.difference.p == sign_flip_p(pairs)
+    assert [one.difference.adjusted for one in lines.values() if one.difference] == holm(
+        [one.difference.p for one in lines.values() if one.difference])
+    assert line.top1.mean == pytest.approx(line.test.mean + 0.01) and (line.role, line.steps) == ("(b)", 100)
+    assert lines["traditional"].difference is None and lines[tables.LEEP].difference.mean < -0.2
+
+
+def test_ninety_percent_of_its_own_best_is_read_from_the_history(result):
+    row = next(row for row in result.rows if row["stage"] == "select")
+    row = row | {"history": [{"step": step, "examples": 80 * step, "seconds": 2.0 * step, "loss": 1.0, "val": val,
+                              "val_loss": 1.0} for step, val in ((0, 0.1), (10, 0.5), (20, 0.72), (30, 0.8), (40, 0.7))]}
+    assert cells.reached(result, row) == (80 * 20 / 800, 40.0)
+    assert cells.reached(result, row | {"history": []}) is None
+
+
+def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_diverged():
+    def choose(**changes):
+        rows = [pretended.cell("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
+                for rate, value in ((0.1, 0.9), (0.01, 0.8)) for seed in (0, 1)]
+        study = dataclasses.replace(pretended.study(("kept",)), rows=rows)
+        return {row["learning_rate"] for row in cells.selected(study, "kept", "stem").values()}
+
+    assert choose() == {0.1} and choose(diverged=True, val=None) == {0.01} == choose(error="stopped", val=None)
+
+
+def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
+    rows = [pretended.cell("select", "random_deeper", "stem", 0.1, seed, value)
+            for value in (0.7, 0.9) for seed in (0, 1)]
+    for row in rows[2:]:
+        row["settings"]["classifier_rate"] = "new"
+    study = dataclasses.replace(pretended.study(("random_deeper",)), rows=rows)
+    found = cells.selected(study, "random_deeper", "stem")
+    assert [row["val"]["mean_per_class"] for row in found.values()] == [0.9, 0.9]
+
+
+def test_fewer_than_six_seeds_claim_nothing():
+    few, enough = (pretended.study(("traditional", "kept"), ("none", "stem"), seeds) for seeds in (5, 6))
+    for text in (terminal_table(few), " ".join(verdict(few)), page(few)):
+        assert "no significance can be claimed" in text and "cannot be under 0.062" in text
+    for text in (terminal_table(enough), " ".join(verdict(enough)), page(enough)):
+        assert "no significance" not in text
+    assert "p = 0.031 with 6 seeds" in " ".join(verdict(enough))
+
+
+def test_the_verdict_names_depth_head_size_and_doubt(result):
+    said = verdict(result)
+    line = {line.head: line for line in tables.summary(result)}["kept_deeper2"]
+    assert said[0].startswith("Validation chose the head kept_deeper2, frozen up to and including layer2 (learning rate")
+    assert f"reaches {100 * line.test.mean:.1f} % mean per-class accuracy" in said[0]
+    assert said[1].startswith(f"That is +{100 * line.difference.mean:.1f} points [")
+    equal = pretended.study(("traditional", "kept"), seeds=6)
+    for row in equal.rows:
+        row.update({split: pretended.metrics(0.8 + 0.01 * row["seed"]) for split in ("val", "test") if row[split]})
+    assert "no difference that 6 seeds can show (p = 1.000)" in " ".join(verdict(equal))
+    assert "Within one standard error of it: none, stem, layer1" in " ".join(verdict(equal))
+    assert "Freezing up to fc costs least" in " ".join(verdict(equal))
+
+
+def test_where_traditional_wins_the_others_are_said_to_lose(result):
+    said = " ".join(verdict(dataclasses.replace(result, best="traditional")))
+    assert "The best of the other heads on the test split is kept_deeper2, at +" in said and "a hint, no proof" in said
+
+
+def test_the_questions_compare_the_heads_that_answer_them(result):
+    asked = {(head, other): difference for _, head, other, difference in tables.questions(result)}
+    assert set(asked) == {("kept", "traditional"), ("kept_deeper", "kept"), ("kept_deeper2", "kept_deeper")}
+    lines = {line.head: line for line in tables.summary(result)}
+    assert asked["kept", "traditional"].mean == pytest.approx(lines["kept"].difference.mean)
+
+
+def test_heads_are_known_by_their_settings_too(result):
+    rows = [pretended.cell("select", "mine", "stem", 0.1, 0, 0.5)]
+    rows[0]["settings"] = {**dataclasses.asdict(PRESETS["random_deeper"]), "new_layers": [1024], "classifier_rate": "new"}
+    study = dataclasses.replace(result, rows=rows)
+    assert tables.role(study, "mine") == "control" and tables.role(result, "kept_deeper2") == "(d)"
+    rows[0]["settings"]["scale"] = 20.0
+    assert tables.role(study, "mine") == ""
+    assert set(tables.ROLES) <= set(PRESETS)
+
+
+def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.study_csv(result))))
+    assert [row["cell"] for row in rows] == [row["cell"] for row in result.rows]
+    for row, cell in zip(rows, result.rows, strict=True):
+        split, other = ("val", "test") if cell["stage"] == "select" else ("test", "val")
+        assert float(row[f"{split}_mean_per_class"]) == cell[split]["mean_per_class"] and row[f"{other}_top1"] == ""
+        assert (row["seed"], row["keep_classifier"]) == (str(cell["seed"]), str(cell["settings"]["keep_classifier"]))
+        assert int(row["trainable_parameters"]) == cell["trainable"] and int(row["examples_seen"]) == 3200
+        assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (cell["stage"] == "select")
+    assert {row["new_layers"] for row in rows} == {"", "1024", "2048 1024"}
+
+
+def test_the_terminal_table_fits(result):
+    many = pretended.study((*PRESETS, "a head of my own with a very long name"), seeds=3)
+    for text in (terminal_table(result), terminal_table(many)):
+        assert max(map(len, text.splitlines())) <= 126
+    table = terminal_table(result)
+    assert re.search(r"\(d\) +\*kept_deeper2 +layer2 +0.003 +100 +\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", table)
+
+
+def test_a_head_that_lacks_seeds_is_compared_over_those_it_has():
+    study = pretended.study(("traditional", "kept"), finals_by_depth=False)
+    for row in study.rows:
+        if row["stage"] == "final" and row["head"] == "kept" and row["seed"] < 2:
+            row.update(test=None, error="out of memory")
+    line = tables.summary(study)[1]
+    kept = finals_of = {row["seed"]: row["test"]["mean_per_class"] for row in study.rows
+                        if row["stage"] == "final" and row["head"] == "kept" and row["test"]}
+    base = {row["seed"]: row["test"]["mean_per_class"] for row in study.rows
+            if row["stage"] == "final" and row["head"] == "traditional"}
+    assert len(finals_of) == 4 == line.difference.seeds
+    assert line.difference.mean == pytest.approx(np.mean([kept[seed] - base[seed] for seed in kept]))
+    assert "2 failed" in " ".join(verdict(study)) and "out of memory" in page(study)
+
+
+def test_leakage_is_declared_by_data_set_and_by_class_name():
+    from flax_augtl.pretrained.class_names import imagenet_names
+
+    assert "made of ImageNet pictures" in leakage("stanford_dogs", ("a",), imagenet_names())[0]
+    assert "shares classes" in leakage("oxford_iiit_pet", ("a",), ())[0]
+    assert leakage("stanford_dogs", ("a",), ("class 0", "class 1")) == ()
+    (sentence,) = leakage("folder", ("Great_White-Shark", "tench", "other"), imagenet_names())
+    assert sentence.startswith("2 of the 3 target classes have the name") and "Great_White-Shark, tench." in sentence
+
+
+def test_formats_of_figures():
+    assert [words.points(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
+    assert words.percent(None) == words.percent(math.nan) == "–" and words.percent(0.8765) == "87.6"
+    assert words.probability(0.0001) == "<0.001" and words.seconds(300) == "5:00"
