@@ -16,6 +16,8 @@ config_flags.DEFINE_config_file("config", help_string="Configuration file, such 
 flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_enum("mode", "train", commands.MODES, "What to do.")
 flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
+flags.DEFINE_bool("dry_run", False, "study: print the plan, with its cost, and stop.")
+flags.DEFINE_string("cells", "", "study: do only part i/n of the cells that choose, such as 1/4.")
 flags.DEFINE_string("split", "test", "evaluate: train, val or test.")
 flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
 flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")

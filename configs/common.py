@@ -42,6 +42,8 @@ def get_config() -> config_dict.ConfigDict:
     config.head.classifier_init = placeholder(str)
     # The kept classification layer learns at the rate of the "pretrained" or of the "new" layers.
     config.head.classifier_rate = placeholder(str)
+    # The target classifier starts from "zero", or, where it reads the kept layer, from LEEP's predictor: "leep".
+    config.head.classifier_init_from = placeholder(str)
     # Probability with which an activation between new layers is dropped.
     config.head.dropout = placeholder(float)
 
@@ -181,8 +183,36 @@ def get_config() -> config_dict.ConfigDict:
 
     # {name: {field: value, ...}, ...}: train once for each, in WORKDIR/name, and print their results side by side.
     config.variants = config_dict.ConfigDict()
-    # Mode study: learning rates and seeds that every variant is tried with; validation chooses the rate.
     config.study = config_dict.ConfigDict()
+    # Mode study. A list of heads and depths: quick, paper, controls, full; "" = only what the next fields say.
+    config.study.preset = "quick"
+    # Further heads, by the name of their preset, or scratch: the traditional one on random weights.
+    config.study.heads = ()
+    # Further heads as {name: {field of config.head: value, ...}, ...}.
+    config.study.own_heads = config_dict.ConfigDict()
+    # Freeze depths: the topmost frozen layer group, none, all; () = those of the preset, or every one.
+    config.study.depths = ()
+    # Learning rates that every head is tried with at every depth; a choice at the edge widens them.
     config.study.learning_rates = (0.0003, 0.001, 0.003, 0.01, 0.03)
+    # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance.
     config.study.seeds = (0, 1, 2, 3, 4, 5)
+    config.study.selection_seeds = 0
+    # How the grid is searched: grid (all of it), halving (fewer and longer trainings, step by step).
+    config.study.search = "grid"
+    # What is trained on training and validation data together, and tested: the depth that validation chose for each head
+    # (winners), or every depth of each head (depths).
+    config.study.finals = "winners"
+    # Views of a picture to train with, where config.data.views = 0.
+    config.study.views = 4
+    # Kept activations: auto, file (below the workdir), memory, none; gigabytes of them; gigabytes on the device at a time;
+    # float32, bfloat16.
+    config.study.cache = "auto"
+    config.study.cache_gb = 8.0
+    config.study.device_gb = 4.0
+    config.study.cache_dtype = "float32"
+    # Cells that are trained at once under vmap where the layers that train are dense, or on an accelerator; 0 = by a timing.
+    config.study.together = 0
+    # Seconds between two checkpoints within cells, and after which the cells of a worker that fell silent are taken over.
+    config.study.checkpoint_seconds = 30.0
+    config.study.lease_seconds = 60.0
     return config.lock()

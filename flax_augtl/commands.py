@@ -71,8 +71,18 @@ def _train(flags: Any) -> None:
 
 
 def _study(flags: Any) -> None:
-    from flax_augtl.study.grid import study
-    study(_required(flags, "config"), flags.workdir)
+    from flax_augtl.study.study import study
+    study(_required(flags, "config"), flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
+
+
+def _part(text: str) -> tuple[int, int] | None:
+    """Return (i, n) of --cells=i/n."""
+    if not text:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--cells={text} must be i/n with i from 1 to n, such as --cells=1/4.")
+    return int(number), int(count)
 
 
 def _evaluate(flags: Any) -> None:

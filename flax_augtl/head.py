@@ -12,10 +12,12 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 NORMS = ("none", "l2", "batch", "layer")
 CLASSIFIER_INITS = ("pretrained", "random", "shuffled")
 CLASSIFIER_RATES = ("pretrained", "new")
+CLASSIFIER_STARTS = ("zero", "leep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,8 @@ class HeadSettings:
       classifier_init: weights of the kept classification layer: one of `CLASSIFIER_INITS`. `random` and `shuffled` are
         controls.
       classifier_rate: whether the kept classification layer trains at the rate of the pretrained or of the new layers.
+      classifier_init_from: where the target classifier starts: `zero`, or `leep`, the predictor that needs no training
+        (`flax_augtl.leep`), for a head whose target classifier reads the kept layer.
       dropout: probability with which an input of the target classifier, and an output of a new layer, is dropped.
     """
 
@@ -43,11 +47,12 @@ class HeadSettings:
     scale: float = 10.0
     classifier_init: str = "pretrained"
     classifier_rate: str = "pretrained"
+    classifier_init_from: str = "zero"
     dropout: float = 0.0
 
     def __post_init__(self):
         for field, choices in (("norm", NORMS), ("classifier_init", CLASSIFIER_INITS),
-                               ("classifier_rate", CLASSIFIER_RATES)):
+                               ("classifier_rate", CLASSIFIER_RATES), ("classifier_init_from", CLASSIFIER_STARTS)):
             if getattr(self, field) not in choices:
                 raise ValueError(f"config.head.{field}={getattr(self, field)!r} is not one of {', '.join(choices)}.")
         if self.widen < 0 or any(width < 1 for width in self.new_layers):
@@ -55,6 +60,11 @@ class HeadSettings:
                              f"config.head.widen={self.widen}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"config.head.dropout={self.dropout} is not in [0, 1).")
+        reads_kept = self.keep_classifier and not self.new_layers and not self.widen and self.classifier_init == "pretrained"
+        if self.classifier_init_from == "leep" and not reads_kept:
+            raise ValueError("config.head.classifier_init_from='leep' needs a target classifier that reads the pretrained "
+                             "classification layer: keep_classifier=True, new_layers=(), widen=0, "
+                             "classifier_init='pretrained', as in the presets kept and kept_plain.")
         if not self.keep_classifier and self.classifier_init != "pretrained":
             raise ValueError(f"config.head.classifier_init={self.classifier_init!r} needs a kept classification layer, "
                              "but config.head.keep_classifier is False.")
@@ -109,6 +119,19 @@ class L2Normalise(nn.Module):
         return gamma * (x * jax.lax.rsqrt(squared))
 
 
+def normalise(settings: HeadSettings, x: jax.Array, *, train: bool, name: str, axis_name: str | None) -> jax.Array:
+    """Apply the head's normalisation to inputs of a new layer, [N, C]; to be called within a compact method."""
+    match settings.norm:
+        case "l2":
+            return L2Normalise(settings.scale, name=name)(x)
+        case "batch":
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False,
+                                axis_name=axis_name, name=name)(x)
+        case "layer":
+            return nn.LayerNorm(use_fast_variance=False, name=name)(x)
+    return x
+
+
 class Head(nn.Module):
     """Map what the source network gives, float [N, C], to logits of the target task, float32 [N, num_classes]."""
 
@@ -118,15 +141,7 @@ class Head(nn.Module):
     axis_name: str | None = None
 
     def _normalise(self, x, train, name):
-        match self.settings.norm:
-            case "l2":
-                x = L2Normalise(self.settings.scale, name=name)(x)
-            case "batch":
-                x = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False,
-                                 axis_name=self.axis_name, name=name)(x)
-            case "layer":
-                x = nn.LayerNorm(use_fast_variance=False, name=name)(x)
-        return x.astype(self.dtype)
+        return normalise(self.settings, x, train=train, name=name, axis_name=self.axis_name).astype(self.dtype)
 
     @nn.compact
     def __call__(self, top: jax.Array, below: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -157,3 +172,19 @@ class Head(nn.Module):
                 return logits.astype(jnp.float32)
             x = nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name)(x)
             blocks = {"": drop(nn.relu(x))}
+
+
+def normalised(settings: HeadSettings, x: np.ndarray) -> np.ndarray:
+    """Return inputs of a new layer, float32 [n, C], as it reads them before any training; all of them are one batch."""
+    norm = _Norm(settings)
+    return np.asarray(norm.init_with_output(jax.random.key(0), jnp.asarray(x, jnp.float32))[0])
+
+
+class _Norm(nn.Module):
+    """The normalisation of a head alone."""
+
+    settings: HeadSettings
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return normalise(self.settings, x, train=True, name="norm", axis_name=None)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -32,6 +33,10 @@ class ArraySource:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def stamp(self, index: int) -> str:
+        """Return what changes when the picture does."""
+        return str(zlib.crc32(np.ascontiguousarray(self.images[index])))
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[index]

@@ -38,6 +38,11 @@ class FileSource:
         """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
         return read_picture(self.path(index), max_pixels=self.max_pixels, at_least=at_least)
 
+    def stamp(self, index: int) -> str:
+        """Return what changes when the file does: its size and the time of its last change."""
+        status = os.stat(self.path(index))
+        return f"{status.st_size} {status.st_mtime_ns}"
+
     def __getitem__(self, index: int) -> Image.Image:
         return self.read(index)
 

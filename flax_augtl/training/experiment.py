@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import freezing, network
-from flax_augtl.data import Dataset, load_dataset, with_cache
+from flax_augtl import freezing, leep, network
+from flax_augtl.data import Dataset, Examples, eval_batches, load_dataset, with_cache
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
-from flax_augtl.pretrained import Preprocessing, load_source
+from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training.lengths import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
 from flax_augtl.training.step import AXIS, StepSettings
@@ -80,14 +80,17 @@ def variant_of(model: nn.Module) -> dict[str, Any]:
 
 def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_classes: int) -> network.AugmentedNetwork:
     """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes."""
-    variant = {name: _tuples(value) for name, value in source["settings"].items()}
     return network.create_network(source["network"], head_of(config), num_classes=num_classes,
-                                  source_classes=source["num_classes"], variant=variant,
+                                  source_classes=source["num_classes"], variant=hashable(source["settings"]),
                                   dtype=config["compute_dtype"], axis_name=AXIS)
 
 
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with tuples in place of lists, as Flax needs them."""
+    def tuples(value):
+        return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+    return {name: tuples(value) for name, value in settings.items()}
 
 
 def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
@@ -100,22 +103,17 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
     """
-    if config.compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
     settings = head_of(config)
-    optimizer = OptimizerSettings(config.optimizer, config.momentum, config.weight_decay, config.gradient_clip,
-                                  config.new_layer_multiplier)
-    _check_batch(config)
+    optimizer = optimizer_of(config)
+    check_batch(config)
     # The network is checked before the data are read and the weights are loaded, which can take long.
-    source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    source, preprocessing, described = source_of(config)
     if settings.keep_classifier and not source.model.num_classes:
         raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
                          "that replaces it, such as traditional.")
     groups = [group for group in source.groups if settings.keep_classifier or group not in network.CLASSIFICATION]
     plan = freezing.freezing_plan((*groups, network.HEAD), config.freeze, pretrained=config.weights is not None,
                                   classifier_rate=settings.classifier_rate)
-    changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
-    preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
     dataset = load_dataset(config.data, seed=config.seed) if dataset is None else dataset
     pool = None
     if config.data.cache == "device":
@@ -126,29 +124,74 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     else:
         dataset = with_cache(dataset, preprocessing, config.data, image_size=preprocessing.image_size)
 
-    described = {"network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
-                 "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
     built = build_network(described, config, len(dataset.class_names))
     variables = network.initial_variables(built, config.seed, preprocessing.image_size,
                                           source.variables if config.weights is not None else None)
-    lengths = {"examples": len(dataset.train), "batch_size": config.batch_size}
+    if settings.classifier_init_from == "leep":
+        logits = _source_logits(source, preprocessing, dataset.train, config)
+        variables["params"][network.HEAD]["classifier"] = leep.start_classifier(
+            settings, logits, dataset.train.labels, len(dataset.class_names))
+    rates, every = schedule_of(config, len(dataset.train))
+    weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
+    step = StepSettings(label_smoothing=config.label_smoothing, class_weights=weights,
+                        accumulate=config.accumulate, pool=None if pool is None else (pool.crop, pool.method),
+                        **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
+                                                                "view_seed")})
+    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
+                      every, in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size))
+
+
+def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]]:
+    """Return the source network that a configuration names, its preprocessing, and what `run_directory.SOURCE` says of it.
+
+    Raises:
+      ValueError: the network, its weights or the preprocessing are wrong.
+    """
+    if config.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
+    source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
+    preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
+    return source, preprocessing, {
+        "network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
+        "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
+
+
+def optimizer_of(config: ConfigDict) -> OptimizerSettings:
+    """Return the settings of the optimizer."""
+    return OptimizerSettings(config.optimizer, config.momentum, config.weight_decay, config.gradient_clip,
+                             config.new_layer_multiplier)
+
+
+def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
+    """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
+
+    Args:
+      config: its lengths and schedule.
+      examples: number of training examples.
+
+    Raises:
+      ValueError: the run has no length, or the schedule does not fit it.
+    """
+    lengths = {"examples": examples, "batch_size": config.batch_size}
     total = in_steps(config, "", **lengths)
     if not total:
         raise ValueError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
     rates = learning_rates(config.schedule, config.learning_rate, total,
                            warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
                            boundaries=in_steps(config.schedule, "boundaries", **lengths) or ())
-    step = StepSettings(label_smoothing=config.label_smoothing, class_weights=_class_weights(config, dataset),
-                        accumulate=config.accumulate, pool=None if pool is None else (pool.crop, pool.method),
-                        **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
-                                                                "view_seed")})
-    every = in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
-    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
-                      every,
-                      in_steps(config, "checkpoint_every", **lengths))
+    return rates, in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
 
 
-def _check_batch(config: ConfigDict) -> None:
+def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: ConfigDict) -> np.ndarray:
+    """Return what the kept classification layer gives for examples as they are evaluated, float32 [n, Z]."""
+    apply = jax.jit(lambda variables, images: source.model.apply(variables, preprocessing.normalise(images)))
+    batches = eval_batches(examples, preprocessing, config.data, batch_size=config.batch_size,
+                           image_size=preprocessing.image_size)
+    return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[:len(examples)]
+
+
+def check_batch(config: ConfigDict) -> None:
     """Raise ValueError unless the batch divides by the devices and the micro-batches."""
     if config.batch_size < 1 or config.accumulate < 1:
         raise ValueError(f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at "
@@ -161,14 +204,14 @@ def _check_batch(config: ConfigDict) -> None:
                          f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}.")
 
 
-def _class_weights(config: ConfigDict, dataset: Dataset) -> tuple[float, ...]:
-    """Return the weight of each class in the loss; () for equal ones."""
-    weights, classes = config.class_weights, len(dataset.class_names)
+def class_weights(config: ConfigDict, labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Return the weight of each class in the loss for training labels int [n]; () for equal ones."""
+    weights = config.class_weights
     if config.balance_classes:
         if weights:
             raise ValueError("config.balance_classes and config.class_weights exclude each other; set one of them.")
-        counts = np.bincount(dataset.train.labels, minlength=classes)
-        return tuple(float(weight) for weight in len(dataset.train) / np.maximum(counts, 1) / classes)
+        counts = np.bincount(labels, minlength=classes)
+        return tuple(float(weight) for weight in len(labels) / np.maximum(counts, 1) / classes)
     if not weights:
         return ()
     if len(weights) != classes or min(weights) < 0 or max(weights) <= 0:

@@ -35,6 +35,8 @@ class StepSettings:
       mixup, cutmix: see `data.mix.mix`.
       view_seed: of their draws.
       pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in batches.
+      start: index of the layer group that reads the inputs, where these are kept activations, or finished views (0), and
+        not pictures that are still to be augmented; None for those.
     """
 
     label_smoothing: float = 0.0
@@ -48,6 +50,7 @@ class StepSettings:
     cutmix: float = 0.0
     view_seed: int = 0
     pool: tuple[str, str] | None = None
+    start: int | None = None
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -65,9 +68,9 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     Args:
       state: the same on every device.
       batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `id` and `view` [b] for the random draws; of a pool `index`
-        and `box` instead of `image`.
+        and `box` instead of `image`; where `settings.start` is set, `inputs` [b, ...], or `index` [b] into the pool's.
       learning_rate: float32 scalar, of pretrained layers.
-      pool: `images` and `sizes` of a data set that lives on the device.
+      pool: `images` and `sizes` of a data set that lives on the device, or `inputs` of all rows.
       network, plan, optimizer, preprocessing, settings: what the step is made of.
       axis_name: axis of the devices.
 
@@ -86,7 +89,10 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     # The weights are summed over the global batch first, so that the mean over devices is the mean over examples.
     total_weight = jax.lax.pmean(jnp.sum(weights_of(batch["label"])), axis_name)
 
-    def pictures(micro):
+    def inputs(micro):
+        if settings.start is not None:
+            kept = kept_inputs(micro, pool, settings.start, preprocessing)
+            return kept, jax.nn.one_hot(micro["label"], network.head.num_classes)
         if settings.pool is None:
             images = micro["image"]
         else:
@@ -97,12 +103,13 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
         images = augment(images, **draws, flip=settings.flip, shift=settings.shift, jitter=settings.jitter,
                          erase=settings.erase)
         targets = jax.nn.one_hot(micro["label"], network.head.num_classes)
-        return mix(images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name)
+        images, targets = mix(images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name)
+        return preprocessing.normalise(images), targets
 
     def loss_of(trainable, batch_stats, micro, key):
-        images, targets = pictures(micro)
+        x, targets = inputs(micro)
         variables = {"params": merge(trainable, frozen), "batch_stats": batch_stats}
-        logits, changed = network.apply(variables, preprocessing.normalise(images), train_from=plan.depth,
+        logits, changed = network.apply(variables, x, settings.start or 0, train_from=plan.depth,
                                         rngs={"dropout": key}, mutable=["batch_stats"])
         losses = cross_entropy(logits, targets, settings.label_smoothing) * weights_of(micro["label"])
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
@@ -132,6 +139,18 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     params = merge(optax.apply_updates(trainable, updates), frozen)
     state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return state, {"loss": loss, "top1": correct, "gradient_norm": optax.tree.norm(gradient)}
+
+
+def kept_inputs(batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start: int, preprocessing: Preprocessing) -> Any:
+    """Return what layer group `start` reads: float32 activations, or normalised pictures where `start` is 0.
+
+    Args:
+      batch: `inputs`, a tree of arrays [b, ...], or `index` int32 [b] of its rows in the pool.
+      pool: `inputs`, a tree of arrays [rows, ...].
+      start, preprocessing: as the activations were made.
+    """
+    kept = batch["inputs"] if "inputs" in batch else jax.tree.map(lambda rows: rows[batch["index"]], pool["inputs"])
+    return jax.tree.map(lambda x: x.astype(jnp.float32), kept) if start else preprocessing.normalise(kept)
 
 
 def predict_step(variables: Any, images: jax.Array, *, network: AugmentedNetwork,
@@ -171,6 +190,59 @@ def pmapped_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing) -
     """Return `eval_step` over all local devices: (variables, batch [devices, b, ...]) -> sums."""
     step = functools.partial(eval_step, network=network, preprocessing=preprocessing, axis_name=AXIS)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+
+
+def _each(function: Callable, count: int, axes: tuple[int | None, ...]) -> Callable:
+    """Map a function over a leading axis of `count`; one alone is not mapped, which convolutions would pay for."""
+    if count > 1:
+        return jax.vmap(function, in_axes=axes)
+
+    def one(*arguments):
+        first = [jax.tree.map(lambda x: x[0], argument) if axis == 0 else argument
+                 for argument, axis in zip(arguments, axes, strict=True)]
+        return jax.tree.map(lambda x: x[None], function(*first))
+
+    return one
+
+
+@functools.lru_cache(maxsize=128)
+def pmapped_pack_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: OptimizerSettings,
+                      preprocessing: Preprocessing, settings: StepSettings, cells: int, steps: int) -> Callable:
+    """Return up to `steps` steps of `cells` independent trainings on kept activations, over all local devices.
+
+    Args of it: states stacked [cells, ...]; batches [devices, steps, cells, b, ...]; learning rates [steps, cells];
+    the pool; how many of the steps to take. It returns the states and, for each cell, the sum of the losses [cells].
+    One step is not put into a loop: XLA's convolutions on a CPU are 50 times slower within one.
+    """
+    step = functools.partial(train_step, network=network, plan=plan, optimizer=create_optimizer(optimizer, plan),
+                             preprocessing=preprocessing, settings=settings, axis_name=AXIS)
+    step = _each(step, cells, (0, 0, 0, None))
+
+    def pack(states, batches, rates, pool, count):
+        def body(index, carry):
+            states, losses = carry
+            states, scalars = step(states, jax.tree.map(lambda x: x[index], batches), rates[index], pool)
+            return states, losses + scalars["loss"]
+
+        start = states, jnp.zeros(cells, jnp.float32)
+        return body(0, start) if steps == 1 else jax.lax.fori_loop(0, count, body, start)
+
+    return jax.pmap(pack, axis_name=AXIS, in_axes=(None, 0, None, None, None), out_axes=None, donate_argnums=(0,))
+
+
+@functools.lru_cache(maxsize=128)
+def pmapped_pack_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int) -> Callable:
+    """Return the evaluation of `cells` networks, each on its own batch of kept activations, over all local devices.
+
+    Args of it: variables stacked [cells, ...]; batches [devices, cells, b, ...] with `label` and `mask`; the pool. It
+    returns the sums of `eval_step`, stacked [cells, ...].
+    """
+    def evaluate(variables, batch, pool):
+        logits = network.apply(variables, kept_inputs(batch, pool, start, preprocessing), start)
+        losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
+        return jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), AXIS)
+
+    return jax.pmap(_each(evaluate, cells, (0, 0, None)), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
 
 
 @functools.lru_cache(maxsize=8)

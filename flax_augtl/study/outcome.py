@@ -1,0 +1,183 @@
+"""What a finished study leaves: its best network as a run directory, LEEP's predictor, and all that the report tells."""
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl import leep, run_directory
+from flax_augtl.head import PRESETS
+from flax_augtl.network import CLASSIFICATION
+from flax_augtl.run import load_run
+from flax_augtl.study.activations import Activations
+from flax_augtl.study.caches import spent
+from flax_augtl.study.leakage import leakage
+from flax_augtl.study.material import Material
+from flax_augtl.study.pack import Pack, source_logits
+from flax_augtl.study.plan import SCRATCH, Cell
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.rows import EVALUATION
+from flax_augtl.study.work import Work
+from flax_augtl.training import metrics
+from flax_augtl.training.checkpoints import Progress, open_checkpoints
+from flax_augtl.training.experiment import config_values, optimizer_of
+from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.state import create_state
+from flax_augtl.training.step import cross_entropy, kept_inputs
+
+BEST = "best"
+
+
+def winner_config(material: Material, cell: Cell) -> Any:
+    """Return the configuration of a final cell, as a run of its own."""
+    config = material.config.copy_and_resolve_references()
+    settings = dataclasses.asdict(material.settings(cell))
+    preset = cell.head if cell.head in PRESETS else "traditional"
+    with config.unlocked():
+        config.update({"name": f"{config.name}/{cell.head}", "seed": cell.seed, "freeze": cell.depth,
+                       "learning_rate": cell.learning_rate, "steps": cell.steps, "epochs": None, "examples": None,
+                       "head": {"preset": preset, **settings}})
+        config.data.validation = 0.0
+        if cell.head == SCRATCH:
+            config.weights = None
+    return config.lock()
+
+
+def keep_best(material: Material, winner: Cell, folder: Path) -> Callable[[Pack], None]:
+    """Return what writes the best network as a run directory, once the pack that it is in is trained."""
+    def keep(pack: Pack) -> None:
+        if winner in pack.cells:
+            write_run(material, pack, pack.cells.index(winner), folder / BEST)
+
+    return keep
+
+
+def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None:
+    """Write one trained cell as a run directory, with the layers below its cut in their place."""
+    cell, above = pack.cells[index], pack.variables(index)
+    start = pack.shape.start
+    variables = {}
+    for collection in ("params", "batch_stats"):
+        parts = {part: dict(tree) for part, tree in above.get(collection, {}).items()}
+        below = {group: tree for group, tree in material.source.variables.get(collection, {}).items()
+                 if group in material.source.groups[:start]}
+        if below or parts.get("source"):
+            parts["source"] = {**below, **parts.get("source", {})}
+        variables[collection] = jax.tree.map(np.asarray, parts)
+    plan = pack.shape.plan
+    state = create_state(variables, create_optimizer(optimizer_of(material.config), plan), plan, cell.seed)
+    state = state.replace(step=np.int32(pack.step))
+    dataset = material.datasets[cell.seed]
+    run_directory.prepare(workdir)
+    with open_checkpoints(workdir / run_directory.CHECKPOINTS) as checkpoints:
+        checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
+    run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(material.class_names))
+    run_directory.write_json(workdir / run_directory.PREPROCESSING, material.preprocessing.to_json())
+    run_directory.write_json(workdir / run_directory.SOURCE, material.described)
+    run_directory.write_json(workdir / run_directory.SPLITS, {
+        "fingerprint": dataset.fingerprint, "train": list(material.examples(cell)[0]), "test": list(dataset.test.ids)})
+    run_directory.write_json(workdir / run_directory.CONFIG, config_values(winner_config(material, cell)))
+    row = pack.results()[index]
+    run_directory.write_json(workdir / run_directory.RESULT, {
+        "test": row["test"], "val": None, "best_step": pack.step, "metric": material.metric, "seconds": pack.seconds,
+        "config_name": f"{material.config.name}/{cell.head}"})
+
+
+def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:
+    """Return what LEEP's predictor does on validation data (counted on training data) and on test data (on both).
+
+    Returns:
+      `StudyResult.leep`; None where the source network has no classification layer.
+    """
+    if material.source.groups[-1] not in CLASSIFICATION:
+        return None
+    classes, tested, validated = len(material.class_names), [], []
+    of_source = probabilities = None
+    for seed in material.grid.seeds:
+        dataset = material.datasets[seed]
+        fitted = {name: _softmax(source_logits(material, train, part.ids))
+                  for name, part in (("train", dataset.train), ("val", dataset.val))}
+        only = leep.conditional(fitted["train"], dataset.train.labels, classes)
+        validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
+        together = np.concatenate([fitted["train"], fitted["val"]])
+        both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
+        tested.append(_summary(leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both),
+                               dataset.test.labels))
+        if of_source is None:
+            of_source, probabilities = both, together
+    names = material.source.class_names
+    speaks = {name: [[names[z] if names else str(z), share] for z, share in some]
+              for name, some in zip(material.class_names, leep.speakers(of_source, probabilities), strict=True)}
+    return {"val": _mean(validated), "test": _mean(tested), "test_by_seed": tested, "speaks": speaks}
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(logits))
+
+
+def _summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    logits = np.log(np.maximum(probabilities, 1e-30)).astype(np.float32)
+    targets = np.eye(logits.shape[1], dtype=np.float32)[labels]
+    return metrics.summary(metrics.add([metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels,
+                                                                np.ones(len(labels), np.float32))]))
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def predictions(material: Material, test: Activations, folder: Path) -> dict[str, list] | None:
+    """Return what the best network says of the test pictures of its seed; None if there is no such network."""
+    if not (folder / BEST / run_directory.RESULT).exists():
+        return None
+    run = load_run(folder / BEST)
+    examples = material.datasets[run.config.seed].test
+    depth = run.network.groups.index(run.config.freeze) + 1 if run.config.freeze != "none" else 0
+    kept = run.config.head.classifier_init == "pretrained" or run.config.freeze not in CLASSIFICATION
+    start = test.nearest(run.network, depth if kept else depth - 1)
+
+    @jax.jit
+    def apply(variables, inputs):
+        x = kept_inputs({"inputs": inputs}, None, start, material.preprocessing)
+        return jax.nn.softmax(run.network.apply(variables, x, start))
+
+    rows, size = test.rows.of(examples.ids, EVALUATION), 64
+    with test.rows.decoders() as decoders:
+        found = [np.asarray(apply(run.variables,
+                                  test.gather(run.network, start, np.resize(part, size), decoders)))[:len(part)]
+                 for part in np.split(rows, range(size, len(rows), size))]
+    probabilities = np.concatenate(found)
+    return {"id": list(examples.ids), "label": examples.labels.tolist(), "prediction": probabilities.argmax(1).tolist(),
+            "confidence": probabilities.max(1).tolist()}
+
+
+def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], tested: list[dict[str, Any]],
+            winners: dict[str, dict[str, Any]], best: str) -> StudyResult:
+    """Return what a study measured, for its report."""
+    first = material.datasets[material.grid.seeds[0]]
+    said = predictions(material, work.test, folder)
+    rows = [*chosen, *tested]
+
+    def picture(index: int) -> np.ndarray:
+        with work.test.rows.decoders() as decoders:
+            return work.test.rows.pictures(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
+
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    versions = {"flax_augtl": metadata.version("flax_augtl"), "python": platform.python_version(),
+                **{name: metadata.version(name) for name in names},
+                "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"}
+    return StudyResult(
+        config=config_values(material.config), metric=material.metric, depths=material.grid.axis, rows=rows,
+        winners=winners,
+        best=best, counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
+        class_names=material.class_names, finals_by_depth=material.config.study.finals == "depths",
+        leep=leep_row(material, work.activations, work.test), notes=first.notes,
+        leakage=leakage(material.config.data.name, material.class_names, material.source.class_names), versions=versions,
+        seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
+        picture=None if said is None else picture)

@@ -1,0 +1,321 @@
+"""Cells of one shape, trained together on kept activations: each on its own data, order, weights and learning rate."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl.data import order
+from flax_augtl.freezing import PRETRAINED, FreezingPlan
+from flax_augtl.network import AugmentedNetwork
+from flax_augtl.study.activations import Activations, cut_names
+from flax_augtl.study.material import Material
+from flax_augtl.study.plan import Cell
+from flax_augtl.study.rows import EVALUATION
+from flax_augtl.training import metrics
+from flax_augtl.training.experiment import class_weights, optimizer_of
+from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
+from flax_augtl.training.state import TrainState, create_state
+from flax_augtl.training.step import StepSettings, pmapped_pack_eval_step, pmapped_pack_step, replicate
+
+STEPS_PER_CALL = 50
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What cells must have in common to be trained together; one compilation serves all cells of a shape.
+
+    Attributes:
+      network, plan, optimizer, step: of the compiled step.
+      total: number of steps.
+      every: steps between two evaluations.
+      final: they are final cells.
+    """
+
+    network: AugmentedNetwork
+    plan: FreezingPlan
+    optimizer: OptimizerSettings
+    step: StepSettings
+    total: int
+    every: int
+    final: bool
+
+    @property
+    def start(self) -> int:
+        """Index of the layer group that reads the kept activations."""
+        return self.step.start
+
+
+def shape_of(material: Material, activations: Activations, cell: Cell) -> Shape:
+    """Return a cell's shape."""
+    network, config = material.network(cell), material.config
+    rates, every = material.schedule(cell)
+    labels = material.examples(cell)[1]
+    step = StepSettings(label_smoothing=config.label_smoothing, accumulate=config.accumulate,
+                        class_weights=class_weights(config, labels, len(material.class_names)),
+                        start=activations.nearest(network, material.shared(cell)))
+    return Shape(network, material.freezing(cell), optimizer_of(config), step, len(rates), every, cell.stage == "final")
+
+
+def is_dense(material: Material, activations: Activations, shape: Shape) -> bool:
+    """Return whether only dense layers are above a shape's cut."""
+    if not shape.start:
+        return False
+    names = jax.tree.leaves(cut_names(shape.network, shape.start))
+    return all(activations.store.arrays[name].ndim == 2 for name in names)
+
+
+def loops(material: Material, activations: Activations, shape: Shape) -> bool:
+    """Return whether steps of a shape are looped over on the device: not where a CPU would run convolutions in a loop."""
+    quick = jax.default_backend() != "cpu" or is_dense(material, activations, shape)
+    return quick and activations.fits(shape.network, shape.start)
+
+
+@dataclasses.dataclass
+class Feed:
+    """Batches of kept activations, from the device's own pool or from the host."""
+
+    activations: Activations
+    shape: Shape
+    batch_size: int
+    on_device: bool
+    decoders: ThreadPoolExecutor
+
+    @property
+    def pool(self) -> Any:
+        """What the compiled functions are given as the pool."""
+        return self.activations.pool(self.shape.network, self.shape.start, replicate) if self.on_device else None
+
+    def batch(self, rows: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> dict[str, Any]:
+        """Return the batch of rows int [..., cells, B] with labels: arrays [devices, ..., cells, B / devices, ...]."""
+        batch = {"label": labels.astype(np.int32), **more}
+        if self.on_device:
+            batch["index"] = rows.astype(np.int32)
+        else:
+            batch["inputs"] = self.activations.gather(self.shape.network, self.shape.start, rows, self.decoders)
+        devices, at = jax.local_device_count(), rows.ndim - 1
+
+        def split(x):
+            x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1:])
+            return np.moveaxis(x, at, 0)
+
+        return jax.tree.map(split, batch)
+
+
+def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Sequence[str]],
+             labels: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
+
+    Args:
+      material, feed: of the cells.
+      variables: stacked [cells, ...].
+      ids, labels: of the examples, for each cell.
+    """
+    cells, devices = len(ids), jax.local_device_count()
+    longest = max(map(len, ids))
+    size = EVALUATION_BATCH if is_dense(material, feed.activations, feed.shape) else feed.batch_size
+    size = math.ceil(min(size, longest) / devices) * devices
+    step = pmapped_pack_eval_step(feed.shape.network, material.preprocessing, feed.shape.start, cells)
+    padded = math.ceil(longest / size) * size
+    rows, marks, masks = (np.zeros((cells, padded), kind) for kind in (np.int64, np.int32, np.float32))
+    for cell in range(cells):
+        n = len(ids[cell])
+        rows[cell, :n] = feed.activations.rows.of(ids[cell], EVALUATION)
+        marks[cell, :n], masks[cell, :n] = labels[cell], 1
+    pool = feed.pool
+    sums = [step(variables, feed.batch(rows[:, i:i + size], marks[:, i:i + size], mask=masks[:, i:i + size]), pool)
+            for i in range(0, padded, size)]
+    return [metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
+            for cell in range(cells)]
+
+
+class Pack:
+    """Some cells in training."""
+
+    def __init__(self, material: Material, activations: Activations, cells: Sequence[Cell], *,
+                 test: Activations | None = None):
+        """Set up cells of one shape at their first step.
+
+        Args:
+          material: what all cells share.
+          activations: of training and validation pictures.
+          cells: that are trained together.
+          test: activations of the test pictures, for final cells.
+        """
+        self.material, self.cells, self.test = material, tuple(cells), test
+        self.shape = shape_of(material, activations, cells[0])
+        rows = activations.rows
+        looped = loops(material, activations, self.shape)
+        self.steps_per_call = min(STEPS_PER_CALL, self.shape.every, self.shape.total) if looped else 1
+        self.decoders = rows.decoders()
+        self.feed = Feed(activations, self.shape, material.config.batch_size,
+                         activations.fits(self.shape.network, self.shape.start), self.decoders)
+        self._examples = [material.examples(cell) for cell in cells]
+        self._positions = [rows.positions(ids) for ids, _ in self._examples]
+        self._rates = np.stack([material.schedule(cell)[0] for cell in cells], axis=1)
+        optimizer = create_optimizer(self.shape.optimizer, self.shape.plan)
+        initial = [material.variables(cell, self.shape.start, self._leep_inputs(cell)) for cell in cells]
+        self.initial = [variables["params"] for variables in initial]
+        states = [create_state(variables, optimizer, self.shape.plan, cell.seed)
+                  for variables, cell in zip(initial, cells, strict=True)]
+        self.states: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[list[dict[str, Any]]] = [[] for _ in cells]
+        self.diverged = [False] * len(cells)
+
+    def _leep_inputs(self, cell: Cell) -> np.ndarray | None:
+        if self.material.settings(cell).classifier_init_from != "leep":
+            return None
+        return source_logits(self.material, self.feed.activations, self.material.examples(cell)[0])
+
+    def batches(self, first: int, count: int) -> dict[str, Any]:
+        """Return what `count` steps from step `first` on read."""
+        size, config = self.feed.batch_size, self.material.config
+        rows, labels = [], []
+        for cell, (_, marks), positions in zip(self.cells, self._examples, self._positions, strict=True):
+            which, view = order.stream(first * size, (first + count) * size, len(marks), cell.seed, views=config.data.views)
+            rows.append(self.feed.activations.rows.at(positions[which], view).reshape(count, size))
+            labels.append(marks[which].reshape(count, size))
+        rows, labels = np.stack(rows, axis=1), np.stack(labels, axis=1)
+        if count < self.steps_per_call:  # The last call of an interval; what is added is not trained on.
+            rows, labels = (np.pad(x, ((0, self.steps_per_call - count), (0, 0), (0, 0))) for x in (rows, labels))
+        return self.feed.batch(rows, labels)
+
+    def _step_function(self) -> Callable:
+        return pmapped_pack_step(self.shape.network, self.shape.plan, self.shape.optimizer, self.material.preprocessing,
+                                 self.shape.step, len(self.cells), self.steps_per_call)
+
+    def run(self, states: TrainState, batches: Any, first: int, count: int) -> tuple[TrainState, Any]:
+        """Take `count` steps, and return the states and the sums of the losses [cells]; the states given are used up."""
+        rates = np.zeros((self.steps_per_call, len(self.cells)), np.float32)
+        rates[:count] = self._rates[first:first + count]
+        return self._step_function()(states, batches, rates, self.feed.pool, np.int32(count))
+
+    def warm_up(self) -> float:
+        """Compile everything, on copies, and return the seconds it took."""
+        begun = time.monotonic()
+        states, losses = self.run(replicate(jax.tree.map(np.array, self.states)), self.batches(0, 1), 0, 1)
+        if not self.shape.final:
+            self.evaluate(states)
+        jax.block_until_ready(losses)
+        return time.monotonic() - begun
+
+    def evaluate(self, states: TrainState) -> list[dict[str, Any]]:
+        """Return the metrics of each cell on its validation split."""
+        splits = [self.material.datasets[cell.seed].val for cell in self.cells]
+        sums = evaluate(self.material, self.feed, _variables(states), [split.ids for split in splits],
+                        [split.labels for split in splits])
+        return [metrics.summary(each) for each in sums]
+
+    def advance(self) -> None:
+        """Train up to the next evaluation, and evaluate."""
+        begun = time.monotonic()
+        stop = min((self.step // self.shape.every + 1) * self.shape.every, self.shape.total)
+        states = self.states if isinstance(jax.tree.leaves(self.states)[0], jax.Array) else replicate(self.states)
+        sums = np.zeros(len(self.cells), np.float64)
+        calls = [(first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)]
+        with ThreadPoolExecutor(1) as ahead:
+            coming, pending = ahead.submit(self.batches, *calls[0]), None
+            for number, (first, count) in enumerate(calls):
+                batches = coming.result()
+                if number + 1 < len(calls):
+                    coming = ahead.submit(self.batches, *calls[number + 1])
+                states, losses = self.run(states, batches, first, count)
+                # Of the call before, so that the device never waits.
+                sums += 0.0 if pending is None else np.asarray(pending)
+                pending = losses
+            sums += np.asarray(pending)
+        self.states = states
+        losses = sums / (stop - self.step)
+        self.step = stop
+        values = [None] * len(self.cells) if self.shape.final else self.evaluate(states)
+        self.seconds += (time.monotonic() - begun) / len(self.cells)
+        for index, (loss, value) in enumerate(zip(losses.tolist(), values, strict=True)):
+            finite = math.isfinite(loss) and (value is None or math.isfinite(value["loss"]))
+            self.diverged[index] |= not finite
+            if not finite:
+                continue
+            self.history[index].append({
+                "step": stop, "examples": stop * self.feed.batch_size, "seconds": self.seconds, "loss": loss,
+                "val": None if value is None else value[self.material.metric],
+                "val_loss": None if value is None else value["loss"], "values": value})
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.step >= self.shape.total or all(self.diverged)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the row of each cell, as `StudyResult.rows` has it; final cells are tested now."""
+        tested: list[dict[str, Any] | None] = [None] * len(self.cells)
+        if self.shape.final:
+            with self.test.rows.decoders() as decoders:
+                feed = Feed(self.test, self.shape, self.feed.batch_size,
+                            self.test.fits(self.shape.network, self.shape.start), decoders)
+                splits = [self.material.datasets[cell.seed].test for cell in self.cells]
+                sums = evaluate(self.material, feed, _variables(self.states), [split.ids for split in splits],
+                                [split.labels for split in splits])
+                tested = [metrics.summary(each) for each in sums]
+        params = jax.tree.map(np.asarray, self.states.params)
+        rows = []
+        for index, cell in enumerate(self.cells):
+            history = self.history[index]
+            diverged = self.diverged[index]
+            best = max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"])) if (
+                history and not self.shape.final and not diverged) else None
+            trained = jax.tree.map(lambda leaf, at=index: leaf[at], params)
+            settings = dataclasses.asdict(self.material.settings(cell))
+            rows.append({
+                "cell": cell.name, **{name: getattr(cell, name) for name in ("stage", "head", "depth", "learning_rate",
+                                                                             "seed", "classifier_rate")},
+                "steps": self.shape.total, "settings": settings, "metric": self.material.metric,
+                "val": None if best is None else best["values"],
+                "test": None if diverged else tested[index],
+                "best_step": None if best is None else best["step"],
+                "seconds": self.seconds, "examples_seen": self.step * self.feed.batch_size,
+                "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),
+                "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
+                "change": {} if diverged else _change(self.shape.plan, self.initial[index], trained),
+                "diverged": diverged, "error": None, "together": len(self.cells), "start": self.shape.start})
+        return rows
+
+    def variables(self, index: int) -> dict[str, Any]:
+        """Return the variables of one cell's groups from the cut on, of numpy arrays."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[index], _variables(self.states))
+
+    def close(self) -> None:
+        """Release the threads."""
+        self.decoders.shutdown()
+
+
+def _variables(states: TrainState) -> dict[str, Any]:
+    return {"params": states.params, "batch_stats": states.batch_stats}
+
+
+def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+    """Return ‖w − w₀‖ / ‖w₀‖ of each layer group that was pretrained and trains."""
+    found = {}
+    for group, label in zip(plan.groups, plan.labels, strict=True):
+        if label == PRETRAINED and group in after.get("source", {}):
+            old, new = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])])
+                        for tree in (before, after))
+            found[group] = float(np.linalg.norm(new - old) / max(np.linalg.norm(old), 1e-30))
+    return found
+
+
+def source_logits(material: Material, activations: Activations, ids: Sequence[str]) -> np.ndarray:
+    """Return the pretrained classification layer's outputs for examples as they are evaluated, float32 [n, Z]."""
+    rows, top = activations.rows.of(ids, EVALUATION), material.source.groups[-1]
+    if top in activations.store.arrays:
+        return np.asarray(activations.store.arrays[top][rows], np.float32)
+    with activations.rows.decoders() as decoders:
+        made = [np.asarray(activations.compute(activations.rows.pictures(np.resize(part, 32), decoders), (top,))[top],
+                           np.float32)[:len(part)] for part in np.split(rows, range(32, len(rows), 32))]
+    return np.concatenate(made)

@@ -1,0 +1,81 @@
+"""What validation chooses: learning rates, depths, lengths and the best head."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+LARGEST_GRID = 12  # Learning rates that a grid grows to at most.
+
+
+def by(rows: Iterable[Mapping[str, Any]], *fields: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Return rows by the value of a field, or by the tuple of the values of several."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        key = row[fields[0]] if len(fields) == 1 else tuple(row[field] for field in fields)
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def score(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return (mean validation metric, −mean validation loss) over the seeds of one setting; the larger tuple is better.
+
+    Equal accuracies are decided by the loss: small validation splits often give them. None if a seed diverged or failed.
+    """
+    if not rows or any(row["val"] is None for row in rows):
+        return None
+    values = [row["val"][row["metric"]] for row in rows]
+    losses = [row["val"]["loss"] for row in rows]
+    return round(sum(values) / len(values), 12), -sum(losses) / len(losses)
+
+
+def choose(rows: Iterable[Mapping[str, Any]], *fields: str) -> tuple[Any, list[Mapping[str, Any]]] | None:
+    """Return the best value of some fields, and its rows; None if no setting came to a finite end on every seed."""
+    scored = [(score(some), key, some) for key, some in by(rows, *fields).items()]
+    scored = [each for each in scored if each[0] is not None]
+    if not scored:
+        return None
+    _, key, some = max(scored, key=lambda each: each[0])
+    return key, some
+
+
+def length(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of steps that validation chose: the mean of the best steps over the seeds."""
+    return max(1, round(sum(row["best_step"] for row in rows) / len(rows)))
+
+
+def widened(rows: Sequence[Mapping[str, Any]], tried: Sequence[float]) -> float | None:
+    """Return the learning rate by which the grid of one head and depth must grow; None if its choice is not at an edge.
+
+    Args:
+      rows: of one head and depth.
+      tried: all learning rates of its grid.
+    """
+    rates = sorted(tried)
+    found = choose(rows, "learning_rate")
+    if found is None or len(rates) < 2 or len(rates) >= LARGEST_GRID or found[0] not in (rates[0], rates[-1]):
+        return None
+    new = rates[0] ** 2 / rates[1] if found[0] == rates[0] else rates[-1] ** 2 / rates[-2]
+    return float(f"{new:.3g}")
+
+
+def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, dict[str, Any]]:
+    """Return what validation chose for each value of a key.
+
+    Args:
+      rows: of selecting cells.
+      key: of a row: its head, or its head and depth.
+
+    Returns:
+      `depth`, `classifier_rate`, `learning_rate`, `steps`, `score` of each; a key of which every setting failed is not among
+      them.
+    """
+    found = {}
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    for name, some in groups.items():
+        best = choose(some, "depth", "classifier_rate", "learning_rate", "steps")
+        if best is not None:
+            (depth, classifier_rate, rate, _), chosen = best
+            found[name] = {"depth": depth, "classifier_rate": classifier_rate, "learning_rate": rate,
+                           "steps": length(chosen), "score": score(chosen)}
+    return found

@@ -1,0 +1,210 @@
+"""The layer-wise study: the paper's experiment, from a plan to a report and the best network."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from flax_augtl import run_directory
+from flax_augtl.data import Dataset
+from flax_augtl.study import selection, timing
+from flax_augtl.study.caches import fill, kind_of, open_cache
+from flax_augtl.study.claims import Claims
+from flax_augtl.study.halving import complete, halve
+from flax_augtl.study.material import Material, gather
+from flax_augtl.study.outcome import keep_best, outcome
+from flax_augtl.study.plan import Cell
+from flax_augtl.study.report import terminal_table, write_report
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.rows import test_rows, training_rows
+from flax_augtl.study.work import CELLS, CLAIMS, Work
+from flax_augtl.training.experiment import config_values
+from flax_augtl.training.log import duration
+
+TIMING = "timing.json"
+SEARCHES, FINALS = ("grid", "halving"), ("winners", "depths")
+
+
+def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None,
+          datasets: Mapping[int, Dataset] | None = None) -> StudyResult | None:
+    """Find the freeze depth, the learning rate and the head that validation prefers; retrain, test and compare them.
+
+    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on one
+    workdir of a POSIX file system: they claim cells.
+
+    Args:
+      config: see configs/common.py, `config.study`.
+      workdir: directory of the study; of a local or shared file system.
+      dry_run: print the plan and stop.
+      part: (i, n): train only the i-th of n parts of the selecting cells, i from 1, and stop.
+      datasets: by seed; takes the place of what `config.data` names.
+
+    Returns:
+      What was measured; None after a dry run or a part.
+
+    Raises:
+      ValueError: something in the configuration, the data or the weights is wrong, or `workdir` holds something else.
+    """
+    folder = _open(config, workdir)
+    begun = time.monotonic()
+    material = gather(config, datasets)
+    for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
+        print(f"data (seed {split}): {note}")
+    grid, budget = material.grid, 1e9 * config.study.cache_gb
+    rows = training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+    tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
+    # Each gets its share of the budget, by its number of rows.
+    share = len(rows) / (len(rows) + tests)
+
+    def again():
+        return open_cache(material, rows, "train", folder, budget * share)
+
+    activations = again()
+    timed = _timing(material, activations, folder)
+    finals = len(grid.heads) if config.study.finals == "winners" else len({group[:2] for group in grid.groups()})
+    kept = {name: int(array.nbytes / share) for name, array in activations.store.arrays.items()}
+    print(timing.describe(grid, timed, rows=len(rows), test_rows=tests, kept=kept, finals=finals,
+                          kind=kind_of(material, folder) if kept else "none"), flush=True)
+    if dry_run:
+        return None
+    claims = Claims(folder / CLAIMS, config.study.lease_seconds)
+    try:
+        activations = fill(activations, claims, "train", again, folder)
+        work = Work(material, activations, folder, claims, _seconds_of(material, timed), timed.together)
+        chosen = _select(material, work, part)
+        if part is not None:
+            return None
+        best, finals = _choices(material, chosen)
+        result = _finish(material, work, folder, chosen, best, finals, budget * (1 - share))
+    finally:
+        claims.close()
+    write_report(result, folder)
+    print("\n" + terminal_table(result))
+    print(f"\n{folder / run_directory.REPORT}, {run_directory.STUDY}; {duration(time.monotonic() - begun)} in this start. "
+          f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER")
+    return result
+
+
+def _open(config: ConfigDict, workdir: os.PathLike | str) -> Path:
+    """Check what can be checked at once, and make the directory."""
+    if "://" in os.fspath(workdir):
+        raise ValueError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
+    for name, choices in (("search", SEARCHES), ("finals", FINALS)):
+        if config.study[name] not in choices:
+            raise ValueError(f"config.study.{name}={config.study[name]!r} is not one of {', '.join(choices)}.")
+    folder, values = Path(os.path.abspath(workdir)), config_values(config)
+    path = folder / run_directory.CONFIG
+    if path.exists():
+        old = run_directory.read_json(path)
+        if found := run_directory.differences(_lasting(old), _lasting(values)):
+            raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
+    elif (folder / run_directory.CHECKPOINTS).exists():
+        raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
+    run_directory.prepare(folder / CELLS)
+    run_directory.write_json(path, values)
+    return folder
+
+
+def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that must not change in mid-study: what is compared may grow, how it is may not."""
+    free = {"preset", "heads", "depths", "learning_rates", "seeds", "selection_seeds", "finals", "cache", "cache_gb",
+            "device_gb", "together", "checkpoint_seconds", "lease_seconds"}
+    return {**values, "study": {name: value for name, value in values["study"].items() if name not in free}}
+
+
+def _timing(material: Material, activations: Any, folder: Path) -> timing.Timing:
+    """Return what was timed in an earlier start of the same grid on the same devices, or time it now."""
+    path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    groups = material.grid.groups()
+    if path.exists():
+        found = run_directory.read_json(path)
+        if found.pop("devices", None) == key and {" ".join(group) for group in groups} == set(found["cell_seconds"]):
+            return timing.Timing(**found)
+    print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
+    timed = timing.measure(material, activations, groups)
+    run_directory.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
+    return timed
+
+
+def _seconds_of(material: Material, timed: timing.Timing):
+    mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
+    total = len(material.schedule(Cell("select", *material.grid.groups()[0], 0.1, material.grid.seeds[0]))[0])
+
+    def seconds(cell: Cell) -> float:
+        return timed.cell_seconds.get(" ".join(cell.group), mean) * (cell.steps or total) / total
+
+    return seconds
+
+
+def _select(material: Material, work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """Return the rows of the selecting cells, edges widened."""
+    grid = material.grid
+    if material.config.study.search == "halving":
+        if part is not None:
+            raise ValueError("--cells splits the cells of a grid; with config.study.search='halving' later cells depend on "
+                             "earlier ones. Start the same command on every machine instead: they claim cells.")
+        return halve(grid, work)
+    tried = {group: list(grid.rates) for group in grid.groups()}
+    cells = [cell for group, rates in tried.items() for rate in rates for cell in grid.cells(group, rate)]
+    if part is not None:
+        number, count = part
+        # Whole packs, so that they are trained together as they would be in one program.
+        packs = work.packs(cells)[number - 1::count]
+        work.do([cell for pack in packs for cell in pack], wait=False)
+        print(f"Part {number} of {count} is done. When all are, the same command without --cells goes on.")
+        return []
+    rows = work.do(cells)
+    while True:
+        new = []
+        for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
+            rate = selection.widened(some, tried[group])
+            if rate is not None:
+                print(f"      {' '.join(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
+                tried[group].append(rate)
+                new += grid.cells(group, rate)
+        if not new:
+            return rows
+        rows += work.do(new)
+
+
+def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[Cell]]:
+    """Return the best head, and the final cells of all winners."""
+    if material.config.study.search == "halving":
+        rows = complete(rows, len(material.grid.selection_seeds))
+    heads = selection.winners(rows, lambda row: row["head"])
+    if not heads:
+        errors = sorted({row["error"] for row in rows if row["error"]})
+        raise ValueError("No cell of the study came to a finite end. " + (
+            f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."))
+    best = max(heads, key=lambda name: heads[name]["score"])
+    choices = [(name, choice) for name, choice in heads.items()]
+    if material.config.study.finals == "depths":
+        by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
+        choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
+    return best, [Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed,
+                       choice["steps"]) for name, choice in choices for seed in material.grid.seeds]
+
+
+def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], best: str, finals: list[Cell],
+            budget: float) -> StudyResult:
+    """Retrain the winners, and only now look at the test pictures."""
+    rows = test_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+
+    def again():
+        return open_cache(material, rows, "test", folder, budget)
+
+    work.test = fill(again(), work.claims, "test", again, folder)
+    winner = next(cell for cell in finals if cell.head == best)
+    work.keep = keep_best(material, winner, folder)
+    if not (folder / "best" / run_directory.RESULT).exists():
+        (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
+    tested = work.do(finals)
+    heads = {cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
+             for cell in reversed(finals)}
+    heads = {name: heads[name] for name in material.grid.heads if name in heads}
+    return outcome(material, work, folder, chosen, tested, heads, best)

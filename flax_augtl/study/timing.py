@@ -1,0 +1,149 @@
+"""What a study will take: a short timing of the pass that fills the caches, and of each depth's steps."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from flax_augtl.study.activations import Activations
+from flax_augtl.study.material import Material
+from flax_augtl.study.pack import Pack, is_dense, loops, shape_of
+from flax_augtl.study.plan import Cell, Grid
+from flax_augtl.study.store import BLOCK
+from flax_augtl.training.log import duration
+from flax_augtl.training.step import replicate
+
+Group = tuple[str, str, str]
+# Cells that are timed together where no number is given: more hardly share any more of a step's cost.
+TOGETHER_ON_CPU, TOGETHER = 12, 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What was timed; JSON can hold it.
+
+    Attributes:
+      row_seconds: of one row of the caches, decoding included.
+      cell_seconds: of a whole cell of each group, by "head depth classifier_rate"; without compilation.
+      compile_seconds: of each group, once.
+      together: cells of a group that are trained at once.
+    """
+
+    row_seconds: float
+    cell_seconds: dict[str, float]
+    compile_seconds: dict[str, float]
+    together: dict[str, int]
+
+
+def measure(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:
+    """Time a block of the caches, and a few steps and an evaluation of each depth, on rows of zeros.
+
+    Depths with convolutions are timed with their first head: the heads hardly differ there.
+    """
+    row_seconds = _time_rows(activations)
+    # As large as they will be, so that what is compiled here is what is used later.
+    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
+    blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
+    cells, compiled, together, known = {}, {}, {}, {}
+    for group in groups:
+        cell = Cell("select", *group, material.grid.rates[0], material.grid.selection_seeds[0])
+        shape, name = shape_of(material, blank, cell), " ".join(group)
+        dense = is_dense(material, blank, shape)
+        key = group if dense else (group[1], shape.start)
+        if key not in known:
+            known[key] = _time_group(material, blank, cell, dense)
+        cells[name], compiled[name], together[name] = known[key]
+    return Timing(row_seconds, cells, compiled, together)
+
+
+class _Blank:
+    """The arrays of a store, without its files."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+
+def _time_rows(activations: Activations) -> float:
+    names = tuple(activations.store.arrays)
+    rows = np.resize(np.arange(len(activations.rows)), BLOCK)
+    best = float("inf")
+    with activations.rows.decoders() as decoders:
+        for _ in range(2):  # The first one compiles.
+            begun = time.monotonic()
+            images = activations.rows.pictures(rows, decoders)
+            decoded = time.monotonic() - begun
+            if names:
+                jax.block_until_ready(activations.compute(images, names))
+            # Decoding goes on beside the device's work.
+            best = min(best, max(decoded, time.monotonic() - begun - decoded))
+    return best / BLOCK
+
+
+def _time_group(material: Material, blank: Activations, cell: Cell, dense: bool) -> tuple[float, float, int]:
+    """Return (seconds of a cell, seconds of compilation, cells at once)."""
+    alone = _time_pack(material, blank, [cell])
+    asked = int(material.config.study.together)
+    shape = shape_of(material, blank, cell)
+    if not loops(material, blank, shape) or asked == 1:
+        return *alone, 1
+    count = asked or min(TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
+                         len(material.grid.rates) * len(material.grid.selection_seeds))
+    if count == 1:
+        return *alone, 1
+    some = _time_pack(material, blank, [cell] * count)
+    return (*some, count) if some[0] < alone[0] or asked else (*alone, 1)
+
+
+def _time_pack(material: Material, blank: Activations, cells: Sequence[Cell]) -> tuple[float, float]:
+    """Return (seconds of a cell, seconds of compilation)."""
+    pack = Pack(material, blank, cells)
+    try:
+        compiled = pack.warm_up()
+        states = replicate(jax.tree.map(np.array, pack.states))
+        count = pack.steps_per_call
+        begun = time.monotonic()
+        states, losses = pack.run(states, pack.batches(0, count), 0, count)
+        jax.block_until_ready(losses)
+        step = (time.monotonic() - begun) / count
+        begun = time.monotonic()
+        pack.evaluate(states)
+        evaluation = time.monotonic() - begun
+        evaluations = -(-pack.shape.total // pack.shape.every)
+        return (pack.shape.total * step + evaluations * evaluation) / len(cells), max(compiled - step - evaluation, 0.0)
+    finally:
+        pack.close()
+
+
+def describe(grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str) -> str:
+    """Return the plan of a study as text: its cells, and what they take.
+
+    Args:
+      grid: what is compared.
+      timing: what was timed.
+      rows, test_rows: pictures in all of their views.
+      kept: bytes that the caches take, by name.
+      finals: groups whose choice is trained again and tested.
+      kind: of the caches.
+    """
+    per = len(grid.rates) * len(grid.selection_seeds)
+    lines = [f"{'head':22} {'frozen up to':14} {'cells':>6} {'seconds a cell':>15} {'together':>9} {'in all':>9}"]
+    total = 0.0
+    for group in grid.groups():
+        name = " ".join(group)
+        seconds = timing.cell_seconds[name] * per + timing.compile_seconds[name]
+        total += seconds
+        head = group[0] + (" (at new rate)" if group[2] == "new" else "")
+        lines.append(f"{head:22} {group[1]:14} {per:6} {timing.cell_seconds[name]:15.2f} {timing.together[name]:9} "
+                     f"{duration(seconds):>9}")
+    final = finals * len(grid.seeds)
+    mean = sum(timing.cell_seconds.values()) / len(timing.cell_seconds)
+    fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
+    size = sum(kept.values())
+    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[kind]
+    lines += [f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
+              f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
+              f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
+              f"{where}; about {duration(total + final * mean + fill)} in all. Choices at the edge of the grid add to it."]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""Doing cells: claimed, trained in packs, kept as they end, with the time that is left."""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_augtl import run_directory
+from flax_augtl.study.activations import Activations
+from flax_augtl.study.claims import Claims
+from flax_augtl.study.material import Material
+from flax_augtl.study.pack import Pack, Shape, loops, shape_of
+from flax_augtl.study.partial import Partial
+from flax_augtl.study.plan import Cell
+from flax_augtl.training.log import duration
+
+CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
+POLL_SECONDS = 1.0
+
+
+@dataclasses.dataclass
+class Work:
+    """A study's cells, some of them done.
+
+    Attributes:
+      material, activations: what all cells share.
+      folder: of the study.
+      claims: of this worker.
+      seconds_of: estimated seconds of a cell; what is measured replaces it.
+      together_of: cells of a (head, depth, classifier rate), joined by blanks, that are trained at once.
+      test: activations of the test pictures, once the winners are fixed.
+      keep: told of each finished pack, before its cells count as done.
+    """
+
+    material: Material
+    activations: Activations
+    folder: Path
+    claims: Claims
+    seconds_of: Callable[[Cell], float]
+    together_of: Mapping[str, int]
+    test: Activations | None = None
+    keep: Callable[[Pack], None] | None = None
+    _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
+    _warm: set[Any] = dataclasses.field(default_factory=set)
+
+    def row(self, cell: Cell) -> dict[str, Any] | None:
+        """Return the row of a cell that is done, or of one that failed in this start; else None."""
+        path = self.folder / CELLS / f"{cell.name}.json"
+        try:
+            return run_directory.read_json(path) if path.exists() else None
+        except ValueError:
+            return None  # Not written whole: trained again.
+
+    def do(self, cells: Sequence[Cell], *, wait: bool = True) -> list[dict[str, Any]]:
+        """Train every cell that is not done, and return the rows of all; cells that others claim are waited for.
+
+        Args:
+          cells: in the order of the rows.
+          wait: for cells of other workers; else their rows are left out.
+        """
+        failed: dict[str, dict[str, Any]] = {}
+        waited = False
+        while True:
+            missing = [cell for cell in cells if cell.name not in failed and self.row(cell) is None]
+            if not missing:
+                break
+            mine = self._claim(missing, cells)
+            if mine:
+                failed |= self._train(mine, cells)
+            elif not wait:
+                break
+            else:
+                if not waited:
+                    print(f"Waiting for {len(missing)} cells of other workers.", flush=True)
+                waited = True
+                time.sleep(POLL_SECONDS)
+        rows = [failed.get(cell.name) or self.row(cell) for cell in cells]
+        return [row for row in rows if row is not None]
+
+    def _claim(self, missing: Sequence[Cell], cells: Sequence[Cell]) -> list[Cell]:
+        """Claim the first cells of one shape that nobody works on."""
+        for pack in self.packs(missing):
+            mine = [cell for cell in pack if self.claims.take(cell.name)]
+            # Between looking and claiming another worker may have ended it.
+            done = [cell for cell in mine if self.row(cell) is not None]
+            for cell in done:
+                self.claims.release(cell.name)
+            if mine := [cell for cell in mine if cell not in done]:
+                return mine
+        return []
+
+    def packs(self, cells: Iterable[Cell]) -> list[list[Cell]]:
+        """Return cells that can be trained together, in lists of as many as are worth it."""
+        shapes: dict[Shape, list[Cell]] = {}
+        for cell in cells:
+            shapes.setdefault(shape_of(self.material, self.activations, cell), []).append(cell)
+        found = []
+        for shape, some in shapes.items():
+            size = self._together(shape, some[0])
+            found += [some[i:i + size] for i in range(0, len(some), size)]
+        return found
+
+    def _together(self, shape: Shape, cell: Cell) -> int:
+        """Return how many cells of a shape are trained at once."""
+        if not loops(self.material, self.activations, shape):
+            return 1
+        return int(self.material.config.study.together) or self.together_of.get(" ".join(cell.group), 1)
+
+    def _train(self, mine: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+        """Train a pack; return the rows of its cells if it failed."""
+        try:
+            pack = Pack(self.material, self.activations, mine, test=self.test)
+            try:
+                self._finish(pack, cells)
+            finally:
+                pack.close()
+            return {}
+        except Exception as error:
+            sentence = f"{type(error).__name__}: {error}"
+            print(f"{mine[0].name} and {len(mine) - 1} others failed: {sentence}" if len(mine) > 1 else
+                  f"{mine[0].name} failed: {sentence}", flush=True)
+            run_directory.write_text(self.folder / CELLS / f"{mine[0].name}.error.txt", traceback.format_exc())
+            return {cell.name: self._failure(cell, sentence) for cell in mine}
+        finally:
+            for cell in mine:
+                self.claims.release(cell.name)
+
+    def _failure(self, cell: Cell, sentence: str) -> dict[str, Any]:
+        return {"cell": cell.name, **dataclasses.asdict(cell), "settings": dataclasses.asdict(self.material.settings(cell)),
+                "metric": self.material.metric, "val": None, "test": None, "best_step": None, "seconds": 0.0,
+                "examples_seen": 0, "trainable": 0, "history": [], "change": {}, "diverged": False, "error": sentence,
+                "together": 1, "start": 0}
+
+    def _finish(self, pack: Pack, cells: Sequence[Cell]) -> None:
+        partial = Partial(self.folder / PARTIAL, pack)
+        partial.restore()
+        key = pack.shape, len(pack.cells)
+        if key not in self._warm and not pack.done:
+            self._warm.add(key)
+            pack.warm_up()
+        saved = begun = time.monotonic()
+        while not pack.done:
+            pack.advance()
+            if not pack.done and time.monotonic() - saved > self.material.config.study.checkpoint_seconds:
+                partial.save()
+                saved = time.monotonic()
+                print(f"  {pack.cells[0].name}: step {pack.step}/{pack.shape.total}", flush=True)
+        if not all(self.claims.holds(cell.name) for cell in pack.cells):
+            print(f"{pack.cells[0].name} was taken over by another worker.", flush=True)
+            return
+        rows = pack.results()
+        self._measured[pack.cells[0].group] = (time.monotonic() - begun) / len(rows) / max(pack.shape.total, 1)
+        if self.keep:
+            self.keep(pack)
+        for row in rows:
+            # Kept with NaN-free JSON: a diverged cell has no metrics.
+            run_directory.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
+        partial.remove()
+        self._say(rows, cells)
+
+    def seconds(self, cells: Iterable[Cell]) -> float:
+        """Return the seconds that cells will take, by what was measured where it was."""
+        return sum(self._measured[cell.group] * len(self.material.schedule(cell)[0]) if cell.group in self._measured
+                   else self.seconds_of(cell) for cell in cells)
+
+    def _say(self, rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
+        missing = [cell for cell in cells if self.row(cell) is None]
+        left = duration(self.seconds(missing))
+        for row in rows:
+            value = row["test"] or row["val"]
+            said = "diverged" if value is None else (
+                f"{'test' if row['test'] else 'validation'} {value[row['metric']]:.4f}")
+            print(f"{len(cells) - len(missing):5}/{len(cells)}  {row['cell']:52} {said}  {left} left", flush=True)
