@@ -187,7 +187,10 @@ def _mistakes(result: StudyResult) -> Markup:
             picture(uri, f"a test picture of {label}") if uri else element("div", "no picture", {"class": "absent"}),
             element("figcaption", join(element("b", prediction), f" {percent(confidence)} %", Markup("<br>"), f"is {label}",
                                        Markup("<br>"), element("small", name))))))
-    return element("div", join(*cards), {"class": "mistakes"}) if cards else Markup("")
+    if not cards:
+        return Markup("")
+    return join(paragraph("Bold: what the network says, and how sure it is.", "note"),
+                element("div", join(*cards), {"class": "mistakes"}))
 
 
 def _speaks(result: StudyResult) -> Markup:
