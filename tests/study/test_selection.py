@@ -1,0 +1,51 @@
+"""What validation chooses, from made-up rows."""
+
+from flax_augtl.study import selection
+from flax_augtl.study.halving import complete
+
+
+def row(rate, seed, value, *, loss=1.0, step=10, depth="none", head="a", steps=40):
+    val = None if value is None else {"top1": value, "loss": loss}
+    return {"head": head, "depth": depth, "classifier_rate": "pretrained", "learning_rate": rate, "seed": seed, "val": val,
+            "best_step": step, "metric": "top1", "steps": steps}
+
+
+def test_the_best_mean_over_seeds_wins():
+    rows = [row(0.1, 0, 0.9), row(0.1, 1, 0.5), row(0.2, 0, 0.8, step=30), row(0.2, 1, 0.8, step=41)]
+    rate, some = selection.choose(rows, "learning_rate")
+    assert rate == 0.2 and selection.length(some) == 36
+
+
+def test_equal_accuracies_are_decided_by_the_loss():
+    rows = [row(0.1, 0, 0.9, loss=0.5), row(0.2, 0, 0.9, loss=0.4), row(0.3, 0, 0.9, loss=0.6)]
+    assert selection.choose(rows, "learning_rate")[0] == 0.2
+
+
+def test_what_diverged_on_a_seed_is_not_chosen():
+    rows = [row(0.1, 0, 0.1), row(0.1, 1, 0.1), row(0.2, 0, 0.9), row(0.2, 1, None)]
+    assert selection.choose(rows, "learning_rate")[0] == 0.1
+    assert selection.choose([row(0.1, 0, None)], "learning_rate") is None
+
+
+def test_a_choice_at_the_edge_widens_the_grid():
+    rows = [row(0.1, 0, 0.9), row(0.2, 0, 0.8), row(0.4, 0, 0.7)]
+    assert selection.widened(rows, [0.1, 0.2, 0.4]) == 0.05
+    assert selection.widened(list(reversed([row(0.1, 0, 0.1), row(0.2, 0, 0.8)])), [0.1, 0.2]) == 0.4
+    assert selection.widened([row(0.1, 0, 0.1), row(0.2, 0, 0.8), row(0.4, 0, 0.7)], [0.1, 0.2, 0.4]) is None
+    # One rate has no spacing to widen by, and a grid does not grow for ever.
+    assert selection.widened([row(0.1, 0, 0.9)], [0.1]) is None
+    assert selection.widened(rows, [0.1, *(0.2 + i / 100 for i in range(11))]) is None
+
+
+def test_winners_by_head_and_by_depth():
+    rows = [row(0.1, 0, 0.9, depth="fc"), row(0.2, 0, 0.8), row(0.1, 0, 0.7, head="b", step=20), row(0.2, 0, None, head="c")]
+    found = selection.winners(rows, lambda row: row["head"])
+    assert found["a"] == {"depth": "fc", "classifier_rate": "pretrained", "learning_rate": 0.1, "steps": 10,
+                          "score": (0.9, -1.0)}
+    assert found["b"]["steps"] == 20 and "c" not in found
+    assert selection.winners(rows, lambda row: (row["head"], row["depth"]))["a", "none"]["learning_rate"] == 0.2
+
+
+def test_after_halving_only_what_was_trained_in_full_on_all_seeds_can_win():
+    rows = [row(0.1, 0, 0.9, steps=4), row(0.2, 0, 0.8), row(0.3, 0, 0.7), row(0.3, 1, 0.7)]
+    assert complete(rows, 2) == rows[2:]
