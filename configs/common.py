@@ -96,7 +96,7 @@ def get_config() -> config_dict.ConfigDict:
     # Alpha of mixup and of CutMix; 0 = off.
     config.data.mixup = 0.0
     config.data.cutmix = 0.0
-    # Threads that decode pictures, and worker processes of that many threads; 0 workers = threads only.
+    # Threads that decode pictures; or so many worker processes, which then do it instead (0 = threads).
     config.data.threads = 8
     config.data.workers = 0
     # Remember decoded pictures: none; auto; memory (of the host); file (a scratch file in cache_dir); device (the training

@@ -1,6 +1,11 @@
 """Fine-tune ImageNet-trained networks with their classification layer kept and augmented."""
 
-from flax_augtl.pretrained import Source, load_source
-from flax_augtl.run import Run, load_run, train
+from flax_augtl.lazy import names_of
 
-__all__ = ["Run", "Source", "load_run", "load_source", "train"]
+_MODULES = {"Run": "run", "Source": "pretrained", "load_run": "run", "load_source": "pretrained", "train": "run"}
+__all__ = sorted(_MODULES)
+__getattr__ = names_of(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -135,6 +135,21 @@ def test_a_data_set_on_the_device_trains_the_same_network(whole, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.variables, whole.variables)
 
 
+def test_every_skipped_picture_is_listed_in_the_run_directory(tmp_path):
+    bad = [f"a/bad{i:02d}.png" for i in range(12)]
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = np.random.default_rng([i, ord(name)]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+    for path in bad:
+        (tmp_path / "pictures" / path).write_bytes(b"")
+    data = {"name": "folder", "root": str(tmp_path / "pictures"), "on_bad_image": "skip", "scan_dir": "", "crop": "none"}
+    flax_augtl.train(config(steps=1, data={**config().data.to_dict(), "shots": None, **data}), tmp_path / "run", quiet=True)
+    found = run_directory.read_json(tmp_path / "run" / run_directory.SKIPPED)
+    assert found == dict.fromkeys(bad, "it is empty (zero bytes)")
+
+
 def test_early_stopping(tmp_path):
     # At a learning rate of zero no evaluation is better than the first.
     run = flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,

@@ -1,22 +1,23 @@
 """Labelled pictures: where they come from, how they are split, and how they reach the device."""
 
-from flax_augtl.data.cache import with_cache
-from flax_augtl.data.errors import DataError, UnreadablePicture
-from flax_augtl.data.examples import ArraySource, Dataset, Examples
-from flax_augtl.data.given import dataset_from_arrays, dataset_from_files
-from flax_augtl.data.load import load_dataset
-from flax_augtl.data.loader import eval_batches, train_batches
+from flax_augtl.lazy import names_of
 
-__all__ = [
-    "ArraySource",
-    "DataError",
-    "Dataset",
-    "Examples",
-    "UnreadablePicture",
-    "dataset_from_arrays",
-    "dataset_from_files",
-    "eval_batches",
-    "load_dataset",
-    "train_batches",
-    "with_cache",
-]
+_MODULES = {
+    "ArraySource": "examples",
+    "DataError": "errors",
+    "Dataset": "examples",
+    "Examples": "examples",
+    "UnreadablePicture": "errors",
+    "dataset_from_arrays": "given",
+    "dataset_from_files": "given",
+    "eval_batches": "loader",
+    "load_dataset": "load",
+    "train_batches": "loader",
+    "with_cache": "cache",
+}
+__all__ = sorted(_MODULES)
+__getattr__ = names_of(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return __all__

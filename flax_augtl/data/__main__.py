@@ -17,8 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     benchmark.add_argument("root", help="a folder of pictures with a sub-folder a class")
     benchmark.add_argument("--image_size", type=int, default=224)
     benchmark.add_argument("--batch_size", type=int, default=64)
-    benchmark.add_argument("--workers", type=int, default=None, help="threads here, processes there; default the cores")
-    benchmark.add_argument("--seconds", type=float, default=15.0, help="how long to measure each, at least one epoch")
+    benchmark.add_argument("--workers", type=int, default=None, help="threads or worker processes; default the cores")
+    benchmark.add_argument("--seconds", type=float, default=5.0, help="how long to measure each way in each round")
     options = parser.parse_args(arguments)
     try:
         if options.command == "prepare":

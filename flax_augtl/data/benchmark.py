@@ -1,11 +1,11 @@
 """Pictures a second: this package's loader beside torchvision's, same pictures, transforms and number of workers."""
 
-import gc
+import contextlib
 import importlib
 import os
-import resource
+import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,90 +14,145 @@ from flax_augtl.data.cache import with_cache
 from flax_augtl.data.examples import Dataset
 from flax_augtl.data.load import load_dataset
 from flax_augtl.data.loader import train_batches
+from flax_augtl.data.usage import memory, processor_seconds
 from flax_augtl.pretrained.preprocessing import Preprocessing
 
 _SCALE = (0.25, 1.0)
+_ROUNDS = 3
+_EPOCHS = 4
+
+Images = Iterator[np.ndarray]
 
 
 class Measured(NamedTuple):
-    """What one way of loading gave.
+    """What one way of loading gave in one round.
 
     Attributes:
-        speed: pictures a second, after the first batch.
-        per_core: pictures a second of processor time, all processes together: what another load on the machine does
-            not change.
+        speed: pictures a second, once it is under way.
+        per_core: pictures a second of processor time, of all processes: what another load on the machine hardly changes.
+        cores: how many were busy.
         first: seconds to the first batch.
-        memory: growth of the peak memory, MB, of this process and of the largest of its children.
+        memory: growth of the memory of all processes at its largest, MB.
     """
 
     speed: float
     per_core: float
+    cores: float
     first: float
     memory: float
 
 
 def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, seconds: float) -> str:
-    """Measure, and say what was measured in a table.
+    """Measure, and say what was measured in a table in Markdown.
 
-    Every way yields shuffled uint8 batches of random resized crops, mirrored at random (here the device does that); one
-    epoch is passed over first where a cache has to fill.
+    Every way yields shuffled uint8 batches of random resized crops, mirrored at random (here the device does that).
+    The ways without a cache take turns, so that another load on the machine meets all of them, and the medians count. A
+    cache is filled before it is measured.
 
     Args:
         root: a folder of pictures with a sub-folder a class.
         image_size, batch_size: of the batches.
-        workers: threads here, processes there; None for the number of cores.
-        seconds: how long to measure each way, at least.
+        workers: number of threads or worker processes here, and of worker processes there; None for the number of cores.
+        seconds: how long to measure each way in each round, at least.
+
+    Raises:
+        DataError: whatever `load_dataset` finds; or the machine does not run Linux.
     """
     workers = workers or os.cpu_count() or 1
     preprocessing = Preprocessing(image_size=image_size)
     dataset = load_dataset({"name": "folder", "root": root, "validation": 0, "test": 0.01}, seed=0)
     n, batch = len(dataset.train), min(batch_size, len(dataset.train))
-    rows: list[tuple[str, Measured]] = []
+    base = {"crop": "resized", "crop_scale": _SCALE, "view_seed": 0, "views": 0, "threads": workers}
 
-    def ours(changes: dict[str, Any], warm: int) -> Measured:
-        data = {"crop": "resized", "crop_scale": _SCALE, "view_seed": 0, "views": 0, "threads": workers, **changes}
-        kept = with_cache(dataset, preprocessing, data, image_size=image_size)
+    def ours(kept: Dataset, data: dict[str, Any], start: int = 0) -> Images:
+        batches = train_batches(kept.train, preprocessing, data, batch_size=batch, image_size=image_size, seed=0,
+                                position=start, steps=10**9)  # fmt: skip
+        return (found["image"] for found in batches)
 
-        def epochs(count: int, start: int = 0) -> Iterable[np.ndarray]:
-            steps = -(-n // batch)
-            batches = train_batches(kept.train, preprocessing, data, batch_size=batch, image_size=image_size, seed=0,
-                                    position=start * steps, steps=(start + count) * steps)  # fmt: skip
-            return (found["image"] for found in batches)
-
-        for _ in epochs(warm):
-            pass
-        return _measure(lambda: epochs(1000, warm), seconds, n)
-
-    rows.append(("here, no cache", ours({}, 0)))
-    reference = _torchvision(dataset, image_size, batch, workers, seconds, n)
-    if isinstance(reference, Measured):
-        rows.append(("torchvision ImageFolder + DataLoader", reference))
-    rows.append(("here, decoded pictures in memory", ours({"cache": "memory", "cache_gb": 16}, 1)))
-    rows.append(("here, 2 views of each in memory", ours({"cache": "memory", "cache_gb": 16, "views": 2}, 2)))
-    rows.append(("here, decoded pictures in a file", ours({"cache": "file"}, 1)))
-    title = f"{n} pictures of {root}, {image_size} × {image_size}, batches of {batch}, {workers} workers"
-    return "\n".join([title, *_table(rows), *([reference] if isinstance(reference, str) else [])])
-
-
-def _measure(batches: Callable[[], Iterable[np.ndarray]], seconds: float, at_least: int) -> Measured:
-    before, cpu = _peak(), _processor_seconds()
-    start = time.perf_counter()
-    seen, first, others = 0, 0.0, 0.0
-    for images in batches():
-        now = time.perf_counter() - start
-        if not seen:
-            first = now
-        else:
-            others += len(images)
-        seen += len(images)
-        if seen >= at_least and now >= seconds:
-            break
-    gc.collect()  # Ends worker processes, whose time counts only then.
-    # The first batch is told apart: starting up is no speed.
-    return Measured(others / max(now - first, 1e-9), seen / (_processor_seconds() - cpu), first, _peak() - before)
+    alone = {
+        f"{workers} threads": lambda: ours(dataset, base),
+        f"{workers} worker processes": lambda: ours(dataset, {**base, "workers": workers}),
+    }
+    theirs = _torchvision(dataset, image_size, batch, workers)
+    reference = f"torchvision's ImageFolder and DataLoader, {workers} worker processes"
+    turns = {**alone, **({reference: theirs} if callable(theirs) else {})}
+    rows: dict[str, list[Measured]] = {name: [] for name in turns}
+    for _ in range(_ROUNDS):
+        for name, start in turns.items():
+            rows[name].append(_measure(start, seconds))
+    grown = {name: _memory_over_epochs(start, n) for name, start in alone.items()}
+    for name, changes in (
+        ("decoded pictures in memory", {"cache": "memory"}),
+        ("two views of each picture in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
+        ("decoded pictures in a scratch file", {"cache": "file"}),
+    ):
+        rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, {**base, **changes, "cache_gb": 16}, ours,
+                                                        image_size, -(-n // batch), seconds)  # fmt: skip
+    lines = [
+        f"{n} pictures of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
+        f"{seconds:g} s on {os.cpu_count()} cores.",
+        "",
+        *_table({name: _median(found) for name, found in rows.items()}, rows.get(reference)),
+        "",
+        *(f"Memory after each of {_EPOCHS} epochs, {name}: {', '.join(f'{m:.0f}' for m in found)} MB."
+          for name, found in grown.items()),
+    ]  # fmt: skip
+    return "\n".join([*lines, *([theirs] if isinstance(theirs, str) else [])])
 
 
-def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: int, seconds: float, n: int) -> Measured | str:
+def _with_cache(
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    data: dict[str, Any],
+    ours: Callable[..., Images],
+    image_size: int,
+    steps: int,
+    seconds: float,
+) -> list[Measured]:
+    before = memory()
+    kept = with_cache(dataset, preprocessing, data, image_size=image_size)
+    # An epoch for each view, and one batch, since an epoch may end within one.
+    fill = steps * max(1, data["views"]) + 1
+    with contextlib.closing(ours(kept, data)) as batches:
+        for _ in range(fill):
+            next(batches)
+    taken = memory() - before
+    found = [_measure(lambda: ours(kept, data, fill), seconds) for _ in range(_ROUNDS)]
+    return [each._replace(memory=each.memory + taken) for each in found]
+
+
+def _measure(start: Callable[[], Images], seconds: float) -> Measured:
+    before, begin = memory(), time.perf_counter()
+    largest = before
+    with contextlib.closing(start()) as batches:
+        next(batches)
+        first = time.perf_counter() - begin
+        for _ in range(3):  # What was made ahead while nobody measured.
+            next(batches)
+        processor, begin, seen, looked = processor_seconds(), time.perf_counter(), 0, 0.0
+        while (now := time.perf_counter() - begin) < seconds or not seen:
+            seen += len(next(batches))
+            if now >= looked:
+                largest, looked = max(largest, memory()), now + 1
+        passed, used = time.perf_counter() - begin, processor_seconds() - processor
+        largest = max(largest, memory())
+    return Measured(seen / passed, seen / max(used, 1e-9), used / passed, first, largest - before)
+
+
+def _memory_over_epochs(start: Callable[[], Images], n: int) -> list[float]:
+    """Memory of all processes after each epoch, MB."""
+    found = []
+    with contextlib.closing(start()) as batches:
+        seen = 0
+        for epoch in range(1, _EPOCHS + 1):
+            while seen < epoch * n:
+                seen += len(next(batches))
+            found.append(memory())
+    return found
+
+
+def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: int) -> Callable[[], Images] | str:
+    """What starts their loader, or why there is none."""
     try:
         torch = importlib.import_module("torch")
         transforms = importlib.import_module("torchvision.transforms")
@@ -122,7 +177,7 @@ def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: in
             path, label = samples[i]
             return transform(folder.default_loader(path)), label
 
-    def batches():
+    def start() -> Images:
         # Made in here, so that its workers end with this generator.
         loader = torch.utils.data.DataLoader(
             Pictures(), batch_size, shuffle=True, num_workers=workers, persistent_workers=True
@@ -131,27 +186,20 @@ def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: in
             for images, _ in loader:
                 yield images
 
-    return _measure(batches, seconds, n)
+    return start
 
 
-def _table(rows: list[tuple[str, Measured]]) -> list[str]:
-    reference = next((measured for name, measured in rows if name.startswith("torchvision")), None)
-    lines = [f"{'':38}{'pictures/s':>12}{'times':>7}{'per core':>12}{'times':>7}{'first batch':>13}{'peak memory':>13}"]
-    for name, found in rows:
-        times = [f"{a / b:.2f}" for a, b in zip(found[:2], reference[:2], strict=True)] if reference else ("", "")
+def _median(found: list[Measured]) -> Measured:
+    return Measured(*(statistics.median(values) for values in zip(*found, strict=True)))
+
+
+def _table(rows: dict[str, Measured], reference: list[Measured] | None) -> list[str]:
+    lines = ["| | pictures/s | | per core | | cores | first batch | memory |", "|---|---|---|---|---|---|---|---|"]
+    base = _median(reference) if reference else None
+    for name, found in rows.items():
+        times = [f"{a / b:.2f}×" for a, b in zip(found[:2], base[:2], strict=True)] if base else ("", "")
         lines.append(
-            f"{name:38}{found.speed:12.0f}{times[0]:>7}{found.per_core:12.0f}{times[1]:>7}{found.first:11.2f} s"
-            f"{found.memory:10.0f} MB"
+            f"| {name} | {found.speed:.0f} | {times[0]} | {found.per_core:.0f} | {times[1]} | {found.cores:.2f} | "
+            f"{found.first:.2f} s | {found.memory:.0f} MB |"
         )
     return lines
-
-
-def _processor_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _peak() -> float:
-    """Peak memory of this process and of the largest of its children, MB."""
-    kilobytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return kilobytes / 1024

@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
 
 _MESS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -33,6 +34,22 @@ class FileSource:
     def path(self, index: int) -> str:
         """Where picture `index` is."""
         return os.path.join(self.root, self.paths[index])
+
+    def name(self, index: int) -> str:
+        """What to call picture `index` where the root is known."""
+        return self.paths[index]
+
+    def encoded(self, index: int) -> bytes:
+        """The file of picture `index`; an `UnreadablePicture` if there is none that can be read."""
+        try:
+            return Path(self.path(index)).read_bytes()
+        except (OSError, ValueError):
+            self.read(index)  # Says what is wrong with the file in the words used everywhere.
+            raise
+
+    def state(self) -> str:
+        """Differs as soon as a file is another one, by name, size or time of change."""
+        return fingerprint(os.path.abspath(self.root), states_of(self.root, self.paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
@@ -63,6 +80,18 @@ class Listing:
     class_names: tuple[str, ...]
     splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
     notes: tuple[str, ...] = ()
+
+
+def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(path, size, time of change in nanoseconds) of each file, −1 for one that is not there."""
+    states = []
+    for path in paths:
+        try:
+            status = os.stat(os.path.join(root, path))
+            states.append((path, status.st_size, status.st_mtime_ns))
+        except OSError:
+            states.append((path, -1, -1))
+    return states
 
 
 def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:

@@ -24,14 +24,15 @@ class Copy(NamedTuple):
     same: str
 
 
-def copies(train: Examples, test: Examples, seen: Scan) -> list[Copy]:
-    """Every pair with the same bytes or, once decoded, the same pixels; both of one source that was scanned."""
-    by_bytes = _equal(_rows(seen.digests[train.indices]), _rows(seen.digests[test.indices]))
+def copies(train: Examples, test: Examples, seen: tuple[Scan, Scan]) -> list[Copy]:
+    """Every pair with the same bytes or, once decoded, the same pixels, given what was seen of the two's sources."""
+    ours, theirs = seen
+    by_bytes = _equal(_rows(ours.digests[train.indices]), _rows(theirs.digests[test.indices]))
     found = [Copy(i, j, "bytes") for i, j in by_bytes]
     candidates = _alike(train.indices, test.indices, seen) - set(by_bytes)
-    pixels: dict[int, bytes] = {}
+    pixels: tuple[dict[int, bytes], dict[int, bytes]] = {}, {}
     for i, j in sorted(candidates):
-        one, other = (_pixels(examples, k, pixels) for examples, k in ((train, i), (test, j)))
+        one, other = _pixels(train, i, pixels[0]), _pixels(test, j, pixels[1])
         if one == other:
             found.append(Copy(i, j, "pixels"))
     return sorted(found)
@@ -81,16 +82,16 @@ def _equal(left: list[bytes], right: list[bytes]) -> list[tuple[int, int]]:
     return [(i, j) for j, digest in enumerate(right) for i in where.get(digest, ())]
 
 
-def _alike(train: np.ndarray, test: np.ndarray, seen: Scan) -> set[tuple[int, int]]:
+def _alike(train: np.ndarray, test: np.ndarray, seen: tuple[Scan, Scan]) -> set[tuple[int, int]]:
     """Pairs of one size and nearly the same looks: all that can have the same pixels."""
     by_size: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
     for side, indices in enumerate((train, test)):
-        for position, size in enumerate(seen.sizes[indices].tolist()):
+        for position, size in enumerate(seen[side].sizes[indices].tolist()):
             by_size.setdefault(tuple(size), ([], []))[side].append(position)
     pairs = set()
     for ours, theirs in by_size.values():
         if ours and theirs:
-            pairs |= {(ours[i], theirs[j]) for i, j in _near(seen.looks[train[ours]], seen.looks[test[theirs]])}
+            pairs |= {(ours[i], theirs[j]) for i, j in _near(seen[0].looks[train[ours]], seen[1].looks[test[theirs]])}
     return pairs
 
 

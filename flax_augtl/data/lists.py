@@ -10,9 +10,11 @@ import numpy as np
 
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.files import Listing
+from flax_augtl.data.numbered import numbered_lists
 from flax_augtl.data.pictures import SUFFIXES
 
 _SUFFIX = re.compile(rf"^(.*?(?:{'|'.join(re.escape(suffix) for suffix in sorted(SUFFIXES))}))(?:\s+(.*))?$", re.I)
+_NUMBER = re.compile(r"[\s_-]*\d+$")
 _PATH_HEADERS = ("path", "file", "filename", "image", "image_path", "name")
 _LABEL_HEADERS = ("label", "class", "target", "category", "class_name", "label_name")
 
@@ -21,8 +23,9 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
     """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
 
     A line is a path and a label, with a comma (.csv), a tab (.tsv, or any file that has one) or blanks between; a first
-    line such as `path,label` is a heading. Without a label, the folder of the picture is its class. A path without an
-    ending gets the one of the file that is there. Paths are relative to `root`.
+    line such as `path,label` is a heading. Without a label, the folder of the picture is its class, or, in no folder, its
+    name up to the number at its end. A path without an ending gets the one of the file that is there. Paths are relative
+    to `root`. A `train_list` alone may have the three files beside it that `numbered_lists` joins.
 
     Labels are names, or numbers. Numbers are positions (from 0) in the names of `class_list`, one a line, where that is
     given; otherwise they are the names themselves, in numerical order.
@@ -40,8 +43,13 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
     root = Path(data.get("root") or ".").expanduser()
     if not root.is_dir():
         raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
-    rows = {split: _read(_find(path, root), root) for split, path in given.items() if path}
-    names, numbers = _classes(rows, data.get("class_list"), root)
+    alone = not any((given["val"], given["test"], data.get("class_list")))
+    if joined := numbered_lists(_find(given["train"], root), root) if alone else None:
+        rows, names = joined
+        numbers = {name: number for number, name in enumerate(names)}
+    else:
+        rows = {split: _read(_find(path, root), root) for split, path in given.items() if path}
+        names, numbers = _classes(rows, data.get("class_list"), root)
     splits, owner, notes = {}, {}, []
     for split, pairs in rows.items():
         for path, _ in pairs:
@@ -85,10 +93,10 @@ def _read(file: Path, root: Path) -> list[tuple[str, str]]:
         label = cells[columns[1]] if columns[1] < len(cells) else ""
         if not path:
             raise DataError(f"{file}, line {number}: there is no path in “{line}”.")
-        label = label or Path(path).parent.name
+        label = label or Path(path).parent.name or _NUMBER.sub("", Path(path).stem)
         if not label:
             raise DataError(
-                f"{file}, line {number}: “{line}” has no label, and the picture is in no folder that could be one. "
+                f"{file}, line {number}: “{line}” has no label, and the picture has no folder or name that could be one. "
                 "Write the label behind the path."
             )
         rows.append((_with_suffix(path, root), label))

@@ -67,6 +67,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
     paths = tuple(path for split in order for path in listing.splits[split][0])
     source = FileSource(listing.root, paths, data["max_pixels"])
     seen = scan(source, data["on_bad_image"], data["scan_dir"])
+    skipped = {paths[i]: reason for i, reason in seen.bad.items()}
     parts, first = {}, 0
     for split in order:
         names, labels = listing.splits[split]
@@ -79,9 +80,9 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(source, seen.bad),) if seen.bad else ())),
-        skipped={paths[i]: reason for i, reason in seen.bad.items()},
-        find_copies=lambda train, test: leaks.copies(train, test, seen),
+        notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ())),
+        skipped=skipped,
+        find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
     )
 
 
@@ -120,10 +121,14 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
     from flax_augtl.data.tfds_data import prepared
 
     found = prepared(data["name"], data["root"], data["max_pixels"])
-    parts = {
-        split: examples_of(source, labels, [f"{data['name']}/{split}/{i:07d}" for i in indices], indices)
-        for split, (source, indices, labels) in found.splits.items()
-    }
+    seen, parts, skipped = {}, {}, {}
+    for split, (source, indices, labels) in found.splits.items():
+        seen[source] = scan(source, data["on_bad_image"], data["scan_dir"], among=indices)
+        skipped |= {source.path(i): reason for i, reason in seen[source].bad.items()}
+        kept = np.array([i not in seen[source].bad for i in indices.tolist()], bool)
+        ids = [f"{data['name']}/{split}/{i:07d}" for i in indices[kept]]
+        parts[split] = examples_of(source, labels[kept], ids, indices[kept])
+    read = sum(len(indices) for _, indices, _ in found.splits.values())
     return divide(
         data["name"],
         found.class_names,
@@ -131,6 +136,7 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         data,
         seed,
         metric=found.metric,
-        notes=found.notes,
-        find_copies=lambda train, test: leaks.copies_by(train, test, lambda e, i: e.source.encoded(int(e.indices[i]))),
+        notes=(*found.notes, *((note(skipped, read),) if skipped else ())),
+        skipped=skipped,
+        find_copies=lambda train, test: leaks.copies(train, test, (seen[train.source], seen[test.source])),
     )

@@ -5,6 +5,7 @@ nor its random numbers are used: the first belongs to one layout of processes an
 shards.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.data import draws, order
-from flax_augtl.data.cache import view_of
 from flax_augtl.data.crops import Path, evaluation_path, training_path
-from flax_augtl.data.examples import ArraySource, Examples
+from flax_augtl.data.examples import ArraySource, Examples, Source
+from flax_augtl.data.maker import make
+from flax_augtl.data.workers import Workers
 
 Batch = dict[str, np.ndarray]
 # Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that
@@ -128,24 +130,57 @@ def _batches(
 
     chunks = -(-b // _CHUNK)  # In a batch; the last may be smaller.
 
-    def chunk(number: int) -> Batch:
-        batch_number, part = divmod(number, chunks)
-        first = batch_number * b + part * _CHUNK
+    def part(number: int) -> tuple[np.ndarray, Batch]:
+        batch_number, place = divmod(number, chunks)
+        first = batch_number * b + place * _CHUNK
         which, batch = rows(first, min(first + _CHUNK, (batch_number + 1) * b))
-        images = np.zeros((len(which), path.size, path.size, 3), np.uint8)
-        for row, i in enumerate(which):
-            if i >= 0:
-                images[row] = view_of(source, path, int(indices[i]), int(batch["id"][row]), int(batch["view"][row]))
-        return {"image": images, **batch}
+        return np.where(which < 0, -1, indices[which]), batch
 
     workers = int(data.get("workers") or 0)
-    threads = 0 if workers else int(data["threads"])
-    reading = grain.ReadOptions(threads, max(threads, 2 * chunks) if threads else 0)
-    dataset = grain.MapDataset.range(count * chunks).map(chunk).to_iter_dataset(reading)
     if workers:
-        _accept_unparsed_flags()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(2, chunks)))
-    return iter(dataset.batch(chunks, batch_fn=_joined))
+        return _made_by_workers(workers, source, path, part, count, chunks, min(b, _CHUNK))
+
+    def chunk(number: int) -> Batch:
+        which, batch = part(number)
+        images = np.empty((len(which), path.size, path.size, 3), np.uint8)
+        make(images, source, path, which, batch["id"], batch["view"])
+        return {"image": images, **batch}
+
+    threads = int(data["threads"])
+    return iter(_chunks(count * chunks, chunk, threads, 2 * chunks).batch(chunks, batch_fn=_joined))
+
+
+def _made_by_workers(
+    workers: int,
+    source: Source,
+    path: Path,
+    part: Callable[[int], tuple[np.ndarray, Batch]],
+    count: int,
+    chunks: int,
+    rows: int,
+) -> Iterator[Batch]:
+    """As many threads as workers each wait for one of them, so that Grain keeps the order."""
+    ahead = max(2 * workers, 2 * chunks)
+    # Those that are made ahead, and those of the batch that is being joined.
+    with contextlib.closing(Workers(workers, source, path, ahead + chunks, rows)) as pool:
+
+        def chunk(number: int) -> tuple[int, Batch]:
+            which, batch = part(number)
+            slot, images = pool.make(which, batch["id"], batch["view"])
+            return slot, {"image": images, **batch}
+
+        def joined(made: list[tuple[int, Batch]]) -> Batch:
+            batch = _joined([found for _, found in made])
+            for slot, _ in made:
+                pool.release(slot)
+            return batch
+
+        yield from _chunks(count * chunks, chunk, workers, ahead).batch(chunks, batch_fn=joined)
+
+
+def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -> grain.IterDataset:
+    reading = grain.ReadOptions(threads, max(threads, ahead) if threads else 0)
+    return grain.MapDataset.range(count).map(chunk).to_iter_dataset(reading)
 
 
 def _joined(chunks: list[Batch]) -> Batch:
@@ -166,10 +201,3 @@ def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
     image = draws.raw(image_size * image_size * 3, 0).astype(np.uint8).reshape(image_size, image_size, 3)
     return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)
 
-
-def _accept_unparsed_flags() -> None:
-    """Grain reads absl flags when it starts workers, and a notebook has parsed none."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

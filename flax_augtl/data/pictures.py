@@ -4,6 +4,7 @@ Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a doze
 """
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -46,6 +47,8 @@ _DAMAGE = (
 # change filters and back is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
+# Most pictures of 224 pixels, and most files, in one piece: between pieces a thread has to win Python's lock again.
+ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 
 def read_picture(
@@ -75,7 +78,8 @@ def read_picture(
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+        content = file if isinstance(file, bytes) else _content(file)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             if at_least is not None and image.format == "JPEG":
                 turned = _orientation(image) in (5, 6, 7, 8)
@@ -88,6 +92,18 @@ def read_picture(
         raise UnreadablePicture(name, f"it has more pixels than Pillow allows, {MAX_PIXELS:,}") from None
     except _DAMAGE as error:
         raise UnreadablePicture(name, _reason(file, error)) from None
+
+
+def _content(file: str | Path) -> bytes:
+    """A file's bytes, in four calls of the system: at each of them, too, a thread may lose Python's lock."""
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size, content = os.fstat(descriptor).st_size, b""
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 class _TooLarge(Exception):

@@ -9,9 +9,10 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,6 @@ from tqdm import tqdm
 
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
-from flax_augtl.data.files import FileSource
 from flax_augtl.data.pictures import read_picture, upright_size
 
 _VERSION = 1  # Of what is remembered.
@@ -43,13 +43,39 @@ class Scan:
     looks: np.ndarray
 
 
-def scan(source: FileSource, on_bad_image: str = "error", remember_in: str | Path | None = None) -> Scan:
+class Encoded(Protocol):
+    """A source whose pictures are files, or records of one.
+
+    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as soon
+    as one of them does.
+    """
+
+    max_pixels: int
+
+    def __len__(self) -> int: ...
+
+    def path(self, index: int) -> str: ...
+
+    def name(self, index: int) -> str: ...
+
+    def encoded(self, index: int) -> bytes: ...
+
+    def state(self) -> str: ...
+
+
+def scan(
+    source: Encoded,
+    on_bad_image: str = "error",
+    remember_in: str | Path | None = None,
+    among: np.ndarray | None = None,
+) -> Scan:
     """Read and decode every picture, in parallel.
 
     Args:
         source: the picture files.
         on_bad_image: "error" or "skip".
         remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
+        among: int [m], the pictures that count if they are bad; None for all.
 
     Raises:
         DataError: the setting is unknown, or (`UnreadablePicture` if it is one) pictures cannot be read and
@@ -58,21 +84,24 @@ def scan(source: FileSource, on_bad_image: str = "error", remember_in: str | Pat
     if on_bad_image not in ("error", "skip"):
         raise DataError(f'config.data.on_bad_image="{on_bad_image}" is unknown; choose error or skip.')
     folder = cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
-    memory = folder / f"{_state_of_files(source)}.npz" if folder else None
+    state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
+    memory = folder / f"{state}.npz" if folder else None
     seen = _remembered(memory, len(source)) if memory else None
     if seen is None:
         seen = _look_at_all(source)
         if memory:
             _remember(memory, seen)
+    if among is not None:
+        seen = dataclasses.replace(seen, bad={i: seen.bad[i] for i in among.tolist() if i in seen.bad})
     if seen.bad and on_bad_image == "error":
         raise _error(source, seen.bad)
     return seen
 
 
-def note(source: FileSource, bad: dict[int, str]) -> str:
-    """A sentence that counts the bad pictures and lists the first ten."""
-    named = listed(f"{source.paths[i]} ({reason})" for i, reason in bad.items())
-    return f"{len(bad)} of {len(source)} pictures cannot be read and are left out: {named}."
+def note(skipped: Mapping[str, str], of: int) -> str:
+    """A sentence that counts the bad ones, {name: reason}, of so many pictures, and lists the first ten."""
+    named = listed(f"{name} ({reason})" for name, reason in skipped.items())
+    return f"{len(skipped)} of {of} pictures cannot be read and are left out: {named}."
 
 
 def cache_folder() -> Path:
@@ -80,14 +109,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
 
 
-def _look_at_all(source: FileSource) -> Scan:
+def _look_at_all(source: Encoded) -> Scan:
     n = len(source)
     digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
     sizes, bad = np.zeros((n, 2), np.int32), {}
 
     def look(i: int) -> str | None:
         try:
-            content = _content(source.path(i))
+            content = source.encoded(i)
             image = read_picture(content, name=source.path(i), max_pixels=source.max_pixels, at_least=(256, 256))
         except UnreadablePicture as error:
             return error.reason
@@ -104,30 +133,10 @@ def _look_at_all(source: FileSource) -> Scan:
     return Scan(bad, digests, sizes, looks)
 
 
-def _content(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError):
-        read_picture(path)  # Says what is wrong with the file in the words used everywhere.
-        raise
-
-
 def _full_size(content: bytes) -> tuple[int, int]:
     """Upright, and as it is when not decoded at a reduced scale."""
     with Image.open(io.BytesIO(content)) as image:
         return upright_size(image)
-
-
-def _state_of_files(source: FileSource) -> str:
-    """Differs as soon as a file is another one, by name, size or time of change."""
-    files = []
-    for i in range(len(source)):
-        try:
-            status = os.stat(source.path(i))
-            files.append((source.paths[i], status.st_size, status.st_mtime_ns))
-        except OSError:
-            files.append((source.paths[i], -1, -1))
-    return fingerprint(_VERSION, Image.__version__, os.path.abspath(source.root), source.max_pixels, files)
 
 
 def _remembered(memory: Path, n: int) -> Scan | None:
@@ -151,10 +160,10 @@ def _remember(memory: Path, seen: Scan) -> None:
         pass  # A home that cannot be written to only means that the next run looks again.
 
 
-def _error(source: FileSource, bad: dict[int, str]) -> DataError:
+def _error(source: Encoded, bad: dict[int, str]) -> DataError:
     first = next(iter(bad))
     error = UnreadablePicture(source.path(first), bad[first])
     others = list(bad)[1:]
     if not others:
         return error
-    return DataError(f"{error} There are {len(others)} more: {listed((source.paths[i] for i in others), 9)}.")
+    return DataError(f"{error} There are {len(others)} more: {listed((source.name(i) for i in others), 9)}.")

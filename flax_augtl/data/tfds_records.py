@@ -1,11 +1,14 @@
 """A TFDS data set that is prepared as ArrayRecord, read by random access and without TensorFlow."""
 
 import functools
+import os
 
 import numpy as np
 from PIL import Image
 
 from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.examples import fingerprint
+from flax_augtl.data.files import states_of
 from flax_augtl.data.pictures import MAX_PIXELS, read_picture
 
 
@@ -24,13 +27,14 @@ class TfdsSource:
         import tensorflow_datasets as tfds  # Takes a second, and only these data sets need it.
 
         features = builder.info.features
-        self.name = f"{builder.name} ({split})"
+        self._name = f"{builder.name} ({split})"
+        self._folder = os.fspath(builder.data_path)
         self._image_key, self._label_key = picture_and_label(builder)
         self._images = tfds.features.FeaturesDict({self._image_key: features[self._image_key]})
         self._labels = tfds.features.FeaturesDict({self._label_key: features[self._label_key]})
         self._still_encoded = {self._image_key: tfds.decode.SkipDecoding()}
         self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self._records)
@@ -40,7 +44,14 @@ class TfdsSource:
 
     def path(self, index: int) -> str:
         """What to call picture `index`."""
-        return f"{index} of {self.name}"
+        return f"{index} of {self._name}"
+
+    name = path
+
+    def state(self) -> str:
+        """Differs as soon as a file of the data set is another one, or the split is."""
+        files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
+        return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
 
     def encoded(self, index: int) -> bytes:
         """The file of picture `index`."""
@@ -48,7 +59,7 @@ class TfdsSource:
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Picture `index` as RGB; see `pictures.read_picture`."""
-        return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self._max_pixels)
+        return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:

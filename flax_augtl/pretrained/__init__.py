@@ -1,18 +1,19 @@
 """A checkpoint of any origin → a source network with its variables, preprocessing and class names."""
 
-from flax_augtl.pretrained.convert import to_state_dict
-from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.source import Source, load_source
-from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.lazy import names_of
 
-__all__ = [
-    "CheckpointError",
-    "Preprocessing",
-    "Source",
-    "load_source",
-    "random_variables",
-    "to_state_dict",
-    "write_safetensors",
-]
+_MODULES = {
+    "CheckpointError": "errors",
+    "Preprocessing": "preprocessing",
+    "Source": "source",
+    "load_source": "source",
+    "random_variables": "initial",
+    "to_state_dict": "convert",
+    "write_safetensors": "written",
+}
+__all__ = sorted(_MODULES)
+__getattr__ = names_of(__name__, _MODULES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import jax
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -118,7 +119,7 @@ class Preprocessing:
         left, top = (int(round((extent - self.image_size) / 2)) for extent in size)
         return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
-    def normalise(self, images) -> jax.Array:
+    def normalise(self, images) -> "jax.Array":
         """Turn pixels into the network's input: channel order, value range, mean and standard deviation.
 
         Pure, so that it can run on the device, inside `jit`.
@@ -134,12 +135,14 @@ class Preprocessing:
         """
         if images.dtype != np.uint8 or images.shape[-1:] != (3,):
             raise ValueError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
+        import jax.numpy as jnp  # Here, since worker processes resize pictures and need nothing of JAX.
+
         x = jnp.asarray(images).astype(jnp.float32) / (255 / self.value_range)
         if self.channel_order == "BGR":
             x = x[..., ::-1]
         return (x - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> jax.Array:
+    def __call__(self, images: Sequence[np.ndarray]) -> "jax.Array":
         """Preprocess pictures of any sizes.
 
         Args:

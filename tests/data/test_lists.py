@@ -54,10 +54,87 @@ def test_without_labels_the_folder_is_the_class(load):
     assert labels(dataset.train, dataset) == {"a/000.png": "a", "b/000.png": "b", "c c/001.png": "c c"}
 
 
-def test_paths_without_an_ending_and_labels_with_blanks(load):
-    """As FGVC-Aircraft publishes them."""
-    dataset = load({"train.txt": "a/000 Boeing 737\na/001 A380\n", "test.txt": "b/000 A380"})
-    assert labels(dataset.train, dataset) == {"a/000.png": "Boeing 737", "a/001.png": "A380"}
+def test_mit_67(load):
+    """TrainImages.txt and TestImages.txt, below Images/: the class is the folder, and there is no label."""
+    dataset = load({"train.txt": "a/000.png\nb/000.png\nc c/000.png", "test.txt": "a/001.png\nc c/001.png"})
+    assert dataset.class_names == ("a", "b", "c c")
+    assert labels(dataset.test, dataset) == {"a/001.png": "a", "c c/001.png": "c c"}
+
+
+def test_stanford_40(tmp_path, picture):
+    """ImageSplits/train.txt beside JPEGImages/, where all pictures lie: the class is a part of the name."""
+    names = [f"{action}_{i:03d}.jpg" for action in ("applauding", "riding_a_bike", "using_a_computer") for i in (1, 2, 10)]
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "ImageSplits").mkdir()
+    for number, name in enumerate(names):
+        picture(number).save(tmp_path / "JPEGImages" / name)
+    for split, some in (("train", names[::3] + names[1::3]), ("test", names[2::3])):
+        (tmp_path / "ImageSplits" / f"{split}.txt").write_text("\n".join(some))
+    dataset = load_dataset({"name": "list", "root": tmp_path / "JPEGImages", "train_list": "../ImageSplits/train.txt",
+                            "test_list": "../ImageSplits/test.txt", "validation": 0}, seed=0)  # fmt: skip
+    assert dataset.class_names == ("applauding", "riding_a_bike", "using_a_computer")
+    assert len(dataset.train) == 6
+    assert labels(dataset.test, dataset) == {name: name[:-8] for name in names[2::3]}
+
+
+def test_aircraft(load):
+    """images_variant_train.txt: no endings, and labels of several words."""
+    dataset = load({"train.txt": "a/000 F-16A/B\na/001 Cessna 172\na/002 707-320\n", "test.txt": "b/000 Cessna 172"})
+    assert dataset.class_names == ("707-320", "Cessna 172", "F-16A/B")
+    assert labels(dataset.train, dataset) == {
+        "a/000.png": "F-16A/B", "a/001.png": "Cessna 172", "a/002.png": "707-320",
+    }  # fmt: skip
+
+
+CUB = {
+    "images.txt": "1 001.Albatross/x_1.png\n2 001.Albatross/x_2.png\n10 002.Wren/y 1.png\n3 002.Wren/y_2.png\n",
+    "image_class_labels.txt": "1 1\n2 1\n3 2\n10 2\n",
+    "train_test_split.txt": "1 1\n2 0\n3 0\n10 1\n",
+    "classes.txt": "1 001.Albatross\n2 002.Wren\n",
+}
+
+
+@pytest.fixture
+def cub(tmp_path, picture):
+    """(changes of the files) → the data set of four pictures in CUB-200-2011's layout."""
+
+    def run(**changes):
+        for number, line in enumerate(CUB["images.txt"].splitlines()):
+            file = tmp_path / "images" / line.split(" ", 1)[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture(number).save(file)
+        for name, text in CUB.items():
+            (tmp_path / name).write_text(changes.get(name.split(".")[0], text))
+        return load_dataset({"name": "list", "root": tmp_path, "train_list": "images.txt", "validation": 0}, seed=0)
+
+    return run
+
+
+def test_cub(cub):
+    """Three files that are joined by the numbers of the pictures."""
+    dataset = cub()
+    assert dataset.class_names == ("001.Albatross", "002.Wren")
+    assert labels(dataset.train, dataset) == {
+        "images/001.Albatross/x_1.png": "001.Albatross", "images/002.Wren/y 1.png": "002.Wren",
+    }  # fmt: skip
+    assert labels(dataset.test, dataset) == {
+        "images/001.Albatross/x_2.png": "001.Albatross", "images/002.Wren/y_2.png": "002.Wren",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"image_class_labels": "1 1\n2 1\n3 2\n"}, "image_class_labels.txt has no line for the number 10"),
+        ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 is there twice"),
+        ({"image_class_labels": "1 1\n2 1\n3 3\n10 2\n"}, "classes.txt has no line for the number 3"),
+        ({"train_test_split": "1 1\n2 0\n3 2\n10 1\n"}, "picture 3 is marked 2; it must be 1 or 0"),
+        ({"classes": "1 001.Albatross\nWren\n"}, "classes.txt, line 2: “Wren” is not a number"),
+    ],
+)
+def test_numbers_that_do_not_fit_together_are_told(cub, changes, message):
+    with pytest.raises(DataError, match=message):
+        cub(**changes)
 
 
 def test_numbers_are_classes_in_numerical_order(load):

@@ -59,6 +59,26 @@ def dtd_archive():
     return archive(files, "w")
 
 
+def damaged_dtd_archive():
+    """Two training pictures and a test picture that are none; the first test picture has the first one's pixels."""
+    files, number = {}, 2000
+    for split in ("train1", "val1", "test1"):
+        lines = []
+        for name in ("banded", "woven"):
+            for _ in range(4):
+                number += 1
+                path = f"{name}/{name}_{number}.jpg"
+                files[f"dtd/images/{path}"] = jpeg(number)
+                lines.append(path)
+        files[f"dtd/labels/{split}.txt"] = "\n".join(lines).encode()
+    paths = [path for path in files if path.endswith(".jpg")]
+    files[paths[1]] = files[paths[1]][:-300]
+    files[paths[6]] = b"a text"
+    files[paths[-1]] = b""
+    files[paths[16]] = files[paths[0]][:2] + b"\xff\xfe\x00\x06copy" + files[paths[0]][2:]  # A comment, after SOI.
+    return archive(files, "w")
+
+
 def put_into_download_cache(data_dir, name, url, content):
     from tensorflow_datasets.core.download import checksums, resource
 
@@ -135,6 +155,43 @@ def test_official_splits_are_used(dtd, data_dir):
     assert len(dataset.class_names) == 47 and dataset.metric == "top1"
     assert {dataset.class_names[label] for label in dataset.test.labels} == {"banded", "zigzagged", "woven"}
     assert any("first of the ten official divisions" in note for note in dataset.notes)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("damaged"))
+    put_into_download_cache(root, "dtd", DTD_URL, damaged_dtd_archive())
+    done = command("prepare", "dtd", f"--data_dir={root}")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@needs_tensorflow
+def test_bad_records_are_found_before_the_splits_are_made(damaged, monkeypatch):
+    with pytest.raises(DataError, match=r"of dtd \(train\) cannot be read: .*on_bad_image=skip.*There are 1 more: ."):
+        load_dataset({"name": "dtd", "root": damaged}, seed=0)
+    skip = {"name": "dtd", "root": damaged, "on_bad_image": "skip"}
+    dataset = load_dataset(skip, seed=0)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (6, 8, 7)
+    assert sorted(reason.split(" (")[0] for reason in dataset.skipped.values()) == [
+        "it is damaged", "it is empty", "its content is no picture of a known format",
+    ]  # fmt: skip
+    (note,) = [note for note in dataset.notes if "cannot be read" in note]
+    assert "3 of 24 pictures" in note and all(path in note for path in dataset.skipped)
+    for split in (dataset.train, dataset.val, dataset.test):
+        for index in split.indices:
+            split.source.read(int(index))
+    # The second time nothing is decoded.
+    monkeypatch.setattr("flax_augtl.data.scan.read_picture", None)
+    assert load_dataset(skip, seed=0).skipped == dataset.skipped
+
+
+@needs_tensorflow
+def test_records_that_are_copies_are_found(damaged):
+    fields = {"name": "dtd", "root": damaged, "on_bad_image": "skip"}
+    (note,) = [note for note in load_dataset(fields, seed=0).notes if "are in the training data too" in note]
+    assert note.startswith("1 of 7 test pictures") and "(pixels)" in note
+    assert len(load_dataset({**fields, "on_leak": "drop"}, seed=0).train) == 5
 
 
 @needs_tensorflow
