@@ -17,6 +17,7 @@ MODES = ("train", "evaluate", "predict", "study", "export")
 def run(flags: Any) -> None:
     """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1."""
     try:
+        _keep_compilations()
         _required(flags, "workdir")
         {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode](flags)
     except KeyboardInterrupt:
@@ -24,6 +25,15 @@ def run(flags: Any) -> None:
         sys.exit(130)
     except Exception as error:
         exit_with(error, flags.traceback)
+
+
+def _keep_compilations() -> None:
+    """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
+    import jax
+
+    from flax_augtl.data.scan import cache_folder
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def exit_with(error: Exception, show_traceback: bool) -> NoReturn:

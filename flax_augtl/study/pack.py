@@ -138,7 +138,7 @@ def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Seque
 class Pack:
     """Some cells in training."""
 
-    def __init__(self, material: Material, activations: Activations, cells: Sequence[Cell], *,
+    def __init__(self, material: Material, activations: Activations, cells: Sequence[Cell], *, size: int = 0,
                  test: Activations | None = None):
         """Set up cells of one shape at their first step.
 
@@ -146,9 +146,13 @@ class Pack:
           material: what all cells share.
           activations: of training and validation pictures.
           cells: that are trained together.
+          size: how many are trained at least: the last one is repeated, where that is cheaper than another compilation.
           test: activations of the test pictures, for final cells.
         """
-        self.material, self.cells, self.test = material, tuple(cells), test
+        self.material, self.test = material, test
+        self.distinct = len(cells)
+        self.cells = (*cells, *[cells[-1]] * (size - len(cells)))
+        cells = self.cells
         self.shape = shape_of(material, activations, cells[0])
         rows = activations.rows
         looped = loops(material, activations, self.shape)
@@ -236,7 +240,7 @@ class Pack:
         losses = sums / (stop - self.step)
         self.step = stop
         values = [None] * len(self.cells) if self.shape.final else self.evaluate(states)
-        self.seconds += (time.monotonic() - begun) / len(self.cells)
+        self.seconds += (time.monotonic() - begun) / self.distinct
         for index, (loss, value) in enumerate(zip(losses.tolist(), values, strict=True)):
             finite = math.isfinite(loss) and (value is None or math.isfinite(value["loss"]))
             self.diverged[index] |= not finite
@@ -265,7 +269,7 @@ class Pack:
                 tested = [metrics.summary(each) for each in sums]
         params = jax.tree.map(np.asarray, self.states.params)
         rows = []
-        for index, cell in enumerate(self.cells):
+        for index, cell in enumerate(self.cells[:self.distinct]):
             history = self.history[index]
             diverged = self.diverged[index]
             best = max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"])) if (
@@ -283,7 +287,7 @@ class Pack:
                 "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),
                 "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
                 "change": {} if diverged else _change(self.shape.plan, self.initial[index], trained),
-                "diverged": diverged, "error": None, "together": len(self.cells), "start": self.shape.start})
+                "diverged": diverged, "error": None, "together": self.distinct, "start": self.shape.start})
         return rows
 
     def variables(self, index: int) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
     try:
         activations = fill(activations, claims, "train", again, folder)
-        work = Work(material, activations, folder, claims, _seconds_of(material, timed), timed.together)
+        work = Work(material, activations, folder, claims, timed)
         chosen = _select(material, work, part)
         if part is not None:
             return None
@@ -129,16 +129,6 @@ def _timing(material: Material, activations: Any, folder: Path) -> timing.Timing
     timed = timing.measure(material, activations, groups)
     run_directory.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
     return timed
-
-
-def _seconds_of(material: Material, timed: timing.Timing):
-    mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
-    total = len(material.schedule(Cell("select", *material.grid.groups()[0], 0.1, material.grid.seeds[0]))[0])
-
-    def seconds(cell: Cell) -> float:
-        return timed.cell_seconds.get(" ".join(cell.group), mean) * (cell.steps or total) / total
-
-    return seconds
 
 
 def _select(material: Material, work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:

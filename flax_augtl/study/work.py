@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax_augtl.study.material import Material
 from flax_augtl.study.pack import Pack, Shape, loops, shape_of
 from flax_augtl.study.partial import Partial
 from flax_augtl.study.plan import Cell
+from flax_augtl.study.timing import Timing
 from flax_augtl.training.log import duration
 
 CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
@@ -28,8 +29,7 @@ class Work:
       material, activations: what all cells share.
       folder: of the study.
       claims: of this worker.
-      seconds_of: estimated seconds of a cell; what is measured replaces it.
-      together_of: cells of a (head, depth, classifier rate), joined by blanks, that are trained at once.
+      timed: seconds of the cells; what is measured replaces it.
       test: activations of the test pictures, once the winners are fixed.
       keep: told of each finished pack, before its cells count as done.
     """
@@ -38,8 +38,7 @@ class Work:
     activations: Activations
     folder: Path
     claims: Claims
-    seconds_of: Callable[[Cell], float]
-    together_of: Mapping[str, int]
+    timed: Timing
     test: Activations | None = None
     keep: Callable[[Pack], None] | None = None
     _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
@@ -106,12 +105,22 @@ class Work:
         """Return how many cells of a shape are trained at once."""
         if not loops(self.material, self.activations, shape):
             return 1
-        return int(self.material.config.study.together) or self.together_of.get(" ".join(cell.group), 1)
+        return int(self.material.config.study.together) or self.timed.together.get(" ".join(cell.group), 1)
+
+    def _size(self, mine: Sequence[Cell]) -> int:
+        """Return to how many cells a pack is filled up: to what was compiled before, if compiling anew took longer."""
+        name = " ".join(mine[0].group)
+        size = self.timed.together.get(name, 1)
+        if size <= len(mine) or not loops(self.material, self.activations,
+                                          shape_of(self.material, self.activations, mine[0])):
+            return len(mine)
+        idle = (size - len(mine)) * self.seconds_of(mine[0])
+        return size if idle < self.timed.compile_seconds[name] else len(mine)
 
     def _train(self, mine: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
         """Train a pack; return the rows of its cells if it failed."""
         try:
-            pack = Pack(self.material, self.activations, mine, test=self.test)
+            pack = Pack(self.material, self.activations, mine, size=self._size(mine), test=self.test)
             try:
                 self._finish(pack, cells)
             finally:
@@ -159,6 +168,13 @@ class Work:
             run_directory.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
         partial.remove()
         self._say(rows, cells)
+
+    def seconds_of(self, cell: Cell) -> float:
+        """Return the seconds that a cell is expected to take, by the timing."""
+        full = dataclasses.replace(cell, stage="select", steps=None)
+        mean = sum(self.timed.cell_seconds.values()) / len(self.timed.cell_seconds)
+        seconds = self.timed.cell_seconds.get(" ".join(cell.group), mean)
+        return seconds * (cell.steps or 1) / len(self.material.schedule(full)[0]) if cell.steps else seconds
 
     def seconds(self, cells: Iterable[Cell]) -> float:
         """Return the seconds that cells will take, by what was measured where it was."""

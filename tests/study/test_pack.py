@@ -78,8 +78,8 @@ def largest_difference(one, other):
         lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)))
 
 
-@pytest.mark.parametrize(("head", "depth", "start"), [("kept_deeper", "none", 0), ("kept", "layer3", 4), ("wider", "layer3", 4),
-                                                      ("random_deeper", "fc", 4)])
+@pytest.mark.parametrize(("head", "depth", "start"), [("kept_deeper", "none", 0), ("kept", "layer3", 4),
+                                                      ("wider", "layer3", 4), ("random_deeper", "fc", 4)])
 def test_a_cell_on_kept_activations_is_the_ordinary_run(material, activations, head, depth, start):
     pack = trained(material, activations, [cell(head, depth)])
     config = material.config.copy_and_resolve_references()

@@ -38,9 +38,9 @@ def test_paper_has_its_four_networks_at_every_depth():
 
 def test_controls_are_tried_at_both_rates_where_their_layer_learns():
     groups = grid(preset="controls", depths=("layer4", "all")).groups()
-    assert [group for group in groups if group[0] == "random_deeper"] == [
-        ("random_deeper", "layer4", "pretrained"), ("random_deeper", "layer4", "new"), ("random_deeper", "fc", "pretrained")]
-    assert [group for group in groups if group[0] == "kept"] == [("kept", "layer4", "pretrained"), ("kept", "fc", "pretrained")]
+    assert [group[1:] for group in groups if group[0] == "random_deeper"] == [
+        ("layer4", "pretrained"), ("layer4", "new"), ("fc", "pretrained")]
+    assert [group[1:] for group in groups if group[0] == "kept"] == [("layer4", "pretrained"), ("fc", "pretrained")]
 
 
 def test_all_is_the_topmost_group_that_a_head_has():
