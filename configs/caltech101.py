@@ -1,7 +1,9 @@
 """The study on Caltech-101, from list files: which layers to freeze, and whether the classification layer should stay.
 
-    python main.py --config=configs/caltech101.py --config.data.root=caltech101/images --config.weights=resnet18.safetensors \\
-        --mode=study --workdir=runs/caltech101
+    python main.py --config=configs/caltech101.py --config.weights=resnet18.safetensors --mode=study \\
+        --workdir=runs/caltech101
+
+expects caltech101/images, caltech101/train.txt and caltech101/test.txt.
 
 Results stand in the README.
 """
@@ -19,6 +21,7 @@ def get_config():
     config.data.root = "caltech101/images"
     config.data.train_list = "caltech101/train.txt"
     config.data.test_list = "caltech101/test.txt"
+    config.data.metric = "mean_per_class"
     config.data.shots = 5
     config.batch_size = 32
     config.epochs = 10.0

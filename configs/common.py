@@ -69,6 +69,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.test = 0.2
     # Validation split, carved from the training data: a share in (0, 1), a number of examples, or 0 for none.
     config.data.validation = 0.2
+    # What validation chooses by: top1, mean_per_class; None = what the literature reports for the data set, or top1.
+    config.data.metric = placeholder(str)
     # Pictures that cannot be read: error, or skip (counted, and listed in the run directory).
     config.data.on_bad_image = "error"
     # Pictures of the test split that are in the training data too: warn, drop (from training), error.

@@ -1,5 +1,6 @@
 """config.data → a data set with its three splits."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from flax_augtl.data import leaks, splits
 from flax_augtl.data.division import divide
+from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
 from flax_augtl.data.files import FileSource, Listing
 from flax_augtl.data.folder import list_folder
@@ -26,7 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "on_leak": "warn",
     "max_pixels": MAX_PIXELS,
     "scan_dir": None,
+    "metric": None,
 }
+METRICS = ("top1", "mean_per_class")
 GLYPHS_PER_CLASS = 100
 GLYPHS_TEST_PER_CLASS = 10
 DIGIT_SHOTS = 10
@@ -43,6 +47,13 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
         DataError: whatever is wrong, as a sentence.
     """
     data = {**DEFAULTS, **dict(data)}
+    if data["metric"] not in (None, *METRICS):
+        raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
+    dataset = _load(data, seed)
+    return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
+
+
+def _load(data: Mapping[str, Any], seed: int) -> Dataset:
     match data["name"]:
         case "digits":
             return _digits(data, seed)
