@@ -1,0 +1,23 @@
+"""Commands about studies: `python -m flax_augtl.study benchmark`."""
+
+import argparse
+
+from flax_augtl.study.benchmark import benchmark
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out one command; 0 if it succeeded."""
+    parser = argparse.ArgumentParser(prog="python -m flax_augtl.study")
+    commands = parser.add_subparsers(dest="command", required=True)
+    measure = commands.add_parser("benchmark", help="what keeping activations is worth on this machine")
+    measure.add_argument("--network", default="resnet18")
+    measure.add_argument("--image_size", type=int, default=224)
+    measure.add_argument("--batch_size", type=int, default=32)
+    measure.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args(arguments)
+    benchmark(options.network, options.image_size, options.batch_size, options.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

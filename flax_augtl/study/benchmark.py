@@ -1,0 +1,244 @@
+"""What the caches of a study are worth, on this machine: `python -m flax_augtl.study benchmark`."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl.data import Dataset, dataset_from_arrays
+from flax_augtl.data.usage import memory
+from flax_augtl.models import create_model
+from flax_augtl.pretrained import Preprocessing
+from flax_augtl.pretrained.initial import random_variables
+from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.study.activations import PICTURES, Activations, open_activations
+from flax_augtl.study.caches import needed
+from flax_augtl.study.material import Material, gather
+from flax_augtl.study.pack import Pack
+from flax_augtl.study.plan import Cell
+from flax_augtl.study.rows import training_rows
+from flax_augtl.study.study import study
+from flax_augtl.study.variants import columns
+from flax_augtl.training.log import duration
+from flax_augtl.training.step import replicate
+
+CLASSES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    """Seconds of a step at one freeze depth.
+
+    Attributes:
+      kept: on kept activations: the layers that train, alone.
+      recomputed: on pictures: the frozen layers' forward pass and the layers that train.
+      prefix: the frozen layers' forward pass alone.
+      torch: of a plain PyTorch loop, for as many examples; None where PyTorch is not installed.
+    """
+
+    kept: float
+    recomputed: float
+    prefix: float
+    torch: float | None
+
+
+def pictures(per_class: int, image_size: int) -> Dataset:
+    """Make pictures that can be told apart: a colour and a stripe a class, and noise."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), per_class)
+    images = rng.integers(0, 160, (len(labels), image_size, image_size, 3))
+    for image, label in zip(images, labels, strict=True):
+        image[label * image_size // CLASSES:][:image_size // CLASSES, :, label % 3] += 95
+    images = images.astype(np.uint8)
+    test = len(labels) // 4
+    order = rng.permutation(len(labels))
+    return dataset_from_arrays(images[order[test:]], labels[order[test:]].tolist(), images[order[:test]],
+                               labels[order[:test]].tolist(), data={"validation": 0.25})
+
+
+def quickest(function: Callable[[], Any], repeats: int) -> float:
+    """Return the shortest of some durations in seconds: what else a machine does only adds."""
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def step_seconds(material: Material, activations: Activations, cell: Cell, repeats: int) -> float:
+    """Time one step of a cell that is trained alone."""
+    pack = Pack(material, activations, [cell])
+    try:
+        pack.warm_up()
+        states, count = replicate(pack.states), pack.steps_per_call
+        times = []
+        for _ in range(repeats):
+            batches = pack.batches(0, count)
+            begun = time.perf_counter()
+            states, losses = pack.run(states, batches, 0, count)
+            jax.block_until_ready(losses)
+            times.append((time.perf_counter() - begun) / count)
+        return min(times)
+    finally:
+        pack.close()
+
+
+def prefix_seconds(material: Material, cell: Cell, batch_size: int, repeats: int) -> float:
+    """Time the frozen layers' forward pass over a batch of pictures."""
+    model, depth = material.source.model, material.freezing(cell).depth
+    if not depth:
+        return 0.0
+    images = np.zeros((batch_size, *(material.preprocessing.image_size,) * 2, 3), np.uint8)
+    forward = jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x), 0, depth))
+    variables = jax.device_put(material.source.variables)
+    jax.block_until_ready(forward(variables, images))
+    return quickest(lambda: forward(variables, images), repeats)
+
+
+def trained(material: Material, activations: Activations, cell: Cell) -> tuple[Any, float, float]:
+    """Train a cell; return its head, its validation accuracy, and the examples a second, evaluation included."""
+    pack = Pack(material, activations, [cell])
+    try:
+        pack.warm_up()
+        begun = time.perf_counter()
+        while not pack.done:
+            pack.advance()
+        seconds = time.perf_counter() - begun
+        row, = pack.results()
+        return pack.variables(0)["params"]["head"], row["val"]["top1"], row["examples_seen"] / seconds
+    finally:
+        pack.close()
+
+
+def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int = 32, repeats: int = 3) -> None:
+    """Measure, and print as it goes.
+
+    Args:
+      network: a source network, with random weights: time does not depend on them.
+      image_size: side of the pictures.
+      batch_size: of the steps.
+      repeats: timed calls of each kind; the quickest counts.
+    """
+    from configs import common
+    print(f"{network} at {image_size} pixels, batches of {batch_size}; {jax.device_count()} × "
+          f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; jax {jax.__version__}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        model = create_model(network, num_classes=1000)
+        weights = f"{folder}/random.safetensors"
+        write_safetensors(weights, network, jax.tree.map(np.asarray, random_variables(model)),
+                          Preprocessing(image_size=image_size))
+        config = common.get_config()
+        config.update({"name": "benchmark", "network": network, "weights": weights, "image_size": image_size,
+                       "batch_size": batch_size, "steps": 20, "evaluate_every_steps": 20, "data": {"views": 1}})
+        config.study.update({"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,)})
+        dataset = pictures(3 * batch_size // CLASSES + 8, image_size)
+        before = memory()
+        material = gather(config, {0: dataset})
+        rows = training_rows([dataset], material.preprocessing, material.config.data)
+
+        def opened(names: list[str]) -> Activations:
+            found = open_activations(rows, material.source.model, material.source.variables, material.preprocessing, names,
+                                     kind="memory", budget=1e12, device_bytes=1e12, dtype="float32", key="", folder=None)
+            found.fill()
+            return found
+
+        everything, plain = opened(needed(material)), opened([PICTURES])
+        depths = _depths(material, everything, plain, network, batch_size, repeats)
+        _agreement(material, everything, plain)
+        _all(material, everything, plain)
+        _grid(config, material, depths, Path(folder), dataset)
+        print(f"Memory grew by {memory() - before:.0f} MB, {everything.store.bytes / 1e6:.0f} MB of it the activations "
+              f"of the first part, which are all kept twice (host and device).")
+
+
+def _cell(material: Material, depth: str) -> Cell:
+    head = "kept" if depth not in material.grid.depths["traditional"] else "traditional"
+    return Cell("select", head, depth, "pretrained", 0.01, 0)
+
+
+def _depths(material, everything, plain, network, batch_size, repeats) -> dict[str, Depth]:
+    torch = importlib.util.find_spec("torch") and importlib.util.find_spec("torchvision") and network.startswith("resnet")
+    found, table = {}, [("frozen up to", "step, kept", "step, recomputed", "prefix", "recomputed / (prefix + kept)",
+                         "PyTorch", "PyTorch / kept")]
+    for depth in material.grid.axis:
+        cell = _cell(material, depth)
+        other = None
+        if torch and depth != material.source.groups[-1]:
+            from flax_augtl.study.torch_loop import seconds_per_example
+            each, _ = seconds_per_example(network, depth, material.source.groups, CLASSES, material.preprocessing.image_size,
+                                          (16, 32, 64), repeats)
+            other = each * batch_size
+        found[depth] = one = Depth(step_seconds(material, everything, cell, repeats),
+                                   step_seconds(material, plain, cell, repeats),
+                                   prefix_seconds(material, cell, batch_size, repeats), other)
+        table.append((depth, f"{one.kept:.4f} s", f"{one.recomputed:.3f} s", f"{one.prefix:.3f} s",
+                      f"{one.recomputed / (one.prefix + one.kept):.2f}", "–" if other is None else f"{other:.3f} s",
+                      "–" if other is None else f"{other / one.kept:.1f}×"))
+        print(f"  {depth} is timed.", flush=True)
+    print(columns(table), flush=True)
+    return found
+
+
+def _agreement(material, everything, plain) -> None:
+    for depth in material.grid.axis[-3:]:
+        cell = _cell(material, depth)
+        one, top1, _ = trained(material, everything, cell)
+        other, top1_other, _ = trained(material, plain, cell)
+        difference = max(jax.tree.leaves(jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)))
+        n = len(material.datasets[0].val)
+        error = math.sqrt(max(top1 * (1 - top1), 1 / n) / n)
+        print(f"{depth}: after {material.config.steps} steps kept and recomputed differ by {difference:.1e} of the largest "
+              f"parameter; validation {top1:.3f} and {top1_other:.3f} (standard error {error:.3f})", flush=True)
+
+
+def _all(material, everything, plain) -> None:
+    cell = _cell(material, material.grid.axis[-2])
+    _, _, quick = trained(material, everything, cell)
+    _, _, slow = trained(material, plain, cell)
+    pack_seconds = everything.fill_seconds
+    cells = 120  # Of the preset `paper` at this depth: four heads, five rates, six seeds.
+    examples = material.config.steps * material.config.batch_size
+    amortised = examples / (examples / quick + pack_seconds / cells)
+    print(f"Everything below the classifier frozen, end to end: {quick:.0f} examples/s on kept activations, {slow:.1f} "
+          f"without: {quick / slow:.0f}×. Filling the caches of all depths took {pack_seconds:.1f} s for "
+          f"{len(everything.rows)} pictures in all views; spread over {cells} cells of {material.config.steps} steps: "
+          f"{amortised:.0f} examples/s, {amortised / slow:.0f}×.", flush=True)
+
+
+def _grid(config, material, depths, folder, dataset) -> None:
+    config = config.copy_and_resolve_references()
+    config.study.update({"depths": material.grid.axis[-3:], "learning_rates": (0.003, 0.01, 0.03), "seeds": (0, 1),
+                         "together": 1})
+    datasets = {seed: dataset for seed in (0, 1)}
+    for name in ("first", "second"):  # The second time everything is compiled.
+        begun = time.monotonic()
+        result = study(config, folder / name, datasets=datasets)
+        wall = time.monotonic() - begun
+    block = pass_seconds(material)
+    cells = [row for row in result.rows if not row["error"]]
+    rows = len(dataset.train) + len(dataset.val)
+    passes = 2 * rows + len(dataset.test)
+    steps = sum(row["steps"] * depths[row["depth"]].kept for row in cells)
+    must = passes * block + steps
+    print(f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
+          f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers that train, "
+          f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×", flush=True)
+
+
+def pass_seconds(material: Material) -> float:
+    """Time a pass of the source network: seconds a picture, in batches of 32."""
+    model, size = material.source.model, material.preprocessing.image_size
+    forward = jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x)))
+    images, variables = np.zeros((32, size, size, 3), np.uint8), jax.device_put(material.source.variables)
+    jax.block_until_ready(forward(variables, images))
+    return quickest(lambda: forward(variables, images), 3) / 32

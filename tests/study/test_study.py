@@ -1,0 +1,219 @@
+"""The whole study, small: what it keeps, what it may see, and that it goes on."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from flax_augtl import load_run
+from flax_augtl.data import load_dataset
+from flax_augtl.study import study as module
+from flax_augtl.study import work
+from flax_augtl.study.pack import Pack
+from flax_augtl.study.study import study
+from tests import small
+
+
+def study_config(**changes):
+    """Two heads with everything below them frozen: dense layers only, which compile in a second."""
+    config = small.digits_config(weights="embedded:glyphs")
+    config.data.views = 2
+    config.study.update({"preset": "", "heads": ("traditional", "kept"), "depths": ("all",), "seeds": (0, 1),
+                         "learning_rates": (0.01, 0.05, 0.25), **changes})
+    return config
+
+
+def datasets(config):
+    return {seed: load_dataset(config.data, seed=seed) for seed in config.study.seeds}
+
+
+def lasting(rows):
+    """Rows without what depends on the clock."""
+    def row_of(row):
+        history = [{name: value for name, value in point.items() if name != "seconds"} for point in row["history"]]
+        return {**{name: value for name, value in row.items() if name not in ("seconds", "together")}, "history": history}
+
+    return sorted((row_of(row) for row in rows), key=lambda row: row["cell"])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, study(study_config(), folder)
+
+
+def test_it_leaves_a_report_rows_and_the_best_network(done):
+    folder, result = done
+    rows = list(csv.DictReader((folder / "study.csv").read_text().splitlines()))
+    assert len(rows) == len(result.rows) >= 12 + 4 and {row["stage"] for row in rows} == {"select", "final"}
+    assert "Layer-wise study: test" in (folder / "report.html").read_text()
+    run = load_run(folder / "best")
+    final = next(row for row in result.rows if row["stage"] == "final" and row["head"] == result.best and row["seed"] == 0)
+    assert run.result["test"] == final["test"] and run.config.freeze == final["depth"]
+    assert run.evaluate("test")["top1"] == pytest.approx(final["test"]["top1"], abs=1e-9)
+    said = result.predictions
+    assert np.mean(np.array(said["label"]) == said["prediction"]) == pytest.approx(final["test"]["top1"])
+    assert result.picture(0).shape == (8, 8, 3)
+    assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
+
+
+def test_a_finished_study_trains_nothing_again(done, monkeypatch):
+    folder, result = done
+    monkeypatch.setattr(Pack, "advance", lambda self: pytest.fail("a cell was trained again"))
+    assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
+
+
+def test_it_may_grow_but_not_change(done):
+    folder, _ = done
+    config = study_config()
+    config.momentum = 0.5
+    with pytest.raises(ValueError, match="config.momentum: 0.9 there, 0.5 here"):
+        study(config, folder)
+
+
+def test_permuted_test_labels_give_the_same_choices(done, tmp_path):
+    _, result = done
+    permuted = {seed: dataclasses.replace(dataset, test=dataclasses.replace(
+        dataset.test, labels=np.roll(dataset.test.labels, 1))) for seed, dataset in datasets(study_config()).items()}
+    other = study(study_config(), tmp_path, datasets=permuted)
+    assert other.winners == result.winners and other.best == result.best
+    assert [row["val"] for row in other.rows] == [row["val"] for row in result.rows]
+    assert [row["test"] for row in other.rows] != [row["test"] for row in result.rows]
+
+
+class Absent:
+    """A source of pictures that are not there until `present` is set."""
+
+    def __init__(self, source):
+        self.source, self.present = source, False
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        assert self.present, "a test picture was read before the winners were fixed"
+        return self.source[index]
+
+
+def test_test_pictures_may_be_absent_until_the_winners_are_fixed(done, tmp_path, monkeypatch):
+    found, absent = datasets(study_config()), []
+    for seed, dataset in found.items():
+        absent.append(Absent(dataset.test.source))
+        found[seed] = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, source=absent[-1]))
+    finish = module._finish
+
+    def arrive(*arguments):
+        for source in absent:
+            source.present = True
+        return finish(*arguments)
+
+    monkeypatch.setattr(module, "_finish", arrive)
+    assert lasting(study(study_config(), tmp_path, datasets=found).rows) == lasting(done[1].rows)
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path, capsys):
+    assert study(study_config(), tmp_path, dry_run=True) is None
+    said = capsys.readouterr().out
+    assert "16 cells" in said and "GB in files" in said and "kept" in said
+    assert not list((tmp_path / "cells").iterdir()) and not (tmp_path / "report.html").exists()
+
+
+def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
+    for part in ((1, 2), (2, 2)):
+        assert study(study_config(), tmp_path, part=part) is None
+    rows = len(list((tmp_path / "cells").iterdir()))
+    assert rows == 12
+    assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
+
+
+def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
+    advance = Pack.advance
+
+    def fail(pack):
+        if pack.cells[0].head == "kept" and not pack.shape.final:
+            raise RuntimeError("out of luck")
+        advance(pack)
+
+    monkeypatch.setattr(Pack, "advance", fail)
+    result = study(study_config(), tmp_path)
+    assert "failed: RuntimeError: out of luck" in capsys.readouterr().out
+    assert list(result.winners) == ["traditional"] and sum(row["error"] is not None for row in result.rows) == 6
+    monkeypatch.undo()
+    # The next start tries them again.
+    assert set(study(study_config(), tmp_path).winners) == {"traditional", "kept"}
+
+
+def test_a_study_of_nothing_but_failures_says_so(tmp_path):
+    with pytest.raises(ValueError, match="No cell of the study came to a finite end. Lower config.study.learning_rates"):
+        study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
+
+
+def test_damaged_activations_are_made_anew(done, tmp_path):
+    folder, result = done
+    for path in (folder / "cache" / "train").glob("*.bin"):
+        content = bytearray(path.read_bytes())
+        content[100] ^= 16
+        path.write_bytes(content)
+    for path in (folder / "cells").iterdir():
+        path.unlink()
+    assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
+
+
+def test_a_row_that_was_not_written_whole_is_trained_again(done):
+    folder, result = done
+    path = next((folder / "cells").glob("select-kept-*"))
+    path.write_text(path.read_text()[:50])
+    assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
+    assert json.loads(path.read_text())["cell"] == path.stem
+
+
+def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
+    config = study_config(search="halving", learning_rates=(0.01, 0.05, 0.25), depths=("layer3", "all"), heads=("kept",))
+    result = study(config, tmp_path)
+    assert set(result.winners) == {"kept"}
+    assert {row["steps"] for row in result.rows if row["stage"] == "select"} == {1, 2, 4}
+    with pytest.raises(ValueError, match="--cells splits the cells of a grid"):
+        study(config, tmp_path, part=(1, 2))
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"cache": "disk"}, "config.study.cache='disk' is not one of auto, file, memory, none"),
+    ({"cache_dtype": "int8"}, "config.study.cache_dtype='int8' is not one of float32, bfloat16"),
+    ({"search": "random"}, "config.study.search='random' is not one of grid, halving"),
+    ({"finals": "all"}, "config.study.finals='all' is not one of winners, depths"),
+])
+def test_mistakes_are_told(changes, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        study(study_config(**changes), tmp_path)
+
+
+def test_what_mixes_pictures_is_refused(tmp_path):
+    config = study_config()
+    config.data.mixup = 0.2
+    with pytest.raises(ValueError, match="config.data.mixup=0.2 mixes pictures anew in every step"):
+        study(config, tmp_path)
+    config.update({"data": {"mixup": 0.0, "validation": 0.0}})
+    with pytest.raises(ValueError, match="A study chooses on validation data, and there are none"):
+        study(config, tmp_path)
+    with pytest.raises(ValueError, match="needs a folder of a file system"):
+        study(study_config(), "gs://bucket/study")
+
+
+def test_cells_of_others_are_waited_for(tmp_path, monkeypatch):
+    """A cell that another worker claims is not trained here; its row appears, and is used."""
+    waited = []
+
+    def end(seconds):
+        waited.append(seconds)
+        claims.release("x")
+
+    claims = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
+    monkeypatch.setattr(work.time, "sleep", end)
+    mine = work.Work(None, None, tmp_path, claims, None)
+    monkeypatch.setattr(mine, "packs", lambda cells: [list(cells)])
+    rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
+    monkeypatch.setattr(mine, "row", lambda cell: next(rows))
+    cell = type("Cell", (), {"name": "x"})()
+    assert mine.do([cell]) == [{"cell": "x"}] and waited
