@@ -47,7 +47,8 @@ def get_config() -> config_dict.ConfigDict:
     # Probability with which an activation between new layers is dropped.
     config.head.dropout = placeholder(float)
 
-    # The topmost frozen layer group (stem, layer1, ..., fc; conv1, ..., fc8), or none, or all (all but the head).
+    # The topmost frozen layer group (stem, layer1, ..., fc; conv1, ..., fc8) or residual block (layer3.0), or none, or all
+    # (all but the head).
     config.freeze = "none"
 
     config.data = config_dict.ConfigDict()
@@ -192,7 +193,8 @@ def get_config() -> config_dict.ConfigDict:
     config.study.heads = ()
     # Further heads as {name: {field of config.head: value, ...}, ...}.
     config.study.own_heads = config_dict.ConfigDict()
-    # Freeze depths: the topmost frozen layer group, none, all; () = those of the preset, or every one.
+    # Freeze depths: the topmost frozen layer group, none, all; () = those of the preset, or every one; ("blocks",) = every
+    # residual block.
     config.study.depths = ()
     # Learning rates that every head is tried with at every depth; a choice at the edge widens them.
     config.study.learning_rates = (0.0003, 0.001, 0.003, 0.01, 0.03)

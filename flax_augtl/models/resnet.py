@@ -98,6 +98,7 @@ class ResNet(nn.Module):
         num_classes: outputs of fc; None leaves fc out.
         dtype: of the computation; parameters are float32.
         axis_name: mapped axis over which training batch statistics are averaged.
+        by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -110,11 +111,14 @@ class ResNet(nn.Module):
     num_classes: int | None = 1000
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    by_block: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of the layer groups, bottom to top."""
         stages = tuple(f"layer{i + 1}" for i in range(len(self.stage_sizes)))
+        if self.by_block:
+            stages = tuple(f"{stage}.{j}" for stage, size in zip(stages, self.stage_sizes, strict=True) for j in range(size))
         return ("stem", *stages) + (("fc",) if self.num_classes else ())
 
     @nn.compact
@@ -147,10 +151,14 @@ class ResNet(nn.Module):
                 )
                 x = fc(x).astype(jnp.float32)
             else:
-                i = int(name.removeprefix("layer")) - 1
+                stage, _, block = name.removeprefix("layer").partition(".")
+                i = int(stage) - 1
                 settings = dict(kind=self.block, width=self.widths[i], v1_stride=self.v1_stride, **common)
-                stage = Stage(self.stage_sizes[i], 1 if i == 0 else 2, tuple(settings.items()), name=name)
-                x = stage(x, train)
-                if i == len(self.stage_sizes) - 1:
+                stride = 1 if i == 0 else 2
+                if block:
+                    x = Block(stride=stride if block == "0" else 1, name=name, **settings)(x, train)
+                else:
+                    x = Stage(self.stage_sizes[i], stride, tuple(settings.items()), name=name)(x, train)
+                if i == len(self.stage_sizes) - 1 and block in ("", str(self.stage_sizes[i] - 1)):
                     x = x.mean((1, 2))
         return x

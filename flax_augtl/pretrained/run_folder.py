@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from flax_augtl import run_directory
+from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
 
@@ -62,7 +63,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
     with ocp.StandardCheckpointer() as checkpointer:
         tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint))
-    variables = {name: dict(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
+    variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
     params, head = variables["params"], tree["params"]["head"]
     top = "fc8" if "fc7" in params else "fc"
     class_names = tuple(source["class_names"]) if top in params else ()
@@ -73,6 +74,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
             "kernel": below["kernel"] @ head["classifier"]["kernel"],
             "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
     preprocessing = Preprocessing.from_json(run_directory.read_json(path / run_directory.PREPROCESSING))
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()}
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()
+                if name != "by_block"}
     terms = {**{name: str(value) for name, value in source["terms"].items()}, "run": path.name}
     return RunSource(source["network"], settings, variables, preprocessing, class_names, terms)

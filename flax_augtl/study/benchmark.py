@@ -231,7 +231,7 @@ def _grid(config, material, depths, folder, dataset) -> None:
     steps = sum(row["steps"] * depths[row["depth"]].kept for row in cells)
     must = passes * block + steps
     print(f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
-          f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers that train, "
+          f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers above, "
           f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×", flush=True)
 
 

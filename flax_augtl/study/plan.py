@@ -153,7 +153,7 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     if not given and count:
         chosen = [round(i * len(backbone) / (count - 1)) for i in range(count)]
         given = tuple(ALL if index == len(backbone) else axis[index] for index in chosen)
-    given = given or (*axis, ALL)
+    given = (*axis, ALL) if not given or BLOCKS in given else given
     for depth in given:
         if depth not in (*axis, ALL):
             raise ValueError(f"config.study.depths: {depth!r} is not a layer group of this network. "

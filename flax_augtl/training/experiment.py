@@ -14,6 +14,7 @@ from flax_augtl import freezing, leep, network
 from flax_augtl.data import Dataset, Examples, eval_batches, load_dataset, with_cache
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
+from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training.lengths import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
@@ -150,6 +151,11 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     if config.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
     source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
+        if not hasattr(source.model, "by_block"):
+            raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
+        source = dataclasses.replace(source, model=source.model.clone(by_block=True), variables={
+            collection: by_block(tree) for collection, tree in source.variables.items()})
     changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
     preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
     return source, preprocessing, {

@@ -1,0 +1,79 @@
+"""main.py --mode=study as a user runs it: several workers, a kill in mid-cell, and the network that is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+from tests.conftest import ROOT
+
+ARGUMENTS = ["main.py", "--mode=study", "--config=tests/integration/tiny_study.py"]
+# Kills itself in the middle of a cell: after the second checkpoint within one.
+KILLED = """
+import os, runpy, signal, sys
+from flax_augtl.study.partial import Partial
+save, count = Partial.save, []
+def killing(self):
+    save(self)
+    count.append(1)
+    if len(count) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Partial.save = killing
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.getcwd())
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def start(*arguments):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, text=True, **pipes)
+
+
+def ended(process, code=0):
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == code, said + errors
+    return said
+
+
+def rows(folder):
+    """What the cells of a study measured, without what depends on the clock."""
+    found = {}
+    for path in sorted((folder / "cells").glob("*.json")):
+        row = json.loads(path.read_text())
+        history = [{name: value for name, value in point.items() if name != "seconds"} for point in row.pop("history")]
+        found[path.stem] = {name: value for name, value in row.items() if name not in ("seconds", "together")} | {
+            "history": history}
+    return found
+
+
+def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    said = ended(start(*ARGUMENTS, f"--workdir={alone}"))
+    assert "minus" in said and (alone / "report.html").exists()
+    assert len(rows(alone)) == 6
+    # One worker is killed in the middle of a cell; two others then finish together, and take its cell over.
+    ended(start("-c", KILLED, *ARGUMENTS, f"--workdir={shared}"), -signal.SIGKILL)
+    assert list((shared / "partial").iterdir()) and len(rows(shared)) < 6
+    before = set(rows(shared))
+    workers = [start(*ARGUMENTS, f"--workdir={shared}") for _ in range(2)]
+    lines = [line for worker in workers for line in ended(worker).splitlines()]
+    trained = [name for line in lines for name in rows(alone) if f" {name} " in line and "left" in line]
+    assert sorted(trained) == sorted(set(rows(alone)) - before)
+    assert rows(shared) == rows(alone)
+    assert not list((shared / "partial").iterdir())
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "new.png")
+    predicted = start("main.py", "--mode=predict", f"--workdir={shared / 'best'}", f"--images={tmp_path / 'new.png'}")
+    assert "new.png" in ended(predicted)
+
+
+def test_flags_that_make_no_sense_are_told(tmp_path):
+    for flag in ("0/2", "3/2", "x", "1"):
+        process = start(*ARGUMENTS, f"--workdir={tmp_path}", f"--cells={flag}")
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 1 and f"--cells={flag} must be i/n" in errors
+    assert os.listdir(tmp_path) == []
