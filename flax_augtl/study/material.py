@@ -37,6 +37,7 @@ class Material:
     described: Mapping[str, Any]
     preprocessing: Preprocessing
     datasets: Mapping[int, Dataset]
+    _schedules: dict[Any, tuple[np.ndarray, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -103,6 +104,12 @@ class Material:
 
     def schedule(self, cell: Cell) -> tuple[np.ndarray, int]:
         """Return a cell's learning rate at every step, and the steps between two evaluations."""
+        key = cell.learning_rate, cell.steps, len(self.examples(cell)[1])
+        if key not in self._schedules:
+            self._schedules[key] = self._schedule(cell)
+        return self._schedules[key]
+
+    def _schedule(self, cell: Cell) -> tuple[np.ndarray, int]:
         config = self.config.copy_and_resolve_references()
         config.update({"learning_rate": cell.learning_rate})
         if cell.steps is not None:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -74,6 +75,7 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
     state = create_state(variables, create_optimizer(optimizer_of(material.config), plan), plan, cell.seed)
     state = state.replace(step=np.int32(pack.step))
     dataset = material.datasets[cell.seed]
+    shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
     run_directory.prepare(workdir)
     with open_checkpoints(workdir / run_directory.CHECKPOINTS) as checkpoints:
         checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
@@ -86,7 +88,13 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
     row = pack.results()[index]
     run_directory.write_json(workdir / run_directory.RESULT, {
         "test": row["test"], "val": None, "best_step": pack.step, "metric": material.metric, "seconds": pack.seconds,
-        "config_name": f"{material.config.name}/{cell.head}"})
+        "config_name": f"{material.config.name}/{cell.head}", "cell": cell.name})
+
+
+def kept_cell(folder: Path) -> str | None:
+    """Return the name of the cell whose network is kept as the best, None if there is none."""
+    path = folder / BEST / run_directory.RESULT
+    return run_directory.read_json(path).get("cell") if path.exists() else None
 
 
 def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from flax_augtl.study.caches import fill, kind_of, open_cache
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
 from flax_augtl.study.material import Material, gather
-from flax_augtl.study.outcome import keep_best, outcome
+from flax_augtl.study.outcome import keep_best, kept_cell, outcome
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.result import StudyResult
@@ -50,9 +50,11 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong, or `workdir` holds something else.
     """
-    folder = _open(config, workdir)
-    begun = time.monotonic()
+    folder, begun = _check(config, workdir), time.monotonic()
     material = gather(config, datasets)
+    # Only now: what is wrong with a configuration leaves nothing behind.
+    run_directory.prepare(folder / CELLS)
+    run_directory.write_json(folder / run_directory.CONFIG, config_values(config))
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
     grid, budget = material.grid, 1e9 * config.study.cache_gb
@@ -90,8 +92,8 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
     return result
 
 
-def _open(config: ConfigDict, workdir: os.PathLike | str) -> Path:
-    """Check what can be checked at once, and make the directory."""
+def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
+    """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
         raise ValueError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
     for name, choices in (("search", SEARCHES), ("finals", FINALS)):
@@ -105,8 +107,6 @@ def _open(config: ConfigDict, workdir: os.PathLike | str) -> Path:
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     elif (folder / run_directory.CHECKPOINTS).exists():
         raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
-    run_directory.prepare(folder / CELLS)
-    run_directory.write_json(path, values)
     return folder
 
 
@@ -191,7 +191,7 @@ def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str,
     work.test = fill(again(), work.claims, "test", again, folder)
     winner = next(cell for cell in finals if cell.head == best)
     work.keep = keep_best(material, winner, folder)
-    if not (folder / "best" / run_directory.RESULT).exists():
+    if kept_cell(folder) != winner.name:
         (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
     tested = work.do(finals)
     heads = {cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}

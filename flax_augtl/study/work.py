@@ -43,14 +43,19 @@ class Work:
     keep: Callable[[Pack], None] | None = None
     _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
     _warm: set[Any] = dataclasses.field(default_factory=set)
+    _rows: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    _shapes: dict[Cell, Shape] = dataclasses.field(default_factory=dict)
 
     def row(self, cell: Cell) -> dict[str, Any] | None:
         """Return the row of a cell that is done, or of one that failed in this start; else None."""
         path = self.folder / CELLS / f"{cell.name}.json"
-        try:
-            return run_directory.read_json(path) if path.exists() else None
-        except ValueError:
-            return None  # Not written whole: trained again.
+        if cell.name not in self._rows:
+            try:
+                if path.exists():
+                    self._rows[cell.name] = run_directory.read_json(path)
+            except ValueError:
+                return None  # Not written whole: trained again.
+        return self._rows.get(cell.name)
 
     def do(self, cells: Sequence[Cell], *, wait: bool = True) -> list[dict[str, Any]]:
         """Train every cell that is not done, and return the rows of all; cells that others claim are waited for.
@@ -94,7 +99,9 @@ class Work:
         """Return cells that can be trained together, in lists of as many as are worth it."""
         shapes: dict[Shape, list[Cell]] = {}
         for cell in cells:
-            shapes.setdefault(shape_of(self.material, self.activations, cell), []).append(cell)
+            if cell not in self._shapes:
+                self._shapes[cell] = shape_of(self.material, self.activations, cell)
+            shapes.setdefault(self._shapes[cell], []).append(cell)
         found = []
         for shape, some in shapes.items():
             size = self._together(shape, some[0])

@@ -94,4 +94,4 @@ def learning_rates(schedule: Any, learning_rate: float, total_steps: int, *, war
     if warmup:
         rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
-    return np.asarray([main(step) for step in range(total_steps)], np.float32)
+    return np.asarray(jax.vmap(main)(np.arange(total_steps)), np.float32)
