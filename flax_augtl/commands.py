@@ -6,7 +6,9 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from flax_augtl import prediction, run_directory
+import jax
+
+from flax_augtl import distributed, prediction, run_directory
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
@@ -18,12 +20,24 @@ def run(flags: Any) -> None:
     """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1."""
     try:
         _required(flags, "workdir")
+        _start(flags)
         {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode](flags)
+        # None leaves while another still works: those that are left would take it for dead.
+        distributed.wait()
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         exit_with(error, flags.traceback)
+
+
+def _start(flags: Any) -> None:
+    """Find the other processes, if there are any, and say so; all but the first then print nothing but that and mistakes."""
+    distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
+    if jax.process_count() > 1:
+        print(distributed.describe(), file=sys.stderr, flush=True)
+    if not distributed.is_first():
+        sys.stdout = open(os.devnull, "w")
 
 
 def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
@@ -65,9 +79,9 @@ def _train(flags: Any) -> None:
     from flax_augtl.study.variants import train_variants
     config = _required(flags, "config")
     if config.variants:
-        train_variants(config, flags.workdir, extend=flags.extend)
+        train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
-        train(config, flags.workdir, extend=flags.extend)
+        train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
 
 
 def _study(flags: Any) -> None:
@@ -91,6 +105,8 @@ def _evaluate(flags: Any) -> None:
 def _predict(flags: Any) -> None:
     images = _required(flags, "images")
     run = load_run(flags.workdir, step=flags.step)
+    if not distributed.is_first():
+        return
     rows, unreadable = prediction.predict_files(run, images)
     path = run.workdir / run_directory.PREDICTIONS
     run_directory.write_text(path, prediction.as_csv(rows))
@@ -103,5 +119,6 @@ def _predict(flags: Any) -> None:
 
 def _export(flags: Any) -> None:
     from flax_augtl.export import export
-    for path in export(load_run(flags.workdir, step=flags.step), flags.format):
+    run = load_run(flags.workdir, step=flags.step)
+    for path in export(run, flags.format) if distributed.is_first() else ():
         print(path)
