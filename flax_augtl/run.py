@@ -32,6 +32,10 @@ EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early
               "checkpoint_every_examples", "keep_checkpoints", "log_every_steps")
 
 
+# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
+_MACHINE = ("threads", "workers", "cache", "cache_gb", "cache_dir", "scan_dir")
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A trained network, as its directory has it.
@@ -188,6 +192,9 @@ def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         return
     old = run_directory.read_json(workdir / run_directory.CONFIG)
     new = config_values(config)
+    for values in (old, new):
+        values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
+        values.pop("check_replicas_every", None)
     if extend:
         old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
     if found := run_directory.differences(old, new):

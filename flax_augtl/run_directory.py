@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import distributed
+from flax_augtl.paths import is_remote
 
 CONFIG = "config.json"
 CLASS_NAMES = "class_names.json"
@@ -75,7 +76,7 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
         return workdir
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if "://" not in os.fspath(workdir):
+        if not is_remote(workdir):
             with tempfile.TemporaryFile(dir=os.fspath(workdir)):
                 pass
     except OSError as error:
@@ -87,7 +88,12 @@ def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -
     """Append one JSON object a line to metrics.jsonl."""
     if not distributed.is_first():
         return
-    with (epath.Path(workdir) / METRICS).open("a") as file:
+    path = epath.Path(workdir) / METRICS
+    if is_remote(path):
+        # What lies in a bucket cannot be appended to.
+        write_text(path, (path.read_text() if path.exists() else "") + "".join(json.dumps(row) + "\n" for row in rows))
+        return
+    with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
+from flax_augtl.paths import is_remote
 
 _MESS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -69,13 +71,15 @@ def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:
         (pictures, others): paths relative to `folder` with "/" between the parts, each list sorted.
     """
     pictures, others = [], []
-    for path in _walk(Path(folder), "", set()):
+    for path in _walk_remote(epath.Path(folder)) if is_remote(folder) else _walk(Path(folder), "", set()):
         (pictures if os.path.splitext(path)[1].lower() in SUFFIXES else others).append(path)
     return sorted(pictures), sorted(others)
 
 
 def folders(folder: str | Path) -> list[str]:
     """The names of the sub-folders that are not hidden and no litter, sorted."""
+    if is_remote(folder):
+        return sorted(path.name for path in epath.Path(folder).iterdir() if not _is_mess(path.name) and path.is_dir())
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if not _is_mess(entry.name) and entry.is_dir())
 
@@ -93,6 +97,14 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", seen)
             else:
                 yield prefix + entry.name
+
+
+def _walk_remote(folder: epath.Path) -> Iterator[str]:
+    """The listing of a bucket comes as a whole: to ask for what each path is would take a request a picture."""
+    for here, _, names in folder.walk():
+        parts = here.relative_to(folder).parts
+        if not any(_is_mess(name) for name in parts):
+            yield from ("/".join((*parts, name)) for name in names if not _is_mess(name))
 
 
 def _is_mess(name: str) -> bool:

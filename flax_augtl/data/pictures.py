@@ -10,9 +10,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageFile, ImageOps
 
 from flax_augtl.data.errors import UnreadablePicture
+from flax_augtl.paths import is_remote
 
 # Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
 Image.init()  # Pillow does not know all its formats before.
@@ -75,6 +77,8 @@ def read_picture(
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
+        if not isinstance(file, bytes) and is_remote(file):
+            file = epath.Path(file).read_bytes()
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             _check_size(image, max_pixels)
             if at_least is not None and image.format == "JPEG":
@@ -146,7 +150,7 @@ def _reason(file: str | Path | bytes, error: Exception) -> str:
         return "it is a folder"
     if isinstance(error, PermissionError):
         return "there is no permission to read it"
-    size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
+    size = len(file) if isinstance(file, bytes) else epath.Path(file).stat().length
     if size == 0:
         return "it is empty (zero bytes)"
     if isinstance(error, Image.UnidentifiedImageError):

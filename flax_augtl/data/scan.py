@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.files import FileSource
 from flax_augtl.data.pictures import read_picture, upright_size
+from flax_augtl.paths import is_remote
 
 _VERSION = 1  # Of what is remembered.
 _GRID = 4
@@ -106,7 +108,7 @@ def _look_at_all(source: FileSource) -> Scan:
 
 def _content(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return epath.Path(path).read_bytes()
     except (OSError, ValueError):
         read_picture(path)  # Says what is wrong with the file in the words used everywhere.
         raise
@@ -120,14 +122,21 @@ def _full_size(content: bytes) -> tuple[int, int]:
 
 def _state_of_files(source: FileSource) -> str:
     """Differs as soon as a file is another one, by name, size or time of change."""
-    files = []
+    files, root = [], source.root if is_remote(source.root) else os.path.abspath(source.root)
     for i in range(len(source)):
         try:
-            status = os.stat(source.path(i))
-            files.append((source.paths[i], status.st_size, status.st_mtime_ns))
+            files.append((source.paths[i], *_size_and_time(source.path(i))))
         except OSError:
             files.append((source.paths[i], -1, -1))
-    return fingerprint(_VERSION, Image.__version__, os.path.abspath(source.root), source.max_pixels, files)
+    return fingerprint(_VERSION, Image.__version__, root, source.max_pixels, files)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    if is_remote(path):
+        status = epath.Path(path).stat()
+        return status.length, status.mtime
+    status = os.stat(path)  # To the nanosecond, which epath rounds to seconds.
+    return status.st_size, status.st_mtime_ns
 
 
 def _remembered(memory: Path, n: int) -> Scan | None:
