@@ -33,7 +33,7 @@ EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early
 
 
 # Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
-_MACHINE = ("threads", "workers", "cache", "cache_gb", "cache_dir", "scan_dir")
+_MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +131,9 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
 def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
            profile: bool) -> Run:
     workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-
     def is_finished():
         _check_same(config, workdir, extend)
         return not extend and (workdir / run_directory.RESULT).exists()
-
     if distributed.first_decides(is_finished):
         if not quiet:
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
@@ -143,6 +141,8 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     experiment = distributed.together(lambda: prepare(config, dataset))
     distributed.require_equal(experiment.dataset.fingerprint, "The processes see different data (pictures, labels, pictures "
                               "that cannot be read, or splits differ): give each host the same files.")
+    distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "
+                              "each host the same config.weights.")
     distributed.first_decides(lambda: _check_data(experiment, workdir))
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
