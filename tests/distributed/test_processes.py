@@ -50,7 +50,8 @@ def test_processes_and_devices_train_the_same_network_and_report_the_same_figure
     one, other = (np.load(folder / f"{name}-0.npz") for name in ("1x1", topology))
     assert set(one) == set(other) and len(one) > 100
     for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=2e-5, err_msg=name)
+        # By the scale of each array: momentum in a bias below a batch norm, for one, is nothing but rounding.
+        np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-6 + 1e-4 * np.abs(one[name]).max(), err_msg=name)
     for freeze in ("none", "layer2", "all"):
         assert one[f"{freeze}['sums']['confusion']"].sum() == other[f"{freeze}['sums']['confusion']"].sum() == 37
 
