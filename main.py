@@ -22,6 +22,10 @@ flags.DEFINE_string("split", "test", "evaluate: train, val or test.")
 flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
 flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")
 flags.DEFINE_string("format", "safetensors", "export: safetensors.")
+flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes share a run.")
+flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
+flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
 flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
 

@@ -183,6 +183,10 @@ def get_config() -> config_dict.ConfigDict:
 
     # float32, bfloat16; parameters are float32 in any case.
     config.compute_dtype = "float32"
+    # Compute activations a second time for the backward pass instead of keeping them: less memory, more time.
+    config.remat = False
+    # Steps between two checks that the state is the same on every device of every host, for debugging; 0 = never.
+    config.check_replicas_every = 0
 
     # {name: {field: value, ...}, ...}: train once for each, in WORKDIR/name, and print their results side by side.
     config.variants = config_dict.ConfigDict()

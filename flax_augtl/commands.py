@@ -6,7 +6,9 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from flax_augtl import prediction, run_directory
+import jax
+
+from flax_augtl import distributed, prediction, run_directory
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
@@ -19,7 +21,10 @@ def run(flags: Any) -> None:
     try:
         _keep_compilations()
         _required(flags, "workdir")
+        _start(flags)
         {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode](flags)
+        # None leaves while another still works: those that are left would take it for dead.
+        distributed.wait()
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
@@ -29,11 +34,18 @@ def run(flags: Any) -> None:
 
 def _keep_compilations() -> None:
     """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
-    import jax
-
     from flax_augtl.data.scan import cache_folder
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def _start(flags: Any) -> None:
+    """Find the other processes, if there are any, and say so; all but the first then print nothing but that and mistakes."""
+    distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
+    if jax.process_count() > 1:
+        print(distributed.describe(), file=sys.stderr, flush=True)
+    if not distributed.is_first():
+        sys.stdout = open(os.devnull, "w")
 
 
 def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
@@ -75,13 +87,16 @@ def _train(flags: Any) -> None:
     from flax_augtl.study.variants import train_variants
     config = _required(flags, "config")
     if config.variants:
-        train_variants(config, flags.workdir, extend=flags.extend)
+        train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
-        train(config, flags.workdir, extend=flags.extend)
+        train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
 
 
 def _study(flags: Any) -> None:
     from flax_augtl.study.study import study
+    if jax.process_count() > 1:
+        raise ValueError("The workers of a study are independent programs: start the same command on every machine, without "
+                         "--coordinator, with one --workdir on a file system that all of them share. They claim cells.")
     study(_required(flags, "config"), flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
 
 
@@ -111,6 +126,8 @@ def _evaluate(flags: Any) -> None:
 def _predict(flags: Any) -> None:
     images = _required(flags, "images")
     run = load_run(flags.workdir, step=flags.step)
+    if not distributed.is_first():
+        return
     rows, unreadable = prediction.predict_files(run, images)
     path = run.workdir / run_directory.PREDICTIONS
     run_directory.write_text(path, prediction.as_csv(rows))
@@ -123,5 +140,6 @@ def _predict(flags: Any) -> None:
 
 def _export(flags: Any) -> None:
     from flax_augtl.export import export
-    for path in export(load_run(flags.workdir, step=flags.step), flags.format):
+    run = load_run(flags.workdir, step=flags.step)
+    for path in export(run, flags.format) if distributed.is_first() else ():
         print(path)

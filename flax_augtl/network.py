@@ -75,7 +75,7 @@ class AugmentedNetwork(nn.Module):
 
 def create_network(name: str, settings: HeadSettings, *, num_classes: int, source_classes: int | None = 1000,
                    variant: Mapping[str, Any] | None = None, dtype=jnp.float32,
-                   axis_name: str | None = None) -> AugmentedNetwork:
+                   axis_name: str | None = None, remat: bool = False) -> AugmentedNetwork:
     """Create the network of source `name` with a head for `num_classes` target classes.
 
     Args:
@@ -86,9 +86,10 @@ def create_network(name: str, settings: HeadSettings, *, num_classes: int, sourc
       variant: further settings of the source network, as its checkpoint needs them.
       dtype: of the computation; parameters are float32.
       axis_name: of the devices over which batch statistics are taken.
+      remat: the source network computes the inside of its training parts again in the backward pass.
     """
     source = models.create_model(name, num_classes=source_classes if settings.keep_classifier else None, dtype=dtype,
-                                 axis_name=axis_name, **(variant or {}))
+                                 axis_name=axis_name, remat=remat, **(variant or {}))
     return AugmentedNetwork(source, Head(settings, num_classes, dtype, axis_name))
 
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
 from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.files import picture_paths
 from flax_augtl.data.pictures import read_picture
+from flax_augtl.paths import is_remote
 from flax_augtl.run import Run
 
 TOP = 5
@@ -25,7 +27,13 @@ def find_pictures(images: str) -> list[str]:
       ValueError: there are none.
     """
     images = os.path.expanduser(images)
-    if os.path.isdir(images):
+    if is_remote(images):
+        there = epath.Path(images)
+        if there.is_dir():
+            return [os.path.join(images, path) for path in picture_paths(images)[0]]
+        matching = there.parent.glob(there.name) if any(sign in there.name for sign in "*?[") else [there]
+        paths = sorted(str(path) for path in matching if path.exists() and not path.is_dir())
+    elif os.path.isdir(images):
         paths = [os.path.join(images, path) for path in picture_paths(images)[0]]
     elif os.path.isfile(images):
         paths = [images]

@@ -12,7 +12,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flax_augtl import freezing, run_directory
+from flax_augtl import distributed, freezing, run_directory
 from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
@@ -21,6 +21,7 @@ from flax_augtl.training.checkpoints import Progress, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
 from flax_augtl.training.log import RunLog, describe, duration
 from flax_augtl.training.loop import evaluate, fit
+from flax_augtl.training.memory import estimate, explain_out_of_memory
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
@@ -29,6 +30,10 @@ from flax_augtl.training.step import compiled_predict_step
 EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
               "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
               "checkpoint_every_examples", "keep_checkpoints", "log_every_steps")
+
+
+# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
+_MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +103,10 @@ def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
 
 
 def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | None = None, extend: bool = False,
-          quiet: bool = False) -> Run:
+          quiet: bool = False, profile: bool = False) -> Run:
     """Train what a configuration says, or go on where an earlier start of the same run ended.
+
+    Several processes call it with the same arguments, each with its own view of the same workdir and data.
 
     Args:
       config: see configs/common.py.
@@ -108,28 +115,42 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
         make one.
       extend: go on with the run of another configuration that differs in lengths and schedule only.
       quiet: print nothing.
+      profile: write a trace of some steps into `workdir`/profile, for TensorBoard or xprof.
 
     Returns:
       The run with the best weights (by validation; the last ones where there is no validation split).
 
     Raises:
-      ValueError: something in the configuration or the data is wrong, or `workdir` holds another run.
+      ValueError: something in the configuration or the data is wrong, `workdir` holds another run, or a device has too
+        little memory (`training.memory.OutOfMemory`).
     """
+    with explain_out_of_memory(config):
+        return _train(config, workdir, dataset, extend, quiet, profile)
+
+
+def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
+           profile: bool) -> Run:
     workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-    _check_same(config, workdir, extend)
-    if not extend and (workdir / run_directory.RESULT).exists():
+    def is_finished():
+        _check_same(config, workdir, extend)
+        return not extend and (workdir / run_directory.RESULT).exists()
+    if distributed.first_decides(is_finished):
         if not quiet:
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
         return load_run(workdir)
-    experiment = prepare(config, dataset)
-    _check_data(experiment, workdir)
+    experiment = distributed.together(lambda: prepare(config, dataset))
+    distributed.require_equal(experiment.dataset.fingerprint, "The processes see different data (pictures, labels, pictures "
+                              "that cannot be read, or splits differ): give each host the same files.")
+    distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "
+                              "each host the same config.weights.")
+    distributed.first_decides(lambda: _check_data(experiment, workdir))
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
-    run_directory.prepare(workdir)
+    distributed.first_decides(lambda: str(run_directory.prepare(workdir)))
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
         progress = Progress()
-        if steps := checkpoints.steps():
+        if steps := distributed.first_decides(checkpoints.steps):
             state, progress = checkpoints.restore(state, steps[-1])
         if progress.step >= experiment.total_steps and extend:
             raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
@@ -137,12 +158,14 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
         _write_description(workdir, experiment)
         run_directory.drop_metrics_after(workdir, progress.step)
         log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
-                     quiet=quiet)
+                     quiet=quiet) if distributed.is_first() else None
         try:
-            _say_start(log, experiment, progress)
+            if log:
+                _say_start(log, experiment, progress)
             ended = progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
             if not ended:
-                state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints)
+                state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints,
+                                      profile=workdir / run_directory.PROFILE if profile and log else None)
             checkpoints.wait()
             variables = {"params": state.params, "batch_stats": state.batch_stats}
             best = progress.step if progress.best_step is None else progress.best_step
@@ -151,7 +174,10 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
             result = _result(experiment, variables, best, progress, log)
             run_directory.write_json(workdir / run_directory.RESULT, result)
         finally:
-            log.close()
+            if log:
+                log.close()
+    # Whoever comes back from here may read what the first process wrote.
+    distributed.wait()
     return Run(workdir, config, experiment.dataset.class_names, experiment.preprocessing, experiment.network, variables,
                best, result)
 
@@ -166,6 +192,9 @@ def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         return
     old = run_directory.read_json(workdir / run_directory.CONFIG)
     new = config_values(config)
+    for values in (old, new):
+        values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
+        values.pop("check_replicas_every", None)
     if extend:
         old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
     if found := run_directory.differences(old, new):
@@ -196,22 +225,23 @@ def _write_description(workdir: epath.Path, experiment: Experiment) -> None:
 
 def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     """Say what will be trained on what, with the table of what is frozen."""
-    dataset, devices = experiment.dataset, jax.devices()
+    dataset = experiment.dataset
     for note in dataset.notes:
         log.say(note)
     sizes = f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and " \
             f"{len(dataset.test)} test examples"
     log.say(f"{dataset.name}: {len(dataset.class_names)} classes, {sizes}; chosen by {dataset.metric}")
-    log.say(f"{len(devices)} × {devices[0].device_kind} ({jax.default_backend()}), "
-            f"{experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
+    log.say(f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
             f"{experiment.preprocessing.image_size} pixels")
     log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),
                            experiment.optimizer.new_layer_multiplier))
+    log.say(str(estimate(experiment)))
     if progress.step:
         log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
 
 
-def _result(experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog) -> dict[str, Any]:
+def _result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,
+            log: RunLog | None) -> dict[str, Any]:
     """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
     result: dict[str, Any] = {}
     for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
@@ -221,7 +251,7 @@ def _result(experiment: Experiment, variables: Any, best_step: int, progress: Pr
         sums = evaluate(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
                         batch_size=experiment.config.batch_size)
         result[split] = metrics.summary(sums)
-        if split == "test":
+        if split == "test" and log:
             log.write(best_step, split, result[split])
             log.write_confusion(split, sums["confusion"], experiment.dataset.class_names, best_step)
             run_directory.write_json(log.workdir / "classes_test.json",

@@ -1,4 +1,7 @@
-"""The files of a run: their names, how they are written whole or not at all, and how they are read."""
+"""The files of a run: their names, how they are written whole or not at all, and how they are read.
+
+Of several processes the first one writes; in the others writing does nothing.
+"""
 
 import json
 import os
@@ -7,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etils import epath
+
+from flax_augtl import distributed
+from flax_augtl.paths import is_remote
 
 CONFIG = "config.json"
 CLASS_NAMES = "class_names.json"
@@ -18,6 +24,7 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
@@ -29,6 +36,8 @@ def write_text(path: epath.PathLike, text: str) -> None:
     Raises:
       ValueError: the file cannot be written.
     """
+    if not distributed.is_first():
+        return
     path = epath.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -65,9 +74,11 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
       ValueError: it cannot.
     """
     workdir = epath.Path(workdir)
+    if not distributed.is_first():
+        return workdir
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if "://" not in os.fspath(workdir):
+        if not is_remote(workdir):
             with tempfile.TemporaryFile(dir=os.fspath(workdir)):
                 pass
     except OSError as error:
@@ -77,7 +88,14 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
 
 def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one JSON object a line to metrics.jsonl."""
-    with (epath.Path(workdir) / METRICS).open("a") as file:
+    if not distributed.is_first():
+        return
+    path = epath.Path(workdir) / METRICS
+    if is_remote(path):
+        # What lies in a bucket cannot be appended to.
+        write_text(path, (path.read_text() if path.exists() else "") + "".join(json.dumps(row) + "\n" for row in rows))
+        return
+    with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 

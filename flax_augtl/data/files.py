@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
+from flax_augtl.paths import is_remote
 
 _MESS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -42,14 +44,15 @@ class FileSource:
     def encoded(self, index: int) -> bytes:
         """The file of picture `index`; an `UnreadablePicture` if there is none that can be read."""
         try:
-            return Path(self.path(index)).read_bytes()
+            return epath.Path(self.path(index)).read_bytes()
         except (OSError, ValueError):
             self.read(index)  # Says what is wrong with the file in the words used everywhere.
             raise
 
     def state(self) -> str:
         """Differs as soon as a file is another one, by name, size or time of change."""
-        return fingerprint(os.path.abspath(self.root), states_of(self.root, self.paths))
+        root = self.root if is_remote(self.root) else os.path.abspath(self.root)
+        return fingerprint(root, states_of(self.root, self.paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
@@ -57,8 +60,7 @@ class FileSource:
 
     def stamp(self, index: int) -> str:
         """Return what changes when the file does: its size and the time of its last change."""
-        status = os.stat(self.path(index))
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return " ".join(map(str, _size_and_time(self.path(index))))
 
     def __getitem__(self, index: int) -> Image.Image:
         return self.read(index)
@@ -87,11 +89,18 @@ def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:
     states = []
     for path in paths:
         try:
-            status = os.stat(os.path.join(root, path))
-            states.append((path, status.st_size, status.st_mtime_ns))
+            states.append((path, *_size_and_time(os.path.join(root, path))))
         except OSError:
             states.append((path, -1, -1))
     return states
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    if is_remote(path):
+        status = epath.Path(path).stat()
+        return status.length, status.mtime
+    status = os.stat(path)  # To the nanosecond, which epath rounds to seconds.
+    return status.st_size, status.st_mtime_ns
 
 
 def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:
@@ -103,13 +112,15 @@ def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:
         (pictures, others): paths relative to `folder` with "/" between the parts, each list sorted.
     """
     pictures, others = [], []
-    for path in _walk(Path(folder), "", set()):
+    for path in _walk_remote(epath.Path(folder)) if is_remote(folder) else _walk(Path(folder), "", set()):
         (pictures if os.path.splitext(path)[1].lower() in SUFFIXES else others).append(path)
     return sorted(pictures), sorted(others)
 
 
 def folders(folder: str | Path) -> list[str]:
     """The names of the sub-folders that are not hidden and no litter, sorted."""
+    if is_remote(folder):
+        return sorted(path.name for path in epath.Path(folder).iterdir() if not _is_mess(path.name) and path.is_dir())
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if not _is_mess(entry.name) and entry.is_dir())
 
@@ -127,6 +138,14 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", seen)
             else:
                 yield prefix + entry.name
+
+
+def _walk_remote(folder: epath.Path) -> Iterator[str]:
+    """The listing of a bucket comes as a whole: to ask for what each path is would take a request a picture."""
+    for here, _, names in folder.walk():
+        parts = here.relative_to(folder).parts
+        if not any(_is_mess(name) for name in parts):
+            yield from ("/".join((*parts, name)) for name in names if not _is_mess(name))
 
 
 def _is_mess(name: str) -> bool:

@@ -1,8 +1,7 @@
 """A folder of pictures with a sub-folder a class, split into `train/`, `val/`, `test/` or not at all."""
 
-from pathlib import Path
-
 import numpy as np
+from etils import epath
 
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.files import Listing, folders, picture_paths
@@ -18,7 +17,7 @@ _SPLITS = {
 }
 
 
-def list_folder(root: str | Path | None) -> Listing:
+def list_folder(root: epath.PathLike | None) -> Listing:
     """Find the splits, classes and pictures below a root.
 
     The root is split if it has a folder `train/` (or `training/`) that holds folders and no pictures of its own. With
@@ -30,7 +29,7 @@ def list_folder(root: str | Path | None) -> Listing:
     """
     if not root:
         raise DataError("config.data.root is not set: give the folder of pictures, --config.data.root=FOLDER.")
-    root = Path(root).expanduser()
+    root = epath.Path(root).expanduser()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"The data root {root} {what}. Give a folder with a sub-folder of pictures for each class.")
@@ -48,13 +47,13 @@ def list_folder(root: str | Path | None) -> Listing:
     return _listing(root, {"": "all"}, [])
 
 
-def _holds_classes(root: Path, parts: dict[str, str]) -> bool:
+def _holds_classes(root: epath.Path, parts: dict[str, str]) -> bool:
     """False for a class that happens to be called "train", beside "car" and "bus"."""
     train = root / next(name for name, split in parts.items() if split == "train")
     return bool(folders(train)) and not any("/" not in path for path in picture_paths(train)[0])
 
 
-def _listing(root: Path, parts: dict[str, str], aside: list[str]) -> Listing:
+def _listing(root: epath.Path, parts: dict[str, str], aside: list[str]) -> Listing:
     notes = []
     found: dict[str, dict[str, list[str]]] = {}  # split → class → paths
     others, loose, empty = [], [], set()
@@ -92,7 +91,7 @@ def _listing(root: Path, parts: dict[str, str], aside: list[str]) -> Listing:
     return _number(root, found, tuple(notes))
 
 
-def _number(root: Path, found: dict[str, dict[str, list[str]]], notes: tuple[str, ...]) -> Listing:
+def _number(root: epath.Path, found: dict[str, dict[str, list[str]]], notes: tuple[str, ...]) -> Listing:
     names = tuple(sorted(set().union(*found.values())))
     if len(names) < 2:
         raise DataError(
@@ -107,7 +106,7 @@ def _number(root: Path, found: dict[str, dict[str, list[str]]], notes: tuple[str
     return Listing(str(root), names, splits, notes)
 
 
-def _nothing(root: Path, others: list[str], loose: list[str]) -> str:
+def _nothing(root: epath.Path, others: list[str], loose: list[str]) -> str:
     if loose:
         return (
             f"The {len(loose)} pictures of {root} lie in no class folder (the first is {loose[0]}). "

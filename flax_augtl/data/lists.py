@@ -3,10 +3,11 @@
 import csv
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.files import Listing
@@ -40,7 +41,7 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
             'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
             "test_list and val_list may be given too."
         )
-    root = Path(data.get("root") or ".").expanduser()
+    root = epath.Path(data.get("root") or ".").expanduser()
     if not root.is_dir():
         raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
     alone = not any((given["val"], given["test"], data.get("class_list")))
@@ -67,17 +68,17 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
     return Listing(str(root), names, splits, tuple(notes))
 
 
-def _find(path: str, root: Path) -> Path:
+def _find(path: str, root: epath.Path) -> epath.Path:
     """A list file, relative to the working directory or else to the root."""
-    for candidate in (Path(path).expanduser(), root / path):
+    for candidate in (epath.Path(path).expanduser(), root / path):
         if candidate.is_file():
             return candidate
     raise DataError(f"The list file {path} does not exist, neither here nor under {root}.")
 
 
-def _read(file: Path, root: Path) -> list[tuple[str, str]]:
+def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"The list file {file} is not a text in UTF-8. Save it as such.") from None
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -93,7 +94,7 @@ def _read(file: Path, root: Path) -> list[tuple[str, str]]:
         label = cells[columns[1]] if columns[1] < len(cells) else ""
         if not path:
             raise DataError(f"{file}, line {number}: there is no path in “{line}”.")
-        label = label or Path(path).parent.name or _NUMBER.sub("", Path(path).stem)
+        label = label or PurePath(path).parent.name or _NUMBER.sub("", PurePath(path).stem)
         if not label:
             raise DataError(
                 f"{file}, line {number}: “{line}” has no label, and the picture has no folder or name that could be one. "
@@ -113,7 +114,7 @@ def _cells(line: str, separator: str | None) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _columns(header: list[str], file: Path) -> tuple[int, int]:
+def _columns(header: list[str], file: epath.Path) -> tuple[int, int]:
     names = [name.lower() for name in header]
     path = next((i for i, name in enumerate(names) if name in _PATH_HEADERS), None)
     label = next((i for i, name in enumerate(names) if name in _LABEL_HEADERS), None)
@@ -122,20 +123,21 @@ def _columns(header: list[str], file: Path) -> tuple[int, int]:
     return path, label
 
 
-def _with_suffix(path: str, root: Path) -> str:
-    if Path(path).suffix.lower() in SUFFIXES or (root / path).exists():
+def _with_suffix(path: str, root: epath.Path) -> str:
+    if PurePath(path).suffix.lower() in SUFFIXES or (root / path).exists():
         return path
     return next((path + suffix for suffix in sorted(SUFFIXES) if (root / (path + suffix)).exists()), path)
 
 
 def _classes(
-    rows: dict[str, list[tuple[str, str]]], class_list: str | None, root: Path
+    rows: dict[str, list[tuple[str, str]]], class_list: str | None, root: epath.Path
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """(class names, {label as written: its number})."""
     written = sorted({label for pairs in rows.values() for _, label in pairs})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     if class_list:
-        names = tuple(line.strip() for line in _find(class_list, root).read_text("utf-8-sig").splitlines() if line.strip())
+        lines = _find(class_list, root).read_bytes().decode("utf-8-sig").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
         if len(set(names)) < len(names):
             raise DataError(f"{class_list} has a class name twice.")
         known = {str(i): i for i in range(len(names))} if are_numbers else {name: i for i, name in enumerate(names)}

@@ -1,6 +1,6 @@
 """Lists that are joined by the numbers of the pictures, as CUB-200-2011 publishes its."""
 
-from pathlib import Path
+from etils import epath
 
 from flax_augtl.data.errors import DataError
 
@@ -8,7 +8,7 @@ _LABELS, _SPLITS, _CLASSES = "image_class_labels.txt", "train_test_split.txt", "
 _FOLDER = "images"
 
 
-def numbered_lists(pictures: Path, root: Path) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
+def numbered_lists(pictures: epath.Path, root: epath.Path) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
     """Join the list of pictures with the files beside it.
 
     Each has a number and a value a line: `images.txt` the path (below `images/` or the root), `image_class_labels.txt`
@@ -41,7 +41,7 @@ def numbered_lists(pictures: Path, root: Path) -> tuple[dict[str, list[tuple[str
     return rows, tuple(names[number] for number in sorted(names, key=int))
 
 
-def _table(file: Path) -> dict[str, str]:
+def _table(file: epath.Path) -> dict[str, str]:
     table = {}
     for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
         if not line.strip():
@@ -55,7 +55,7 @@ def _table(file: Path) -> dict[str, str]:
     return table
 
 
-def _of(table: dict[str, str], number: str, file: Path) -> str:
+def _of(table: dict[str, str], number: str, file: epath.Path) -> str:
     if number not in table:
         raise DataError(f"{file} has no line for the number {number}.")
     return table[number]

@@ -11,9 +11,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageFile, ImageOps
 
 from flax_augtl.data.errors import UnreadablePicture
+from flax_augtl.paths import is_remote
 
 # Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
 Image.init()  # Pillow does not know all its formats before.
@@ -96,6 +98,8 @@ def read_picture(
 
 def _content(file: str | Path) -> bytes:
     """A file's bytes, in four calls of the system: at each of them, too, a thread may lose Python's lock."""
+    if is_remote(file):
+        return epath.Path(file).read_bytes()
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         size, content = os.fstat(descriptor).st_size, b""
@@ -162,7 +166,7 @@ def _reason(file: str | Path | bytes, error: Exception) -> str:
         return "it is a folder"
     if isinstance(error, PermissionError):
         return "there is no permission to read it"
-    size = len(file) if isinstance(file, bytes) else Path(file).stat().st_size
+    size = len(file) if isinstance(file, bytes) else epath.Path(file).stat().length
     if size == 0:
         return "it is empty (zero bytes)"
     if isinstance(error, Image.UnidentifiedImageError):

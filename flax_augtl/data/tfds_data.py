@@ -1,10 +1,10 @@
 """A TFDS data set by name → its prepared splits, or a sentence that says how to get them."""
 
 import shlex
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from flax_augtl.data.catalogue import PRESETS, Preset
 from flax_augtl.data.errors import DataError, nearest
@@ -130,7 +130,7 @@ def _label_key(builder) -> str:
 
 
 def _expanded(data_dir: str | None) -> str | None:
-    return str(Path(data_dir).expanduser()) if data_dir else None
+    return str(epath.Path(data_dir).expanduser()) if data_dir else None
 
 
 def _first_line(error: Exception) -> str:

@@ -61,6 +61,11 @@ def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, nam
     )
 
 
+def rematerialised(module: type[nn.Module], wanted: bool) -> type[nn.Module]:
+    """Return a module class, called (x, train), that keeps nothing of its inside for the backward pass, if so wanted."""
+    return nn.remat(module, static_argnums=(2,)) if wanted else module
+
+
 def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
     """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
     return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import chain
-from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, max_pool
+from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, max_pool, rematerialised
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
@@ -76,11 +76,13 @@ class Stage(nn.Module):
     blocks: int
     stride: int
     settings: tuple[tuple[str, Any], ...]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        block = rematerialised(Block, self.remat and train)
         for i in range(self.blocks):
-            x = Block(stride=self.stride if i == 0 else 1, name=str(i), **dict(self.settings))(x, train)
+            x = block(stride=self.stride if i == 0 else 1, name=str(i), **dict(self.settings))(x, train)
         return x
 
 
@@ -99,6 +101,7 @@ class ResNet(nn.Module):
         dtype: of the computation; parameters are float32.
         axis_name: mapped axis over which training batch statistics are averaged.
         by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
+        remat: keep only what enters a training block for the backward pass, and compute its inside again there.
     """
 
     stage_sizes: tuple[int, ...]
@@ -112,6 +115,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     by_block: bool = False
+    remat: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -140,7 +144,8 @@ class ResNet(nn.Module):
         common = dict(conv_bias=self.conv_bias, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name)
         for name, train in chain.steps(self.groups, start, stop, train_from):
             if name == "stem":
-                x = Stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)
+                stem = rematerialised(Stem, self.remat and train)
+                x = stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)
             elif name == "fc":
                 fc = nn.Dense(
                     self.num_classes,
@@ -156,9 +161,10 @@ class ResNet(nn.Module):
                 settings = dict(kind=self.block, width=self.widths[i], v1_stride=self.v1_stride, **common)
                 stride = 1 if i == 0 else 2
                 if block:
-                    x = Block(stride=stride if block == "0" else 1, name=name, **settings)(x, train)
+                    unit = rematerialised(Block, self.remat and train)
+                    x = unit(stride=stride if block == "0" else 1, name=name, **settings)(x, train)
                 else:
-                    x = Stage(self.stage_sizes[i], stride, tuple(settings.items()), name=name)(x, train)
+                    x = Stage(self.stage_sizes[i], stride, tuple(settings.items()), self.remat, name=name)(x, train)
                 if i == len(self.stage_sizes) - 1 and block in ("", str(self.stage_sizes[i] - 1)):
                     x = x.mean((1, 2))
         return x

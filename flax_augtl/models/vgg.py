@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import chain
-from flax_augtl.models.layers import adaptive_average_pool, batch_norm, conv, max_pool
+from flax_augtl.models.layers import adaptive_average_pool, batch_norm, conv, max_pool, rematerialised
 
 HIDDEN = 4096
 POOLED = 7
@@ -47,6 +47,8 @@ class VGG(nn.Module):
         num_classes: outputs of fc8; None leaves fc8 out.
         dtype: of the computation; parameters are float32.
         axis_name: mapped axis over which training batch statistics are averaged.
+        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside again
+            there.
     """
 
     convs: tuple[int, ...]
@@ -57,6 +59,7 @@ class VGG(nn.Module):
     num_classes: int | None = 1000
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class VGG(nn.Module):
         for name, train in chain.steps(self.groups, start, stop, train_from):
             if name.startswith("conv"):
                 i = int(name.removeprefix("conv")) - 1
-                group = ConvGroup(
+                group = rematerialised(ConvGroup, self.remat and train)(
                     self.convs[i], self.widths[i], self.batch_norm, self.epsilon, self.dtype, self.axis_name, name=name
                 )
                 x = group(x, train)

@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from flax_augtl.paths import fetched, is_remote
 from flax_augtl.pretrained import hub
 from flax_augtl.pretrained.description import Description, from_card, from_config, from_notes
 from flax_augtl.pretrained.errors import CheckpointError
@@ -16,6 +19,9 @@ _HUB_ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 _USUAL = ("model.safetensors", "pytorch_model.bin")
 EMBEDDED = {"embedded:glyphs": Path(__file__).with_name("glyphs_resnet20.safetensors")}
 """Checkpoints that come with the package."""
+_BESIDE = ("config.json", "preprocessor_config.json", "README.md")
+# Copies of remote checkpoints: their tensors are read when they are needed, so the files stay as long as the process.
+_HOLDERS: list[Any] = []
 _SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".th", ".h5", ".keras")
 
 
@@ -44,6 +50,12 @@ def locate(weights: str | os.PathLike) -> Located:
     Raises:
         CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
     """
+    if is_remote(weights):
+        name = epath.Path(weights)
+        if not name.exists():
+            raise CheckpointError(f"There is no checkpoint at {weights}.")
+        weights, holder = fetched(name, (f"{name.stem}.json", *(_BESIDE if name.name in _USUAL else ())))
+        _HOLDERS.append(holder)
     path = EMBEDDED.get(str(weights)) or Path(weights).expanduser()
     if path.is_dir():
         if (path / "checkpoints").is_dir():

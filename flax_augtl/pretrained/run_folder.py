@@ -62,7 +62,10 @@ def read_run(path: str | os.PathLike) -> RunSource:
     if not checkpoint.exists():
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint))
+        # Into arrays of the host, whatever devices wrote it: those may not be here.
+        written = checkpointer.metadata(checkpoint).item_metadata.tree
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), written)
+        tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint, like))
     variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
     params, head = variables["params"], tree["params"]["head"]
     top = "fc8" if "fc7" in params else "fc"

@@ -2,12 +2,15 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 from safetensors.numpy import save_file
 
+from flax_augtl.paths import is_remote
 from flax_augtl.pretrained.convert import to_state_dict
 from flax_augtl.pretrained.description import NOTES, notes
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -41,7 +44,12 @@ def write_safetensors(
     """
     said = notes(name, preprocessing, class_names, settings or {}, terms or {})
     tensors = {**to_state_dict(name, variables), **(extra or {})}
+    metadata = {"format": "pt", NOTES: json.dumps(said)}  # PyTorch's own loaders look for "format".
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            save_file(tensors, os.path.join(folder, "file"), metadata)
+            epath.Path(folder, "file").copy(path, overwrite=True)
+        return
     partial = f"{os.fspath(path)}.partial"
-    # PyTorch's own loaders look for "format".
-    save_file(tensors, partial, {"format": "pt", NOTES: json.dumps(said)})
+    save_file(tensors, partial, metadata)
     os.replace(partial, path)

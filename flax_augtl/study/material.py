@@ -59,7 +59,7 @@ class Material:
                                        classifier_init="pretrained", classifier_init_from="zero")
         return create_network(self.source.name, settings, num_classes=len(self.class_names),
                               source_classes=self.source.model.num_classes, variant=hashable(variant_of(self.source.model)),
-                              dtype=self.config.compute_dtype, axis_name=AXIS)
+                              dtype=self.config.compute_dtype, axis_name=AXIS, remat=self.config.remat)
 
     def freezing(self, cell: Cell) -> freezing.FreezingPlan:
         """Return what a cell freezes."""

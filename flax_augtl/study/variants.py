@@ -30,12 +30,13 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
     return variants
 
 
-def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False) -> dict[str, Run]:
+def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False,
+                   profile: bool = False) -> dict[str, Run]:
     """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side."""
     runs = {}
     for name, variant in variants_of(config).items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
-        runs[name] = train(variant, os.path.join(workdir, name), extend=extend)
+        runs[name] = train(variant, os.path.join(workdir, name), extend=extend, profile=profile)
     print("\n" + table(runs))
     return runs
 

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
 
+from flax_augtl import distributed
 from flax_augtl.training.state import TrainState
 
 
@@ -77,6 +78,9 @@ class Checkpoints:
         self._policy.best_step = progress.best_step
         # A copy: the next step is given the state's own buffers, which Orbax may still be reading.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
+        if jax.process_count() > 1:
+            # Of these each process writes a part; arrays of the host would be written by the first one alone.
+            tree = distributed.replicated(tree)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         self._manager.save(progress.step, args=ocp.args.Composite(
             network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),

@@ -74,8 +74,8 @@ def head_of(config: Mapping[str, Any]) -> HeadSettings:
 
 
 def variant_of(model: nn.Module) -> dict[str, Any]:
-    """Return the fields of a source network that make it what it is, besides its classes, dtype and axis."""
-    common = {"parent", "name", "num_classes", "dtype", "axis_name"}
+    """Return the fields of a source network that make it what it is, besides its classes and how it is computed."""
+    common = {"parent", "name", "num_classes", "dtype", "axis_name", "remat"}
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in common}
 
 
@@ -83,7 +83,7 @@ def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_clas
     """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes."""
     return network.create_network(source["network"], head_of(config), num_classes=num_classes,
                                   source_classes=source["num_classes"], variant=hashable(source["settings"]),
-                                  dtype=config["compute_dtype"], axis_name=AXIS)
+                                  dtype=config["compute_dtype"], axis_name=AXIS, remat=config.get("remat", False))
 
 
 def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the confusion matrix as a picture."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flax_augtl import run_directory
+from flax_augtl.paths import is_remote
 
 
 def duration(seconds: float) -> str:
@@ -31,7 +33,11 @@ class RunLog:
 
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
-        self._writer = SummaryWriter(str(self.workdir / run_directory.TENSORBOARD), purge_step=step + 1 if step else None)
+        events = self.workdir / run_directory.TENSORBOARD
+        # tensorboardX writes files of this machine; those of a remote workdir are copied there from time to time.
+        self._holder = tempfile.TemporaryDirectory(prefix="flax-augtl-") if is_remote(events) else None
+        self._writer = SummaryWriter(self._holder.name if self._holder else str(events),
+                                     purge_step=step + 1 if step else None)
         self._interval = seconds_between_lines
         self._quiet = quiet
         self._started = self._last_line = None
@@ -67,6 +73,8 @@ class RunLog:
         run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
+        if split != "train":
+            self._copy_events()
 
     def write_confusion(self, split: str, confusion: np.ndarray, class_names: Sequence[str], step: int) -> None:
         """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
@@ -81,6 +89,19 @@ class RunLog:
         """End the bar and the TensorBoard file."""
         self._bar.close()
         self._writer.close()
+        self._copy_events()
+        if self._holder:
+            self._holder.cleanup()
+
+    def _copy_events(self) -> None:
+        """Bring the TensorBoard file of a remote workdir up to date."""
+        if self._holder is None:
+            return
+        self._writer.flush()
+        there = self.workdir / run_directory.TENSORBOARD
+        there.mkdir(parents=True, exist_ok=True)
+        for file in epath.Path(self._holder.name).iterdir():
+            file.copy(there / file.name, overwrite=True)
 
 
 def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

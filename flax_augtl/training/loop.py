@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from flax_augtl.data import Examples, eval_batches, train_batches
 from flax_augtl.data.pool import pool_batches
@@ -15,6 +16,8 @@ from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, Progress
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import RunLog, describe
+from flax_augtl.training.profile import Profile
+from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState
 from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices
 
@@ -33,21 +36,26 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
       variables: of the network.
       examples: a split.
       data: `config.data`.
-      batch_size: over all devices; it is rounded up to a multiple of their number.
+      batch_size: over all devices of all processes; it is rounded up to a multiple of their number.
     """
     devices = jax.local_device_count()
-    batch_size = math.ceil(batch_size / devices) * devices
+    batch_size = math.ceil(batch_size / jax.device_count()) * jax.device_count()
     step = pmapped_eval_step(network, preprocessing)
     # Once, rather than with every batch.
     variables = replicate(variables)
     return metrics.add(
         step(variables, split_over_devices({name: batch[name] for name in ("image", "label", "mask")}, devices))
         for batch in eval_batches(examples, preprocessing, data, batch_size=batch_size,
-                                  image_size=preprocessing.image_size))
+                                  image_size=preprocessing.image_size, **_share()))
+
+
+def _share() -> dict[str, int]:
+    """Which part of every global batch this process reads."""
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
 def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: RunLog | None = None,
-        checkpoints: Checkpoints | None = None) -> tuple[TrainState, Progress]:
+        checkpoints: Checkpoints | None = None, profile: epath.PathLike | None = None) -> tuple[TrainState, Progress]:
     """Train from `progress` on to the end of the run.
 
     Args:
@@ -56,6 +64,7 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
       progress: how far the run is.
       log: where it is seen.
       checkpoints: where it is kept.
+      profile: a folder for a trace of some steps; None for none.
 
     Returns:
       The state and the progress at the end.
@@ -67,7 +76,8 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
     devices = jax.local_device_count()
     step_fn = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
                                  experiment.step)
-    stream = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": total}
+    stream = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": total,
+              **_share()}
     if experiment.pool is None:
         batches = train_batches(experiment.dataset.train, experiment.preprocessing, config.data,
                                 image_size=experiment.preprocessing.image_size, **stream)
@@ -75,14 +85,14 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
     else:
         batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **stream)
         pool = replicate({"images": experiment.pool.images, "sizes": experiment.pool.sizes})
-    first = progress.position
+    first, tracing = progress.position, Profile(profile, progress.step, total)
     started, earlier = time.monotonic(), progress.seconds
 
     def seconds():
         return earlier + time.monotonic() - started
 
     pending = None
-    for batch in batches:
+    for batch in tracing.over(batches):
         rate = experiment.rates[progress.step]
         begun = time.monotonic()
         state, scalars = step_fn(state, split_over_devices(batch, devices), rate, pool)
@@ -91,6 +101,8 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
         # The step before is looked at while this one runs, so that the device never waits for the host.
         _look_at(pending, experiment, log)
         progress = dataclasses.replace(progress, step=progress.step + 1, position=progress.position + 1)
+        if config.check_replicas_every and progress.step % config.check_replicas_every == 0:
+            check_replicas(state, progress.step)
         pending = _Pending(progress.step, scalars, float(rate), batch["id"], seconds())
         last = progress.step == total
         evaluation = last or progress.step % experiment.evaluate_every == 0

@@ -1,0 +1,31 @@
+"""Paths that may lie in a bucket, such as gs://bucket/folder, beside paths of this machine."""
+
+import os
+import tempfile
+
+from etils import epath
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Tell whether a path is not of this machine's file system."""
+    return "://" in os.fspath(path)
+
+
+def fetched(path: epath.PathLike, beside: tuple[str, ...] = ()) -> tuple[epath.Path, tempfile.TemporaryDirectory]:
+    """Copy a remote file, or the files of a remote folder, to this machine.
+
+    Args:
+      path: of the file or folder.
+      beside: names of files in the same folder that are copied with a file where they are there.
+
+    Returns:
+      The path here, and the folder that holds it, which is gone once that object is.
+    """
+    path, holder = epath.Path(path), tempfile.TemporaryDirectory(prefix="flax-augtl-")
+    here = epath.Path(holder.name)
+    folder = path.is_dir()
+    wanted = list(path.iterdir()) if folder else [path, *(path.parent / name for name in beside)]
+    for source in wanted:
+        if source.exists() and not source.is_dir():
+            source.copy(here / source.name)
+    return (here if folder else here / path.name), holder

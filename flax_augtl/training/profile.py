@@ -1,0 +1,48 @@
+"""A trace of a few steps of training, for TensorBoard's profiler or xprof."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+# Compilation, and the first steps that fill the loader's buffers, are left out where the run is long enough.
+WARM_UP = 10
+STEPS = 5
+
+
+class Profile:
+    """Traces steps 11 to 15 of those that this start of a run takes, or the last ones of a shorter run."""
+
+    def __init__(self, directory: epath.PathLike | None, step: int, total: int):
+        """Prepare a trace.
+
+        Args:
+          directory: where it is written; None for no trace.
+          step: steps done before.
+          total: steps of the whole run.
+        """
+        left = total - step
+        self._directory = directory
+        self._first = min(WARM_UP, max(left - STEPS, 0))
+        self._last = min(self._first + STEPS, left) - 1
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches, one a step."""
+        if self._directory is None:
+            yield from batches
+            return
+        tracing = False
+        try:
+            for index, batch in enumerate(batches):
+                if index == self._first:
+                    jax.profiler.start_trace(self._directory)
+                    tracing = True
+                with jax.profiler.StepTraceAnnotation("train", step_num=index):
+                    yield batch
+                if index == self._last:
+                    jax.profiler.stop_trace()
+                    tracing = False
+        finally:
+            if tracing:
+                jax.profiler.stop_trace()

@@ -1,0 +1,116 @@
+"""Several processes for real: on one machine, of CPU devices, over the loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+
+def start(scenario, folder, processes=1, devices=1):
+    """Start the processes of a scenario of worker.py, each with so many devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", f"device_count={devices}")
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+    arguments = [[] if processes == 1 else [coordinator, str(processes), str(index)] for index in range(processes)]
+    return [subprocess.Popen([sys.executable, "-m", "tests.distributed.worker", scenario, str(folder), *more], cwd=ROOT,
+                             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for more in arguments]
+
+
+def run(scenario, folder, processes=1, devices=1):
+    """Run a scenario to its end and return what each process said."""
+    started = start(scenario, folder, processes, devices)
+    said = [process.communicate(timeout=400)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * processes, "\n".join(said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What 1 × 4, then 2 × 2, then 1 × 1 devices left."""
+    folder = tmp_path_factory.mktemp("topologies")
+    for processes, devices in ((1, 4), (2, 2), (1, 1)):
+        said = run("topologies", folder, processes, devices)
+        assert f"{processes * devices} × cpu" in said[0]
+    return folder
+
+
+@pytest.mark.parametrize("topology", ["2x2", "1x4"])
+def test_processes_and_devices_train_the_same_network_and_report_the_same_figures(folder, topology):
+    one, other = (np.load(folder / f"{name}-0.npz") for name in ("1x1", topology))
+    assert set(one) == set(other) and len(one) > 100
+    for name in one:
+        # By the scale of each array: momentum in a bias below a batch norm, for one, is nothing but rounding.
+        np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-6 + 1e-4 * np.abs(one[name]).max(), err_msg=name)
+    for freeze in ("none", "layer2", "all"):
+        assert one[f"{freeze}['sums']['confusion']"].sum() == other[f"{freeze}['sums']['confusion']"].sum() == 37
+
+
+def test_all_processes_hold_the_same_bits(folder):
+    first, second = (np.load(folder / f"2x2-{index}.npz") for index in (0, 1))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("start", ["1x4", "2x2"])
+def test_a_checkpoint_of_one_topology_goes_on_in_another(folder, start):
+    """1 × 4 devices → 2 processes × 2; 2 × 2 → 1 × 1 with another number of loader workers."""
+    whole, cut = ([json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+                  for name in ("whole", f"cut-{start}"))
+    assert [(row["split"], row["step"]) for row in whole] == [(row["split"], row["step"]) for row in cut]
+    for expected, row in zip(whole, cut, strict=True):
+        np.testing.assert_allclose(row["loss"], expected["loss"], rtol=2e-4, err_msg=str(row))
+    results = [json.loads((folder / name / "result.json").read_text()) for name in ("whole", f"cut-{start}")]
+    assert results[0]["best_step"] == results[1]["best_step"] and results[0]["test"]["n"] == results[1]["test"]["n"] == 37
+    np.testing.assert_allclose(results[0]["test"]["loss"], results[1]["test"]["loss"], rtol=2e-4)
+
+
+def test_another_clock_and_file_order_on_one_host_change_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("bee", "ant"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            picture = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{index}.png")
+    run("strange_host", tmp_path, 2, 1)
+    run("strange_host", tmp_path, 1, 2)
+    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+            for name in ("2x1", "1x2")]
+    assert [(row["split"], row["step"]) for row in rows[0]] == [(row["split"], row["step"]) for row in rows[1]]
+    for one, other in zip(*rows, strict=True):
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=2e-4)
+    splits = [json.loads((tmp_path / name / "splits.json").read_text()) for name in ("2x1", "1x2")]
+    assert splits[0] == splits[1]
+
+
+def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
+    run("refused", tmp_path, 2, 2)
+    first, second = (json.loads((tmp_path / f"said-{index}.json").read_text()) for index in (0, 1))
+    assert first[0] == "Process 1: The disk is gone." and second[0] == "The disk is gone."
+    assert first[1] == second[1] == "no error"
+    assert first[2] == second[2] and first[2].startswith("The processes see different data (pictures, labels, ")
+    assert first[3] == second[3] == "no error"
+    assert first[4] == second[4]
+    assert "After step 7 the state is not the same on all devices: 1 of 2 arrays differ, the first is a" in first[4]
+    assert first[5] is second[5] is False
+
+
+def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp_path):
+    first, second = start("dies", tmp_path, 2, 1)
+    second.communicate(timeout=300)
+    died = time.monotonic()
+    said = first.communicate(timeout=60)[0]
+    assert second.returncode == -9 and first.returncode != 0, said
+    assert time.monotonic() - died < 60
+    run("goes_on", tmp_path, 2, 1)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 37

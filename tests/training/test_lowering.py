@@ -1,0 +1,47 @@
+"""The compiled steps can be lowered for accelerators that are not here."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from flax_augtl.freezing import freezing_plan
+from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.state import create_state
+from flax_augtl.training.step import AXIS, StepSettings, eval_step, train_step
+from tests import small
+from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
+
+EVERYTHING = StepSettings(flip=True, shift=1, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("freeze", "remat", "settings"), [
+    ("none", True, StepSettings(accumulate=2)), ("layer2", False, EVERYTHING), ("all", False, StepSettings())])
+def test_the_steps_lower_for_accelerators(platform, dtype, freeze, remat, settings):
+    net = small.network("kept_deeper_batch", axis_name=AXIS)
+    source = net.source.clone(dtype=jnp.dtype(dtype), remat=remat)
+    net = net.clone(source=source, head=net.head.clone(dtype=jnp.dtype(dtype)))
+    plan = freezing_plan(net.groups, freeze)
+    state = create_state(small.variables(net), create_optimizer(OPTIMIZER, plan), plan, seed=0)
+    mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    common = {"network": net, "preprocessing": PREPROCESSING, "axis_name": AXIS}
+    train = functools.partial(train_step, plan=plan, optimizer=create_optimizer(OPTIMIZER, plan), settings=settings,
+                              **common)
+    batch = batch_of(16)
+    masked = {"image": batch["image"], "label": batch["label"], "mask": np.ones(16, np.float32)}
+    for step, specs, arguments in (
+            (train, (whole, split, whole), (state, batch, np.float32(0.1))),
+            (functools.partial(eval_step, **common), (whole, split),
+             ({"params": state.params, "batch_stats": state.batch_stats}, masked))):
+        # As pmap does: what comes out equal on all devices is a matter of the step, not of types.
+        step = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False))
+        lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
+        text = lowered.as_text()
+        assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
+        assert ("bf16" in text) == (dtype == "bfloat16")
