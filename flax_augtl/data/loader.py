@@ -5,6 +5,7 @@ nor its random numbers are used: the first belongs to one layout of processes an
 shards.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from flax_augtl.data import draws, order
 from flax_augtl.data.cache import view_of
 from flax_augtl.data.crops import Path, evaluation_path, training_path
+from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import ArraySource, Examples
 
 Batch = dict[str, np.ndarray]
@@ -144,8 +146,27 @@ def _batches(
     dataset = grain.MapDataset.range(count * chunks).map(chunk).to_iter_dataset(reading)
     if workers:
         _accept_unparsed_flags()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(2, chunks)))
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(2, chunks))
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+        return _naming_lost_workers(iter(dataset.batch(chunks, batch_fn=_joined)))
     return iter(dataset.batch(chunks, batch_fn=_joined))
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to the workers too, to the main process: it still needs them to end well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _naming_lost_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches; a worker process that is gone is an error with a sentence."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        # Grain's own words, for want of a class of its own.
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise DataError("A worker process that reads pictures is gone: it was killed, or out of memory. The same command "
+                        "goes on from the last checkpoint; fewer config.data.workers take less memory.") from error
 
 
 def _joined(chunks: list[Batch]) -> Batch:

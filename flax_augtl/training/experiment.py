@@ -20,6 +20,7 @@ from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
 from flax_augtl.training.step import AXIS, StepSettings
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+ON_NAN = ("stop", "skip", "restore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,8 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     """
     if config.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
+    if config.on_nan not in ON_NAN:
+        raise ValueError(f"config.on_nan={config.on_nan!r} is not one of {', '.join(ON_NAN)}.")
     settings = head_of(config)
     optimizer = OptimizerSettings(config.optimizer, config.momentum, config.weight_decay, config.gradient_clip,
                                   config.new_layer_multiplier)
@@ -139,7 +142,8 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
                            warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
                            boundaries=in_steps(config.schedule, "boundaries", **lengths) or ())
     step = StepSettings(label_smoothing=config.label_smoothing, class_weights=_class_weights(config, dataset),
-                        accumulate=config.accumulate, pool=None if pool is None else (pool.crop, pool.method),
+                        accumulate=config.accumulate, skip_not_finite=config.on_nan == "skip",
+                        pool=None if pool is None else (pool.crop, pool.method),
                         **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
                                                                 "view_seed")})
     every = in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)

@@ -1,5 +1,7 @@
 """What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the confusion matrix as a picture."""
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flax_augtl import run_directory
+from flax_augtl.printable import for_terminal
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +20,49 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class _Events:
+    """An event file for TensorBoard, written at once: tensorboardX's own thread dies of a full disk, and then blocks."""
+
+    def __init__(self, directory: epath.Path, step: int):
+        # Here, because it takes a tenth of a second that `predict` need not wait.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._summary, self._pb, self._directory = summary, event_pb2, directory
+        with self._saying():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writer = event_file_writer.EventsWriter(str(directory / "events"))
+            if step:  # What a run that goes on writes again.
+                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._writer.write_event(event_pb2.Event(step=step + 1, session_log=start))
+
+    @contextlib.contextmanager
+    def _saying(self):
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
+
+    def _write(self, summary: Any, step: int) -> None:
+        with self._saying():
+            self._writer.write_event(self._pb.Event(step=step, wall_time=time.time(), summary=summary))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(self._summary.scalar(name, value), step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._write(self._summary.image(name, image, dataformats="HWC"), step)
+
+    def flush(self) -> None:
+        with self._saying():
+            self._writer.flush()
+
+    def close(self) -> None:
+        # Whatever could not be written has been said, or is about to be.
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 class RunLog:
@@ -27,11 +73,9 @@ class RunLog:
 
     def __init__(self, workdir: epath.PathLike, *, total_steps: int, step: int, batch_size: int, quiet: bool = False,
                  seconds_between_lines: float = 30.0):
-        from tensorboardX import SummaryWriter  # Here, because it takes a tenth of a second that `predict` need not wait.
-
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
-        self._writer = SummaryWriter(str(self.workdir / run_directory.TENSORBOARD), purge_step=step + 1 if step else None)
+        self._events = _Events(self.workdir / run_directory.TENSORBOARD, step)
         self._interval = seconds_between_lines
         self._quiet = quiet
         self._started = self._last_line = None
@@ -41,7 +85,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
         if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(for_terminal(text), file=sys.stderr)
 
     def step(self, step: int, loss: float) -> None:
         """Show that `step` steps are done. The first call starts the clock: what came before was compilation."""
@@ -66,21 +110,22 @@ class RunLog:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
         run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+            self._events.scalar(f"{split}/{name}", value, step)
+        self._events.flush()
 
     def write_confusion(self, split: str, confusion: np.ndarray, class_names: Sequence[str], step: int) -> None:
         """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
         image = confusion_picture(confusion, class_names)
         from PIL import Image
-        path = self.workdir / f"confusion_{split}.png"
-        with path.open("wb") as file:
-            Image.fromarray(image).save(file, format="PNG")
-        self._writer.add_image(f"{split}/confusion", image, step, dataformats="HWC")
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, format="PNG")
+        run_directory.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
+        self._events.image(f"{split}/confusion", image, step)
 
     def close(self) -> None:
         """End the bar and the TensorBoard file."""
         self._bar.close()
-        self._writer.close()
+        self._events.close()
 
 
 def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
