@@ -63,6 +63,11 @@ def handled() -> Iterator[None]:
         _State.received, _State.deferring = None, False
 
 
+def request() -> None:
+    """End the run after its running step, as a SIGTERM does; from any thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def defer() -> None:
     """From now on a signal does not end what is running: there are steps to be saved, and `requested` is asked."""
     _State.deferring = True

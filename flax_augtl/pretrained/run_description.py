@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import field_types, run_directory
+from flax_augtl.models import create_model
 from flax_augtl.pretrained.preprocessing import Preprocessing
 
 _SOURCE = {"network": "text", "num_classes": "whole number or null", "class_names": "list of texts"}
@@ -70,4 +71,15 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     for name in ("settings", "terms"):
         if not isinstance(source.get(name), Mapping):
             raise ValueError(f"{path} cannot be used: {name} must be an object in braces.")
+    usual = create_model(source["network"])
+    for name, value in source["settings"].items():
+        if not hasattr(usual, name) or _kind(value) != _kind(getattr(usual, name)):
+            raise ValueError(f"{path} cannot be used: settings.{name} is none of {source['network']}, or of another kind.")
     return source
+
+
+def _kind(value: Any) -> str:
+    """Return the kind of a module's field; lists in JSON are tuples in the module."""
+    if isinstance(value, (list, tuple)):
+        return f"list of {sorted({_kind(item) for item in value})}"
+    return type(value).__name__

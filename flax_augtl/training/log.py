@@ -146,6 +146,7 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.5 + 0.42 * count, 4.5, 20))
     # A dollar sign would start mathematics; very long names would leave no room for the matrix.
+    class_names = [for_terminal(name).replace("\n", " ") for name in class_names]
     names = [(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$") for name in class_names]
     figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
