@@ -181,9 +181,9 @@ def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
     if not (workdir / run_directory.CONFIG).exists():
         if extend:
             raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
-        # An empty one is of a run that was killed before its description was whole.
+        # One without any that is committed is of a run that was killed before its description was whole.
         checkpoints = workdir / run_directory.CHECKPOINTS
-        if checkpoints.exists() and any(checkpoints.iterdir()):
+        if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
         return
     old = run_directory.read_json(workdir / run_directory.CONFIG)
