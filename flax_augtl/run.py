@@ -118,7 +118,8 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
       ValueError: something in the configuration or the data is wrong, or `workdir` holds another run.
     """
     workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-    run_lock.check(workdir)
+    if jax.process_index() == 0:  # It holds the lock for all processes of a run.
+        run_lock.check(workdir)
     run_directory.check_links(workdir)
     _check_same(config, workdir, extend)
     if not extend and (workdir / run_directory.RESULT).exists():

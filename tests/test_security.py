@@ -166,7 +166,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
         rows = list(csv.reader(file))
     cells = [cell for row in rows for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "@"))]
-    assert len(rows) == 1 + 4 + 1  # A name that is all dots and a suffix is hidden, as everywhere.
+    assert len(rows) == 1 + 4  # Names that begin with a dot are hidden, as everywhere.
     said = capsys.readouterr().out
     assert "\x1b" not in said and "\\x1b[31m.png" in said and "line\\nbreak.png" in said
 

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
+from jax.experimental import multihost_utils
 
 from flax_augtl import manifest
 from flax_augtl.training.state import TrainState
@@ -104,6 +105,8 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but all of them are damaged.
         """
+        if jax.process_count() > 1:  # The first process writes the manifests; none may look before it has.
+            multihost_utils.sync_global_devices("manifests")
         found = {}
         for step in reversed(self.steps()):
             if not (reason := self.damage(step)):

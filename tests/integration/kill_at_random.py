@@ -22,17 +22,30 @@ import time
 
 import numpy as np
 import orbax.checkpoint as ocp
+from PIL import Image
 
 from tests.conftest import ROOT
 
-CONFIG = {"train": "tests/integration/tiny.py", "study": "tests/integration/tiny_study.py"}
+CONFIG = """from ml_collections import ConfigDict
+from tests import small
 
 
-def start(mode, workdir):
-    flags = ["--config.steps=30", "--config.checkpoint_every_steps=3", "--config.evaluate_every_steps=10",
-             "--config.batch_size=64"] if mode == "train" else []
-    return subprocess.Popen([sys.executable, "main.py", f"--mode={mode}", f"--config={CONFIG[mode]}",
-                             f"--workdir={workdir}", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def get_config():
+    config = small.digits_config(
+        weights="embedded:glyphs", freeze="all", batch_size=4, steps=30, evaluate_every_steps=10, checkpoint_every_steps=2,
+        data={"name": "folder", "root": FOLDER, "shots": None, "validation": 4, "crop": "random", "scan_dir": "",
+              "threads": 2})
+    if STUDY:
+        with config.unlocked():
+            config.variants = ConfigDict({"kept": {"head": {"preset": "kept"}}, "traditional": {}}, sort_keys=False)
+            config.study = ConfigDict({"learning_rates": (0.01,), "seeds": (0, 1)})
+    return config
+"""
+
+
+def start(mode, folder, name):
+    return subprocess.Popen([sys.executable, "main.py", f"--mode={mode}", f"--config={folder}/config.py",
+                             f"--workdir={folder}/{name}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def contents(mode, workdir):
@@ -56,16 +69,23 @@ def contents(mode, workdir):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mode", choices=CONFIG, default="train")
+    parser.add_argument("--mode", choices=("train", "study"), default="train")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        for index in range(16):
+            path = pathlib.Path(folder, "pictures", "train" if index < 12 else "test", "ab"[index % 2], f"{index:02}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (10, 10, 3), np.uint8)).save(path)
+        pathlib.Path(folder, "config.py").write_text(CONFIG.replace("FOLDER", repr(f"{folder}/pictures")).replace(
+            "STUDY", str(options.mode == "study")))
         os.environ.update(JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
         for name in ("first", "whole"):  # The second finds everything compiled, as all that follow do.
             begun = time.monotonic()
-            process = start(options.mode, f"{folder}/{name}")
+            process = start(options.mode, folder, name)
             said = process.communicate()[0].decode()
             assert process.returncode == 0, said
             seconds = time.monotonic() - begun
@@ -73,7 +93,7 @@ def main():
         print(f"left alone: {seconds:.1f} s", flush=True)
         begun = time.monotonic()
         while True:
-            process = start(options.mode, f"{folder}/run")
+            process = start(options.mode, folder, "run")
             starts += 1
             try:
                 said = process.communicate(timeout=random.uniform(0.1, 1.1) * seconds if kills < options.kills else None)[0]
