@@ -174,10 +174,15 @@ def get_config() -> config_dict.ConfigDict:
     config.checkpoint_every_steps = placeholder(int)
     config.checkpoint_every_epochs = placeholder(float)
     config.checkpoint_every_examples = placeholder(int)
-    # Newest checkpoints to keep, besides the best.
+    # Newest checkpoints to keep, besides the best; at least 2.
     config.keep_checkpoints = 2
     # Stop after so many evaluations without a better one; 0 = never.
     config.early_stopping = 0
+    # A loss or gradient that is not finite: stop; skip (the update is left out); restore (back to the last checkpoint, and
+    # on with the data behind that batch).
+    config.on_nan = "stop"
+    # Of skip and restore: how often, before the run stops after all.
+    config.on_nan_limit = 10
     # Steps between two rows of the training loss in metrics.jsonl.
     config.log_every_steps = 10
 

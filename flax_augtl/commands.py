@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import jax
 
-from flax_augtl import distributed, prediction, run_directory
+from flax_augtl import distributed, interruption, prediction, run_directory
+from flax_augtl.printable import for_terminal
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
@@ -22,12 +23,15 @@ def run(flags: Any) -> None:
         _keep_compilations()
         _required(flags, "workdir")
         _start(flags)
-        {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode](flags)
-        # None leaves while another still works: those that are left would take it for dead.
-        distributed.wait()
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+        act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode]
+        with interruption.handled():
+            act(flags)
+            # None leaves while another still works: those that are left would take it for dead.
+            distributed.wait()
+    except KeyboardInterrupt as error:
+        again = " The same command goes on from the last checkpoint." if flags.mode in ("train", "study") else ""
+        print(f"\nInterrupted.{again}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 130))
     except Exception as error:
         exit_with(error, flags.traceback)
 
@@ -58,7 +62,7 @@ def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
     expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
     if show_traceback or not (expected or from_flags):
         raise error
-    print(f"error: {_sentence(error)}", file=sys.stderr)
+    print(for_terminal(f"error: {_sentence(error)}"), file=sys.stderr)
     sys.exit(1)
 
 
@@ -120,7 +124,7 @@ def _evaluate(flags: Any) -> None:
     print(f"  {'label':24} {'n':>6} {'accuracy':>9}  most often taken for")
     for row in metrics.class_table(confusion, run.class_names):
         accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
-        print(f"  {row['label'][:24]:24} {row['n']:6} {accuracy:>9}  {row['taken_for'] or ''}")
+        print(for_terminal(f"  {row['label'][:24]:24} {row['n']:6} {accuracy:>9}  {row['taken_for'] or ''}"))
 
 
 def _predict(flags: Any) -> None:

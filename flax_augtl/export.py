@@ -8,6 +8,7 @@ from etils import epath
 from flax_augtl import run_directory
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.network import HEAD
+from flax_augtl.pretrained.run_description import read_source
 from flax_augtl.pretrained.written import write_safetensors
 from flax_augtl.run import Run
 
@@ -30,7 +31,7 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
         raise ValueError(f"--format={format} is unknown. Formats: {', '.join(FORMATS)}.")
     settings = run.network.head.settings
     source = {collection: by_stage(tree.get("source", {})) for collection, tree in run.variables.items()}
-    described = run_directory.read_json(run.workdir / run_directory.SOURCE)
+    described = read_source(run.workdir)
     described["settings"].pop("by_block", None)
     terms = {name: str(value) for name, value in described["terms"].items()}
     names = run.class_names

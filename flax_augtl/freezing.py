@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from flax_augtl.network import CLASSIFICATION, HEAD
 
@@ -52,6 +53,12 @@ class FreezingPlan:
         trainable = jax.tree.map(lambda leaf, label: None if label == FROZEN else leaf, params, labels)
         frozen = jax.tree.map(lambda leaf, label: leaf if label == FROZEN else None, params, labels)
         return trainable, frozen
+
+    def norms(self, trainable: Any) -> jax.Array:
+        """Return the norm of each layer group of a trainable partition, float32 [groups]; 0 for a frozen one."""
+        trees = [trainable[HEAD] if group == HEAD else trainable["source"].get(group, {}) for group in self.groups]
+        return jnp.stack([jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
+                          for tree in trees])
 
 
 def merge(trainable: Any, frozen: Any) -> Any:

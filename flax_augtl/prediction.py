@@ -15,6 +15,7 @@ from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.files import picture_paths
 from flax_augtl.data.pictures import read_picture
 from flax_augtl.paths import is_remote
+from flax_augtl.printable import for_spreadsheet, for_terminal
 from flax_augtl.run import Run
 
 TOP = 5
@@ -72,7 +73,10 @@ def predict_files(run: Run, images: str, *, batch_size: int = 32) -> tuple[list[
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV: path, label, probability, then label2, probability2 and so on."""
+    """Return rows as CSV: path, label, probability, then label2, probability2 and so on.
+
+    A path or label that a spreadsheet would take for a formula has a `'` before it.
+    """
     width = max((len(row["labels"]) for row in rows), default=1)
     header = ["path"]
     for rank in range(1, width + 1):
@@ -81,9 +85,9 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        cells = [row["path"]]
+        cells = [for_spreadsheet(row["path"])]
         for label, probability in zip(row["labels"], row["probabilities"], strict=True):
-            cells += [label, f"{probability:.6f}"]
+            cells += [for_spreadsheet(label), f"{probability:.6f}"]
         writer.writerow(cells)
     return text.getvalue()
 
@@ -94,9 +98,10 @@ def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
     width = min(max((len(row["path"]) for row in shown), default=4), 60)
     lines = []
     for row in shown:
-        path = row["path"] if len(row["path"]) <= width else "…" + row["path"][1 - width:]
+        path = row["path"].replace("\n", "\\n")
+        path = path if len(path) <= width else "…" + path[1 - width:]
         lines.append(f"{path:{width}}  " + "  ".join(f"{label} {probability:.1%}" for label, probability in zip(
             row["labels"], row["probabilities"], strict=True)))
     if len(rows) > limit:
         lines.append(f"… and {len(rows) - limit} more")
-    return "\n".join(lines)
+    return for_terminal("\n".join(lines))

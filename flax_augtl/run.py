@@ -1,8 +1,9 @@
 """A run: train it into a directory, go on with it, load it again, evaluate it and predict with it."""
 
+import contextlib
 import dataclasses
-import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,11 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flax_augtl import distributed, freezing, run_directory
+from flax_augtl import distributed, freezing, run_directory, run_lock
 from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.pretrained.run_description import read_run_description
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
@@ -29,7 +31,7 @@ from flax_augtl.training.step import compiled_predict_step
 # Fields that `--extend` may change: how long and how fast, not what.
 EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
               "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
-              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps")
+              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps", "on_nan", "on_nan_limit")
 
 
 # Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
@@ -131,9 +133,13 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
 def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
            profile: bool) -> Run:
     workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+
     def is_finished():
+        run_lock.check(workdir)
+        run_directory.check_links(workdir)
         _check_same(config, workdir, extend)
         return not extend and (workdir / run_directory.RESULT).exists()
+
     if distributed.first_decides(is_finished):
         if not quiet:
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
@@ -148,10 +154,29 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
     distributed.first_decides(lambda: str(run_directory.prepare(workdir)))
-    with open_checkpoints(workdir / run_directory.CHECKPOINTS, keep=config.keep_checkpoints) as checkpoints:
+
+    def say(text: str) -> None:
+        if not quiet and distributed.is_first():
+            print(text, file=sys.stderr)
+
+    with contextlib.ExitStack() as stack:
+        def take() -> None:
+            """Lock the directory; the first process does, for all of a run."""
+            if distributed.is_first():
+                stack.enter_context(run_lock.lock(workdir, say))
+                # Another program may have been here while this one read the data.
+                _check_same(config, workdir, extend)
+                _check_data(experiment, workdir)
+                run_directory.clear_leftovers(workdir)
+
+        distributed.together(take)
+        checkpoints = stack.enter_context(open_checkpoints(workdir / run_directory.CHECKPOINTS,
+                                                           keep=config.keep_checkpoints))
         progress = Progress()
-        if steps := distributed.first_decides(checkpoints.steps):
-            state, progress = checkpoints.restore(state, steps[-1])
+        step = checkpoints.newest_sound(say)
+        checkpoints.remove_after(step)
+        if step is not None:
+            state, progress = checkpoints.restore(state, step)
         if progress.step >= experiment.total_steps and extend:
             raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
                              f"for {experiment.total_steps}.")
@@ -162,7 +187,8 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         try:
             if log:
                 _say_start(log, experiment, progress)
-            ended = progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
+            ended = not progress.evaluation_due and (progress.step >= experiment.total_steps
+                                                     or 0 < config.early_stopping <= progress.evaluations_since_best)
             if not ended:
                 state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints,
                                       profile=workdir / run_directory.PROFILE if profile and log else None)
@@ -187,7 +213,9 @@ def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
     if not (workdir / run_directory.CONFIG).exists():
         if extend:
             raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
-        if (workdir / run_directory.CHECKPOINTS).exists():
+        # One without any that is committed is of a run that was killed before its description was whole.
+        checkpoints = workdir / run_directory.CHECKPOINTS
+        if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
         return
     old = run_directory.read_json(workdir / run_directory.CONFIG)
@@ -272,29 +300,30 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
       ValueError: the directory holds no run, no checkpoint, or none of that step.
     """
     workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
-    config = ConfigDict(run_directory.read_json(workdir / run_directory.CONFIG))
-    class_names = tuple(run_directory.read_json(workdir / run_directory.CLASS_NAMES))
-    preprocessing = Preprocessing.from_json(run_directory.read_json(workdir / run_directory.PREPROCESSING))
-    network = build_network(run_directory.read_json(workdir / run_directory.SOURCE), config, len(class_names))
+    run_directory.check_links(workdir)
+    description = read_run_description(workdir)
+    config, class_names = ConfigDict(description.config), description.class_names
+    network = build_network(description.source, config, len(class_names))
     if not (workdir / run_directory.CHECKPOINTS).exists():
         raise ValueError(f"{workdir} has no checkpoint yet.")
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
         steps = checkpoints.steps()
-        if not steps:
+        newest = checkpoints.newest_sound(lambda text: print(text, file=sys.stderr))
+        if newest is None:
             raise ValueError(f"{workdir} has no checkpoint yet.")
         if step not in ("best", "last") and not str(step).isdecimal():
             raise ValueError(f"--step={step} is not best, last or the number of a step. "
                              f"Steps: {', '.join(map(str, steps))}.")
-        chosen = steps[-1] if step in ("best", "last") else int(step)
+        chosen = newest if step in ("best", "last") else int(step)
         if step == "best":
-            best = checkpoints.progress(steps[-1]).best_step
-            chosen = steps[-1] if best is None else best
+            best = checkpoints.progress(newest).best_step
+            chosen = newest if best is None else best
         if chosen not in steps:
             raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
-        size = preprocessing.image_size
+        size = description.preprocessing.image_size
         like = {"batch_stats": {}, **jax.eval_shape(
             lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32)))}
         variables = checkpoints.restore_variables(chosen, like)
     result = workdir / run_directory.RESULT
-    return Run(workdir, config, class_names, preprocessing, network, variables, chosen,
-               json.loads(result.read_text()) if result.exists() else None)
+    return Run(workdir, config, class_names, description.preprocessing, network, variables, chosen,
+               run_directory.read_json(result) if result.exists() else None)

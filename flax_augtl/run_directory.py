@@ -28,10 +28,16 @@ PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
+_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, TENSORBOARD, PREDICTIONS)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part.
+    """Write a text file in UTF-8, see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
 
     Raises:
       ValueError: the file cannot be written.
@@ -41,10 +47,19 @@ def write_text(path: epath.PathLike, text: str) -> None:
     path = epath.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            # A link of that name is not followed, wherever it leads.
+            temporary.unlink(missing_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: epath.PathLike, error: OSError) -> ValueError:
+    return ValueError(f"{os.fspath(path)} cannot be written: {error.strerror or error}.")
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -63,8 +78,10 @@ def read_json(path: epath.PathLike) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def prepare(workdir: epath.PathLike) -> epath.Path:
@@ -86,17 +103,54 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
     return workdir
 
 
+def clear_leftovers(workdir: epath.PathLike) -> None:
+    """Remove the temporary files of a program that was killed while it wrote; to be called by the one that may write."""
+    for path in epath.Path(workdir).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def check_links(workdir: epath.PathLike) -> None:
+    """Check that the files of a run are where its directory is; the directory itself may be a link.
+
+    A run directory from elsewhere could otherwise have this program read, or write to, any file of its user.
+
+    Raises:
+      ValueError: one of them is a symbolic link that leads out of the directory.
+    """
+    if "://" in os.fspath(workdir):
+        return
+    inside = os.path.realpath(workdir)
+    places = [os.path.join(workdir, name) for name in _OURS]
+    for folder in (CHECKPOINTS, TENSORBOARD):
+        for where, folders, files in os.walk(os.path.join(workdir, folder)):
+            places += [os.path.join(where, name) for name in (*folders, *files)]
+    for place in places:
+        if os.path.islink(place):
+            target = os.path.realpath(place)
+            if os.path.commonpath([inside, target]) != inside:
+                raise ValueError(f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
+                                 "written. Put what it leads to in its place, or link the whole directory.")
+
+
 def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append one JSON object a line to metrics.jsonl."""
+    """Append one JSON object a line to metrics.jsonl; the first process does.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
     if not distributed.is_first():
         return
     path = epath.Path(workdir) / METRICS
+    text = "".join(json.dumps(row) + "\n" for row in rows)
     if is_remote(path):
         # What lies in a bucket cannot be appended to.
-        write_text(path, (path.read_text() if path.exists() else "") + "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(path, (path.read_text() if path.exists() else "") + text)
         return
-    with path.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
@@ -112,10 +166,10 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def drop_metrics_after(workdir: epath.PathLike, step: int) -> None:
-    """Drop the rows of later steps, which a run that goes on from `step` writes again."""
+    """Drop the rows of later steps, and those of tests, which a run that goes on from `step` writes again."""
     path = epath.Path(workdir) / METRICS
     if path.exists():
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step]
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step and row["split"] != "test"]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -8,7 +8,9 @@ _LABELS, _SPLITS, _CLASSES = "image_class_labels.txt", "train_test_split.txt", "
 _FOLDER = "images"
 
 
-def numbered_lists(pictures: epath.Path, root: epath.Path) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
+def numbered_lists(
+    pictures: epath.Path, root: epath.Path
+) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
     """Join the list of pictures with the files beside it.
 
     Each has a number and a value a line: `images.txt` the path (below `images/` or the root), `image_class_labels.txt`

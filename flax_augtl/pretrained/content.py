@@ -8,6 +8,8 @@ from flax_augtl.pretrained.errors import CheckpointError
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
+# Weights compress to some 90 %; an archive that unpacks to more than this, and to so many times its size, is a bomb.
+_BOMB, _DENSEST = 256_000_000, 20
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
@@ -55,8 +57,14 @@ def _kind_of_archive(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            held = sum(member.file_size for member in archive.infolist())
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path}: the archive is cut short or damaged. Download it again.") from error
+    if held > max(_BOMB, _DENSEST * path.stat().st_size):
+        raise CheckpointError(
+            f"{path} is refused: {path.stat().st_size:,} bytes that would become {held:,}. Weights hardly compress; this is "
+            "a zip bomb, or no checkpoint."
+        )
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
     if "model.weights.h5" in names:

@@ -10,10 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from flax_augtl import run_directory
+from flax_augtl import field_types, manifest, run_directory
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.run_description import read_preprocessing, read_run_description, read_source
 
 
 def is_run(path: str | os.PathLike) -> bool:
@@ -54,13 +55,18 @@ def read_run(path: str | os.PathLike) -> RunSource:
       CheckpointError: the run is not finished, or its checkpoint is not there.
     """
     path = epath.Path(os.path.abspath(path) if "://" not in os.fspath(path) else path)
-    source = run_directory.read_json(path / run_directory.SOURCE)
+    run_directory.check_links(path)
+    source = read_source(path)
     if not (path / run_directory.RESULT).exists():
         raise CheckpointError(f"{path} is the directory of a run that is not finished; finish it first, or export it.")
-    step = run_directory.read_json(path / run_directory.RESULT)["best_step"]
+    result = run_directory.read_json(path / run_directory.RESULT)
+    field_types.check(result, {"best_step": "whole number"}, ("best_step",), str(path / run_directory.RESULT))
+    step = result["best_step"]
     checkpoint = path / run_directory.CHECKPOINTS / str(step) / "network"
     if not checkpoint.exists():
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
+    if damage := manifest.damage(checkpoint.parent):
+        raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be used: {damage}.")
     with ocp.StandardCheckpointer() as checkpointer:
         # Into arrays of the host, whatever devices wrote it: those may not be here.
         written = checkpointer.metadata(checkpoint).item_metadata.tree
@@ -71,12 +77,12 @@ def read_run(path: str | os.PathLike) -> RunSource:
     top = "fc8" if "fc7" in params else "fc"
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:
-        class_names = tuple(run_directory.read_json(path / run_directory.CLASS_NAMES))
+        class_names = read_run_description(path).class_names
         below = params.get(top)
         params[top] = head["classifier"] if below is None else {
             "kernel": below["kernel"] @ head["classifier"]["kernel"],
             "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
-    preprocessing = Preprocessing.from_json(run_directory.read_json(path / run_directory.PREPROCESSING))
+    preprocessing = read_preprocessing(path)
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()
                 if name != "by_block"}
     terms = {**{name: str(value) for name, value in source["terms"].items()}, "run": path.name}

@@ -1,7 +1,14 @@
-"""Checkpoints of a run, with Orbax: the network, what is needed to go on, and how far it is."""
+"""Checkpoints of a run, with Orbax: the network, what is needed to go on, and how far it is.
+
+A checkpoint counts once it has its manifest (`flax_augtl.manifest`), which is written after Orbax has committed it. One
+without, because the program was killed in between, is not used: the one before it is.
+"""
 
 import contextlib
 import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,9 +16,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
+from jax.experimental import multihost_utils
 
-from flax_augtl import distributed
+from flax_augtl import distributed, manifest
 from flax_augtl.training.state import TrainState
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written or read; the message says which and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +38,8 @@ class Progress:
       best_loss: its loss, which decides between equal values.
       evaluations_since_best: for early stopping.
       seconds: spent in training and evaluation so far, over all starts of the run.
+      evaluation_due: the program was interrupted in the evaluation that belongs to `step`.
+      not_finite: steps so far whose loss or gradient was not finite (`config.on_nan`).
     """
 
     step: int = 0
@@ -35,13 +49,16 @@ class Progress:
     best_loss: float | None = None
     evaluations_since_best: int = 0
     seconds: float = 0.0
+    evaluation_due: bool = False
+    not_finite: int = 0
 
 
 class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
     """Keep the newest checkpoints and the one that was the best when the newest was written."""
 
     def __init__(self, last: int):
-        self._last = last
+        # Until the newest has its manifest, the one before it is the only one that could be restored.
+        self._last = max(last, 2)
         self.best_step: int | None = None
 
     def should_preserve(self, checkpoints, *, context):
@@ -60,21 +77,63 @@ class Checkpoints:
           keep: how many of the newest are kept, besides the best.
           read_only: never write or delete.
         """
+        self._directory = epath.Path(directory)
         self._policy = _BestAndLast(keep)
+        self._sealing: threading.Thread | None = None
+        self._error: Exception | None = None
         options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
                                                cleanup_tmp_directories=not read_only,
                                                preservation_policy=self._policy)
-        self._manager = ocp.CheckpointManager(directory, options=options,
-                                              item_names=("network", "training", "progress"))
+        with self._saying("The checkpoints in", directory):
+            self._manager = ocp.CheckpointManager(directory, options=options,
+                                                  item_names=("network", "training", "progress"))
 
     def steps(self) -> list[int]:
-        """Return the steps of all complete checkpoints, in order."""
+        """Return the steps of all checkpoints that Orbax has committed, in order, sound or not."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, progress: Progress) -> None:
-        """Write a checkpoint in the background. One of the same step is left as it is."""
+    def damage(self, step: int) -> str:
+        """Return what is wrong with a checkpoint, as a phrase; the empty string if it is as it was written."""
+        return manifest.damage(self._directory / str(step))
+
+    def newest_sound(self, say: Callable[[str], Any]) -> int | None:
+        """Return the newest step whose files are as they were written, None where there is no checkpoint yet.
+
+        Args:
+          say: is given a sentence about each newer one, which is not used.
+
+        Raises:
+          CheckpointError: there are checkpoints, but all of them are damaged.
+        """
+        if jax.process_count() > 1:  # The first process writes the manifests; none may look before it has.
+            multihost_utils.sync_global_devices("manifests")
+        found = {}
+        for step in reversed(self.steps()):
+            if not (reason := self.damage(step)):
+                for newer, why in found.items():
+                    say(f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead.")
+                return step
+            found[step] = reason
+        if any(manifest.exists(self._directory / str(step)) for step in found):
+            raise CheckpointError(f"All checkpoints in {self._directory} are damaged:\n  " + "\n  ".join(
+                f"step {step}: {reason}" for step, reason in found.items()) + "\nRestore them from a copy, or remove the "
+                "directory to start again.")
+        return None
+
+    def remove_after(self, step: int | None) -> None:
+        """Remove the checkpoints of later steps, all for None: a run that goes on from `step` writes them again."""
+        for later in self.steps():
+            if step is None or later > step:
+                with self._saying("The damaged checkpoint of step", later):
+                    self._manager.delete(later)
+
+    def save(self, state: TrainState, progress: Progress, *, replace: bool = False) -> None:
+        """Write a checkpoint in the background. One of the same step is left as it is, unless `replace`."""
+        self.wait()
         if progress.step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self._manager.delete(progress.step)
         self._policy.best_step = progress.best_step
         # A copy: the next step is given the state's own buffers, which Orbax may still be reading.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
@@ -82,9 +141,24 @@ class Checkpoints:
             # Of these each process writes a part; arrays of the host would be written by the first one alone.
             tree = distributed.replicated(tree)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
-        self._manager.save(progress.step, args=ocp.args.Composite(
-            network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),
-            progress=ocp.args.JsonSave(dataclasses.asdict(progress))))
+        with self._saying("The checkpoint of step", progress.step):
+            self._manager.save(progress.step, args=ocp.args.Composite(
+                network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),
+                progress=ocp.args.JsonSave(dataclasses.asdict(progress))))
+        if jax.process_index() == 0:
+            self._sealing = threading.Thread(target=self._seal, args=(progress.step,), name="manifest", daemon=True)
+            self._sealing.start()
+
+    def _seal(self, step: int) -> None:
+        """Write the manifest of a checkpoint once Orbax has committed it."""
+        try:
+            while self._manager.is_saving_in_progress():
+                time.sleep(0.01)
+            # Where saving failed there is no such directory, and `wait` raises Orbax's own error.
+            if (self._directory / str(step)).exists():
+                manifest.write(self._directory / str(step))
+        except Exception as error:
+            self._error = error
 
     def restore(self, state: TrainState, step: int) -> tuple[TrainState, Progress]:
         """Return the state and the progress at a step.
@@ -92,15 +166,19 @@ class Checkpoints:
         Args:
           state: gives the expected names, shapes and dtypes.
           step: one of `steps()`.
+
+        Raises:
+          CheckpointError: the checkpoint does not fit `state`.
         """
         tree = serialization.to_state_dict(state)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
-        restored = self._manager.restore(step, args=ocp.args.Composite(
-            network=ocp.args.StandardRestore(network), training=ocp.args.StandardRestore(tree),
-            progress=ocp.args.JsonRestore()))
+        with self._saying("The checkpoint of step", step, "read"):
+            restored = self._manager.restore(step, args=ocp.args.Composite(
+                network=ocp.args.StandardRestore(network), training=ocp.args.StandardRestore(tree),
+                progress=ocp.args.JsonRestore()))
+            progress = Progress(**restored.progress)
         tree = {**restored.network, **restored.training}
         tree = jax.tree.map(np.asarray, tree)
-        progress = Progress(**restored.progress)
         self._policy.best_step = progress.best_step
         return serialization.from_state_dict(state, tree), progress
 
@@ -110,21 +188,55 @@ class Checkpoints:
         Args:
           step: one of `steps()`.
           like: variables with the expected names, shapes and dtypes.
+
+        Raises:
+          CheckpointError: the checkpoint is not there, is damaged, or does not fit `like`.
         """
-        restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
+        if reason := self.damage(step):
+            raise CheckpointError(f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
+                                  f"Checkpoints: {', '.join(map(str, self.steps()))}.")
+        with self._saying("The checkpoint of step", step, "read"):
+            restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
         return jax.tree.map(np.asarray, restored.network)
 
     def progress(self, step: int) -> Progress:
-        """Return the progress at a step."""
-        return Progress(**self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress)
+        """Return the progress at a step.
+
+        Raises:
+          CheckpointError: it cannot be read.
+        """
+        with self._saying("The checkpoint of step", step, "read"):
+            return Progress(**self._manager.restore(step, args=ocp.args.Composite(
+                progress=ocp.args.JsonRestore())).progress)
 
     def wait(self) -> None:
-        """Wait until what was saved is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
+        """Wait until what was saved is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        with self._saying("The last checkpoint in", self._directory):
+            self._manager.wait_until_finished()
+            if self._sealing is not None:
+                self._sealing.join()
+                self._sealing = None
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
 
     def close(self) -> None:
         """Wait for writing and release the directory."""
+        self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _saying(self, what: str, which: Any, done: str = "written") -> Iterator[None]:
+        """Turn whatever Orbax raises into a sentence: it raises a dozen kinds of error, by storage and by depth."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"{what} {which} cannot be {done}: {reason[0][:300]}") from error
 
 
 @contextlib.contextmanager
@@ -133,5 +245,9 @@ def open_checkpoints(directory: epath.PathLike, **settings: Any):
     checkpoints = Checkpoints(directory, **settings)
     try:
         yield checkpoints
-    finally:
-        checkpoints.close()
+    except BaseException:
+        # What went wrong first is what its reader needs to know; that the last checkpoint failed too is one of its effects.
+        with contextlib.suppress(Exception):
+            checkpoints.close()
+        raise
+    checkpoints.close()

@@ -21,6 +21,7 @@ from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
 from flax_augtl.training.step import AXIS, StepSettings
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+ON_NAN = ("stop", "skip", "restore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,8 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
     """
+    if config.on_nan not in ON_NAN:
+        raise ValueError(f"config.on_nan={config.on_nan!r} is not one of {', '.join(ON_NAN)}.")
     settings = head_of(config)
     optimizer = optimizer_of(config)
     check_batch(config)
@@ -135,7 +138,8 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     rates, every = schedule_of(config, len(dataset.train))
     weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
     step = StepSettings(label_smoothing=config.label_smoothing, class_weights=weights,
-                        accumulate=config.accumulate, pool=None if pool is None else (pool.crop, pool.method),
+                        accumulate=config.accumulate, skip_not_finite=config.on_nan == "skip",
+                        pool=None if pool is None else (pool.crop, pool.method),
                         **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
                                                                 "view_seed")})
     return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,

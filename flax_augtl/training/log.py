@@ -1,5 +1,7 @@
 """What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the confusion matrix as a picture."""
 
+import contextlib
+import io
 import sys
 import tempfile
 import time
@@ -12,6 +14,7 @@ from tqdm import tqdm
 
 from flax_augtl import run_directory
 from flax_augtl.paths import is_remote
+from flax_augtl.printable import for_terminal
 
 
 def duration(seconds: float) -> str:
@@ -19,6 +22,49 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class _Events:
+    """An event file for TensorBoard, written at once: tensorboardX's own thread dies of a full disk, and then blocks."""
+
+    def __init__(self, directory: epath.Path, step: int):
+        # Here, because it takes a tenth of a second that `predict` need not wait.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._summary, self._pb, self._directory = summary, event_pb2, directory
+        with self._saying():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writer = event_file_writer.EventsWriter(str(directory / "events"))
+            if step:  # What a run that goes on writes again.
+                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._writer.write_event(event_pb2.Event(step=step + 1, session_log=start))
+
+    @contextlib.contextmanager
+    def _saying(self):
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
+
+    def _write(self, summary: Any, step: int) -> None:
+        with self._saying():
+            self._writer.write_event(self._pb.Event(step=step, wall_time=time.time(), summary=summary))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(self._summary.scalar(name, value), step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._write(self._summary.image(name, image, dataformats="HWC"), step)
+
+    def flush(self) -> None:
+        with self._saying():
+            self._writer.flush()
+
+    def close(self) -> None:
+        # Whatever could not be written has been said, or is about to be.
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 class RunLog:
@@ -29,15 +75,12 @@ class RunLog:
 
     def __init__(self, workdir: epath.PathLike, *, total_steps: int, step: int, batch_size: int, quiet: bool = False,
                  seconds_between_lines: float = 30.0):
-        from tensorboardX import SummaryWriter  # Here, because it takes a tenth of a second that `predict` need not wait.
-
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
         events = self.workdir / run_directory.TENSORBOARD
         # tensorboardX writes files of this machine; those of a remote workdir are copied there from time to time.
         self._holder = tempfile.TemporaryDirectory(prefix="flax-augtl-") if is_remote(events) else None
-        self._writer = SummaryWriter(self._holder.name if self._holder else str(events),
-                                     purge_step=step + 1 if step else None)
+        self._events = _Events(epath.Path(self._holder.name) if self._holder else events, step)
         self._interval = seconds_between_lines
         self._quiet = quiet
         self._started = self._last_line = None
@@ -47,7 +90,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
         if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(for_terminal(text), file=sys.stderr)
 
     def step(self, step: int, loss: float) -> None:
         """Show that `step` steps are done. The first call starts the clock: what came before was compilation."""
@@ -72,7 +115,8 @@ class RunLog:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
         run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+            self._events.scalar(f"{split}/{name}", value, step)
+        self._events.flush()
         if split != "train":
             self._copy_events()
 
@@ -80,15 +124,15 @@ class RunLog:
         """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
         image = confusion_picture(confusion, class_names)
         from PIL import Image
-        path = self.workdir / f"confusion_{split}.png"
-        with path.open("wb") as file:
-            Image.fromarray(image).save(file, format="PNG")
-        self._writer.add_image(f"{split}/confusion", image, step, dataformats="HWC")
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, format="PNG")
+        run_directory.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
+        self._events.image(f"{split}/confusion", image, step)
 
     def close(self) -> None:
         """End the bar and the TensorBoard file."""
         self._bar.close()
-        self._writer.close()
+        self._events.close()
         self._copy_events()
         if self._holder:
             self._holder.cleanup()
@@ -97,7 +141,6 @@ class RunLog:
         """Bring the TensorBoard file of a remote workdir up to date."""
         if self._holder is None:
             return
-        self._writer.flush()
         there = self.workdir / run_directory.TENSORBOARD
         there.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(self._holder.name).iterdir():
@@ -122,6 +165,7 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.5 + 0.42 * count, 4.5, 20))
     # A dollar sign would start mathematics; very long names would leave no room for the matrix.
+    class_names = [for_terminal(name).replace("\n", " ") for name in class_names]
     names = [(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$") for name in class_names]
     figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)

@@ -10,20 +10,32 @@ import jax
 import numpy as np
 from etils import epath
 
+from flax_augtl import interruption, run_directory
 from flax_augtl.data import Examples, eval_batches, train_batches
+from flax_augtl.data.order import stream
 from flax_augtl.data.pool import pool_batches
+from flax_augtl.freezing import FROZEN
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, Progress
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import RunLog, describe
+from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.profile import Profile
 from flax_augtl.training.replicas import check_replicas
-from flax_augtl.training.state import TrainState
+from flax_augtl.training.state import TrainState, create_state
 from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices
 
 
 class NotFinite(ValueError):
-    """The loss or the gradient is not a finite number."""
+    """The loss or the gradient is not a finite number.
+
+    Attributes:
+      position: of the batch, among the global batches of the run.
+    """
+
+    def __init__(self, message: str, position: int):
+        super().__init__(message)
+        self.position = position
 
 
 def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *,
@@ -43,10 +55,14 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
     step = pmapped_eval_step(network, preprocessing)
     # Once, rather than with every batch.
     variables = replicate(variables)
-    return metrics.add(
-        step(variables, split_over_devices({name: batch[name] for name in ("image", "label", "mask")}, devices))
+
+    def sums():
         for batch in eval_batches(examples, preprocessing, data, batch_size=batch_size,
-                                  image_size=preprocessing.image_size, **_share()))
+                                  image_size=preprocessing.image_size, **_share()):
+            interruption.raise_if_alone()
+            yield step(variables, split_over_devices({name: batch[name] for name in ("image", "label", "mask")}, devices))
+
+    return metrics.add(sums())
 
 
 def _share() -> dict[str, int]:
@@ -70,20 +86,40 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
       The state and the progress at the end.
 
     Raises:
-      NotFinite: the loss or the gradient is not finite; nothing of that step is kept.
+      NotFinite: the loss or the gradient is not finite, and `config.on_nan` says stop, or it was so too often; nothing of
+        that step is kept.
+      Interrupted: a signal ended the run (`interruption`); `checkpoints` has the last step.
     """
+    count = progress.not_finite
+    try:
+        while True:
+            try:
+                return _fit(experiment, state, progress, log, checkpoints, profile)
+            except NotFinite as error:
+                count += 1
+                if experiment.config.on_nan != "restore" or count > experiment.config.on_nan_limit:
+                    raise
+                state, progress = _go_back(error, count, experiment, log, checkpoints)
+    finally:
+        interruption.defer_no_more()
+
+
+def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: RunLog | None,
+         checkpoints: Checkpoints | None, profile: epath.PathLike | None) -> tuple[TrainState, Progress]:
+    """Train from `progress` on to the end, or to the first step that is not finite."""
     config, total = experiment.config, experiment.total_steps
     devices = jax.local_device_count()
     step_fn = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
                                  experiment.step)
-    stream = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": total,
-              **_share()}
+    # A batch that was passed over makes the data longer than the steps.
+    until = progress.position + total - progress.step
+    which = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": until, **_share()}
     if experiment.pool is None:
         batches = train_batches(experiment.dataset.train, experiment.preprocessing, config.data,
-                                image_size=experiment.preprocessing.image_size, **stream)
+                                image_size=experiment.preprocessing.image_size, **which)
         pool = None
     else:
-        batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **stream)
+        batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **which)
         pool = replicate({"images": experiment.pool.images, "sizes": experiment.pool.sizes})
     first, tracing = progress.position, Profile(profile, progress.step, total)
     started, earlier = time.monotonic(), progress.seconds
@@ -91,6 +127,19 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
     def seconds():
         return earlier + time.monotonic() - started
 
+    def stopped_early():
+        if not 0 < config.early_stopping <= progress.evaluations_since_best:
+            return False
+        if log:
+            log.say(f"Stopped early: {progress.evaluations_since_best} evaluations without a better one.")
+        return True
+
+    if progress.evaluation_due:
+        progress = _validate(experiment, state, dataclasses.replace(progress, evaluation_due=False), log)
+        if checkpoints is not None:
+            checkpoints.save(state, progress, replace=True)
+        if stopped_early():
+            return state, progress
     pending = None
     for batch in tracing.over(batches):
         rate = experiment.rates[progress.step]
@@ -99,28 +148,58 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
         if log and progress.position == first:
             log.say(f"The training step was compiled in {time.monotonic() - begun:.1f} s.")
         # The step before is looked at while this one runs, so that the device never waits for the host.
-        _look_at(pending, experiment, log)
+        progress = _look_at(pending, progress, experiment, log)
+        pending = _Pending(progress.step + 1, progress.position, scalars, float(rate), seconds())
         progress = dataclasses.replace(progress, step=progress.step + 1, position=progress.position + 1)
         if config.check_replicas_every and progress.step % config.check_replicas_every == 0:
             check_replicas(state, progress.step)
-        pending = _Pending(progress.step, scalars, float(rate), batch["id"], seconds())
+        interruption.defer()
+        interrupted = interruption.requested(progress.step)
         last = progress.step == total
         evaluation = last or progress.step % experiment.evaluate_every == 0
-        if not evaluation and (not experiment.checkpoint_every or progress.step % experiment.checkpoint_every):
+        if not (evaluation or interrupted) and (not experiment.checkpoint_every
+                                                or progress.step % experiment.checkpoint_every):
             continue
         # Nothing is evaluated or kept before it is known to be finite.
-        _look_at(pending, experiment, log)
+        progress = _look_at(pending, progress, experiment, log)
         pending = None
         if evaluation and experiment.dataset.val is not None:
-            progress = _validate(experiment, state, progress, log)
+            try:
+                progress = _validate(experiment, state, progress, log)
+            except interruption.Interrupted:
+                interrupted, progress = True, dataclasses.replace(progress, evaluation_due=True)
         progress = dataclasses.replace(progress, seconds=seconds())
         if checkpoints is not None:
             checkpoints.save(state, progress)
-        if 0 < config.early_stopping <= progress.evaluations_since_best:
-            if log:
-                log.say(f"Stopped early: {progress.evaluations_since_best} evaluations without a better one.")
+        if interrupted:
+            if checkpoints is not None:
+                checkpoints.wait()
+                if log:
+                    log.say(f"Interrupted after step {progress.step} of {total}; its checkpoint is written.")
+            raise interruption.interrupted()
+        if stopped_early():
             break
     return state, progress
+
+
+def _go_back(error: NotFinite, count: int, experiment: Experiment, log: RunLog | None,
+             checkpoints: Checkpoints | None) -> tuple[TrainState, Progress]:
+    """Return the last checkpoint, or the start of the run, with the data going on behind the batch that was not finite.
+
+    The batches between the two are passed over as well: with them the run would come to the same point again.
+    """
+    state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
+                         experiment.config.seed)
+    progress, say = Progress(), log.say if log else lambda text: None
+    if checkpoints is not None:
+        checkpoints.wait()
+        if (step := checkpoints.newest_sound(say)) is not None:
+            state, progress = checkpoints.restore(state, step)
+    say(f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
+        f"most config.on_nan_limit={experiment.config.on_nan_limit}.")
+    if log:
+        run_directory.drop_metrics_after(log.workdir, progress.step)
+    return state, dataclasses.replace(progress, position=error.position + 1, not_finite=count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +207,58 @@ class _Pending:
     """A step whose scalars the device may still be computing."""
 
     step: int
+    position: int
     scalars: Mapping[str, Any]
     rate: float
-    ids: np.ndarray
     seconds: float
 
 
-def _look_at(pending: _Pending | None, experiment: Experiment, log: RunLog | None) -> None:
-    """Check and show a step that is done; waits for it if it is not."""
+def _look_at(pending: _Pending | None, progress: Progress, experiment: Experiment, log: RunLog | None) -> Progress:
+    """Check and show a step that is done, and return the progress with it counted; waits for it if it is not."""
     if pending is None:
-        return
-    values = {name: float(value) for name, value in pending.scalars.items()}
+        return progress
+    config, scalars = experiment.config, dict(pending.scalars)
+    norms = scalars.pop("norms")
+    values = {name: float(value) for name, value in scalars.items()}
+    extra = {"learning_rate": pending.rate, "seconds": pending.seconds}
     if not all(math.isfinite(value) for value in values.values()):
-        raise NotFinite(
-            f"Step {pending.step} of {experiment.total_steps}: the loss is {values['loss']}, the norm of the gradient "
-            f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
-            f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
-            "config.gradient_clip, or let it rise slowly with config.schedule.warmup_steps. The last checkpoint is from "
-            "before this step.")
+        count = progress.not_finite + 1
+        if config.on_nan != "skip" or count > config.on_nan_limit:
+            raise NotFinite(_not_finite(pending, values, norms, experiment), pending.position)
+        if log:
+            log.say(f"Step {pending.step}: the loss is {values['loss']}, the norm of the gradient "
+                    f"{values['gradient_norm']}; the update is left out, {count} of at most "
+                    f"config.on_nan_limit={config.on_nan_limit}. {_examples_of(pending, experiment)}")
+            log.step(pending.step, values["loss"])
+            log.write(pending.step, "train", {"skipped": 1, **extra})
+        return dataclasses.replace(progress, not_finite=count)
     if log:
         log.step(pending.step, values["loss"])
-        if pending.step % experiment.config.log_every_steps == 0 or pending.step == experiment.total_steps:
-            log.write(pending.step, "train", {**values, "learning_rate": pending.rate, "seconds": pending.seconds})
+        if pending.step % config.log_every_steps == 0 or pending.step == experiment.total_steps:
+            log.write(pending.step, "train", {**values, **extra})
+    return progress
+
+
+def _not_finite(pending: _Pending, values: Mapping[str, float], norms: Mapping[str, Any], experiment: Experiment) -> str:
+    """Say where the loss or the gradient ceased to be finite, on which examples, and what the layer groups looked like."""
+    gradients, parameters = np.asarray(norms["gradient"]), np.asarray(norms["parameter"])
+    rows = [f"  {group:12} {gradient:12.4g} {parameter:12.4g}" for group, label, gradient, parameter in zip(
+        experiment.plan.groups, experiment.plan.labels, gradients, parameters, strict=True) if label != FROZEN]
+    return (f"Step {pending.step} of {experiment.total_steps}: the loss is {values['loss']}, the norm of the gradient "
+            f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
+            f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
+            "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. The "
+            f"last checkpoint is from before this step.\n{_examples_of(pending, experiment)}\n  {'layer group':12} "
+            f"{'gradient':>12} {'parameters':>12}  (norms, before the step)\n" + "\n".join(rows))
+
+
+def _examples_of(pending: _Pending, experiment: Experiment, limit: int = 16) -> str:
+    """Name the examples of a step's batch, over all processes."""
+    examples, size = experiment.dataset.train, experiment.config.batch_size
+    which, _ = stream(pending.position * size, (pending.position + 1) * size, len(examples), experiment.config.seed)
+    names = [examples.ids[index] for index in which]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"Batch {pending.position} holds {', '.join(names[:limit])}{more}."
 
 
 def _validate(experiment: Experiment, state: TrainState, progress: Progress, log: RunLog | None) -> Progress:

@@ -34,6 +34,7 @@ class StepSettings:
       flip, shift, jitter, erase: see `data.augment.augment`.
       mixup, cutmix: see `data.mix.mix`.
       view_seed: of their draws.
+      skip_not_finite: leave the state as it was where the loss or the gradient is not finite.
       pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in batches.
       start: index of the layer group that reads the inputs, where these are kept activations, or finished views (0), and
         not pictures that are still to be augmented; None for those.
@@ -49,6 +50,7 @@ class StepSettings:
     mixup: float = 0.0
     cutmix: float = 0.0
     view_seed: int = 0
+    skip_not_finite: bool = False
     pool: tuple[str, str] | None = None
     start: int | None = None
 
@@ -76,7 +78,8 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
 
     Returns:
       The state after the step, equal on every device, and scalars of the global batch before it: `loss` (with label
-      smoothing and class weights), `top1`, `gradient_norm` of what trains.
+      smoothing and class weights), `top1`, `gradient_norm` of what trains; and `norms`, float32 [layer groups], of each
+      group's `gradient` and, before the step, of its trainable `parameter`s.
     """
     trainable, frozen = plan.partition(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -136,9 +139,16 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     gradient, loss, correct = jax.lax.pmean((gradient, loss, correct), axis_name)
     updates, opt_state = optimizer.update(gradient, state.opt_state, trainable)
     updates = jax.tree.map(lambda update: -learning_rate * update, updates)
-    params = merge(optax.apply_updates(trainable, updates), frozen)
-    state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
-    return state, {"loss": loss, "top1": correct, "gradient_norm": optax.tree.norm(gradient)}
+    after = (optax.apply_updates(trainable, updates), batch_stats, opt_state)
+    norms = {"gradient": plan.norms(gradient), "parameter": plan.norms(trainable)}
+    norm = jnp.linalg.norm(norms["gradient"])
+    if settings.skip_not_finite:
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after,
+                             (trainable, state.batch_stats, state.opt_state))
+    params, batch_stats, opt_state = after
+    state = state.replace(step=state.step + 1, params=merge(params, frozen), batch_stats=batch_stats, opt_state=opt_state)
+    return state, {"loss": loss, "top1": correct, "gradient_norm": norm, "norms": norms}
 
 
 def kept_inputs(batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start: int, preprocessing: Preprocessing) -> Any:

@@ -1,0 +1,118 @@
+"""Signals that end a program: SIGTERM, as a preemption sends it, and SIGINT, Ctrl-C.
+
+Training ends after the running step and writes a checkpoint; whatever else is going on ends at once. Only a program asks
+for this (`handled`), from its main thread: the Python API leaves signals as they are.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the program.
+
+    Attributes:
+      exit_code: 128 + the number of the signal, as shells have it: 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class _State:
+    """Of this process, as signal handlers are."""
+
+    received: int | None = None
+    deferring = False
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM within a with statement, in the main thread: see `requested`. A second SIGINT exits."""
+    _State.received, _State.deferring = None, False
+    # Where several processes train together JAX's own service agrees on a step after a SIGTERM to any of them, and a
+    # Ctrl-C in one of them cannot be known to the others.
+    signals = () if jax.distributed.is_initialized() else SIGNALS
+    before = {number: signal.signal(number, _receive) for number in signals}
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    # Python runs handlers between two of its own instructions, and a compilation is one of them. The thread is told at once.
+    watcher = threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writing.close()
+        watcher.join()
+        reading.close()
+        _State.received, _State.deferring = None, False
+
+
+def request() -> None:
+    """End the run after its running step, as a SIGTERM does; from any thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def defer() -> None:
+    """From now on a signal does not end what is running: there are steps to be saved, and `requested` is asked."""
+    _State.deferring = True
+
+
+def defer_no_more() -> None:
+    """From now on a signal ends what is running."""
+    _State.deferring = False
+
+
+def requested(step: int) -> bool:
+    """Tell whether the run shall end after `step`, the same on every process; to be asked after every step."""
+    if jax.distributed.is_initialized():
+        return bool(multihost_utils.reached_preemption_sync_point(step))
+    return _State.received is not None
+
+
+def raise_if_alone() -> None:
+    """Raise Interrupted if the program shall end and no other process takes part in what is running."""
+    if _State.received is not None and not jax.distributed.is_initialized():
+        raise interrupted()
+
+
+def interrupted() -> Interrupted:
+    """Return the exception of the signal that was received; on other processes than the one that did, of SIGTERM."""
+    return Interrupted(_State.received or signal.SIGTERM)
+
+
+def _receive(number: int, frame: object) -> None:
+    if _State.received is None:
+        _State.received = number
+        if not _State.deferring:
+            raise Interrupted(number)
+
+
+def _watch(reading: socket.socket) -> None:
+    """Say what happens after the first signal, and exit at a second SIGINT."""
+    times = 0
+    while received := reading.recv(1):
+        if received[0] not in SIGNALS:
+            continue
+        times += received[0] == signal.SIGINT
+        if times > 1:
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(128 + signal.SIGINT)
+        said = f"\n{signal.Signals(received[0]).name}: ending, with a checkpoint where there is something to keep."
+        os.write(2, (said + (" Ctrl-C again leaves at once.\n" if times else "\n")).encode())

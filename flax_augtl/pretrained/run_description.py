@@ -1,0 +1,85 @@
+"""What a run directory says of its network, besides the weights, with the kind of every value checked."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from flax_augtl import field_types, run_directory
+from flax_augtl.models import create_model
+from flax_augtl.pretrained.preprocessing import Preprocessing
+
+_SOURCE = {"network": "text", "num_classes": "whole number or null", "class_names": "list of texts"}
+_PREPROCESSING = {"image_size": "whole number", "crop_fraction": "number", "interpolation": "text", "channel_order": "text",
+                  "value_range": "number", "mean": "list of numbers", "std": "list of numbers"}
+LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription:
+    """What stands beside the checkpoints of a run.
+
+    Attributes:
+      config: the contents of config.json.
+      class_names: one name a target class.
+      preprocessing: from pictures to what the network reads.
+      source: the contents of source.json, which describes the source network.
+    """
+
+    config: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    source: Mapping[str, Any]
+
+
+def read_run_description(workdir: os.PathLike | str) -> RunDescription:
+    """Read and check everything in a run directory that loading its network needs, besides a checkpoint.
+
+    Raises:
+      ValueError: it is no run directory, or something in it is not of the kind that it should be; the message says which.
+    """
+    workdir = epath.Path(workdir)
+    config = run_directory.read_json(workdir / run_directory.CONFIG)
+    field_types.check(config, field_types.KINDS, field_types.NEEDED, str(workdir / run_directory.CONFIG))
+    path = workdir / run_directory.CLASS_NAMES
+    class_names = run_directory.read_json(path)
+    if not class_names or not field_types.is_a(class_names, "list of texts"):
+        raise ValueError(f"{path} must be a list of names, one a class.")
+    return RunDescription(config, tuple(class_names), read_preprocessing(workdir), read_source(workdir))
+
+
+def read_preprocessing(workdir: os.PathLike | str) -> Preprocessing:
+    """Read and check preprocessing.json of a run."""
+    path = epath.Path(workdir) / run_directory.PREPROCESSING
+    fields = run_directory.read_json(path)
+    field_types.check(fields, _PREPROCESSING, (), str(path))
+    if fields.get("image_size", 0) > LARGEST_SIDE:
+        raise ValueError(f"{path}: image_size={fields['image_size']} is above {LARGEST_SIDE} pixels.")
+    try:
+        return Preprocessing.from_json(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error
+
+
+def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
+    """Read and check source.json of a run."""
+    path = epath.Path(workdir) / run_directory.SOURCE
+    source = run_directory.read_json(path)
+    field_types.check(source, _SOURCE, tuple(_SOURCE), str(path))
+    for name in ("settings", "terms"):
+        if not isinstance(source.get(name), Mapping):
+            raise ValueError(f"{path} cannot be used: {name} must be an object in braces.")
+    usual = create_model(source["network"])
+    for name, value in source["settings"].items():
+        if not hasattr(usual, name) or _kind(value) != _kind(getattr(usual, name)):
+            raise ValueError(f"{path} cannot be used: settings.{name} is none of {source['network']}, or of another kind.")
+    return source
+
+
+def _kind(value: Any) -> str:
+    """Return the kind of a module's field; lists in JSON are tuples in the module."""
+    if isinstance(value, (list, tuple)):
+        return f"list of {sorted({_kind(item) for item in value})}"
+    return type(value).__name__

@@ -1,0 +1,130 @@
+"""Does a long run grow? `python -m flax_augtl.soak --config=configs/digits.py` trains for minutes and watches itself.
+
+Checkpoints come every five seconds and an evaluation every minute, far more often than in use; resident memory, open files
+and threads are printed every 15 seconds, when no checkpoint is being written (one takes a dozen files and threads for as
+long as that lasts), and compared from the second minute on. Linux only: it reads /proc.
+"""
+
+import argparse
+import gc
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from flax_augtl import interruption
+from flax_augtl.run import train
+from flax_augtl.run_directory import read_metrics
+from flax_augtl.study.variants import variants_of
+
+Sample = tuple[float, float, int, int]
+# Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
+_WRITING = ("save_finalize", "manifest")
+# What counts as growth: between the medians of the first and the last third of the samples.
+_MORE = {"resident MB": 0.05, "open files": 0.0, "threads": 0.0}
+
+
+def sample(started: float, patience: float = 60.0) -> Sample:
+    """Return seconds since `started`, resident megabytes, open files and threads of this process.
+
+    It waits until no checkpoint is being written, but no longer than `patience` seconds.
+    """
+    until = time.monotonic() + patience
+    while time.monotonic() < until and any(thread.name in _WRITING for thread in threading.enumerate()):
+        time.sleep(0.005)
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    files, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    return time.monotonic() - started, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threads
+
+
+def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
+    """Return of each quantity the median early and late, and whether it grew, from `settled` seconds on.
+
+    Memory may rise by a twentieth, which allocators do.
+    """
+    later = [each for each in samples if each[0] >= settled]
+    third = max(1, len(later) // 3)
+    found = {}
+    for column, (name, share) in enumerate(_MORE.items(), 1):
+        early, late = (sorted(each[column] for each in part)[third // 2] for part in (later[:third], later[-third:]))
+        found[name] = (early, late, late > early * (1 + share))
+    return found
+
+
+def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> list[Sample]:
+    """Train for some minutes below `workdir`, printing samples.
+
+    Returns:
+      The samples.
+    """
+    trial = config.copy_and_resolve_references()
+    trial.update({"steps": 60, "evaluate_every_steps": 60, "log_every_steps": 10, "early_stopping": 0,
+                  "schedule": {"name": "constant", "warmup_steps": 5}})
+    train(trial, os.path.join(workdir, "trial"), quiet=True)
+    rows = [row for row in read_metrics(os.path.join(workdir, "trial")) if row["split"] == "train"]
+    rate = (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["seconds"] - rows[0]["seconds"])
+    config = trial.copy_and_resolve_references()
+    # More steps than the time allows: a signal ends the run.
+    config.update({"steps": int(rate * 60 * minutes * 3) + 100, "evaluate_every_steps": max(1, int(rate * 60)),
+                   "checkpoint_every_steps": max(1, int(rate * 5)), "log_every_steps": max(1, int(rate))})
+    print(f"{rate:.1f} steps/s; a checkpoint every {config.checkpoint_every_steps} steps, an evaluation every "
+          f"{config.evaluate_every_steps}", flush=True)
+    started, samples, done = time.monotonic(), [], threading.Event()
+
+    def watch():
+        while not done.wait(interval):
+            samples.append(sample(started))
+            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1]), flush=True)
+            if samples[-1][0] >= 60 * minutes:
+                return interruption.request()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    gc.collect()
+    with interruption.handled():
+        watcher.start()
+        try:
+            train(config, os.path.join(workdir, "run"), quiet=True)
+        except interruption.Interrupted:
+            pass
+        finally:
+            done.set()
+            watcher.join()
+    rows = read_metrics(os.path.join(workdir, "run"))
+    steps = max(row["step"] for row in rows)
+    print(f"{steps} steps, {steps // config.checkpoint_every_steps} checkpoints, "
+          f"{sum(row['split'] == 'val' for row in rows)} evaluations")
+    return samples
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 1 if anything grew."""
+    parser = argparse.ArgumentParser(prog="python -m flax_augtl.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/digits.py", help="a configuration; of variants, the first is taken")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--interval", type=float, default=15.0, help="seconds between two samples")
+    options = parser.parse_args(arguments)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # A configuration imports its neighbours, as with main.py.
+    spec = importlib.util.spec_from_file_location("soak_config", options.config)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    if config.variants:
+        config = next(iter(variants_of(config).values()))
+    with tempfile.TemporaryDirectory() as workdir:
+        samples = soak(config, options.minutes, options.interval, workdir)
+    grown = False
+    for name, (early, late, more) in verdict(samples, min(120.0, options.minutes * 12)).items():
+        print(f"{name:12} {early:8.1f} → {late:8.1f}  {'GREW' if more else 'did not grow'}")
+        grown |= more
+    return int(grown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
