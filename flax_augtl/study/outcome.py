@@ -18,9 +18,10 @@ from flax_augtl.network import CLASSIFICATION
 from flax_augtl.run import load_run
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.caches import spent
+from flax_augtl.study.feed import source_logits
 from flax_augtl.study.leakage import leakage
 from flax_augtl.study.material import Material
-from flax_augtl.study.pack import Pack, source_logits
+from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import SCRATCH, Cell
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import EVALUATION

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from flax_augtl.study.activations import Activations
+from flax_augtl.study.feed import is_dense, loops, shape_of
 from flax_augtl.study.material import Material
-from flax_augtl.study.pack import Pack, is_dense, loops, shape_of
+from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import Cell, Grid
 from flax_augtl.study.store import BLOCK
 from flax_augtl.training.log import duration

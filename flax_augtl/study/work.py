@@ -10,8 +10,9 @@ from typing import Any
 from flax_augtl import run_directory
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.claims import Claims
+from flax_augtl.study.feed import Shape, loops, shape_of
 from flax_augtl.study.material import Material
-from flax_augtl.study.pack import Pack, Shape, loops, shape_of
+from flax_augtl.study.pack import Pack
 from flax_augtl.study.partial import Partial
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.timing import Timing

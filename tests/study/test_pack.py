@@ -10,8 +10,9 @@ from flax_augtl.network import AugmentedNetwork, Head
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.study.activations import cut_names, open_activations, outputs
 from flax_augtl.study.caches import needed
+from flax_augtl.study.feed import source_logits
 from flax_augtl.study.material import gather
-from flax_augtl.study.pack import Pack, source_logits
+from flax_augtl.study.pack import Pack
 from flax_augtl.study.partial import Partial
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.rows import EVALUATION, test_rows, training_rows
