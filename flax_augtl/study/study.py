@@ -77,7 +77,9 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
     try:
         activations = fill(activations, claims, "train", again, folder)
-        work = Work(material, activations, folder, claims, timed)
+        mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
+        work = Work(material, activations, folder, claims, timed,
+                    later=finals * len(grid.seeds) * mean + tests * timed.row_seconds)
         chosen = _select(material, work, part)
         if part is not None:
             return None
@@ -188,6 +190,7 @@ def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str,
     def again():
         return open_cache(material, rows, "test", folder, budget)
 
+    work.later = 0.0
     work.test = fill(again(), work.claims, "test", again, folder)
     winner = next(cell for cell in finals if cell.head == best)
     work.keep = keep_best(material, winner, folder)

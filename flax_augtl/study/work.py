@@ -33,6 +33,7 @@ class Work:
       timed: seconds of the cells; what is measured replaces it.
       test: activations of the test pictures, once the winners are fixed.
       keep: told of each finished pack, before its cells count as done.
+      later: seconds that the study will take after the cells at hand, for the time that is left.
     """
 
     material: Material
@@ -42,6 +43,7 @@ class Work:
     timed: Timing
     test: Activations | None = None
     keep: Callable[[Pack], None] | None = None
+    later: float = 0.0
     _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
     _warm: set[Any] = dataclasses.field(default_factory=set)
     _rows: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -191,7 +193,7 @@ class Work:
 
     def _say(self, rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
         missing = [cell for cell in cells if self.row(cell) is None]
-        left = duration(self.seconds(missing))
+        left = duration(self.seconds(missing) + self.later)
         for row in rows:
             value = row["test"] or row["val"]
             said = "diverged" if value is None else (
