@@ -38,6 +38,9 @@ def get_config():
     config.steps = 120
     config.evaluate_every_steps = 20
     config.schedule.warmup_steps = 10
+    config.study.preset = "paper"
+    config.study.heads = ("scratch",)
+    config.study.selection_seeds = 2
     with config.unlocked():
         config.variants = ConfigDict({
             "kept_deeper": {"head": {"preset": "kept_deeper"}, "learning_rate": 0.003},

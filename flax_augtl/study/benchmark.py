@@ -60,8 +60,8 @@ def pictures(per_class: int, image_size: int) -> Dataset:
     images = images.astype(np.uint8)
     test = len(labels) // 4
     order = rng.permutation(len(labels))
-    return dataset_from_arrays(images[order[test:]], labels[order[test:]].tolist(), images[order[:test]],
-                               labels[order[:test]].tolist(), data={"validation": 0.25})
+    return dataset_from_arrays(images[order[test:]], labels[order[test:]].tolist(), data={"validation": 0.25},
+                               test=(images[order[:test]], labels[order[:test]].tolist()))
 
 
 def quickest(function: Callable[[], Any], repeats: int) -> float:
