@@ -1,6 +1,6 @@
 """Does a long run grow? `python -m flax_augtl.soak --config=configs/digits.py` trains for minutes and watches itself.
 
-Checkpoints come every five seconds and an evaluation every minute, far more often than in use; resident memory, open files
+Checkpoints come every five seconds and an evaluation every minute, far more often than in use; memory, open files
 and threads are printed every 15 seconds, when no checkpoint is being written (one takes a dozen files and threads for as
 long as that lasts), and compared from the second minute on. Linux only: it reads /proc.
 """
@@ -25,34 +25,36 @@ from flax_augtl.study.variants import variants_of
 Sample = tuple[float, float, int, int]
 # Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
 _WRITING = ("save_finalize", "manifest")
-# What counts as growth: between the medians of the first and the last third of the samples.
-_MORE = {"resident MB": 0.05, "open files": 0.0, "threads": 0.0}
+# What counts as growth: between the least of the first and of the last third of the samples.
+_MORE = {"memory, MB": 0.05, "open files": 0.0, "threads": 0.0}
 
 
 def sample(started: float, patience: float = 60.0) -> Sample:
-    """Return seconds since `started`, resident megabytes, open files and threads of this process.
+    """Return seconds since `started`, megabytes of memory, open files and threads of this process.
 
+    Memory is what the program allocated, resident or swapped: pages of files come and go as the kernel likes.
     It waits until no checkpoint is being written, but no longer than `patience` seconds.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until and any(thread.name in _WRITING for thread in threading.enumerate()):
         time.sleep(0.005)
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[1])
+    with open("/proc/self/status") as file:
+        kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in file)
+                     if name in ("RssAnon", "VmSwap")}
     files, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
-    return time.monotonic() - started, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threads
+    return time.monotonic() - started, sum(kilobytes.values()) * 1024 / 1e6, files, threads
 
 
 def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
-    """Return of each quantity the median early and late, and whether it grew, from `settled` seconds on.
+    """Return of each quantity the least early and late, and whether it grew, from `settled` seconds on.
 
-    Memory may rise by a twentieth, which allocators do.
+    What is lost for good raises the least, which passing work does not. Memory may rise by a twentieth, which allocators do.
     """
     later = [each for each in samples if each[0] >= settled]
     third = max(1, len(later) // 3)
     found = {}
     for column, (name, share) in enumerate(_MORE.items(), 1):
-        early, late = (sorted(each[column] for each in part)[third // 2] for part in (later[:third], later[-third:]))
+        early, late = (min(each[column] for each in part) for part in (later[:third], later[-third:]))
         found[name] = (early, late, late > early * (1 + share))
     return found
 

@@ -6,7 +6,7 @@ from flax_augtl import soak
 def test_growth_after_the_second_minute_is_told_from_a_start_that_settles():
     steady = [(15.0 * i, 500.0 if i > 6 else 100.0 * i, 12 + 3 * (i % 5 == 0), 40) for i in range(1, 41)]
     assert {name: more for name, (_, _, more) in soak.verdict(steady).items()} == {
-        "resident MB": False, "open files": False, "threads": False}
+        "memory, MB": False, "open files": False, "threads": False}
     leaking = [(t, mb + t, files + int(t // 60), threads + int(t // 100)) for t, mb, files, threads in steady]
     assert all(more for _, _, more in soak.verdict(leaking).values())
 

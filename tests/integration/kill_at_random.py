@@ -6,6 +6,12 @@ It is not a test of the suite, since it takes minutes. The run is killed with SI
 it would still need, start included; then, or when it has ended and was started anew in another directory, it is started
 again, until there were so many kills. Every run that ends must have the metrics, the result and, bit for bit, the last
 checkpoint of one that was left alone.
+
+On 2 CPU cores that others were using too, `--mode=train` printed
+
+    left alone: 38.6 s
+    50 kills ({'with checkpoints or cells': 47, 'with results': 3}), 59 starts, 9 ends, all of them as if left alone,
+    in 1521 s
 """
 
 import argparse
