@@ -40,6 +40,8 @@ def get_config():
     config.schedule.warmup_steps = 10
     config.study.preset = "paper"
     config.study.heads = ("scratch",)
+    config.study.depths = ("none", "layer2", "all")
+    config.study.learning_rates = (0.003, 0.01, 0.03)
     config.study.selection_seeds = 2
     with config.unlocked():
         config.variants = ConfigDict({
