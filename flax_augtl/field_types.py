@@ -9,7 +9,8 @@ from typing import Any
 
 _NAMES = {
     "whole number": (
-        "accumulate batch_size data.shift data.threads data.view_seed data.views data.workers early_stopping "
+        "accumulate batch_size check_replicas_every "
+        "data.shift data.threads data.view_seed data.views data.workers early_stopping "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (
@@ -26,8 +27,7 @@ _NAMES = {
         "preprocessing.value_range schedule.warmup_epochs"
     ),
     "list of numbers": (
-        "data.crop_scale schedule.boundaries_epochs schedule.boundaries_examples schedule.boundaries_steps "
-        "study.learning_rates study.seeds"
+        "data.crop_scale schedule.boundaries_epochs schedule.boundaries_examples schedule.boundaries_steps"
     ),
     "list of numbers or null": "class_weights head.new_layers preprocessing.mean preprocessing.std",
     "text": (
@@ -35,11 +35,13 @@ _NAMES = {
         "name network on_nan optimizer schedule.name"
     ),
     "text or null": (
-        "data.cache_dir data.class_list data.root data.scan_dir data.test_list data.train_list data.val_list "
-        "head.classifier_init head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "
+        "data.cache_dir data.class_list data.metric "
+        "data.root data.scan_dir data.test_list data.train_list data.val_list "
+        "head.classifier_init head.classifier_init_from "
+        "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "
         "weights weights_sha256"
     ),
-    "true or false": "balance_classes data.flip",
+    "true or false": "balance_classes data.flip remat",
     "true or false or null": "head.keep_classifier",
 }
 KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}

@@ -5,7 +5,6 @@ for this (`handled`), from its main thread: the Python API leaves signals as the
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -111,8 +110,7 @@ def _watch(reading: socket.socket) -> None:
             continue
         times += received[0] == signal.SIGINT
         if times > 1:
-            for child in multiprocessing.active_children():
-                child.kill()
+            # Loader workers end by themselves when this process does.
             os._exit(128 + signal.SIGINT)
         said = f"\n{signal.Signals(received[0]).name}: ending, with a checkpoint where there is something to keep."
         os.write(2, (said + (" Ctrl-C again leaves at once.\n" if times else "\n")).encode())
