@@ -18,6 +18,7 @@ from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import read_run_description
+from flax_augtl.resumption import check_data, check_same
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
@@ -27,15 +28,6 @@ from flax_augtl.training.memory import estimate, explain_out_of_memory
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
-
-# Fields that `--extend` may change: how long and how fast, not what.
-EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
-              "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
-              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps", "on_nan", "on_nan_limit")
-
-
-# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
-_MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +129,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     def is_finished():
         run_lock.check(workdir)
         run_directory.check_links(workdir)
-        _check_same(config, workdir, extend)
+        check_same(config, workdir, extend)
         return not extend and (workdir / run_directory.RESULT).exists()
 
     if distributed.first_decides(is_finished):
@@ -149,7 +141,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                               "that cannot be read, or splits differ): give each host the same files.")
     distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "
                               "each host the same config.weights.")
-    distributed.first_decides(lambda: _check_data(experiment, workdir))
+    distributed.first_decides(lambda: check_data(experiment.dataset, workdir))
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
@@ -165,8 +157,8 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             if distributed.is_first():
                 stack.enter_context(run_lock.lock(workdir, say))
                 # Another program may have been here while this one read the data.
-                _check_same(config, workdir, extend)
-                _check_data(experiment, workdir)
+                check_same(config, workdir, extend)
+                check_data(experiment.dataset, workdir)
                 run_directory.clear_leftovers(workdir)
 
         distributed.together(take)
@@ -206,37 +198,6 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     distributed.wait()
     return Run(workdir, config, experiment.dataset.class_names, experiment.preprocessing, experiment.network, variables,
                best, result)
-
-
-def _check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
-    """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
-    if not (workdir / run_directory.CONFIG).exists():
-        if extend:
-            raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
-        # One without any that is committed is of a run that was killed before its description was whole.
-        checkpoints = workdir / run_directory.CHECKPOINTS
-        if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
-            raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
-        return
-    old = run_directory.read_json(workdir / run_directory.CONFIG)
-    new = config_values(config)
-    for values in (old, new):
-        values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
-        values.pop("check_replicas_every", None)
-    if extend:
-        old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
-    if found := run_directory.differences(old, new):
-        hint = ("--extend changes lengths and schedule only" if extend else
-                "Choose another --workdir, or, to change lengths or schedule only, add --extend")
-        raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
-
-
-def _check_data(experiment: Experiment, workdir: epath.Path) -> None:
-    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two data sets."""
-    path = workdir / run_directory.SPLITS
-    if path.exists() and run_directory.read_json(path)["fingerprint"] != experiment.dataset.fingerprint:
-        raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
-                         f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir.")
 
 
 def _write_description(workdir: epath.Path, experiment: Experiment) -> None:

@@ -105,6 +105,17 @@ def test_kept_and_recomputed_activations_give_the_same_training(material, activa
     assert one.results()[0]["val"]["top1"] == other.results()[0]["val"]["top1"]
 
 
+def test_activations_kept_in_bfloat16_give_nearly_the_same(material, rows, activations):
+    short = open_activations(rows, material.source.model, material.source.variables, material.preprocessing,
+                             needed(material), kind="memory", budget=1e9, device_bytes=1e9, dtype="bfloat16", key="",
+                             folder=None)
+    short.fill()
+    assert short.store.bytes < 0.7 * activations.store.bytes and short.store.arrays["pictures"].dtype == np.uint8
+    one, other = (trained(material, each, [cell("kept", "fc")]) for each in (activations, short))
+    difference = largest_difference(one.variables(0), other.variables(0))
+    assert 0 < difference < 0.05
+
+
 def test_cells_together_equal_one_by_one(material, activations):
     cells = [cell("kept", "fc", rate, seed) for rate in (0.01, 0.05) for seed in (0, 1)]
     together = trained(material, activations, cells)

@@ -1,0 +1,47 @@
+"""May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?"""
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from flax_augtl import run_directory
+from flax_augtl.data import Dataset
+from flax_augtl.training.experiment import config_values
+
+# Fields that `--extend` may change: how long and how fast, not what.
+EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
+              "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
+              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps", "on_nan", "on_nan_limit")
+# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
+_MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
+
+
+def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
+    """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
+    if not (workdir / run_directory.CONFIG).exists():
+        if extend:
+            raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
+        # One without any that is committed is of a run that was killed before its description was whole.
+        checkpoints = workdir / run_directory.CHECKPOINTS
+        if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
+            raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
+        return
+    old = run_directory.read_json(workdir / run_directory.CONFIG)
+    new = config_values(config)
+    for values in (old, new):
+        values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
+        for name in ("check_replicas_every", "study"):  # Not of what a run is.
+            values.pop(name, None)
+    if extend:
+        old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
+    if found := run_directory.differences(old, new):
+        hint = ("--extend changes lengths and schedule only" if extend else
+                "Choose another --workdir, or, to change lengths or schedule only, add --extend")
+        raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
+
+
+def check_data(dataset: Dataset, workdir: epath.Path) -> None:
+    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two data sets."""
+    path = workdir / run_directory.SPLITS
+    if path.exists() and run_directory.read_json(path)["fingerprint"] != dataset.fingerprint:
+        raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
+                         f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir.")
