@@ -2,19 +2,11 @@
 
     python main.py --config=configs/digits.py --workdir=runs/digits
 
-trains the three variants below, each with the learning rate that validation chose for it, and prints their test
-accuracies. The rates were chosen from one grid, and the variants compared over six paired seeds, by
+trains the three variants below and prints their test accuracies. Which layers to freeze, and which head, is what
 
     python main.py --config=configs/digits.py --mode=study --workdir=runs/digits_study
 
-which trained 90 runs to choose, and 18 on training and validation data together to test (35 minutes on 2 busy cores):
-
-    variant      learning rate  steps  test    95 % interval    kept_deeper minus it  95 % interval      p
-    kept_deeper  0.003          70     0.9462  0.9377 … 0.9547
-    traditional  0.003          47     0.9456  0.9362 … 0.9549  +0.0006               -0.0020 … +0.0032  0.750
-    scratch      0.01           103    0.9177  0.8925 … 0.9429  +0.0285               +0.0064 … +0.0506  0.031
-
-Transfer helps; keeping and deepening the classification layer makes no difference here that six seeds can show.
+asks: 14 minutes on 2 busy CPU cores, with the results in the README.
 """
 
 from ml_collections import ConfigDict

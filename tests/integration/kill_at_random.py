@@ -32,8 +32,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-CONFIG = """from ml_collections import ConfigDict
-from tests import small
+CONFIG = """from tests import small
 
 
 def get_config():
@@ -42,9 +41,9 @@ def get_config():
         data={"name": "folder", "root": FOLDER, "shots": None, "validation": 4, "crop": "random", "scan_dir": "",
               "threads": 2})
     if STUDY:
-        with config.unlocked():
-            config.variants = ConfigDict({"kept": {"head": {"preset": "kept"}}, "traditional": {}}, sort_keys=False)
-            config.study = ConfigDict({"learning_rates": (0.01,), "seeds": (0, 1)})
+        config.data.views = 2
+        config.study.update({"preset": "", "heads": ("kept", "traditional"), "depths": ("all",), "learning_rates": (0.01,),
+                             "seeds": (0, 1), "together": 1, "checkpoint_seconds": 0.0, "cache": "file"})
     return config
 """
 
@@ -60,6 +59,8 @@ def contents(mode, workdir):
     if mode == "study":
         paths = sorted(workdir.rglob("cells/*.json"))
         found = {str(path.relative_to(workdir)): json.loads(path.read_text()) for path in paths}
+        for cell in found.values():
+            cell["history"] = [{**point, "seconds": 0} for point in cell["history"]]
         return {name: {key: value for key, value in cell.items() if key != "seconds"} for name, cell in found.items()}
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     found = {"metrics": [{key: value for key, value in row.items() if key != "seconds"} for row in rows],
