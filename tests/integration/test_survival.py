@@ -1,5 +1,6 @@
 """What a run survives: killed, interrupted, damaged, full, gone; and that it then ends as if nothing had happened."""
 
+import gc
 import json
 import os
 import pathlib
@@ -25,6 +26,17 @@ from tests.conftest import ROOT
 POINTS = ("before:source.json", "before:config.json", "within:config.json", "metrics", "checkpoint:half",
           "checkpoint:before commit", "manifest", "manifest:half", "before:classes_test.json", "before:result.json",
           "within:result.json")
+
+
+# Orbax leaves coroutines behind that nobody awaits when its directory is full or gone.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def leftovers():
+    """Have them collected here, and not in a test of another file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +278,6 @@ def at_step(step, act, monkeypatch):
     monkeypatch.setattr(RunLog, "step", wrapped)
 
 
-# Orbax leaves coroutines behind that nobody awaits when its directory is gone.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_workdir_that_disappears(changes, undisturbed, tmp_path, monkeypatch):
     at_step(3, lambda: (tmp_path / "run").rename(tmp_path / "gone"), monkeypatch)
     with pytest.raises(ValueError, match=r"cannot be written: .*(?i:no such file)"):
