@@ -6,6 +6,7 @@ long as that lasts), and compared from the second minute on. Linux only: it read
 """
 
 import argparse
+import ctypes
 import gc
 import importlib.util
 import os
@@ -32,12 +33,17 @@ _MORE = {"memory, MB": 0.05, "open files": 0.0, "threads": 0.0}
 def sample(started: float, patience: float = 60.0) -> Sample:
     """Return seconds since `started`, megabytes of memory, open files and threads of this process.
 
-    Memory is what the program allocated, resident or swapped: pages of files come and go as the kernel likes.
+    Memory is what the program allocated, resident or swapped: pages of files come and go as the kernel likes. The C
+    library is asked to give back first what it keeps of freed memory: that rises and falls with chance.
     It waits until no checkpoint is being written, but no longer than `patience` seconds.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until and any(thread.name in _WRITING for thread in threading.enumerate()):
         time.sleep(0.005)
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of glibc.
+    if trim is not None:
+        trim(0)
     with open("/proc/self/status") as file:
         kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in file)
                      if name in ("RssAnon", "VmSwap")}

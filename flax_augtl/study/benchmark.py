@@ -1,21 +1,26 @@
 """What the caches of a study are worth, on this machine: `python -m flax_augtl.study benchmark`."""
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
+import json
 import math
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from flax_augtl.data import Dataset, dataset_from_arrays
-from flax_augtl.data.usage import memory
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.initial import random_variables
@@ -25,6 +30,7 @@ from flax_augtl.study.caches import needed
 from flax_augtl.study.material import Material, gather
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import Cell
+from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import training_rows
 from flax_augtl.study.study import TIMING, study
 from flax_augtl.study.variants import columns
@@ -43,12 +49,14 @@ class Depth:
       recomputed: on pictures: the frozen layers' forward pass and the layers that train.
       prefix: the frozen layers' forward pass alone.
       torch: of a plain PyTorch loop, for as many examples; None where PyTorch is not installed.
+      memory: MB that kept, recomputed and prefix take on the device while they run, besides what they read and leave.
     """
 
     kept: float
     recomputed: float
     prefix: float
     torch: float | None
+    memory: tuple[float, float, float]
 
 
 def pictures(per_class: int, image_size: int) -> Dataset:
@@ -75,8 +83,12 @@ def quickest(function: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def step_seconds(material: Material, activations: Activations, cell: Cell, repeats: int) -> float:
-    """Time one step of a cell that is trained alone."""
+def _megabytes(compiled: Any) -> float:
+    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def step_cost(material: Material, activations: Activations, cell: Cell, repeats: int) -> tuple[float, float]:
+    """Return the seconds, and the MB besides its arguments and results, of one step of a cell that is trained alone."""
     pack = Pack(material, activations, [cell])
     try:
         pack.warm_up()
@@ -88,25 +100,28 @@ def step_seconds(material: Material, activations: Activations, cell: Cell, repea
             states, losses = pack.run(states, batches, 0, count)
             jax.block_until_ready(losses)
             times.append((time.perf_counter() - begun) / count)
-        return min(times)
+        rates = np.zeros((count, 1), np.float32)
+        lowered = pack.step_function.lower(states, pack.batches(0, count), rates, pack.feed.pool, np.int32(count))
+        return min(times), _megabytes(lowered.compile())
     finally:
         pack.close()
 
 
-def prefix_seconds(material: Material, cell: Cell, batch_size: int, repeats: int) -> float:
-    """Time the frozen layers' forward pass over a batch of pictures."""
+def prefix_cost(material: Material, cell: Cell, batch_size: int, repeats: int) -> tuple[float, float]:
+    """Return the seconds and the MB of the frozen layers' forward pass over a batch of pictures."""
     model, depth = material.source.model, material.freezing(cell).depth
     if not depth:
-        return 0.0
+        return 0.0, 0.0
     images = np.zeros((batch_size, *(material.preprocessing.image_size,) * 2, 3), np.uint8)
-    forward = jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x), 0, depth))
     variables = jax.device_put(material.source.variables)
+    forward = jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x), 0, depth)
+                      ).lower(variables, images).compile()
     jax.block_until_ready(forward(variables, images))
-    return quickest(lambda: forward(variables, images), repeats)
+    return quickest(lambda: forward(variables, images), repeats), _megabytes(forward)
 
 
 def trained(material: Material, activations: Activations, cell: Cell) -> tuple[Any, float, float]:
-    """Train a cell; return its head, its validation accuracy, and the examples a second, evaluation included."""
+    """Train a cell; return its parameters, its validation accuracy, and the examples a second, evaluation included."""
     pack = Pack(material, activations, [cell])
     try:
         pack.warm_up()
@@ -115,7 +130,7 @@ def trained(material: Material, activations: Activations, cell: Cell) -> tuple[A
             pack.advance()
         seconds = time.perf_counter() - begun
         row, = pack.results()
-        return pack.variables(0)["params"]["head"], row["val"]["top1"], row["examples_seen"] / seconds
+        return pack.variables(0)["params"], row["val"]["top1"], row["examples_seen"] / seconds
     finally:
         pack.close()
 
@@ -129,7 +144,6 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
       batch_size: of the steps.
       repeats: timed calls of each kind; the quickest counts.
     """
-    from configs import common
     print(f"{network} at {image_size} pixels, batches of {batch_size}; {jax.device_count()} × "
           f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; jax {jax.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,12 +151,8 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
         weights = f"{folder}/random.safetensors"
         write_safetensors(weights, network, jax.tree.map(np.asarray, random_variables(model)),
                           Preprocessing(image_size=image_size))
-        config = common.get_config()
-        config.update({"name": "benchmark", "network": network, "weights": weights, "image_size": image_size,
-                       "batch_size": batch_size, "steps": 20, "evaluate_every_steps": 20, "data": {"views": 1}})
-        config.study.update({"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,)})
+        config = configuration(network, weights, image_size, batch_size)
         dataset = pictures(3 * batch_size // CLASSES + 8, image_size)
-        before = memory()
         material = gather(config, {0: dataset})
         rows = training_rows([dataset], material.preprocessing, material.config.data)
 
@@ -157,8 +167,18 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
         _agreement(material, everything, plain)
         _all(material, everything, plain)
         _grid(config, material, depths, Path(folder), dataset)
-        print(f"Memory grew by {memory() - before:.0f} MB, {everything.store.bytes / 1e6:.0f} MB of it the activations "
-              f"of the first part, which are all kept twice (host and device).")
+        _peak(config, everything.store.bytes / 2e9, Path(folder))
+
+
+def configuration(network: str, weights: str, image_size: int, batch_size: int) -> ConfigDict:
+    """Return the configuration of the study that is measured."""
+    from configs import common
+    config = common.get_config()
+    config.update({"name": "benchmark", "network": network, "weights": weights, "image_size": image_size,
+                   "batch_size": batch_size, "steps": 20, "evaluate_every_steps": 20, "data": {"views": 1}})
+    config.study.update({"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,),
+                         "together": 1})
+    return config
 
 
 def _cell(material: Material, depth: str) -> Cell:
@@ -167,9 +187,10 @@ def _cell(material: Material, depth: str) -> Cell:
 
 
 def _depths(material, everything, plain, network, batch_size, repeats) -> dict[str, Depth]:
-    torch = importlib.util.find_spec("torch") and importlib.util.find_spec("torchvision") and network.startswith("resnet")
+    torch = all(map(importlib.util.find_spec, ("torch", "torchvision"))) and network.startswith("resnet") and "imagenet" == (
+        material.source.model.stem)
     found, table = {}, [("frozen up to", "step, kept", "step, recomputed", "prefix", "recomputed / (prefix + kept)",
-                         "PyTorch", "PyTorch / kept")]
+                         "PyTorch", "PyTorch / kept", "MB: kept", "recomputed", "prefix")]
     for depth in material.grid.axis:
         cell = _cell(material, depth)
         other = None
@@ -178,22 +199,26 @@ def _depths(material, everything, plain, network, batch_size, repeats) -> dict[s
             each, _ = seconds_per_example(network, depth, material.source.groups, CLASSES, material.preprocessing.image_size,
                                           (16, 32, 64), repeats)
             other = each * batch_size
-        found[depth] = one = Depth(step_seconds(material, everything, cell, repeats),
-                                   step_seconds(material, plain, cell, repeats),
-                                   prefix_seconds(material, cell, batch_size, repeats), other)
+        costs = (step_cost(material, everything, cell, repeats), step_cost(material, plain, cell, repeats),
+                 prefix_cost(material, cell, batch_size, repeats))
+        seconds, megabytes = zip(*costs, strict=True)
+        found[depth] = one = Depth(*seconds, other, megabytes)
         table.append((depth, f"{one.kept:.4f} s", f"{one.recomputed:.3f} s", f"{one.prefix:.3f} s",
                       f"{one.recomputed / (one.prefix + one.kept):.2f}", "–" if other is None else f"{other:.3f} s",
-                      "–" if other is None else f"{other / one.kept:.1f}×"))
+                      "–" if other is None else f"{other / one.kept:.1f}×", *(f"{each:.0f}" for each in megabytes)))
         print(f"  {depth} is timed.", flush=True)
     print(columns(table), flush=True)
     return found
 
 
 def _agreement(material, everything, plain) -> None:
-    for depth in material.grid.axis[-3:]:
+    for depth in material.grid.axis:
         cell = _cell(material, depth)
         one, top1, _ = trained(material, everything, cell)
         other, top1_other, _ = trained(material, plain, cell)
+        one = {**one, "source": one.get("source", {})}
+        # On pictures the frozen layers are there too.
+        other = {**other, "source": {group: other["source"][group] for group in one["source"]}}
         difference = max(jax.tree.leaves(jax.tree.map(
             lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)))
         n = len(material.datasets[0].val)
@@ -218,10 +243,10 @@ def _all(material, everything, plain) -> None:
 
 def _grid(config, material, depths, folder, dataset) -> None:
     config = config.copy_and_resolve_references()
-    config.study.update({"depths": material.grid.axis[-3:], "learning_rates": (0.003, 0.01, 0.03), "together": 1})
+    config.study.update({"depths": material.grid.axis[-3:], "learning_rates": (0.003, 0.01, 0.03)})
     for name in ("first", "second"):  # The second time everything is compiled, and timed.
         begun = time.monotonic()
-        result = study(config, folder / name, datasets={0: dataset})
+        result = quietly(config, folder / name, dataset)
         wall = time.monotonic() - begun
         (folder / "second").mkdir(exist_ok=True)
         shutil.copy(folder / "first" / TIMING, folder / "second" / TIMING)
@@ -234,6 +259,40 @@ def _grid(config, material, depths, folder, dataset) -> None:
     print(f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
           f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers above, "
           f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×", flush=True)
+    if all(depths[depth].torch for depth in material.grid.axis[:-1]):
+        # A layer more that is frozen would hardly change it.
+        other = sum(row["steps"] * (depths[row["depth"]].torch or depths[material.grid.axis[-2]].torch) for row in cells)
+        print(f"The same steps in the PyTorch loop, by the time of a step: {other:.1f} s, {other / wall:.1f}×.", flush=True)
+
+
+def quietly(config: ConfigDict, workdir: Path, dataset: Dataset) -> StudyResult:
+    """Run a study that prints nothing."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return study(config, workdir, datasets={0: dataset})
+
+
+def _peak(config, gigabytes, folder) -> None:
+    settings = {"cache": "memory", "cache_gb": gigabytes, "device_gb": gigabytes}
+    without, within = (peak_of_study(config, changes, folder / name) for name, changes in (
+        ("without", {"cache": "none"}), ("within", settings)))
+    print(f"Peak memory of the study: {without:.0f} MB with nothing kept, which is what its largest cell needs; "
+          f"{within:.0f} MB with config.study.cache_gb and device_gb of {1e3 * gigabytes:.0f} MB each: "
+          f"{within - without:+.0f} MB, {'within' if within - without <= 2e3 * gigabytes else 'ABOVE'} the budget.")
+
+
+def peak_of_study(config: ConfigDict, changes: dict[str, Any], workdir: Path) -> float:
+    """Return the largest resident memory, in MB, of a study in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        return alone.submit(_peak_here, config.to_json(), changes, workdir).result()
+
+
+def _peak_here(values: str, changes: dict[str, Any], workdir: Path) -> float:
+    given = json.loads(values)
+    config = configuration(given["network"], given["weights"], given["image_size"], given["batch_size"])
+    config.study.update(changes)
+    quietly(config, workdir, pictures(3 * config.batch_size // CLASSES + 8, config.image_size))
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
 def pass_seconds(material: Material) -> float:

@@ -177,9 +177,8 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         with work.test.rows.decoders() as decoders:
             return work.test.rows.pictures(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
 
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    versions = {"flax_augtl": metadata.version("flax_augtl"), "python": platform.python_version(),
-                **{name: metadata.version(name) for name in names},
+    names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in names},
                 "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"}
     return StudyResult(
         config=config_values(material.config), metric=material.metric, depths=material.grid.axis, rows=rows,
@@ -190,3 +189,11 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         leakage=leakage(material.config.data.name, material.class_names, material.source.class_names), versions=versions,
         seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
         picture=None if said is None else picture)
+
+
+def _version(name: str) -> str:
+    """Return the version of an installed package; main.py also runs from a checkout that is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -60,6 +60,7 @@ class Pack:
         self.states: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         self.step = 0
         self.seconds = 0.0
+        self.losses = np.zeros(len(cells), np.float64)  # Sums since the last evaluation.
         self.history: list[list[dict[str, Any]]] = [[] for _ in cells]
         self.diverged = [False] * len(cells)
 
@@ -81,7 +82,9 @@ class Pack:
             rows, labels = (np.pad(x, ((0, self.steps_per_call - count), (0, 0), (0, 0))) for x in (rows, labels))
         return self.feed.batch(rows, labels)
 
-    def _step_function(self) -> Callable:
+    @property
+    def step_function(self) -> Callable:
+        """The compiled step that `run` calls."""
         return pmapped_pack_step(self.shape.network, self.shape.plan, self.shape.optimizer, self.material.preprocessing,
                                  self.shape.step, len(self.cells), self.steps_per_call)
 
@@ -89,7 +92,7 @@ class Pack:
         """Take `count` steps, and return the states and the sums of the losses [cells]; the states given are used up."""
         rates = np.zeros((self.steps_per_call, len(self.cells)), np.float32)
         rates[:count] = self._rates[first:first + count]
-        return self._step_function()(states, batches, rates, self.feed.pool, np.int32(count))
+        return self.step_function(states, batches, rates, self.feed.pool, np.int32(count))
 
     def warm_up(self) -> float:
         """Compile everything, on copies, and return the seconds it took."""
@@ -107,12 +110,16 @@ class Pack:
                         [split.labels for split in splits])
         return [metrics.summary(each) for each in sums]
 
-    def advance(self) -> None:
-        """Train up to the next evaluation, and evaluate."""
+    def advance(self, pause: Callable[[], bool] = lambda: False) -> None:
+        """Train up to the next evaluation, and evaluate.
+
+        Args:
+          pause: asked after every call of the step; if it answers True, the pack stops there, and can be saved.
+        """
         begun = time.monotonic()
-        stop = min((self.step // self.shape.every + 1) * self.shape.every, self.shape.total)
+        before = self.step // self.shape.every * self.shape.every
+        stop = min(before + self.shape.every, self.shape.total)
         states = self.states if isinstance(jax.tree.leaves(self.states)[0], jax.Array) else replicate(self.states)
-        sums = np.zeros(len(self.cells), np.float64)
         calls = [(first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)]
         with ThreadPoolExecutor(1) as ahead:
             coming, pending = ahead.submit(self.batches, *calls[0]), None
@@ -122,12 +129,16 @@ class Pack:
                     coming = ahead.submit(self.batches, *calls[number + 1])
                 states, losses = self.run(states, batches, first, count)
                 # Of the call before, so that the device never waits.
-                sums += 0.0 if pending is None else np.asarray(pending)
-                pending = losses
-            sums += np.asarray(pending)
+                self.losses += 0.0 if pending is None else np.asarray(pending)
+                pending, self.step = losses, first + count
+                if self.step < stop and pause():
+                    break
+            self.losses += np.asarray(pending)
         self.states = states
-        losses = sums / (stop - self.step)
-        self.step = stop
+        if self.step < stop:
+            self.seconds += (time.monotonic() - begun) / self.distinct
+            return
+        losses, self.losses = self.losses / (stop - before), np.zeros_like(self.losses)
         values = [None] * len(self.cells) if self.shape.final else self.evaluate(states)
         self.seconds += (time.monotonic() - begun) / self.distinct
         for index, (loss, value) in enumerate(zip(losses.tolist(), values, strict=True)):

@@ -35,7 +35,8 @@ class Partial:
         """Write the pack as it is, in place of what was written before."""
         pack = self._pack
         states = jax.tree.map(np.asarray, serialization.to_state_dict(pack.states))
-        progress = {"seconds": pack.seconds, "history": pack.history, "diverged": pack.diverged}
+        progress = {"seconds": pack.seconds, "history": pack.history, "diverged": pack.diverged,
+                    "losses": pack.losses.tolist()}
         with self._manager() as manager:
             manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
                                                             progress=ocp.args.JsonSave(progress)))
@@ -53,13 +54,13 @@ class Partial:
                     return False
                 found = manager.restore(step, args=ocp.args.Composite(states=ocp.args.StandardRestore(like),
                                                                       progress=ocp.args.JsonRestore()))
-            states = jax.tree.map(np.asarray, found.states)
+            states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
         except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
             print(f"The checkpoint of {pack.cells[0].name} cannot be read ({type(error).__name__}); it begins anew.")
             self.remove()
             return False
         pack.states = serialization.from_state_dict(pack.states, states)
-        pack.step, pack.seconds = step, float(found.progress["seconds"])
+        pack.step, pack.seconds, pack.losses = step, float(found.progress["seconds"]), losses
         pack.history, pack.diverged = found.progress["history"], found.progress["diverged"]
         return True
 

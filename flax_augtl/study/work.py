@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_augtl import run_directory
+from flax_augtl import interruption, run_directory
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.feed import Shape, loops, shape_of
@@ -159,25 +159,46 @@ class Work:
         if key not in self._warm and not pack.done:
             self._warm.add(key)
             pack.warm_up()
-        saved = begun = time.monotonic()
+        begun = time.monotonic()
+        # Until the cells are written a signal waits: what they have trained would be lost.
+        interruption.defer()
+        try:
+            self._run(pack, partial)
+            if not all(self.claims.holds(cell.name) for cell in pack.cells):
+                print(f"{pack.cells[0].name} was taken over by another worker.", flush=True)
+                return
+            rows = pack.results()
+            self._measured[pack.cells[0].group] = (time.monotonic() - begun) / len(rows) / max(pack.shape.total, 1)
+            if self.keep:
+                self.keep(pack)
+            for row in rows:
+                # Kept with NaN-free JSON: a diverged cell has no metrics.
+                run_directory.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
+            partial.remove()
+            self._say(rows, cells)
+        finally:
+            interruption.defer_no_more()
+        interruption.raise_if_alone()
+
+    def _run(self, pack: Pack, partial: Partial) -> None:
+        """Train a pack to its end, with checkpoints between.
+
+        Raises:
+          Interrupted: a signal ends the program; the pack is saved as it is.
+        """
+        saved, often = time.monotonic(), self.material.config.study.checkpoint_seconds
+
+        def due() -> bool:
+            return interruption.requested(pack.step) or time.monotonic() - saved > often
+
         while not pack.done:
-            pack.advance()
-            if not pack.done and time.monotonic() - saved > self.material.config.study.checkpoint_seconds:
+            pack.advance(due)
+            if not pack.done and due():
                 partial.save()
                 saved = time.monotonic()
                 print(f"  {pack.cells[0].name}: step {pack.step}/{pack.shape.total}", flush=True)
-        if not all(self.claims.holds(cell.name) for cell in pack.cells):
-            print(f"{pack.cells[0].name} was taken over by another worker.", flush=True)
-            return
-        rows = pack.results()
-        self._measured[pack.cells[0].group] = (time.monotonic() - begun) / len(rows) / max(pack.shape.total, 1)
-        if self.keep:
-            self.keep(pack)
-        for row in rows:
-            # Kept with NaN-free JSON: a diverged cell has no metrics.
-            run_directory.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
-        partial.remove()
-        self._say(rows, cells)
+                if interruption.requested(pack.step):
+                    raise interruption.interrupted()
 
     def seconds_of(self, cell: Cell) -> float:
         """Return the seconds that a cell is expected to take, by the timing."""

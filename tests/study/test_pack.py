@@ -149,6 +149,20 @@ def test_a_pack_goes_on_in_the_middle_with_the_same_bits(material, activations, 
         pack.close()
 
 
+def test_a_pack_that_pauses_between_evaluations_goes_on_with_the_same_bits(material, activations, tmp_path):
+    host = dataclasses.replace(activations, device_bytes=0)  # One step a call.
+    whole = trained(material, host, [cell("kept", "fc")])
+    for step in range(1, 5):
+        pack = Pack(material, host, [cell("kept", "fc")])
+        assert Partial(tmp_path, pack).restore() == (step > 1)
+        pack.advance(lambda: True)
+        assert pack.step == step and len(pack.history[0]) == step // 2
+        Partial(tmp_path, pack).save()
+        pack.close()
+    assert largest_difference(pack.variables(0), whole.variables(0)) == 0
+    assert [{**row, "seconds": 0} for row in pack.history[0]] == [{**row, "seconds": 0} for row in whole.history[0]]
+
+
 def test_a_checkpoint_within_a_cell_that_is_damaged_is_left_behind(material, activations, tmp_path, capsys):
     pack = Pack(material, activations, [cell("kept", "fc")])
     pack.advance()

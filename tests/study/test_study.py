@@ -3,14 +3,16 @@
 import csv
 import dataclasses
 import json
+import signal
 
+import jax
 import numpy as np
 import pytest
 
-from flax_augtl import load_run
+from flax_augtl import interruption, load_run
 from flax_augtl.data import load_dataset
+from flax_augtl.study import outcome, work
 from flax_augtl.study import study as module
-from flax_augtl.study import work
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.study import study
 from tests import small
@@ -61,7 +63,7 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
 
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
     folder, result = done
-    monkeypatch.setattr(Pack, "advance", lambda self: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
@@ -131,10 +133,10 @@ def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
 def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
     advance = Pack.advance
 
-    def fail(pack):
+    def fail(pack, pause):
         if pack.cells[0].head == "kept" and not pack.shape.final:
             raise RuntimeError("out of luck")
-        advance(pack)
+        advance(pack, pause)
 
     monkeypatch.setattr(Pack, "advance", fail)
     result = study(study_config(), tmp_path)
@@ -148,6 +150,30 @@ def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, 
 def test_a_study_of_nothing_but_failures_says_so(tmp_path):
     with pytest.raises(ValueError, match="No cell of the study came to a finite end. Lower config.study.learning_rates"):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
+    advance, steps = Pack.advance, []
+
+    def signalled(pack, pause):
+        advance(pack, pause)
+        steps.append((pack.cells[0].name, pack.step))
+        if len(steps) == 1:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Pack, "advance", signalled)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        study(study_config(), tmp_path)
+    assert steps[0][1] == 2 and len(list((tmp_path / "partial").iterdir())) == 1
+    assert not list((tmp_path / "claims").iterdir())
+    assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
+    # Cells are trained from where they were: none of them at the same step twice.
+    assert len(steps) == len(set(steps))
+
+
+def test_main_need_not_be_installed_to_tell_its_versions():
+    assert outcome._version("flax_augtl_of_nobody") == "not installed" and outcome._version("jax") == jax.__version__
 
 
 def test_damaged_activations_are_made_anew(done, tmp_path):
