@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from flax_augtl.data import order
-from flax_augtl.freezing import PRETRAINED, FreezingPlan
+from flax_augtl.freezing import FROZEN, PRETRAINED, FreezingPlan
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.feed import Feed, evaluate, loops, shape_of, source_logits
 from flax_augtl.study.material import Material
@@ -204,9 +204,11 @@ def _variables(states: TrainState) -> dict[str, Any]:
 
 
 def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
-    """Return ‖w − w₀‖ / ‖w₀‖ of each layer group that was pretrained and trains."""
+    """Return ‖w − w₀‖ / ‖w₀‖ of each pretrained layer group; what is frozen does not change."""
     found = {}
     for group, label in zip(plan.groups, plan.labels, strict=True):
+        if label == FROZEN:
+            found[group] = 0.0
         if label == PRETRAINED and group in after.get("source", {}):
             old, new = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])])
                         for tree in (before, after))

@@ -191,6 +191,13 @@ def test_a_final_cell_trains_on_both_splits_and_is_tested(material, activations)
     assert set(material.examples(final)[0]) == {*dataset.train.ids, *dataset.val.ids}
     row, = trained(material, activations, [final], test=tests).results()
     assert row["val"] is None and row["steps"] == 3 and row["test"]["n"] == len(dataset.test)
+    assert row["change"] == dict.fromkeys(material.source.groups, 0.0)
+
+
+def test_the_change_of_weights_is_that_of_what_trains(material, activations):
+    row, = trained(material, activations, [cell("kept", "layer3")]).results()
+    assert [group for group, change in row["change"].items() if change == 0] == list(material.source.groups[:-1])
+    assert 0 < row["change"]["fc"] < 0.5
 
 
 def test_leep_starts_a_cell_above_chance(material, activations):

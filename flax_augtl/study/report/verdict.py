@@ -84,7 +84,7 @@ def _depth(result: StudyResult) -> list[str]:
     values = {depth: cells.values(found, "val", result.metric) for depth in result.depths
               if (found := cells.selected(result, result.best, depth))}
     if len(values) < 2 or chosen not in values:
-        return ["One freeze depth was tried, so nothing is said about others."]
+        return [f"{result.best} was tried at one freeze depth, so nothing is said about others."]
     worse, equal = {}, []
     for depth, others in values.items():
         pairs = cells.differences(values[chosen], others)
