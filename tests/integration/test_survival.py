@@ -323,7 +323,10 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(changes, undisturbed
 def test_pictures_that_come_or_go_between_two_starts_are_noticed(changes, pictures, tmp_path, monkeypatch):
     shutil.copytree(pictures, tmp_path / "pictures")
     changes = {**changes, "data": {**changes["data"], "root": str(tmp_path / "pictures")}}
-    at_step(3, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    def stop():
+        raise KeyboardInterrupt
+
+    at_step(3, stop, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(changes, tmp_path / "run")
     shutil.copy(tmp_path / "pictures/train/a/00.png", tmp_path / "pictures/train/b/more.png")

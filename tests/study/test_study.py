@@ -19,11 +19,14 @@ from tests import small
 
 
 def study_config(**changes):
-    """Two heads with everything below them frozen: dense layers only, which compile in a second."""
+    """Two heads with everything below them frozen: dense layers only, which compile in a second.
+
+    How many cells are trained together is given, and not timed: their last bits depend on it.
+    """
     config = small.digits_config(weights="embedded:glyphs")
     config.data.views = 2
     config.study.update({"preset": "", "heads": ("traditional", "kept"), "depths": ("all",), "seeds": (0, 1),
-                         "learning_rates": (0.01, 0.05, 0.25), **changes})
+                         "learning_rates": (0.01, 0.05, 0.25), "together": 6, **changes})
     return config
 
 
