@@ -289,6 +289,8 @@ def peak_of_study(config: ConfigDict, changes: dict[str, Any], workdir: Path) ->
 def _peak_here(values: str, changes: dict[str, Any], workdir: Path) -> float:
     given = json.loads(values)
     config = configuration(given["network"], given["weights"], given["image_size"], given["batch_size"])
+    # What it needs at once, it needs in its first steps.
+    config.update({"steps": 2, "evaluate_every_steps": 2})
     config.study.update(changes)
     quietly(config, workdir, pictures(3 * config.batch_size // CLASSES + 8, config.image_size))
     status = Path("/proc/self/status").read_text()
