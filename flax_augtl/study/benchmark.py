@@ -1,26 +1,19 @@
 """What the caches of a study are worth, on this machine: `python -m flax_augtl.study benchmark`."""
 
-import contextlib
 import dataclasses
 import importlib.util
-import io
-import json
 import math
-import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from flax_augtl.data import Dataset, dataset_from_arrays
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.initial import random_variables
@@ -30,14 +23,12 @@ from flax_augtl.study.caches import needed
 from flax_augtl.study.material import Material, gather
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import Cell
-from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import training_rows
-from flax_augtl.study.study import TIMING, study
+from flax_augtl.study.study import TIMING
+from flax_augtl.study.trial import CLASSES, configuration, peak_of_study, pictures, quietly
 from flax_augtl.study.variants import columns
 from flax_augtl.training.log import duration
 from flax_augtl.training.step import replicate
-
-CLASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +48,6 @@ class Depth:
     prefix: float
     torch: float | None
     memory: tuple[float, float, float]
-
-
-def pictures(per_class: int, image_size: int) -> Dataset:
-    """Make pictures that can be told apart: a colour and a stripe a class, and noise."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(CLASSES), per_class)
-    images = rng.integers(0, 160, (len(labels), image_size, image_size, 3))
-    for image, label in zip(images, labels, strict=True):
-        image[label * image_size // CLASSES:][:image_size // CLASSES, :, label % 3] += 95
-    images = images.astype(np.uint8)
-    test = len(labels) // 4
-    order = rng.permutation(len(labels))
-    return dataset_from_arrays(images[order[test:]], labels[order[test:]].tolist(), data={"validation": 0.25},
-                               test=(images[order[:test]], labels[order[:test]].tolist()))
 
 
 def quickest(function: Callable[[], Any], repeats: int) -> float:
@@ -170,17 +147,6 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
         _peak(config, everything.store.bytes / 2e9, Path(folder))
 
 
-def configuration(network: str, weights: str, image_size: int, batch_size: int) -> ConfigDict:
-    """Return the configuration of the study that is measured."""
-    from configs import common
-    config = common.get_config()
-    config.update({"name": "benchmark", "network": network, "weights": weights, "image_size": image_size,
-                   "batch_size": batch_size, "steps": 20, "evaluate_every_steps": 20, "data": {"views": 1}})
-    config.study.update({"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,),
-                         "together": 1})
-    return config
-
-
 def _cell(material: Material, depth: str) -> Cell:
     head = "kept" if depth not in material.grid.depths["traditional"] else "traditional"
     return Cell("select", head, depth, "pretrained", 0.01, 0)
@@ -265,12 +231,6 @@ def _grid(config, material, depths, folder, dataset) -> None:
         print(f"The same steps in the PyTorch loop, by the time of a step: {other:.1f} s, {other / wall:.1f}×.", flush=True)
 
 
-def quietly(config: ConfigDict, workdir: Path, dataset: Dataset) -> StudyResult:
-    """Run a study that prints nothing."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return study(config, workdir, datasets={0: dataset})
-
-
 def _peak(config, gigabytes, folder) -> None:
     settings = {"cache": "memory", "cache_gb": gigabytes, "device_gb": gigabytes}
     without, within = (peak_of_study(config, changes, folder / name) for name, changes in (
@@ -278,23 +238,6 @@ def _peak(config, gigabytes, folder) -> None:
     print(f"Peak memory of the study: {without:.0f} MB with nothing kept, which is what its largest cell needs; "
           f"{within:.0f} MB with config.study.cache_gb and device_gb of {1e3 * gigabytes:.0f} MB each: "
           f"{within - without:+.0f} MB, {'within' if within - without <= 2e3 * gigabytes else 'ABOVE'} the budget.")
-
-
-def peak_of_study(config: ConfigDict, changes: dict[str, Any], workdir: Path) -> float:
-    """Return the largest resident memory, in MB, of a study in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-        return alone.submit(_peak_here, config.to_json(), changes, workdir).result()
-
-
-def _peak_here(values: str, changes: dict[str, Any], workdir: Path) -> float:
-    given = json.loads(values)
-    config = configuration(given["network"], given["weights"], given["image_size"], given["batch_size"])
-    # What it needs at once, it needs in its first steps.
-    config.update({"steps": 2, "evaluate_every_steps": 2})
-    config.study.update(changes)
-    quietly(config, workdir, pictures(3 * config.batch_size // CLASSES + 8, config.image_size))
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
 def pass_seconds(material: Material) -> float:
