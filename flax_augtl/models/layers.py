@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.models.convolution import convolve
+
 # Both are torchvision's: each output unit keeps the variance of the gradient through a ReLU, and PyTorch's own
 # default for a linear layer, which is uniform within 1 / sqrt(inputs).
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -39,6 +41,7 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: 
         use_bias=bias,
         dtype=dtype,
         kernel_init=conv_init,
+        conv_general_dilated=convolve,
         name=name,
     )
 
