@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from flax_augtl import distributed, interruption, prediction, run_directory
+from flax_augtl import distributed, heap, interruption, prediction, run_directory
 from flax_augtl.printable import for_terminal
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
@@ -19,6 +19,7 @@ MODES = ("train", "evaluate", "predict", "study", "export")
 
 def run(flags: Any) -> None:
     """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1."""
+    heap.limit_heaps()
     try:
         _keep_compilations()
         _required(flags, "workdir")

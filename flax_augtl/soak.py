@@ -6,7 +6,6 @@ long as that lasts), and compared from the second minute on. Linux only: it read
 """
 
 import argparse
-import ctypes
 import gc
 import importlib.util
 import os
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from flax_augtl import interruption
+from flax_augtl import heap, interruption
 from flax_augtl.run import train
 from flax_augtl.run_directory import read_metrics
 from flax_augtl.study.variants import variants_of
@@ -41,9 +40,7 @@ def sample(started: float, patience: float = 60.0) -> Sample:
     while time.monotonic() < until and any(thread.name in _WRITING for thread in threading.enumerate()):
         time.sleep(0.005)
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of glibc.
-    if trim is not None:
-        trim(0)
+    heap.give_back()
     with open("/proc/self/status") as file:
         kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in file)
                      if name in ("RssAnon", "VmSwap")}
@@ -117,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--interval", type=float, default=15.0, help="seconds between two samples")
     options = parser.parse_args(arguments)
+    heap.limit_heaps()  # As main.py does.
     if "" not in sys.path:
         sys.path.insert(0, "")  # A configuration imports its neighbours, as with main.py.
     spec = importlib.util.spec_from_file_location("soak_config", options.config)

@@ -124,6 +124,7 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
     print(f"{network} at {image_size} pixels, batches of {batch_size}; {jax.device_count()} × "
           f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; jax {jax.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")  # As main.py keeps one.
         model = create_model(network, num_classes=1000)
         weights = f"{folder}/random.safetensors"
         write_safetensors(weights, network, jax.tree.map(np.asarray, random_variables(model)),
