@@ -9,10 +9,12 @@ import argparse
 import gc
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -25,7 +27,7 @@ from flax_augtl.study.variants import variants_of
 Sample = tuple[float, float, int, int]
 # Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
 _WRITING = ("save_finalize", "manifest")
-# What counts as growth: between the least of the first and of the last third of the samples.
+# What counts as growth: between the least of the first and of the last third of the samples, if it went on till the end.
 _MORE = {"memory, MB": 0.05, "open files": 0.0, "threads": 0.0}
 
 
@@ -48,17 +50,32 @@ def sample(started: float, patience: float = 60.0) -> Sample:
     return time.monotonic() - started, sum(kilobytes.values()) * 1024 / 1e6, files, threads
 
 
+def thread_names() -> Counter[str]:
+    """Count the threads of this process by name: Python's, else the system's; the members of a pool have one in common."""
+    python = {thread.native_id: thread.name for thread in threading.enumerate()}
+    names: Counter[str] = Counter()
+    for number in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{number}/comm") as file:
+                names[re.sub(r"[_-]?\d+$", "", python.get(int(number)) or file.read().strip())] += 1
+        except (FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+            pass
+    return names
+
+
 def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
     """Return of each quantity the least early and late, and whether it grew, from `settled` seconds on.
 
-    What is lost for good raises the least, which passing work does not. Memory may rise by a twentieth, which allocators do.
+    What is lost for good raises the least, which passing work does not, and goes on doing so: a pool opens another thread
+    when it first needs one more, and then keeps what it has. Memory may rise by a twentieth, which allocators do.
     """
     later = [each for each in samples if each[0] >= settled]
     third = max(1, len(later) // 3)
     found = {}
     for column, (name, share) in enumerate(_MORE.items(), 1):
-        early, late = (min(each[column] for each in part) for part in (later[:third], later[-third:]))
-        found[name] = (early, late, late > early * (1 + share))
+        early, middle, late = (min(each[column] for each in part)
+                               for part in (later[:third], later[len(later) // 2:-third] or later, later[-third:]))
+        found[name] = (early, late, late > early * (1 + share) and late > middle)
     return found
 
 
@@ -83,9 +100,13 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
     started, samples, done = time.monotonic(), [], threading.Event()
 
     def watch():
+        before = None
         while not done.wait(interval):
             samples.append(sample(started))
-            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1]), flush=True)
+            names = thread_names()
+            new = "" if before is None else "  new: " * bool(names - before) + ", ".join(sorted((names - before).elements()))
+            before = names
+            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1]) + new, flush=True)
             if samples[-1][0] >= 60 * minutes:
                 return interruption.request()
 

@@ -1,5 +1,8 @@
 """What the soak calls growth."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 from flax_augtl import soak
 
 
@@ -9,6 +12,19 @@ def test_growth_after_the_second_minute_is_told_from_a_start_that_settles():
         "memory, MB": False, "open files": False, "threads": False}
     leaking = [(t, mb + t, files + int(t // 60), threads + int(t // 100)) for t, mb, files, threads in steady]
     assert all(more for _, _, more in soak.verdict(leaking).values())
+    pool = [(t, mb, files, threads + (t > 300)) for t, mb, files, threads in steady]
+    assert not any(more for _, _, more in soak.verdict(pool).values())
+
+
+def test_threads_are_counted_by_name():
+    waiting = threading.Event()
+    with ThreadPoolExecutor(3, thread_name_prefix="some-pool") as pool:
+        work = [pool.submit(waiting.wait) for _ in range(3)]
+        names = soak.thread_names()
+        waiting.set()
+        [each.result() for each in work]
+    assert names["some-pool"] == 3 and names["MainThread"] == 1
+    assert names.total() >= threading.active_count()
 
 
 def test_a_sample_counts_this_process():
