@@ -7,7 +7,6 @@ float32 whatever the compute dtype.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flax_augtl.models.convolution import convolve
 
@@ -67,31 +66,3 @@ def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, nam
 def rematerialised(module: type[nn.Module], wanted: bool) -> type[nn.Module]:
     """Return a module class, called (x, train), that keeps nothing of its inside for the backward pass, if so wanted."""
     return nn.remat(module, static_argnums=(2,)) if wanted else module
-
-
-def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
-    """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
-    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
-
-
-def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
-    """Return float32 [outputs, inputs]: row i averages positions floor(i·in/out) to ceil((i+1)·in/out)."""
-    matrix = np.zeros((outputs, inputs), np.float32)
-    for i in range(outputs):
-        begin, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
-        matrix[i, begin:end] = 1 / (end - begin)
-    return matrix
-
-
-def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """Average [N, H, W, C] down, or up, to [N, size, size, C] over PyTorch's windows, which overlap when H < size.
-
-    The windows of the two axes are independent, so this is one small matrix product for each axis.
-    """
-    if x.shape[1:3] == (size, size):
-        return x
-    rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
-    pooled = jnp.einsum(
-        "ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST
-    )
-    return pooled.astype(x.dtype)

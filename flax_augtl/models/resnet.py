@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import chain
-from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, max_pool, rematerialised
+from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
+from flax_augtl.models.pooling import max_pool
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import chain
-from flax_augtl.models.layers import adaptive_average_pool, batch_norm, conv, max_pool, rematerialised
+from flax_augtl.models.layers import batch_norm, conv, rematerialised
+from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
 HIDDEN = 4096
 POOLED = 7

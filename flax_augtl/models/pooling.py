@@ -1,0 +1,72 @@
+"""Pooling over the positions of [N, H, W, C], with PyTorch's windows."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
+    """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
+    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
+
+
+def _forward(x, size, stride, pad):
+    y = max_pool(x, size, stride, pad)
+    return y, (x, y)
+
+
+def _plain_gradient(x, y, gradient, *, size, stride, pad):
+    return jax.vjp(lambda x: nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad))),
+                   x)[1](gradient)[0]
+
+
+def _gradient(x, y, gradient, *, size, stride, pad):
+    """Give each window's gradient to the first of its values that is the maximum: one pass for each place in the window."""
+    side = [(each - 1) * stride + 1 for each in y.shape[1:3]]
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
+    given, total = jnp.zeros(y.shape, bool), jnp.zeros_like(padded)
+    for i in range(size):
+        for j in range(size):
+            wins = (padded[:, i : i + side[0] : stride, j : j + side[1] : stride] == y) & ~given
+            given |= wins
+            total += jax.lax.pad(jnp.where(wins, gradient, 0), jnp.zeros((), x.dtype), (
+                (0, 0, 0), (i, padded.shape[1] - i - side[0], stride - 1), (j, padded.shape[2] - j - side[1], stride - 1),
+                (0, 0, 0)))
+    return total[:, pad : pad + x.shape[1], pad : pad + x.shape[2]]
+
+
+def _backward(size, stride, pad, kept, gradient):
+    settings = {"size": size, "stride": stride, "pad": pad}
+    # XLA's own takes four times as long on a CPU, longer than the convolution before it.
+    return jax.lax.platform_dependent(*kept, gradient, cpu=functools.partial(_gradient, **settings),
+                                      default=functools.partial(_plain_gradient, **settings)),
+
+
+max_pool.defvjp(_forward, _backward)
+
+
+def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
+    """Return float32 [outputs, inputs]: row i averages positions floor(i·in/out) to ceil((i+1)·in/out)."""
+    matrix = np.zeros((outputs, inputs), np.float32)
+    for i in range(outputs):
+        begin, end = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
+        matrix[i, begin:end] = 1 / (end - begin)
+    return matrix
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """Average [N, H, W, C] down, or up, to [N, size, size, C] over PyTorch's windows, which overlap when H < size.
+
+    The windows of the two axes are independent, so this is one small matrix product for each axis.
+    """
+    if x.shape[1:3] == (size, size):
+        return x
+    rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
+    pooled = jnp.einsum(
+        "ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST
+    )
+    return pooled.astype(x.dtype)
