@@ -79,7 +79,8 @@ class _Trace:
             self._time += 1
             name = equation.primitive.name
             operands = [names[v] for v in equation.invars if not isinstance(v, core.Literal)]
-            if name not in _LOOPS and (called := _called(equation)) is not None:
+            called = self._chosen(equation) if name == "cond" else None if name in _LOOPS else _called(equation)
+            if called is not None:
                 given = [names[v] if not isinstance(v, core.Literal) else self.add(0, True) for v in equation.invars]
                 inner = dict(zip(called.invars, given[len(given) - len(called.invars):], strict=True))
                 inner |= {v: self.add(0, True) for v in called.constvars}
@@ -106,6 +107,13 @@ class _Trace:
                 self._uses.append((self._time, needs))
             for out in equation.outvars:
                 names[out] = self.add(self._size(out.aval), exists, needs)
+
+    def _chosen(self, equation: Any) -> Any:
+        """Return the branch of `jax.lax.platform_dependent` that the platform takes; None where the choice is another."""
+        for names, branch in zip(equation.params.get("branches_platforms") or (), equation.params["branches"], strict=False):
+            if names is None or self._platform in names:
+                return branch.jaxpr
+        return None
 
     def _size(self, aval: Any) -> int:
         if not hasattr(aval, "shape"):
