@@ -89,3 +89,12 @@ def test_what_is_set_already_is_not_advised_and_other_errors_pass(tmp_path):
     assert "remat" not in str(caught.value) and "bfloat16" not in str(caught.value) and "freeze" not in str(caught.value)
     with pytest.raises(jax.errors.JaxRuntimeError, match="boom"), memory.explain_out_of_memory(config()):
         raise jax.errors.JaxRuntimeError("INTERNAL: boom")
+
+
+def test_the_branch_that_the_platform_takes_counts():
+    def either(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x @ x @ x, default=lambda x: x @ x)
+
+    jaxpr = jax.make_jaxpr(lambda x: either(x) @ x)(np.zeros((10, 10), np.float32)).jaxpr
+    assert liveness.peak(jaxpr, platform="cpu") == 2 * 400
+    assert liveness.peak(jaxpr, platform="tpu") == 400 + 400
