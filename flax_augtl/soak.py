@@ -28,8 +28,9 @@ from flax_augtl.study.variants import variants_of
 Sample = tuple[float, float, int, int]
 # Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
 _WRITING = ("save_finalize", "manifest")
-# What counts as growth: between the medians of the first and of the last third of the samples, if it went on till the end.
-_MORE = {"memory, MB": 0.05, "open files": 0.0, "threads": 0.0}
+# What counts as growth, between the first and the last third of the samples. Passing work adds to memory and files, so that
+# the least is what is kept; a thread that comes and goes moves the least of a third, and hardly the median.
+_MORE = {"memory, MB": (min, 0.05), "open files": (min, 0.0), "threads": (statistics.median, 0.0)}
 
 
 def sample(started: float, patience: float = 60.0) -> Sample:
@@ -65,16 +66,16 @@ def thread_names() -> Counter[str]:
 
 
 def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
-    """Return of each quantity the median early and late, and whether it grew, from `settled` seconds on.
+    """Return of each quantity what it was early and late, and whether it grew, from `settled` seconds on.
 
-    What is lost for good raises the median, which passing work does not, and goes on doing so: a pool opens another thread
-    when it first needs one more, and then keeps what it has. Memory may rise by a twentieth, which allocators do.
+    What is lost for good goes on being lost till the end; a pool opens another thread when it first needs one more, and then
+    keeps what it has. Memory may rise by a twentieth, which allocators do.
     """
     later = [each for each in samples if each[0] >= settled]
     third = max(1, len(later) // 3)
     found = {}
-    for column, (name, share) in enumerate(_MORE.items(), 1):
-        early, middle, late = (statistics.median(each[column] for each in part)
+    for column, (name, (typical, share)) in enumerate(_MORE.items(), 1):
+        early, middle, late = (typical(each[column] for each in part)
                                for part in (later[:third], later[len(later) // 2:-third] or later, later[-third:]))
         found[name] = (early, late, late > early * (1 + share) and late > middle)
     return found
