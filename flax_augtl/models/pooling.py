@@ -11,6 +11,10 @@ import numpy as np
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
     """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
+    return _pool(x, size, stride, pad)
+
+
+def _pool(x, size, stride, pad):
     return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
 
 
@@ -20,8 +24,7 @@ def _forward(x, size, stride, pad):
 
 
 def _plain_gradient(x, y, gradient, *, size, stride, pad):
-    return jax.vjp(lambda x: nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad))),
-                   x)[1](gradient)[0]
+    return jax.vjp(functools.partial(_pool, size=size, stride=stride, pad=pad), x)[1](gradient)[0]
 
 
 def _gradient(x, y, gradient, *, size, stride, pad):

@@ -11,6 +11,9 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from flax_augtl.study.pack import Pack
+from flax_augtl.training import specifications
+
+specifications.resolve_once_a_directory()
 
 
 class Partial:

@@ -19,7 +19,10 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from flax_augtl import distributed, manifest
+from flax_augtl.training import specifications
 from flax_augtl.training.state import TrainState
+
+specifications.resolve_once_a_directory()
 
 
 class CheckpointError(ValueError):
