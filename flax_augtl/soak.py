@@ -28,13 +28,16 @@ from flax_augtl.study.variants import variants_of
 Sample = tuple[float, float, int, int]
 # Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
 _WRITING = ("save_finalize", "manifest")
+# The workers of TensorStore: it opens more under load and ends the idle ones after some 20 seconds, which they never are
+# between checkpoints that come every five.
+_ELASTIC = "ts_pool_worker"
 # What counts as growth, between the first and the last third of the samples. Passing work adds to memory and files, so that
 # the least is what is kept; a thread that comes and goes moves the least of a third, and hardly the median.
 _MORE = {"memory, MB": (min, 0.05), "open files": (min, 0.0), "threads": (statistics.median, 0.0)}
 
 
 def sample(started: float, patience: float = 60.0) -> Sample:
-    """Return seconds since `started`, megabytes of memory, open files and threads of this process.
+    """Return seconds since `started`, megabytes of memory, open files and threads of this process, TensorStore's aside.
 
     Memory is what the program allocated, resident or swapped: pages of files come and go as the kernel likes. The C
     library is asked to give back first what it keeps of freed memory: that rises and falls with chance.
@@ -48,8 +51,9 @@ def sample(started: float, patience: float = 60.0) -> Sample:
     with open("/proc/self/status") as file:
         kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in file)
                      if name in ("RssAnon", "VmSwap")}
-    files, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
-    return time.monotonic() - started, sum(kilobytes.values()) * 1024 / 1e6, files, threads
+    names = thread_names()
+    threads = names.total() - names[_ELASTIC]
+    return time.monotonic() - started, sum(kilobytes.values()) * 1024 / 1e6, len(os.listdir("/proc/self/fd")), threads
 
 
 def thread_names() -> Counter[str]:
@@ -108,7 +112,8 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
             names = thread_names()
             new = "" if before is None else "  new: " * bool(names - before) + ", ".join(sorted((names - before).elements()))
             before = names
-            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1]) + new, flush=True)
+            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1])
+                  + f" and {names[_ELASTIC]} of TensorStore" + new, flush=True)
             if samples[-1][0] >= 60 * minutes:
                 return interruption.request()
 

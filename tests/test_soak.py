@@ -27,6 +27,17 @@ def test_threads_are_counted_by_name():
     assert names.total() >= threading.active_count()
 
 
+def test_threads_of_tensorstore_are_not_counted():
+    waiting = threading.Event()
+    before = soak.sample(0.0)[3]
+    threads = [threading.Thread(target=waiting.wait, name=name) for name in ("ts_pool_worker_7", "another")]
+    [thread.start() for thread in threads]
+    during = soak.sample(0.0)[3]
+    waiting.set()
+    [thread.join() for thread in threads]
+    assert during == before + 1
+
+
 def test_a_sample_counts_this_process():
     seconds, megabytes, files, threads = soak.sample(0.0)
     with open(__file__), open(__file__):
