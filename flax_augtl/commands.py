@@ -4,12 +4,15 @@ import ast
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
+from absl.flags import FlagValues
+from ml_collections import ConfigDict, config_flags
 
 from flax_augtl import distributed, heap, interruption, prediction, run_directory
-from flax_augtl.printable import for_terminal
+from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
@@ -82,7 +85,7 @@ def _sentence(error: Exception) -> str:
 
 def _required(flags: Any, name: str) -> Any:
     value = getattr(flags, name)
-    if value is None:
+    if not value:
         example = {"workdir": "runs/first", "config": "configs/digits.py", "images": "photos/"}[name]
         raise ValueError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
     return value
@@ -92,9 +95,29 @@ def _train(flags: Any) -> None:
     from flax_augtl.study.variants import train_variants
     config = _required(flags, "config")
     if config.variants:
+        _not_overridden(config, _overrides(flags))
         train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+
+
+def _overrides(flags: Any) -> set[str]:
+    """Return the fields of the configuration that the command line sets, as `head.preset`."""
+    return set(config_flags.get_override_values(flags["config"])) if isinstance(flags, FlagValues) else set()
+
+
+def _not_overridden(config: ConfigDict, overrides: set[str]) -> None:
+    """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
+    for name, variant in config.variants.items():
+        for field in sorted(overrides & set(_dotted(variant))):
+            raise ValueError(f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
+                             f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}.")
+
+
+def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all fields, as `head.preset`."""
+    for name, value in config.items():
+        yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else (prefix + name,)
 
 
 def _study(flags: Any) -> None:
@@ -125,7 +148,7 @@ def _evaluate(flags: Any) -> None:
     print(f"  {'label':24} {'n':>6} {'accuracy':>9}  most often taken for")
     for row in metrics.class_table(confusion, run.class_names):
         accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
-        print(for_terminal(f"  {row['label'][:24]:24} {row['n']:6} {accuracy:>9}  {row['taken_for'] or ''}"))
+        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {accuracy:>9}  {row['taken_for'] or ''}"))
 
 
 def _predict(flags: Any) -> None:

@@ -34,6 +34,7 @@ class _State:
 
     received: int | None = None
     deferring = False
+    asked = 0
 
 
 @contextlib.contextmanager
@@ -77,10 +78,12 @@ def defer_no_more() -> None:
     _State.deferring = False
 
 
-def requested(step: int) -> bool:
-    """Tell whether the run shall end after `step`, the same on every process; to be asked after every step."""
+def requested() -> bool:
+    """Tell whether the run shall end after the running step, the same on every process; to be asked after every step."""
     if jax.distributed.is_initialized():
-        return bool(multihost_utils.reached_preemption_sync_point(step))
+        # A number that only rises: the steps of a second run, or of one that goes back, were synchronised before.
+        _State.asked += 1
+        return bool(multihost_utils.reached_preemption_sync_point(_State.asked))
     return _State.received is not None
 
 

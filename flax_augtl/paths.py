@@ -11,6 +11,11 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell."""
+    return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+
+
 def fetched(path: epath.PathLike, beside: tuple[str, ...] = ()) -> tuple[epath.Path, tempfile.TemporaryDirectory]:
     """Copy a remote file, or the files of a remote folder, to this machine.
 

@@ -15,7 +15,7 @@ from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.files import picture_paths
 from flax_augtl.data.pictures import read_picture
 from flax_augtl.paths import is_remote
-from flax_augtl.printable import for_spreadsheet, for_terminal
+from flax_augtl.printable import for_spreadsheet, on_one_line
 from flax_augtl.run import Run
 
 TOP = 5
@@ -98,10 +98,10 @@ def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
     width = min(max((len(row["path"]) for row in shown), default=4), 60)
     lines = []
     for row in shown:
-        path = row["path"].replace("\n", "\\n")
+        path = on_one_line(row["path"])
         path = path if len(path) <= width else "…" + path[1 - width:]
-        lines.append(f"{path:{width}}  " + "  ".join(f"{label} {probability:.1%}" for label, probability in zip(
+        lines.append(f"{path:{width}}  " + "  ".join(f"{on_one_line(label)} {probability:.1%}" for label, probability in zip(
             row["labels"], row["probabilities"], strict=True)))
     if len(rows) > limit:
         lines.append(f"… and {len(rows) - limit} more")
-    return for_terminal("\n".join(lines))
+    return "\n".join(lines)

@@ -1,9 +1,12 @@
 """May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?"""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
+from flax_augtl import field_types, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.training.experiment import config_values
 
@@ -26,6 +29,7 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
             raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
         return
     old = run_directory.read_json(workdir / run_directory.CONFIG)
+    field_types.check(old, field_types.KINDS, field_types.NEEDED, str(workdir / run_directory.CONFIG))
     new = config_values(config)
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
@@ -42,6 +46,32 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
 def check_data(dataset: Dataset, workdir: epath.Path) -> None:
     """Raise ValueError if the run in `workdir` was started with other data: going on would mix two data sets."""
     path = workdir / run_directory.SPLITS
-    if path.exists() and run_directory.read_json(path)["fingerprint"] != dataset.fingerprint:
+    if path.exists() and _splits(path).get("fingerprint") != dataset.fingerprint:
         raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
                          f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir.")
+
+
+def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
+    """Raise ValueError if examples are not those of a split of the run in `workdir`: it may have been trained on them.
+
+    Args:
+      ids: of the examples.
+      split: `train`, `val` or `test`.
+      workdir: of a run.
+    """
+    path = workdir / run_directory.SPLITS
+    known = _splits(path) if path.exists() else {}
+    if split in known and set(ids) != set(known[split]):
+        trained = len({*ids} & {*known.get("train", ())}) if split != "train" else 0
+        raise ValueError(f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
+                         f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
+                         + (f"; the network was trained on {trained} of them" if trained else "")
+                         + f". Restore the data; {path} has the ids.")
+
+
+def _splits(path: epath.Path) -> Mapping[str, Any]:
+    """Read splits.json: the ids of each split, and the fingerprint of all."""
+    splits = run_directory.read_json(path)
+    field_types.check(splits, {"fingerprint": "text", "train": "list of texts", "val": "list of texts",
+                               "test": "list of texts"}, ("fingerprint",), str(path))
+    return splits

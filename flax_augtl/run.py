@@ -16,9 +16,11 @@ from PIL import Image
 from flax_augtl import distributed, freezing, run_directory, run_lock
 from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
+from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.pretrained.run_description import read_run_description
-from flax_augtl.resumption import check_data, check_same
+from flax_augtl.pretrained.run_description import read_result, read_run_description
+from flax_augtl.printable import for_terminal, on_one_line
+from flax_augtl.resumption import check_data, check_same, check_split
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
@@ -56,6 +58,8 @@ class Run:
 
     def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
         """Return class probabilities, float32 [N, number of target classes], of uint8 pictures [H, W, 3] of any size."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
         step = compiled_predict_step(self.network, self.preprocessing)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(images), batch_size):
@@ -73,9 +77,10 @@ class Run:
           dataset: the one that `train` was given, if it was given one; else the config says where the data are.
 
         Raises:
-          ValueError: there is no such split, or the data are no longer where the config says.
+          ValueError: there is no such split, or the data are no longer where the config says, or no longer the same.
         """
-        dataset = load_dataset(self.config.data, seed=self.config.seed) if dataset is None else dataset
+        given = dataset is not None
+        dataset = dataset if given else load_dataset(self.config.data, seed=self.config.seed)
         splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
         if splits.get(split) is None:
             raise ValueError(f"{self.workdir} has no split {split!r}. Splits: "
@@ -83,6 +88,8 @@ class Run:
         if dataset.class_names != self.class_names:
             raise ValueError(f"The data have other classes than {self.workdir} was trained on: "
                              f"{len(dataset.class_names)} here, {len(self.class_names)} there.")
+        if not given:
+            check_split(splits[split].ids, split, self.workdir)
         sums = evaluate(self.network, self.preprocessing, self.variables, splits[split], self.config.data,
                         batch_size=self.config.batch_size)
         return {**metrics.summary(sums), "confusion": sums["confusion"]}
@@ -91,7 +98,7 @@ class Run:
 def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     """Return a picture as the evaluation transform makes it, uint8 [S, S, 3]."""
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(f"A picture must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
     return preprocessing.resize_and_crop(Image.fromarray(image))
 
@@ -124,13 +131,16 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
 
 def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
            profile: bool) -> Run:
-    workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+    workdir = absolute(workdir)
 
     def is_finished():
         run_lock.check(workdir)
         run_directory.check_links(workdir)
         check_same(config, workdir, extend)
-        return not extend and (workdir / run_directory.RESULT).exists()
+        finished = not extend and (workdir / run_directory.RESULT).exists()
+        if finished and dataset is not None:
+            check_data(dataset, workdir)
+        return finished
 
     if distributed.first_decides(is_finished):
         if not quiet:
@@ -149,7 +159,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
 
     def say(text: str) -> None:
         if not quiet and distributed.is_first():
-            print(text, file=sys.stderr)
+            print(for_terminal(text), file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
         def take() -> None:
@@ -172,8 +182,10 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         if progress.step >= experiment.total_steps and extend:
             raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
                              f"for {experiment.total_steps}.")
+        if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
+            (workdir / run_directory.RESULT).unlink(missing_ok=True)
         _write_description(workdir, experiment)
-        run_directory.drop_metrics_after(workdir, progress.step)
+        run_directory.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
         log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
                      quiet=quiet) if distributed.is_first() else None
         try:
@@ -219,7 +231,8 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
         log.say(note)
     sizes = f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and " \
             f"{len(dataset.test)} test examples"
-    log.say(f"{dataset.name}: {len(dataset.class_names)} classes, {sizes}; chosen by {dataset.metric}")
+    names = on_one_line(", ".join(dataset.class_names[:4]) + ", …" * (len(dataset.class_names) > 4))
+    log.say(f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; chosen by {dataset.metric}")
     log.say(f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
             f"{experiment.preprocessing.image_size} pixels")
     log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),
@@ -260,7 +273,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
     Raises:
       ValueError: the directory holds no run, no checkpoint, or none of that step.
     """
-    workdir = epath.Path(os.path.abspath(workdir) if "://" not in os.fspath(workdir) else workdir)
+    workdir = absolute(workdir)
     run_directory.check_links(workdir)
     description = read_run_description(workdir)
     config, class_names = ConfigDict(description.config), description.class_names
@@ -269,15 +282,17 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
         raise ValueError(f"{workdir} has no checkpoint yet.")
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
         steps = checkpoints.steps()
-        newest = checkpoints.newest_sound(lambda text: print(text, file=sys.stderr))
+        newest = checkpoints.newest_sound(lambda text: print(for_terminal(text), file=sys.stderr))
         if newest is None:
             raise ValueError(f"{workdir} has no checkpoint yet.")
         if step not in ("best", "last") and not str(step).isdecimal():
             raise ValueError(f"--step={step} is not best, last or the number of a step. "
                              f"Steps: {', '.join(map(str, steps))}.")
         chosen = newest if step in ("best", "last") else int(step)
+        result = read_result(workdir)
         if step == "best":
-            best = checkpoints.progress(newest).best_step
+            # The last evaluation of an interrupted run may have come after its last checkpoint.
+            best = checkpoints.progress(newest).best_step if result is None else result["best_step"]
             chosen = newest if best is None else best
         if chosen not in steps:
             raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
@@ -285,6 +300,4 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
         like = {"batch_stats": {}, **jax.eval_shape(
             lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32)))}
         variables = checkpoints.restore_variables(chosen, like)
-    result = workdir / run_directory.RESULT
-    return Run(workdir, config, class_names, description.preprocessing, network, variables, chosen,
-               run_directory.read_json(result) if result.exists() else None)
+    return Run(workdir, config, class_names, description.preprocessing, network, variables, chosen, result)

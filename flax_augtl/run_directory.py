@@ -28,7 +28,8 @@ PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
-_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, TENSORBOARD, PREDICTIONS)
+_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, TENSORBOARD, PROFILE,
+         PREDICTIONS)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -67,6 +68,14 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def _runs_below(folder: epath.Path) -> str:
+    """Return a sentence about the runs that lie in a folder: of variants, or the best one of a study."""
+    if not folder.is_dir():
+        return " There is no such folder."
+    found = sorted(path.name for path in folder.iterdir() if (path / CLASS_NAMES).exists())
+    return f" There are runs in it: {', '.join(str(folder / name) for name in found[:5])}." if found else ""
+
+
 def read_json(path: epath.PathLike) -> Any:
     """Read a JSON file.
 
@@ -77,7 +86,8 @@ def read_json(path: epath.PathLike) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.") from error
+        below = _runs_below(path.parent)
+        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
     except OSError as error:
@@ -109,10 +119,14 @@ def clear_leftovers(workdir: epath.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_links(workdir: epath.PathLike) -> None:
+def check_links(workdir: epath.PathLike, names: Iterable[str] = _OURS) -> None:
     """Check that the files of a run are where its directory is; the directory itself may be a link.
 
     A run directory from elsewhere could otherwise have this program read, or write to, any file of its user.
+
+    Args:
+      workdir: the directory.
+      names: of the files and folders; those below checkpoints/ and tensorboard/ are looked at as well.
 
     Raises:
       ValueError: one of them is a symbolic link that leads out of the directory.
@@ -120,7 +134,7 @@ def check_links(workdir: epath.PathLike) -> None:
     if "://" in os.fspath(workdir):
         return
     inside = os.path.realpath(workdir)
-    places = [os.path.join(workdir, name) for name in _OURS]
+    places = [os.path.join(workdir, name) for name in names]
     for folder in (CHECKPOINTS, TENSORBOARD):
         for where, folders, files in os.walk(os.path.join(workdir, folder)):
             places += [os.path.join(where, name) for name in (*folders, *files)]
@@ -159,17 +173,26 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
             continue  # The line that was being written when the run was killed.
+        if isinstance(row, Mapping) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str):
+            rows.append(dict(row))
     return rows
 
 
-def drop_metrics_after(workdir: epath.PathLike, step: int) -> None:
-    """Drop the rows of later steps, and those of tests, which a run that goes on from `step` writes again."""
+def drop_metrics_after(workdir: epath.PathLike, step: int, *, evaluation_due: bool = False) -> None:
+    """Drop the rows of later steps, and those of tests, which a run that goes on from `step` writes again.
+
+    Args:
+      workdir: of the run.
+      step: of its checkpoint.
+      evaluation_due: the evaluation of `step` is written again as well.
+    """
     path = epath.Path(workdir) / METRICS
     if path.exists():
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step and row["split"] != "test"]
+        kept = [row for row in read_metrics(workdir) if row["step"] <= step and row["split"] != "test"
+                and not (evaluation_due and row["step"] == step and row["split"] == "val")]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

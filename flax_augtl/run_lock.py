@@ -64,8 +64,9 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
             raise ValueError(f"{path} cannot be written: {error.strerror or error}.") from error
         yield
     finally:
-        with contextlib.suppress(OSError):  # The directory may be gone, or read-only by now.
-            os.unlink(path)
+        with contextlib.suppress(OSError):  # The directory may be gone, or read-only by now, or another one.
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                os.unlink(path)
         os.close(descriptor)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 import flax_augtl
 from flax_augtl import run_directory
 from flax_augtl.training import loop
-from flax_augtl.training.checkpoints import Checkpoints, Progress
+from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, Progress, open_checkpoints
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.state import TrainState
 from tests import small
@@ -95,6 +95,10 @@ def test_predict_is_evaluate_for_pictures_of_any_size(whole):
     assert whole.predict([]).shape == (0, 10)
     with pytest.raises(ValueError, match=r"must be uint8 \[H, W, 3\], not float32 \[8, 8, 3\]"):
         whole.predict([np.zeros((8, 8, 3), np.float32)])
+    with pytest.raises(ValueError, match=r"must be uint8 \[H, W, 3\], not uint8 \[0, 4, 3\]"):
+        whole.predict([np.zeros((0, 4, 3), np.uint8)])
+    with pytest.raises(ValueError, match="batch_size=-1 must be at least 1"):
+        whole.predict(images, batch_size=-1)
 
 
 def test_evaluate_gives_the_figures_of_the_result(whole):
@@ -103,6 +107,37 @@ def test_evaluate_gives_the_figures_of_the_result(whole):
     assert values == pytest.approx(whole.result["val"])
     with pytest.raises(ValueError, match="has no split 'vall'. Splits: train, val, test"):
         whole.evaluate("vall")
+
+
+def test_evaluate_refuses_a_split_that_is_no_longer_the_runs(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+    run = flax_augtl.train(config(steps=1, evaluate_every_steps=1, data={
+        "name": "folder", "root": str(tmp_path / "photos"), "shots": None, "test": 4, "validation": 2}), tmp_path / "run",
+                           quiet=True)
+    assert run.evaluate()["n"] == 4
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name / "0.png").unlink()
+    with pytest.raises(ValueError, match="The data have changed since .*: its test split had 4 examples, and of the 4 that "
+                                         r"it has now \d are others; the network was trained on \d of them"):
+        run.evaluate()
+
+
+def test_a_finished_run_is_not_that_of_another_dataset(whole, tmp_path):
+    shutil.copytree(whole.workdir, tmp_path / "copy")
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    other = flax_augtl.data.dataset_from_arrays(images, np.arange(40) % 10)
+    with pytest.raises(ValueError, match="The data have changed since the run"):
+        flax_augtl.train(config(), tmp_path / "copy", dataset=other, quiet=True)
+
+
+def test_home_is_understood(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(whole.workdir, tmp_path / "copy")
+    assert flax_augtl.load_run("~/copy").workdir == tmp_path / "copy"
 
 
 def test_frozen_groups_have_the_bits_of_the_source(whole):
@@ -215,9 +250,37 @@ def test_balanced_class_weights_make_every_class_count_the_same():
     np.testing.assert_allclose(np.array(experiment.step.class_weights) * counts, len(experiment.dataset.train) / 10)
 
 
+def small_state():
+    return TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={},
+                      opt_state=(), rng=np.zeros(2, np.uint32))
+
+
+def test_the_best_of_the_checkpoint_before_the_newest_is_kept(tmp_path):
+    with open_checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step, best in ((2, 2), (4, 2), (6, 2), (8, 8)):
+            checkpoints.save(small_state(), Progress(step=step, position=step, best_step=best))
+        checkpoints.wait()
+        # Should 8 be damaged, the run goes on from 6, whose best is 2.
+        assert checkpoints.steps() == [2, 6, 8]
+        checkpoints.save(small_state(), Progress(step=10, position=10, best_step=8))
+        checkpoints.wait()
+        assert checkpoints.steps() == [8, 10]
+
+
+def test_checkpoints_that_lack_their_manifests_are_not_removed_in_silence(tmp_path):
+    with open_checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(small_state(), Progress(step=step, position=step))
+        checkpoints.wait()
+        for step in (2, 4):
+            (tmp_path / "checkpoints" / str(step) / "SHA256SUMS").unlink()
+        with pytest.raises(CheckpointError, match="None of the checkpoints in .*, of steps 2, 4, has its SHA256SUMS"):
+            checkpoints.newest_sound(print)
+        assert checkpoints.steps() == [2, 4]
+
+
 def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
-    state = TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={},
-                       opt_state=(), rng=np.zeros(2, np.uint32))
+    state = small_state()
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     for step in range(1, 7):
         # Written in the background, while the buffers are used again.

@@ -19,6 +19,7 @@ import flax_augtl
 from configs import common
 from flax_augtl import commands, field_types, prediction, printable, run_directory
 from flax_augtl.data import dataset_from_arrays
+from flax_augtl.study.study import study
 from tests import small
 from tests.conftest import ROOT
 
@@ -126,6 +127,23 @@ def test_a_link_that_leads_out_of_a_run_directory_is_refused(name, run, tmp_path
     (run / "result.json").unlink()
     with pytest.raises(ValueError, match=message):
         flax_augtl.train(small.digits_config(), run, quiet=True)
+
+
+@pytest.mark.parametrize("name", ["cells", "cache", "best", "report.html"])
+def test_a_link_that_leads_out_of_a_study_is_refused(name, tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "study" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{name} is a link to .*, outside of the run directory"):
+        study(small.digits_config(weights="embedded:glyphs"), tmp_path / "study")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("config", ["[]", "3", "{}"])
+def test_a_config_of_another_kind_stops_training_with_a_sentence(config, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        flax_augtl.train(small.digits_config(weights="embedded:glyphs"), tmp_path, quiet=True)
 
 
 def test_the_run_directory_itself_may_be_a_link(run, tmp_path):

@@ -1,5 +1,8 @@
 """A folder of pictures with a sub-folder a class, split into `train/`, `val/`, `test/` or not at all."""
 
+import dataclasses
+import re
+
 import numpy as np
 from etils import epath
 
@@ -36,15 +39,38 @@ def list_folder(root: epath.PathLike | None) -> Listing:
     tops = folders(root)
     parts: dict[str, str] = {}
     for name in tops:
-        split = _SPLITS.get(name.lower())
+        split = _split_of(name)
         if split and split in parts.values():
-            twice = listed(n for n in tops if _SPLITS.get(n.lower()) == split)
+            twice = listed(n for n in tops if _split_of(n) == split)
             raise DataError(f"{root} has more than one folder for the {split} split: {twice}. Keep one.")
         if split:
             parts[name] = split
     if "train" in parts.values() and _holds_classes(root, parts):
         return _listing(root, parts, [name for name in tops if name not in parts])
-    return _listing(root, {"": "all"}, [])
+    own = [top for top in tops if any("/" not in path for path in picture_paths(root / top)[0])]
+    if parts and len(parts) == len(tops) and not own:
+        raise DataError(
+            f"{root} has {listed(tops)} and no folder train/: there is nothing to train on. Call the folder of the training "
+            "pictures train, or give the one that is to be split as config.data.root."
+        )
+    listing = _listing(root, {"": "all"}, [])
+    return dataclasses.replace(listing, notes=listing.notes + _same_inside(root, tops))
+
+
+def _split_of(name: str) -> str | None:
+    """Return the split that a folder is by its name, such as train, Training or test_set; None for others."""
+    return _SPLITS.get(re.sub(r"[_-]?set$", "", name.lower()))
+
+
+def _same_inside(root: epath.Path, tops: list[str]) -> tuple[str, ...]:
+    """Return a note where the folders that are taken for classes look like splits, for all hold the same folders."""
+    inside = [tuple(folders(root / top)) for top in tops]
+    if len(tops) < 2 or len(inside[0]) < 2 or len(set(inside)) > 1:
+        return ()
+    return (
+        f"The classes are the folders {listed(tops)} of {root}, each of which holds {listed(inside[0])}. If those are the "
+        "classes, call the folders above them train, val and test.",
+    )
 
 
 def _holds_classes(root: epath.Path, parts: dict[str, str]) -> bool:

@@ -68,13 +68,13 @@ def shots(examples: Examples, k: int, seed: int, class_names: tuple[str, ...]) -
         DataError: k is not positive, or a class has fewer than k examples.
     """
     if k < 1:
-        raise DataError(f"config.data.shots={k} must be at least 1, or None for all examples.")
+        raise DataError(f"config.data.shots={k} must be at least 1; leave it out for all examples.")
     counts = np.bincount(examples.labels, minlength=len(class_names))
     few = np.flatnonzero(counts < k)
     if len(few):
         raise DataError(
             f"config.data.shots={k} asks for more examples than these classes have: "
-            f"{listed(f'{class_names[c]} ({counts[c]})' for c in few)}. Lower it, or set it to None for all."
+            f"{listed(f'{class_names[c]} ({counts[c]})' for c in few)}. Lower it, or leave it out for all."
         )
     chosen = _first_of_each_class(examples.labels, np.full(len(class_names), k), seed, "shots")
     return examples.take(np.flatnonzero(chosen)), examples.take(np.flatnonzero(~chosen))

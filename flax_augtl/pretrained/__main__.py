@@ -10,14 +10,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
+from flax_augtl.data.pictures import UnreadablePicture, read_picture
+from flax_augtl.prediction import find_pictures
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.run_folder import is_run
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
 from flax_augtl.pretrained.verification import verify
-
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+from flax_augtl.printable import for_terminal, on_one_line
 
 
 def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
@@ -46,25 +46,19 @@ def _open(checkpoint: str, model: str | None, sha256: str | None) -> tuple[Inspe
     return found, source
 
 
-def _pictures(folder: Path) -> list[Path]:
-    files = [folder] if folder.is_file() else sorted(f for f in folder.rglob("*") if f.suffix.lower() in _PICTURES)
-    if not files:
-        raise ValueError(f"There are no pictures in {folder}.")
-    return files
-
-
-def _show_pictures(source: Source, folder: Path):
-    run = jax.jit(source.model.apply)
-    for path in _pictures(folder):
+def _show_pictures(source: Source, images: str) -> list[str]:
+    """Print what pictures are taken for; return those that cannot be read, with the reason."""
+    run, unreadable = jax.jit(source.model.apply), []
+    for path in find_pictures(images):
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
-            print(f"{path}: cannot be read ({error})", file=sys.stderr)
+            pixels = np.asarray(read_picture(path))
+        except UnreadablePicture as error:
+            unreadable.append(f"{path}: {error.reason}")
             continue
         probabilities = np.asarray(jax.nn.softmax(run(source.variables, source.preprocess([pixels]))[0]))
         best = np.argsort(-probabilities)[:5]
-        print(f"{path}: " + ", ".join(f"{source.class_names[i]} {probabilities[i]:.1%}" for i in best))
+        print(on_one_line(f"{path}: " + ", ".join(f"{source.class_names[i]} {probabilities[i]:.1%}" for i in best)))
+    return unreadable
 
 
 def _show_verification(found, source: Source):
@@ -82,22 +76,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="a file, a folder, or owner/repository[@revision] on the Hugging Face Hub")
     parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
     parser.add_argument("--sha256", help="what the file's SHA-256 must be")
-    parser.add_argument("--images", type=Path, help="a picture, or a folder of them: print the five likeliest classes")
+    parser.add_argument("--images", help="a picture, or a folder of them: print the five likeliest classes")
     parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
     options = parser.parse_args(arguments)
     try:
         found, source = _open(options.checkpoint, options.model, options.sha256)
         for key, value in _summary(found, source):
-            print(f"{key:<14} {value}")
+            print(on_one_line(f"{key:<14} {value}"))
         if options.images:
             print()
-            _show_pictures(source, options.images)
+            if unreadable := _show_pictures(source, options.images):
+                raise ValueError(f"{len(unreadable)} pictures could not be read:\n  " + "\n  ".join(unreadable))
         if options.verify and not found.tensors:
             raise ValueError(f"{found.file} is a run of this program: there is no original to compare it with.")
         if options.verify:
             _show_verification(found, source)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(for_terminal(f"error: {error}"), file=sys.stderr)
         return 1
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
 
 NOTES = "flax_augtl"
 """Key of this program's notes in the metadata of a safetensors file: a JSON object, see `notes`."""
@@ -71,14 +71,16 @@ def from_notes(text: str | Mapping[str, Any], where: str) -> Description:
     """Read the notes that this program puts into, or beside, the files it writes."""
     try:
         found = json.loads(text) if isinstance(text, str) else text
-        return Description(
+        return _bounded(Description(
             found.get("network"),
             Preprocessing.from_json(found["preprocessing"]) if found.get("preprocessing") else None,
             tuple(map(str, found.get("class_names", ()))),
             dict(found.get("settings", {})),
             {str(k): str(v) for k, v in found.get("terms", {}).items()},
-        )
-    except (ValueError, TypeError, AttributeError) as error:
+        ), where)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{where}: the notes of this program in it are damaged ({error}).") from error
 
 
@@ -102,13 +104,30 @@ def from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
     Raises:
         CheckpointError: it asks for something that the networks here do not compute.
     """
+    try:
+        found = _from_config(config, preprocessor or {}, where)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+        raise CheckpointError(f"{where}: its config.json or preprocessor_config.json is damaged ({error}).") from error
+    return _bounded(found, where)
+
+
+def _from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: str) -> Description:
     if "architecture" in config:
         return _from_timm(config, where)
     if config.get("model_type") == "resnet" or "downsample_in_bottleneck" in config:
-        return _from_transformers(config, preprocessor or {}, where)
+        return _from_transformers(config, preprocessor, where)
     if "model_type" in config:
         raise CheckpointError(f"{where} is a {config['model_type']} by its config.json, not a ResNet or a VGG.")
     return Description()
+
+
+def _bounded(found: Description, where: str) -> Description:
+    """Refuse a picture size that would take all memory."""
+    if found.preprocessing is not None and not 0 < found.preprocessing.image_size <= LARGEST_SIDE:
+        raise CheckpointError(f"{where}: image_size={found.preprocessing.image_size} is not within 1 and {LARGEST_SIDE}.")
+    return found
 
 
 def check_architecture(name: str, said: str | None, where: str):
@@ -117,7 +136,7 @@ def check_architecture(name: str, said: str | None, where: str):
     Raises:
         CheckpointError: `said`, from a config.json, is not `name` nor another name of it.
     """
-    plain = said or name
+    plain = str(said or name)
     for alias in _TIMM_ALIASES:
         plain = plain.removeprefix(alias)
     plain = plain.removesuffix("_v1b")  # gluon's name of the v1.5 stride

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.registry import find
 from flax_augtl.pretrained.convert import check, class_count
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.layout import layout
@@ -41,6 +42,8 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, *, 
         CheckpointError: they do not fit it, or none; everything missing, unexpected and mis-shaped is in the message,
             and the name of the network that they do fit.
     """
+    if name is not None:
+        find(name)
     if name is not None and not _problems(name, tensors, classify):
         return name
     fits = fitting(tensors, classify=classify)

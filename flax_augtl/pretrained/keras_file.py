@@ -127,6 +127,12 @@ def _tensor(dataset, torch_name: str, mapped: Path | None) -> Tensor:
     return Tensor(shape, dataset.dtype, read)
 
 
+def _is_in(file, dataset, h5py) -> bool:
+    """Tell whether an object is an array of numbers in the file that was opened, and in no other that it leads to."""
+    return (isinstance(dataset, h5py.Dataset) and dataset.file.filename == file.filename and not dataset.is_virtual
+            and not dataset.external and dataset.dtype.kind in "fiu")
+
+
 def _member(path: Path) -> io.BytesIO:
     """Return the HDF5 file inside a .keras archive, whole: h5py cannot map a file within a file."""
     with zipfile.ZipFile(path) as archive:
@@ -155,8 +161,12 @@ def read_keras(path: Path, archived: bool) -> Checkpoint:
     try:
         file = h5py.File(_member(path) if archived else path, "r")
         layers = list(_layers(file, h5py))
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        elsewhere = [layer for layer, datasets in layers for dataset in datasets if not _is_in(file, dataset, h5py)]
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: the file is cut short or damaged ({error}). Download it again.") from error
+    if elsewhere:
+        raise CheckpointError(f"{path}: the arrays of layer {elsewhere[0]} are not in the file itself; an HDF5 file can "
+                              "lead to any other file of yours, and that is not followed.")
     names = _torch_layers({name for name, _ in layers})
     tensors = {}
     for layer, datasets in layers:

@@ -103,7 +103,7 @@ def _beside(file: Path, usual: bool) -> Description:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}).") from error
 
 

@@ -1,12 +1,16 @@
 """Reads .npz files, one array at a time."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.tensors import Checkpoint, Tensor
+
+# What the two libraries raise for cut, flipped, encrypted and oddly compressed files.
+_DAMAGE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def _header(file) -> tuple[tuple[int, ...], np.dtype]:
@@ -28,7 +32,7 @@ def read_npz(path: Path) -> Checkpoint:
             try:
                 with zipfile.ZipFile(path) as archive, archive.open(member) as file:
                     return np.lib.format.read_array(file, allow_pickle=False)
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            except _DAMAGE as error:
                 raise CheckpointError(f"{path}: array {member} is damaged ({error}). Download it again.") from error
 
         return read
@@ -40,14 +44,14 @@ def read_npz(path: Path) -> Checkpoint:
                 with archive.open(member) as file:
                     shape, dtype = _header(file)
                 name = member.removesuffix(".npy")
-                if dtype.hasobject:
+                if dtype.hasobject or dtype.kind == "V":
                     objects.append(name)
                 tensors[name] = Tensor(shape, dtype, reader(member))
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"{path}: the .npz file is damaged ({error}). Download it again.") from error
     if objects:
         raise CheckpointError(
-            f"{path} holds pickled Python objects ({', '.join(objects[:5])}), which could run code and are not read. "
-            "Save plain arrays instead."
+            f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects could "
+            "run code. Save plain arrays instead."
         )
     return Checkpoint("npz", tensors)

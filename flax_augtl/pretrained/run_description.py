@@ -9,12 +9,11 @@ from etils import epath
 
 from flax_augtl import field_types, run_directory
 from flax_augtl.models import create_model
-from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
 
 _SOURCE = {"network": "text", "num_classes": "whole number or null", "class_names": "list of texts"}
 _PREPROCESSING = {"image_size": "whole number", "crop_fraction": "number", "interpolation": "text", "channel_order": "text",
                   "value_range": "number", "mean": "list of numbers", "std": "list of numbers"}
-LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,3 +82,13 @@ def _kind(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"list of {sorted({_kind(item) for item in value})}"
     return type(value).__name__
+
+
+def read_result(workdir: os.PathLike | str) -> Mapping[str, Any] | None:
+    """Read and check result.json of a run; None where it has none, because it is not finished."""
+    path = epath.Path(workdir) / run_directory.RESULT
+    if not path.exists():
+        return None
+    result = run_directory.read_json(path)
+    field_types.check(result, {"best_step": "whole number"}, ("best_step",), str(path))
+    return result

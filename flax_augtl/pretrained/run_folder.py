@@ -10,11 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from flax_augtl import field_types, manifest, run_directory
+from flax_augtl import manifest, run_directory
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_description import read_preprocessing, read_run_description, read_source
+from flax_augtl.pretrained.run_description import read_preprocessing, read_result, read_run_description, read_source
 
 
 def is_run(path: str | os.PathLike) -> bool:
@@ -57,10 +57,9 @@ def read_run(path: str | os.PathLike) -> RunSource:
     path = epath.Path(os.path.abspath(path) if "://" not in os.fspath(path) else path)
     run_directory.check_links(path)
     source = read_source(path)
-    if not (path / run_directory.RESULT).exists():
+    result = read_result(path)
+    if result is None:
         raise CheckpointError(f"{path} is the directory of a run that is not finished; finish it first, or export it.")
-    result = run_directory.read_json(path / run_directory.RESULT)
-    field_types.check(result, {"best_step": "whole number"}, ("best_step",), str(path / run_directory.RESULT))
     step = result["best_step"]
     checkpoint = path / run_directory.CHECKPOINTS / str(step) / "network"
     if not checkpoint.exists():

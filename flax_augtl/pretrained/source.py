@@ -90,8 +90,10 @@ def load_inspected(
     found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None
 ) -> Source:
     """Read the weights of a checkpoint that was inspected, with the same `classify`; see `load_source`."""
-    settings = {**found.settings, "dtype": dtype, "axis_name": axis_name}
-    model = model_for(found.name, found.tensors, classify=classify, **settings)
+    settings = {"dtype": dtype, "axis_name": axis_name}
+    if unknown := sorted(set(found.settings) & {*settings, "name", "num_classes", "parent"}):
+        raise CheckpointError(f"{found.file}: its notes set {', '.join(unknown)}, which is not theirs to set.")
+    model = model_for(found.name, found.tensors, classify=classify, **{**found.settings, **settings})
     variables = to_variables(found.tensors, layout(model))
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(

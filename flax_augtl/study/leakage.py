@@ -35,5 +35,5 @@ def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: S
 
 
 def _plain(name: str) -> str:
-    """Return a class name without case, underscores and hyphens."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    """Return a class name without case, underscores, hyphens and the s of a plural."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold().removesuffix("s")

@@ -14,6 +14,7 @@ from flax_augtl.network import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
 from flax_augtl.study.plan import SCRATCH, Cell, Grid, make_grid
 from flax_augtl.training.experiment import check_batch, hashable, schedule_of, source_of, variant_of
+from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.step import AXIS
 
 
@@ -131,6 +132,7 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
       ValueError: something in the configuration, the data or the weights is wrong.
     """
     config = config.copy_and_resolve_references()
+    check_ranges(config)
     check_batch(config)
     for name in ("mixup", "cutmix"):
         if config.data[name]:

@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from flax_augtl import manifest
 from flax_augtl.study.pack import Pack
 from flax_augtl.training import specifications
 
@@ -43,6 +44,7 @@ class Partial:
         with self._manager() as manager:
             manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
                                                             progress=ocp.args.JsonSave(progress)))
+        manifest.write(self._folder / str(pack.step))
 
     def restore(self) -> bool:
         """Set the pack to what was written; return whether there was anything. What cannot be read is left behind."""
@@ -55,11 +57,13 @@ class Partial:
                 step = manager.latest_step()
                 if step is None:
                     return False
+                if damage := manifest.damage(self._folder / str(step)):
+                    raise ValueError(damage)
                 found = manager.restore(step, args=ocp.args.Composite(states=ocp.args.StandardRestore(like),
                                                                       progress=ocp.args.JsonRestore()))
             states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
         except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
-            print(f"The checkpoint of {pack.cells[0].name} cannot be read ({type(error).__name__}); it begins anew.")
+            print(f"The checkpoint of {pack.cells[0].name} cannot be used ({_reason(error)}); it begins anew.")
             self.remove()
             return False
         pack.states = serialization.from_state_dict(pack.states, states)
@@ -70,3 +74,7 @@ class Partial:
     def remove(self) -> None:
         """Delete the checkpoint: the cells are done."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -12,21 +12,22 @@ from ml_collections import ConfigDict
 
 from flax_augtl import run_directory
 from flax_augtl.data import Dataset
+from flax_augtl.paths import absolute
 from flax_augtl.study import selection, timing
-from flax_augtl.study.caches import fill, kind_of, open_cache
+from flax_augtl.study.caches import CACHE, fill, kind_of, open_cache
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
 from flax_augtl.study.material import Material, gather
-from flax_augtl.study.outcome import keep_best, kept_cell, outcome
+from flax_augtl.study.outcome import BEST, keep_best, kept_cell, outcome
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import test_rows, training_rows
-from flax_augtl.study.work import CELLS, CLAIMS, Work
+from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.experiment import config_values
 from flax_augtl.training.log import duration
 
-TIMING = "timing.json"
+TIMING, DATA = "timing.json", "data.json"
 SEARCHES, FINALS = ("grid", "halving"), ("winners", "depths")
 
 
@@ -52,9 +53,9 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
     """
     folder, begun = _check(config, workdir), time.monotonic()
     material = gather(config, datasets)
+    fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
     run_directory.prepare(folder / CELLS)
-    run_directory.write_json(folder / run_directory.CONFIG, config_values(config))
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
     grid, budget = material.grid, 1e9 * config.study.cache_gb
@@ -74,6 +75,9 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
                           kind=kind_of(material, folder) if kept else "none"), flush=True)
     if dry_run:
         return None
+    _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
+    run_directory.write_json(folder / DATA, fingerprints)
+    run_directory.write_json(folder / run_directory.CONFIG, config_values(config))
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
     try:
         activations = fill(activations, claims, "train", again, folder)
@@ -101,15 +105,31 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     for name, choices in (("search", SEARCHES), ("finals", FINALS)):
         if config.study[name] not in choices:
             raise ValueError(f"config.study.{name}={config.study[name]!r} is not one of {', '.join(choices)}.")
-    folder, values = Path(os.path.abspath(workdir)), config_values(config)
+    folder, values = Path(absolute(workdir)), config_values(config)
     path = folder / run_directory.CONFIG
+    run_directory.check_links(folder, (run_directory.CONFIG, run_directory.CHECKPOINTS, run_directory.REPORT,
+                                       run_directory.STUDY, TIMING, DATA, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
+    if (folder / run_directory.CHECKPOINTS).exists():
+        raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
         old = run_directory.read_json(path)
         if found := run_directory.differences(_lasting(old), _lasting(values)):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
-    elif (folder / run_directory.CHECKPOINTS).exists():
-        raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     return folder
+
+
+def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
+    """Return the fingerprints of the data by seed, those of earlier starts among them.
+
+    Raises:
+      ValueError: the data of a seed are not what they were: finished cells would stand beside those of other data.
+    """
+    path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in material.datasets.items()}
+    before = run_directory.read_json(path) if path.exists() else {}
+    if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
+        raise ValueError(f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
+                         f"not those of {DATA} there. Restore them, or choose another --workdir.")
+    return {**before, **now}
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:

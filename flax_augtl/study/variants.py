@@ -36,7 +36,7 @@ def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bo
     runs = {}
     for name, variant in variants_of(config).items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
-        runs[name] = train(variant, os.path.join(workdir, name), extend=extend, profile=profile)
+        runs[name] = train(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
     print("\n" + table(runs))
     return runs
 

@@ -189,7 +189,7 @@ class Work:
         saved, often = time.monotonic(), self.material.config.study.checkpoint_seconds
 
         def due() -> bool:
-            return interruption.requested(pack.step) or time.monotonic() - saved > often
+            return interruption.requested() or time.monotonic() - saved > often
 
         while not pack.done:
             pack.advance(due)
@@ -197,7 +197,7 @@ class Work:
                 partial.save()
                 saved = time.monotonic()
                 print(f"  {pack.cells[0].name}: step {pack.step}/{pack.shape.total}", flush=True)
-                if interruption.requested(pack.step):
+                if interruption.requested():
                     raise interruption.interrupted()
 
     def seconds_of(self, cell: Cell) -> float:

@@ -57,16 +57,20 @@ class Progress:
 
 
 class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
-    """Keep the newest checkpoints and the one that was the best when the newest was written."""
+    """Keep the newest checkpoints, and those that were the best when the newest and the one before it were written."""
 
     def __init__(self, last: int):
         # Until the newest has its manifest, the one before it is the only one that could be restored.
         self._last = max(last, 2)
-        self.best_step: int | None = None
+        self._best: tuple[int | None, int | None] = (None, None)
+
+    def best_is(self, step: int | None) -> None:
+        """Take note of the best step at the next checkpoint. Should that be damaged, the one before needs its own best."""
+        self._best = (self._best[1], step)
 
     def should_preserve(self, checkpoints, *, context):
         newest = {info.step for info in list(checkpoints)[-self._last:]}
-        return [info.step in newest or info.step == self.best_step for info in checkpoints]
+        return [info.step in newest or info.step in self._best for info in checkpoints]
 
 
 class Checkpoints:
@@ -117,6 +121,12 @@ class Checkpoints:
                     say(f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead.")
                 return step
             found[step] = reason
+        if len(found) > 1 and not any(manifest.exists(self._directory / str(step)) for step in found):
+            # A program that is killed leaves at most one.
+            steps = ", ".join(map(str, sorted(found)))
+            raise CheckpointError(f"None of the checkpoints in {self._directory}, of steps {steps}, has its "
+                                  f"{manifest.NAME}. Restore those files from a copy, or remove the directory to start "
+                                  "again.")
         if any(manifest.exists(self._directory / str(step)) for step in found):
             raise CheckpointError(f"All checkpoints in {self._directory} are damaged:\n  " + "\n  ".join(
                 f"step {step}: {reason}" for step, reason in found.items()) + "\nRestore them from a copy, or remove the "
@@ -130,14 +140,12 @@ class Checkpoints:
                 with self._saying("The damaged checkpoint of step", later):
                     self._manager.delete(later)
 
-    def save(self, state: TrainState, progress: Progress, *, replace: bool = False) -> None:
-        """Write a checkpoint in the background. One of the same step is left as it is, unless `replace`."""
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Write a checkpoint in the background. One of the same step is left as it is."""
         self.wait()
         if progress.step in self._manager.all_steps():
-            if not replace:
-                return
-            self._manager.delete(progress.step)
-        self._policy.best_step = progress.best_step
+            return
+        self._policy.best_is(progress.best_step)
         # A copy: the next step is given the state's own buffers, which Orbax may still be reading.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
         if jax.process_count() > 1:
@@ -182,7 +190,7 @@ class Checkpoints:
             progress = Progress(**restored.progress)
         tree = {**restored.network, **restored.training}
         tree = jax.tree.map(np.asarray, tree)
-        self._policy.best_step = progress.best_step
+        self._policy.best_is(progress.best_step)
         return serialization.from_state_dict(state, tree), progress
 
     def restore_variables(self, step: int, like: Any) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 
 from flax_augtl import freezing, leep, network
 from flax_augtl.data import Dataset, Examples, eval_batches, load_dataset, with_cache
+from flax_augtl.data.crops import training_path
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
 from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training.lengths import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
+from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.step import AXIS, StepSettings
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -105,6 +107,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
     """
+    check_ranges(config)
     if config.on_nan not in ON_NAN:
         raise ValueError(f"config.on_nan={config.on_nan!r} is not one of {', '.join(ON_NAN)}.")
     settings = head_of(config)
@@ -112,6 +115,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     check_batch(config)
     # The network is checked before the data are read and the weights are loaded, which can take long.
     source, preprocessing, described = source_of(config)
+    training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
     if settings.keep_classifier and not source.model.num_classes:
         raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
                          "that replaces it, such as traditional.")

@@ -24,17 +24,18 @@ def in_steps(config: Mapping[str, Any], name: str, *, examples: int, batch_size:
     """
     fields = {unit: f"{name}_{unit}" if name else unit for unit in UNITS}
     given = {unit: config[field] for unit, field in fields.items() if config.get(field)}
+    within = "config.schedule" if name in ("warmup", "boundaries") else "config"
     if not given:
         return None
     if len(given) > 1:
-        raise ValueError("Only one of " + ", ".join(f"config.{fields[unit]}={value}" for unit, value in given.items())
+        raise ValueError("Only one of " + ", ".join(f"{within}.{fields[unit]}={value}" for unit, value in given.items())
                          + " can be set; set the others to 0.")
     (unit, value), = given.items()
     size = {"steps": 1.0, "epochs": examples / batch_size, "examples": 1 / batch_size}[unit]
 
     def steps(length):
         if length < 0:
-            raise ValueError(f"config.{fields[unit]}={value} is negative.")
+            raise ValueError(f"{within}.{fields[unit]}={value} is negative.")
         # The small amount keeps 3 epochs of 10 steps at 30, whatever the rounding of 10/3 * 3 does.
         return math.ceil(length * size - 1e-6)
 

@@ -135,9 +135,8 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         return True
 
     if progress.evaluation_due:
+        # Its checkpoint is not written anew, for there would be a time without any; the next one has the evaluation.
         progress = _validate(experiment, state, dataclasses.replace(progress, evaluation_due=False), log)
-        if checkpoints is not None:
-            checkpoints.save(state, progress, replace=True)
         if stopped_early():
             return state, progress
     pending = None
@@ -154,7 +153,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         if config.check_replicas_every and progress.step % config.check_replicas_every == 0:
             check_replicas(state, progress.step)
         interruption.defer()
-        interrupted = interruption.requested(progress.step)
+        interrupted = interruption.requested()
         last = progress.step == total
         evaluation = last or progress.step % experiment.evaluate_every == 0
         if not (evaluation or interrupted) and (not experiment.checkpoint_every
@@ -163,6 +162,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         # Nothing is evaluated or kept before it is known to be finite.
         progress = _look_at(pending, progress, experiment, log)
         pending = None
+        _check_parameters(state, progress, experiment)
         if evaluation and experiment.dataset.val is not None:
             try:
                 progress = _validate(experiment, state, progress, log)
@@ -195,6 +195,7 @@ def _go_back(error: NotFinite, count: int, experiment: Experiment, log: RunLog |
         checkpoints.wait()
         if (step := checkpoints.newest_sound(say)) is not None:
             state, progress = checkpoints.restore(state, step)
+        checkpoints.remove_after(step)  # A damaged one would be in the way of its successor.
     say(f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
         f"most config.on_nan_limit={experiment.config.on_nan_limit}.")
     if log:
@@ -239,6 +240,19 @@ def _look_at(pending: _Pending | None, progress: Progress, experiment: Experimen
     return progress
 
 
+def _check_parameters(state: TrainState, progress: Progress, experiment: Experiment) -> None:
+    """Raise NotFinite if the last update left a parameter that is not finite: no later loss would tell before it is kept."""
+    groups = {**state.params.get("source", {}), **{name: tree for name, tree in state.params.items() if name != "source"}}
+    bad = [group for group, tree in groups.items()
+           if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))]
+    if bad:
+        rate = float(experiment.rates[progress.step - 1])
+        raise NotFinite(f"Step {progress.step} of {experiment.total_steps}: parameters of {', '.join(bad)} are no longer "
+                        f"finite after its update, at learning rate {rate:.4g}. Lower config.learning_rate, set "
+                        "config.gradient_clip, or let the rate rise slowly with config.schedule.warmup_steps. Nothing of "
+                        "this step is kept.", progress.position - 1)
+
+
 def _not_finite(pending: _Pending, values: Mapping[str, float], norms: Mapping[str, Any], experiment: Experiment) -> str:
     """Say where the loss or the gradient ceased to be finite, on which examples, and what the layer groups looked like."""
     gradients, parameters = np.asarray(norms["gradient"]), np.asarray(norms["parameter"])
@@ -247,8 +261,8 @@ def _not_finite(pending: _Pending, values: Mapping[str, float], norms: Mapping[s
     return (f"Step {pending.step} of {experiment.total_steps}: the loss is {values['loss']}, the norm of the gradient "
             f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
             f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
-            "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. The "
-            f"last checkpoint is from before this step.\n{_examples_of(pending, experiment)}\n  {'layer group':12} "
+            "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. "
+            f"Nothing of this step is kept.\n{_examples_of(pending, experiment)}\n  {'layer group':12} "
             f"{'gradient':>12} {'parameters':>12}  (norms, before the step)\n" + "\n".join(rows))
 
 

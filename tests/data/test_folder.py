@@ -140,3 +140,23 @@ def test_two_folders_for_one_split_are_refused(make_folder):
     root = make_folder({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1})
     with pytest.raises(DataError, match="more than one folder for the val split: val, valid"):
         list_folder(root)
+
+
+def test_sets_are_splits(make_folder):
+    root = make_folder({"training_set/a": 5, "training_set/b": 5, "test_set/a": 2, "test_set/b": 3})
+    dataset = load_dataset({"root": root}, seed=0)
+    assert dataset.class_names == ("a", "b") and len(dataset.test) == 5
+
+
+def test_splits_without_one_to_train_on_are_no_classes(make_folder):
+    root = make_folder({"val/a": 5, "val/b": 5, "test/a": 2, "test/b": 3})
+    with pytest.raises(DataError, match=r"has test, val and no folder train/: there is nothing to train on"):
+        list_folder(root)
+
+
+def test_classes_that_look_like_splits_are_noted(make_folder):
+    root = make_folder({"fold1/a": 5, "fold1/b": 5, "fold2/a": 2, "fold2/b": 3})
+    listing = list_folder(root)
+    assert listing.class_names == ("fold1", "fold2")
+    assert any("If those are the classes, call the folders above them train, val" in note for note in listing.notes)
+    assert not any("above them" in note for note in list_folder(make_folder({"a/x": 2, "b/y": 2})).notes)

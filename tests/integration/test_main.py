@@ -47,7 +47,7 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     assert next((workdir / "tensorboard").iterdir()).stat().st_size > 500
     table = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
     assert table["layer3"] == ["205,696", "frozen", "0"] and table["head"] == ["3,857", "new", "0.1"]
-    assert "compiled in" in said and "10 classes, 30 training, 10 validation and 1757 test examples" in said
+    assert "compiled in" in said and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1757 test examples" in said
     with Image.open(workdir / "confusion_test.png") as picture:
         assert min(picture.size) > 300
 
@@ -127,7 +127,11 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     ((CONFIG, "--config.network=resnet19", "--workdir={tmp}"), "There is no network 'resnet19'. Did you mean"),
     ((CONFIG,), "--mode=train needs --workdir"),
     (("--config=configs/nothing.py", "--workdir={tmp}"), "configs/nothing.py"),
-    (("--mode=evaluate", "--workdir={tmp}"), "is not a run directory: it has no config.json"),
+    (("--mode=evaluate", "--workdir={tmp}"), "is not a run directory: it has no config.json. There is no such folder."),
+    ((CONFIG, "--workdir="), "--mode=train needs --workdir"),
+    (("--config=configs/digits.py", "--config.head.preset=wider", "--workdir={tmp}"), "--config.head.preset has no effect"),
+    ((CONFIG, "--config.label_smoothing=1.5", "--workdir={tmp}"), "config.label_smoothing=1.5 must be at least 0 and"),
+    ((CONFIG, "--config.data.crop=foo", "--workdir={tmp}"), 'config.data.crop="foo" is unknown'),
 ])
 def test_a_mistake_gets_a_sentence(arguments, message, tmp_path):
     workdir = tmp_path / "run"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,14 @@ def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     ended(start("-c", KILLED, *ARGUMENTS, f"--workdir={shared}"), -signal.SIGKILL)
     assert list((shared / "partial").iterdir()) and len(rows(shared)) < 6
     before = set(rows(shared))
+    damaged = shutil.copytree(shared, tmp_path / "damaged")
+    files = [path for path in (damaged / "partial").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert "cannot be used" in ended(start(*ARGUMENTS, f"--workdir={damaged}"))
+    assert rows(damaged) == rows(alone)
     workers = [start(*ARGUMENTS, f"--workdir={shared}") for _ in range(2)]
     lines = [line for worker in workers for line in ended(worker).splitlines()]
     trained = [name for line in lines for name in rows(alone) if f" {name} " in line and "left" in line]
@@ -69,6 +78,12 @@ def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "new.png")
     predicted = start("main.py", "--mode=predict", f"--workdir={shared / 'best'}", f"--images={tmp_path / 'new.png'}")
     assert "new.png" in ended(predicted)
+    # Other data than the finished cells': here by the fingerprint that is kept of them.
+    kept = json.loads((damaged / "data.json").read_text())
+    (damaged / "data.json").write_text(json.dumps({**kept, "1": "0" * 32}))
+    refused = start(*ARGUMENTS, f"--workdir={damaged}")
+    errors = refused.communicate(timeout=600)[1]
+    assert refused.returncode == 1 and "The data have changed since the study in" in errors
 
 
 def test_flags_that_make_no_sense_are_told(tmp_path):

@@ -190,6 +190,59 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undistu
     assert_same_end(tmp_path / "run", undisturbed(changes))
 
 
+def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes, undisturbed, tmp_path, monkeypatch):
+    evaluated = loop.eval_batches
+
+    def interrupted(*args, **settings):
+        for batch in evaluated(*args, **settings):
+            signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "eval_batches", interrupted)
+        with interruption.handled(), pytest.raises(interruption.Interrupted):
+            train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
+    # Killed between the evaluation that was made up for and the next checkpoint: there is none at the last step.
+    with monkeypatch.context() as patch:
+        patch.setattr("flax_augtl.run._result", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
+    with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [4] and not checkpoints.damage(4)
+    train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
+    assert_same_end(tmp_path / "run", undisturbed({**changes, "evaluate_every_steps": 4}))
+
+
+def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path, monkeypatch):
+    train(changes, tmp_path / "run")
+    longer = {**changes, "steps": 8}
+    step = RunLog.step
+
+    def interrupting(self, number, loss):
+        step(self, number, loss)
+        if number == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "step", interrupting)
+        with interruption.handled(), pytest.raises(interruption.Interrupted):
+            flax_augtl.train(small.digits_config(**longer), tmp_path / "run", extend=True, quiet=True)
+    assert not (tmp_path / "run" / "result.json").exists()
+    run = train(longer, tmp_path / "run")
+    assert run.result is not None and rows(tmp_path / "run")[-1]["split"] == "test"
+    assert flax_augtl.load_run(tmp_path / "run", step="last").step == 8
+
+
+def test_the_lock_of_another_program_is_left(tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with run_lock.lock(workdir):
+        workdir.rename(tmp_path / "moved")
+        workdir.mkdir()
+        (workdir / "lock.json").write_text("of another")
+    assert (workdir / "lock.json").read_text() == "of another"
+
+
 class TestDamage:
     """A newest checkpoint that is not what was written."""
 

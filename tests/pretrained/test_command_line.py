@@ -44,21 +44,32 @@ def test_pictures_get_their_five_likeliest_classes(checkpoint, tmp_path, capsys)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")
     (folder / "broken.jpg").write_bytes(b"not a picture")
-    assert main([str(checkpoint), "--images", str(tmp_path / "pictures")]) == 0
+    assert main([str(checkpoint), "--images", str(tmp_path / "pictures")]) == 1
     printed = capsys.readouterr()
     line = next(line for line in printed.out.splitlines() if line.startswith(str(folder / "a.png")))
     source = load_source(None, checkpoint)
     logits = np.asarray(source.model.apply(source.variables, source.preprocess([pixels])))[0]
     names = [entry.split()[0] for entry in line.partition(": ")[2].split(", ")]
     assert names == [source.class_names[i] for i in np.argsort(-logits)[:5]]
-    assert f"{folder / 'broken.jpg'}: cannot be read" in printed.err
+    assert f"1 pictures could not be read:\n  {folder / 'broken.jpg'}: " in printed.err
+
+
+def test_pictures_are_read_as_for_prediction(checkpoint, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "8.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    assert main([str(checkpoint), "--images", str(tmp_path)]) == 0
+    sixteen, eight = (line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()[-2:])
+    assert sixteen == eight
 
 
 def test_errors_are_sentences_and_the_exit_code_tells(checkpoint, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(checkpoint), "--model=resnet32"], "This file fits resnet20."),
-        ([str(checkpoint), f"--images={tmp_path / 'empty'}"], "error: There are no pictures in"),
+        ([str(checkpoint), f"--images={tmp_path / 'empty'}"], "there is no such picture, and no folder or pattern"),
+        ([str(checkpoint), f"--images={tmp_path / 'absent'}"], "there is no such picture"),
+        ([str(checkpoint), "--model=resnet19"], "There is no network 'resnet19'."),
         ([str(checkpoint), "--verify"], "resnet20 has no original in torchvision"),
     ):
         assert main(arguments) == 1

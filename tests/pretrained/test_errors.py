@@ -175,6 +175,19 @@ def test_a_config_that_asks_for_something_else(tmp_path, state_dict, config, mes
         load_source("resnet20", tmp_path)
 
 
+@pytest.mark.parametrize("config", [
+    "[1]", "3", "null", '{"architecture": 3}', '{"architecture": "resnet20", "model_args": 3}',
+    '{"architecture": "resnet20", "pretrained_cfg": 3}', '{"architecture": "resnet20", "input_size": 3}',
+    '{"architecture": "resnet20", "input_size": [3, 1000000000, 1000000000]}',
+    '{"architecture": "resnet20", "crop_pct": "x"}',
+    '{"architecture": "resnet20", "interpolation": []}', '{"model_type": "resnet", "id2label": 3}', "[" * 100000])
+def test_a_config_of_other_kinds_is_damaged(tmp_path, state_dict, config):
+    save_file(state_dict, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError):
+        load_source("resnet20", tmp_path)
+
+
 def test_damaged_notes(tmp_path, state_dict):
     save_file(state_dict, tmp_path / "w.safetensors", {"flax_augtl": "{"})
     assert "the notes of this program in it are damaged" in refused(tmp_path / "w.safetensors")
@@ -192,7 +205,7 @@ class Evil:
 
 def test_numpy_never_unpickles(tmp_path):
     np.savez(tmp_path / "w.npz", **{"conv1.weight": np.array([Evil(tmp_path / "ran")], object)})
-    assert "holds pickled Python objects (conv1.weight), which could run code" in refused(tmp_path / "w.npz")
+    assert "holds Python objects or records (conv1.weight), which are not read: pickled" in refused(tmp_path / "w.npz")
     assert not (tmp_path / "ran").exists()
 
 

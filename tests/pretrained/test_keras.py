@@ -181,3 +181,25 @@ def test_a_truncated_file(tmp_path):
     (tmp_path / "w").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="cut short or damaged"):
         open_checkpoint(tmp_path / "w")
+
+
+@pytest.mark.parametrize("way", ["external storage", "virtual dataset", "link"])
+def test_arrays_of_other_files_are_not_read(tmp_path, way):
+    secret = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (tmp_path / "secret").write_bytes(secret.tobytes())
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = secret
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = ["fc1"]
+        group = file.create_group("fc1")
+        group.attrs["weight_names"] = ["kernel"]
+        if way == "link":
+            group["kernel"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+        elif way == "virtual dataset":
+            layout = h5py.VirtualLayout((2, 3), np.float32)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (2, 3))
+            group.create_virtual_dataset("kernel", layout)
+        else:
+            group.create_dataset("kernel", (2, 3), np.float32, external=[(str(tmp_path / "secret"), 0, 24)])
+    with pytest.raises(CheckpointError, match="the arrays of layer fc1 are not in the file itself"):
+        open_checkpoint(tmp_path / "w.h5")

@@ -140,6 +140,14 @@ def test_a_rate_that_diverges_stops_in_every_mode(tmp_path):
         assert not (tmp_path / on_nan / "result.json").exists()
 
 
+@pytest.mark.parametrize("on_nan", ["stop", "skip", "restore"])
+def test_what_the_last_update_spoils_is_not_kept(on_nan, tmp_path):
+    with pytest.raises(loop.NotFinite, match="Step 1 of 1: parameters of head are no longer finite after its"):
+        flax_augtl.train(config(on_nan, learning_rate=1e38, optimizer="sgd", freeze="stem", on_nan_limit=2, steps=1,
+                                new_layer_multiplier=1e3), tmp_path, dataset=dataset(bad=False), quiet=True)
+    assert not (tmp_path / "result.json").exists() and not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
 def test_an_unknown_mode_is_named(tmp_path):
     with pytest.raises(ValueError, match="config.on_nan='ignore' is not one of stop, skip, restore"):
         flax_augtl.train(config("ignore"), tmp_path / "run", dataset=dataset(), quiet=True)

@@ -15,7 +15,7 @@ LEEP = "LEEP, no training"
 ROLES = {
     "traditional": "(a)", "traditional_l2": "control", "kept_plain": "(b), no norm", "kept": "(b)", "kept_deeper": "(c)",
     "kept_deeper_batch": "(c), batch norm", "kept_deeper2": "(d)", "deeper": "DA", "wider": "WA",
-    "random_deeper": "control", "shuffled_deeper": "control",
+    "random_deeper": "control", "shuffled_deeper": "control", "scratch": "control",
 }  # fmt: skip
 QUESTIONS = (
     ("Does keeping the classification layer help?", "kept", "traditional"),
