@@ -36,7 +36,8 @@ def test_time_and_memory_of_other_processes_count():
         process.stdout.readline()
         grown, used = memory() - before[0], processor_seconds() - before[1]
         process.kill()
-    assert 95 < grown < 200 and used >= 0.5
+    # This process may give some memory back meanwhile.
+    assert 80 < grown < 200 and used >= 0.5
     assert processor_seconds() - before[1] >= 0.5  # Also once it has ended.
 
 

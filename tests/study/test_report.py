@@ -112,7 +112,8 @@ def test_heads_are_known_by_their_settings_too(result):
     assert tables.role(study, "mine") == "control" and tables.role(result, "kept_deeper2") == "(d)"
     rows[0]["settings"]["scale"] = 20.0
     assert tables.role(study, "mine") == ""
-    assert set(tables.ROLES) <= set(PRESETS)
+    assert tables.role(result, "scratch") == "control"
+    assert set(tables.ROLES) - {"scratch"} <= set(PRESETS)
 
 
 def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):

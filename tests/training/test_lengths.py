@@ -33,5 +33,5 @@ def test_two_units_are_one_too_many():
 
 
 def test_a_negative_length_is_an_error():
-    with pytest.raises(ValueError, match="config.warmup_steps=-1 is negative"):
+    with pytest.raises(ValueError, match="config.schedule.warmup_steps=-1 is negative"):
         in_steps({"warmup_steps": -1}, "warmup", examples=100, batch_size=10)
