@@ -206,6 +206,8 @@ class Checkpoints:
         if reason := self.damage(step):
             raise CheckpointError(f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
                                   f"Checkpoints: {', '.join(map(str, self.steps()))}.")
+        # As arrays of the host: anything else Orbax would put where the devices were that wrote it.
+        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         with self._saying("The checkpoint of step", step, "read"):
             restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
         return jax.tree.map(np.asarray, restored.network)

@@ -2,15 +2,20 @@
 
 import json
 import os
+import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from flax_augtl.pretrained import load_source
+from flax_augtl.run import load_run
 from tests.conftest import ROOT
 
 
@@ -42,6 +47,8 @@ def folder(tmp_path_factory):
     for processes, devices in ((1, 4), (2, 2), (1, 1)):
         said = run("topologies", folder, processes, devices)
         assert f"{processes * devices} × cpu" in said[0]
+        if processes == 2:
+            shutil.copytree(folder / "cut-2x2" / "checkpoints", folder / "cut-2x2-before")
     return folder
 
 
@@ -75,6 +82,19 @@ def test_a_checkpoint_of_one_topology_goes_on_in_another(folder, start):
     np.testing.assert_allclose(results[0]["test"]["loss"], results[1]["test"]["loss"], rtol=2e-4)
 
 
+def test_the_first_process_alone_writes_and_all_write_checkpoints(folder):
+    first, second = (json.loads((folder / f"writes-2x2-{index}.json").read_text()) for index in (0, 1))
+    assert {"cut-1x4/metrics.jsonl", "cut-1x4/lock.json", "cut-2x2/metrics.jsonl"} <= set(first)
+    assert any(name.startswith("cut-1x4/.result.json") for name in first)
+    assert any("/tensorboard/events" in name for name in first)
+    assert second and not [name for name in second if "checkpoints" not in pathlib.PurePath(name).parts]
+    # The arrays themselves are written by TensorStore, by each process into a folder of its own.
+    for index in (0, 1):
+        for step in (5, 10):
+            assert list((folder / "cut-2x2-before" / str(step) / "network" / f"ocdbt.process_{index}" / "d").iterdir())
+    assert len(list((folder / "cut-1x4" / "tensorboard").glob("events*"))) == 2  # One a start.
+
+
 def test_another_clock_and_file_order_on_one_host_change_nothing(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("bee", "ant"):
@@ -105,12 +125,47 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
     assert first[5] is second[5] is False
 
 
-def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp_path):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run of two processes that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert "Going on" not in run("goes_on", folder, 2, 1)[0]
+    return folder
+
+
+def assert_same_end(folder, whole):
+    """The runs in two folders have the same metrics, result and last checkpoint, bit for bit."""
+    rows, results = [], []
+    for place in (folder / "run", whole / "run"):
+        rows.append([{**json.loads(line), "seconds": 0} for line in (place / "metrics.jsonl").read_text().splitlines()])
+        results.append({**json.loads((place / "result.json").read_text()), "seconds": 0})
+    assert rows[0] == rows[1] and results[0] == results[1] and results[0]["test"]["n"] == 37
+    jax.tree.map(np.testing.assert_array_equal, *(load_run(place / "run", step="last").variables
+                                                  for place in (folder, whole)))
+
+
+def test_one_process_reads_what_several_wrote(undisturbed):
+    trained = load_run(undisturbed / "run")
+    assert trained.predict([np.zeros((9, 9, 3), np.uint8)]).shape == (1, 10)
+    np.testing.assert_array_equal(load_source(None, undisturbed / "run").variables["params"]["stem"]["conv1"]["kernel"],
+                                  trained.variables["params"]["source"]["stem"]["conv1"]["kernel"])
+
+
+def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp_path, undisturbed):
     first, second = start("dies", tmp_path, 2, 1)
     second.communicate(timeout=300)
     died = time.monotonic()
     said = first.communicate(timeout=60)[0]
     assert second.returncode == -9 and first.returncode != 0, said
     assert time.monotonic() - died < 60
-    run("goes_on", tmp_path, 2, 1)
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 37
+    assert "Going on from step 5 of 20." in run("goes_on", tmp_path, 2, 1)[0]
+    assert_same_end(tmp_path, undisturbed)
+
+
+def test_when_one_process_is_told_to_end_all_do_and_go_on_after_a_restart(tmp_path, undisturbed):
+    """In the second run of the same processes: they agree on a step by a number that only rises."""
+    assert all("exit code 143" in said for said in run("preempted", tmp_path, 2, 1))
+    step = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert 8 <= step < 20
+    assert f"Going on from step {step} of 20." in run("goes_on", tmp_path, 2, 1)[0]
+    assert_same_end(tmp_path, undisturbed)

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
 import jax
 import numpy as np
 
-from flax_augtl import distributed
+from flax_augtl import distributed, interruption
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.digits import digits
 from flax_augtl.freezing import freezing_plan
@@ -89,9 +90,26 @@ def second_half(folder, other, **changes):
     np.testing.assert_allclose(again["loss"], run.result["test"]["loss"], rtol=1e-5)
 
 
+def recorded_writes(folder):
+    """Return the list that the names of all files are added to that this process writes below a folder, from now on."""
+    written = []
+
+    def record(event, arguments):
+        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            changing = set(arguments[1] or "") & set("wax+") or arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        else:
+            changing = event in ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink")
+        if changing and (path := pathlib.Path(os.fsdecode(arguments[0]))).is_relative_to(folder):
+            written.append(str(path.relative_to(folder)))
+
+    sys.addaudithook(record)
+    return written
+
+
 def topologies(folder):
     """What one topology does in one start: 1 × 4, then 2 × 2, then 1 × 1."""
     same(folder)
+    written = recorded_writes(folder)
     match name_of_topology():
         case "1x4":
             train(config(), folder / "whole", dataset=dataset(), quiet=True)
@@ -102,6 +120,8 @@ def topologies(folder):
         case "1x1":
             data = {**config().data.to_dict(), "workers": 1}
             second_half(folder, "2x2", data=data)
+    found = sorted(set(written))
+    (folder / f"writes-{name_of_topology()}-{jax.process_index()}.json").write_text(json.dumps(found))
 
 
 def strange_host(folder):
@@ -147,23 +167,45 @@ def refused(folder):
     distributed.wait()
 
 
-def dies(folder):
-    """Process 1 is killed in mid-run, as by the kernel for want of memory."""
-    split, calls = loop.split_over_devices, []
+def before_step(step, act):
+    """Have process 1 do something before a step of the training that comes next."""
+    split, batches = loop.split_over_devices, []
 
-    def killed(batch, devices):
-        calls.append(1)
-        if len(calls) > 3 and jax.process_index() == 1:
-            os.kill(os.getpid(), 9)
+    def acting(batch, devices):
+        batches.append("id" in batch)  # Those of an evaluation have none.
+        if sum(batches) == step and batches[-1] and jax.process_index() == 1:
+            act()
         return split(batch, devices)
 
-    loop.split_over_devices = killed
+    loop.split_over_devices = acting
+
+
+def dies(folder):
+    """Process 1 is killed in mid-run, as by the kernel for want of memory; a checkpoint is there by then."""
+    def killed():
+        while not (folder / "run" / "checkpoints" / "5" / "SHA256SUMS").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), 9)
+
+    before_step(8, killed)
     train(config(), folder / "run", dataset=dataset(), quiet=True)
+
+
+def preempted(folder):
+    """Process 1 alone is told to end, in the second of two runs of these processes."""
+    with interruption.handled():
+        train(config(steps=3), folder / "first", dataset=dataset(), quiet=True)
+        before_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            train(config(), folder / "run", dataset=dataset(), quiet=True)
+        except interruption.Interrupted as error:
+            print(f"exit code {error.exit_code}", flush=True)
+    distributed.wait()
 
 
 def goes_on(folder):
     """Both go on after a restart, and the run can be loaded and evaluated."""
-    run = train(config(), folder / "run", dataset=dataset(), quiet=True)
+    run = train(config(), folder / "run", dataset=dataset())
     again = load_run(folder / "run")
     values = again.evaluate("test", dataset=dataset())
     assert values["n"] == run.result["test"]["n"] == 37
