@@ -158,9 +158,10 @@ def _predict(flags: Any) -> None:
         return
     rows, unreadable = prediction.predict_files(run, images)
     path = run.workdir / run_directory.PREDICTIONS
-    run_directory.write_text(path, prediction.as_csv(rows))
-    print(prediction.as_table(rows))
-    print(f"\n{len(rows)} pictures, in full in {path}")
+    if rows:  # Else those of an earlier start stay.
+        run_directory.write_text(path, prediction.as_csv(rows))
+        print(prediction.as_table(rows))
+        print(f"\n{len(rows)} pictures, in full in {path}")
     if unreadable:
         raise ValueError(f"{len(unreadable)} pictures could not be read:\n  " + "\n  ".join(
             f"{path}: {reason}" for path, reason in unreadable.items()))

@@ -110,7 +110,12 @@ def _kept(
     """(the examples on a source that remembers, bytes of memory set aside, what was chosen)."""
     prepared = _estimate(examples, path)
     finished = len(examples) * path.size * path.size * 3 * views
-    disk = shutil.disk_usage(folder or tempfile.gettempdir()).free
+    try:
+        disk = shutil.disk_usage(folder or tempfile.gettempdir()).free
+    except OSError as error:
+        raise DataError(
+            f"config.data.cache_dir={folder}: {error.strerror or error}. Give a folder that is there."
+        ) from error
     if kind == "memory" or (kind == "auto" and prepared <= budget):
         place, limit = "memory", budget
     elif kind == "file" or prepared * 2 <= disk:

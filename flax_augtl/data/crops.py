@@ -14,6 +14,7 @@ from PIL import Image
 from flax_augtl.data import draws, policies
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Source
+from flax_augtl.strips import without_ends
 
 CROPS = ("resized", "random", "none")
 RATIO = (3 / 4, 4 / 3)
@@ -76,7 +77,7 @@ def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
         return np.asarray(policy(cut, uniform[22:]))
 
     def prepare_random(source, index):
-        image = decoded(source, index, at_least=(2 * short, 2 * short))
+        image = without_ends(decoded(source, index, at_least=(2 * short, 2 * short)))
         return image.resize(short_side(image.size, short), resample)
 
     def finish_random(image, draw_id, view):

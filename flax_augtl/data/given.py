@@ -9,7 +9,7 @@ import numpy as np
 
 from flax_augtl.data import leaks
 from flax_augtl.data.division import divide
-from flax_augtl.data.errors import DataError
+from flax_augtl.data.errors import DataError, listed, nearest
 from flax_augtl.data.examples import ArraySource, Dataset, Examples
 from flax_augtl.data.files import Listing
 from flax_augtl.data.load import DEFAULTS, examples_of, from_listing
@@ -43,6 +43,7 @@ def dataset_from_arrays(
     Raises:
         DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
     """
+    fields = _fields(data)
     given = {"train": (images, labels), "val": val, "test": test}
     given = {split: part for split, part in given.items() if part is not None}
     if test is None:
@@ -61,7 +62,7 @@ def dataset_from_arrays(
         parts[split] = examples_of(
             ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
         )
-    return divide(name, names, parts, {**DEFAULTS, **(data or {})}, seed, find_copies=_copies)
+    return divide(name, names, parts, fields, seed, find_copies=_copies)
 
 
 def dataset_from_files(
@@ -78,6 +79,7 @@ def dataset_from_files(
     Raises:
         DataError: a picture given twice, or whatever the scan or `divide` finds.
     """
+    fields = _fields(data)
     given = {"train": list(files), "val": val and list(val), "test": test and list(test)}
     given = {split: part for split, part in given.items() if part}
     if "test" not in given:
@@ -91,11 +93,23 @@ def dataset_from_files(
     for split, pairs in given.items():
         rows = sorted((os.fspath(path), numbers[label]) for path, label in pairs)
         splits[split] = (tuple(path for path, _ in rows), np.array([label for _, label in rows], np.int32))
-    return from_listing(Listing("", names, splits), {**DEFAULTS, **(data or {})}, seed)
+    return from_listing(Listing("", names, splits), fields, seed)
+
+
+def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of config.data, those that are given in place of the usual ones."""
+    for name in data or {}:
+        if name not in DEFAULTS:
+            raise DataError(f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
+                            f"{', '.join(DEFAULTS)}.")
+    return {**DEFAULTS, **(data or {})}
 
 
 def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:
     """(class names, {label as given: its number}); numbers out of range are left for `divide` to report."""
+    if class_names is not None and len(set(class_names)) < len(class_names):
+        twice = [name for name in dict.fromkeys(class_names) if list(class_names).count(name) > 1]
+        raise DataError(f"Class names must differ; {listed(map(repr, twice))} is there more than once.")
     kinds = {type(label) for label in labels}
     if not labels or not (kinds <= {int} or kinds <= {str}):
         raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {kinds}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -100,7 +101,7 @@ def create_model(
         A Linen module. Two modules made with the same arguments are equal and have the same hash.
 
     Raises:
-        ValueError: no network has that name, or its module no such field.
+        ValueError: no network has that name, or its module no such field, or a value is of another kind than the field's.
 
     >>> create_model("resnet18").groups
     ('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc')
@@ -111,6 +112,19 @@ def create_model(
     unknown = sorted(set(variant) - known)
     if unknown:
         raise ValueError(f"{name} has no setting {', '.join(unknown)}. Its settings are {', '.join(sorted(known))}.")
+    usual = family(**entry.settings)
+    for field, value in variant.items():
+        if not _is_like(value, getattr(usual, field)):
+            raise ValueError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
     # np.dtype makes "float32", np.float32 and jnp.float32 one and the same value, so that modules compare equal.
     common = dict(num_classes=num_classes or None, dtype=jnp.dtype(dtype), axis_name=axis_name)
     return family(**{**entry.settings, **variant, **common})
+
+
+def _is_like(value: Any, usual: Any) -> bool:
+    """Tell whether a value is of the kind of a field's usual one; a whole number may stand for another number."""
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and all(_is_like(each, usual[0]) for each in value)
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(usual)

@@ -62,7 +62,7 @@ def front_matter(readme: Path) -> dict[str, Any]:
 
     try:
         return ModelCard.load(readme).data.to_dict()
-    except (ValueError, OSError, TypeError):
+    except Exception:  # A courtesy only, and what YAML of others can raise is of many kinds.
         return {}
 
 

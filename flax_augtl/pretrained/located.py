@@ -50,6 +50,9 @@ def locate(weights: str | os.PathLike) -> Located:
     Raises:
         CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
     """
+    if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
+        raise CheckpointError(f"config.weights={str(weights)!r} names no checkpoint. Random weights are config.weights = "
+                              "None, which a configuration file can say, and the command line cannot.")
     if is_remote(weights):
         name = epath.Path(weights)
         if not name.exists():

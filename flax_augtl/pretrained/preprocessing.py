@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from flax_augtl.strips import without_ends
+
 if TYPE_CHECKING:
     import jax
 
@@ -56,6 +58,9 @@ class Preprocessing:
             problems.append(f"image_size must be a whole number of pixels above 0, got {self.image_size!r}")
         if not 0 < self.crop_fraction <= 1:
             problems.append(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction!r}")
+        elif isinstance(self.image_size, int) and self.image_size / self.crop_fraction > 2 * LARGEST_SIDE:
+            problems.append(f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
+                            f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}")
         if self.interpolation not in _FILTERS:
             problems.append(f"interpolation must be one of {', '.join(_FILTERS)}, got {self.interpolation!r}")
         if self.channel_order not in ("RGB", "BGR"):
@@ -109,6 +114,7 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB picture, got one of mode {image.mode}")
+        image = without_ends(image)
         width, height = image.size
         short = self.resize_size
         if width <= height:

@@ -70,18 +70,14 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     for name in ("settings", "terms"):
         if not isinstance(source.get(name), Mapping):
             raise ValueError(f"{path} cannot be used: {name} must be an object in braces.")
-    usual = create_model(source["network"])
-    for name, value in source["settings"].items():
-        if not hasattr(usual, name) or _kind(value) != _kind(getattr(usual, name)):
-            raise ValueError(f"{path} cannot be used: settings.{name} is none of {source['network']}, or of another kind.")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()}
+    if unknown := sorted({"name", "num_classes", "dtype", "axis_name"} & set(settings)):
+        raise ValueError(f"{path} cannot be used: settings has {', '.join(unknown)}, which is not its to set.")
+    try:
+        create_model(source["network"], **settings)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
     return source
-
-
-def _kind(value: Any) -> str:
-    """Return the kind of a module's field; lists in JSON are tuples in the module."""
-    if isinstance(value, (list, tuple)):
-        return f"list of {sorted({_kind(item) for item in value})}"
-    return type(value).__name__
 
 
 def read_result(workdir: os.PathLike | str) -> Mapping[str, Any] | None:

@@ -93,7 +93,11 @@ def load_inspected(
     settings = {"dtype": dtype, "axis_name": axis_name}
     if unknown := sorted(set(found.settings) & {*settings, "name", "num_classes", "parent"}):
         raise CheckpointError(f"{found.file}: its notes set {', '.join(unknown)}, which is not theirs to set.")
-    model = model_for(found.name, found.tensors, classify=classify, **{**found.settings, **settings})
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in found.settings.items()}
+    try:
+        model = model_for(found.name, found.tensors, classify=classify, **{**given, **settings})
+    except ValueError as error:
+        raise CheckpointError(f"{found.file}: {error}") from error
     variables = to_variables(found.tensors, layout(model))
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(

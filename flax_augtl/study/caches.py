@@ -4,7 +4,7 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import flax_augtl
 from flax_augtl import run_directory
 from flax_augtl.data.examples import fingerprint
+from flax_augtl.field_types import is_a
 from flax_augtl.network import CLASSIFICATION
 from flax_augtl.study.activations import KINDS, Activations, cut_names, open_activations
 from flax_augtl.study.claims import Claims
@@ -101,7 +102,8 @@ def spent(folder: Path) -> float:
 
 
 def _seconds(path: Path) -> float:
-    return float(run_directory.read_json(path)["seconds"]) if path.exists() else 0.0
+    found = run_directory.read_json(path) if path.exists() else None
+    return float(found["seconds"]) if isinstance(found, Mapping) and is_a(found.get("seconds"), "number") else 0.0
 
 
 def fill(activations: Activations, claims: Claims, name: str, again: Callable[[], Activations],

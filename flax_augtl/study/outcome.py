@@ -15,6 +15,7 @@ import numpy as np
 from flax_augtl import leep, run_directory
 from flax_augtl.head import PRESETS
 from flax_augtl.network import CLASSIFICATION
+from flax_augtl.pretrained.run_description import read_result
 from flax_augtl.run import load_run
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.caches import spent
@@ -94,8 +95,8 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
 
 def kept_cell(folder: Path) -> str | None:
     """Return the name of the cell whose network is kept as the best, None if there is none."""
-    path = folder / BEST / run_directory.RESULT
-    return run_directory.read_json(path).get("cell") if path.exists() else None
+    found = read_result(folder / BEST)
+    return None if found is None else found.get("cell")
 
 
 def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """What a study compares: heads × freeze depths × learning rates × seeds, as cells with stable names."""
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -132,6 +133,11 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     if not names and not own:
         raise ValueError("There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
                          "config.study.heads or config.study.own_heads.")
+    for name in names:
+        if name not in (*PRESETS, SCRATCH):
+            near = difflib.get_close_matches(str(name), (*PRESETS, SCRATCH), 1)
+            raise ValueError(f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+                             f"Choices: {', '.join((*PRESETS, SCRATCH))}.")
     heads = {name: PRESETS["traditional"] if name == SCRATCH else head_settings(name) for name in names}
     for name, settings in own.items():
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):

@@ -26,6 +26,7 @@ from flax_augtl.study.rows import test_rows, training_rows
 from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.experiment import config_values
 from flax_augtl.training.log import duration
+from flax_augtl.training.memory import explain_out_of_memory
 
 TIMING, DATA = "timing.json", "data.json"
 SEARCHES, FINALS = ("grid", "halving"), ("winners", "depths")
@@ -49,8 +50,15 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
       What was measured; None after a dry run or a part.
 
     Raises:
-      ValueError: something in the configuration, the data or the weights is wrong, or `workdir` holds something else.
+      ValueError: something in the configuration, the data or the weights is wrong, `workdir` holds something else, or
+        there is too little memory (`training.memory.OutOfMemory`).
     """
+    with explain_out_of_memory(config):
+        return _study(config, workdir, dry_run, part, datasets)
+
+
+def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: tuple[int, int] | None,
+           datasets: Mapping[int, Dataset] | None) -> StudyResult | None:
     folder, begun = _check(config, workdir), time.monotonic()
     material = gather(config, datasets)
     fingerprints = _fingerprints(folder, material)
@@ -113,6 +121,8 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
         raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
         old = run_directory.read_json(path)
+        if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
+            raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
         if found := run_directory.differences(_lasting(old), _lasting(values)):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
@@ -145,8 +155,8 @@ def _timing(material: Material, activations: Any, folder: Path) -> timing.Timing
     groups = material.grid.groups()
     if path.exists():
         found = run_directory.read_json(path)
-        if found.pop("devices", None) == key and {" ".join(group) for group in groups} == set(found["cell_seconds"]):
-            return timing.Timing(**found)
+        if known := timing.from_json(found, key, [" ".join(group) for group in groups]):
+            return known
     print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
     timed = timing.measure(material, activations, groups)
     run_directory.write_json(path, {"devices": key, **dataclasses.asdict(timed)})

@@ -2,11 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from flax_augtl.field_types import is_a
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.feed import is_dense, loops, shape_of
 from flax_augtl.study.material import Material
@@ -36,6 +38,18 @@ class Timing:
     cell_seconds: dict[str, float]
     compile_seconds: dict[str, float]
     together: dict[str, int]
+
+
+def from_json(found: Any, devices: str, groups: Sequence[str]) -> Timing | None:
+    """Return what timing.json of a study holds, if that is of these devices and groups and whole; else None."""
+    if not isinstance(found, Mapping) or found.get("devices") != devices:
+        return None
+    parts = [found.get(name) for name in ("cell_seconds", "compile_seconds", "together")]
+    if not is_a(found.get("row_seconds"), "number") or not all(
+            isinstance(part, Mapping) and set(part) == set(groups) and is_a([*part.values()], "list of numbers")
+            for part in parts) or not is_a([*parts[2].values()], "list of whole numbers"):
+        return None
+    return Timing(found["row_seconds"], *parts)
 
 
 def measure(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:

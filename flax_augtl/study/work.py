@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_augtl import interruption, run_directory
+from flax_augtl import field_types, interruption, run_directory
+from flax_augtl.printable import for_terminal
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.feed import Shape, loops, shape_of
@@ -20,6 +21,29 @@ from flax_augtl.training.log import duration
 
 CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
 POLL_SECONDS = 1.0
+
+
+_ROW = {"cell": "text", "stage": "text", "head": "text", "depth": "text", "classifier_rate": "text", "metric": "text",
+        "learning_rate": "number", "seconds": "number", "seed": "whole number", "steps": "whole number",
+        "examples_seen": "whole number", "trainable": "whole number", "best_step": "whole number or null",
+        "diverged": "true or false", "error": "text or null"}
+
+
+def read_row(path: Path, cell: Cell) -> dict[str, Any]:
+    """Read the row of a cell that is done.
+
+    Raises:
+      ValueError: it is not whole, not of the kind that it should be, or of another cell.
+    """
+    row = run_directory.read_json(path)
+    field_types.check(row, _ROW, tuple(_ROW), str(path))
+    whole = all(isinstance(row.get(name), dict) for name in ("settings", "change")) and all(
+        row.get(name, 0) is None or isinstance(row[name], dict) and field_types.is_a(row[name].get(row["metric"]), "number")
+        for name in ("val", "test")) and isinstance(row.get("history"), list) and all(
+        isinstance(point, dict) for point in row["history"])
+    if row["cell"] != cell.name or not whole:
+        raise ValueError(f"{path} is not the row of {cell.name}.")
+    return row
 
 
 @dataclasses.dataclass
@@ -55,9 +79,12 @@ class Work:
         if cell.name not in self._rows:
             try:
                 if path.exists():
-                    self._rows[cell.name] = run_directory.read_json(path)
-            except ValueError:
-                return None  # Not written whole: trained again.
+                    self._rows[cell.name] = read_row(path, cell)
+            except ValueError as error:
+                # Not written whole, or not by this program: trained again.
+                print(for_terminal(f"{error} It is trained again."), flush=True)
+                path.unlink(missing_ok=True)
+                return None
         return self._rows.get(cell.name)
 
     def do(self, cells: Sequence[Cell], *, wait: bool = True) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
-    """Answer an error of JAX for want of memory with the settings that would help.
+    """Answer an error for want of memory, of a device or of the host, with the settings that would help.
 
     Raises:
       OutOfMemory: in its place.
@@ -96,6 +96,11 @@ def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
             raise
         raise OutOfMemory(f"There is not enough memory ({str(error).splitlines()[0].rstrip('.')}). {_advice(config)}"
                           ) from error
+    except MemoryError as error:
+        raise OutOfMemory(f"The host has not enough memory ({str(error).rstrip('.') or 'it was not said for what'}). What "
+                          "would help: config.data.cache=file or none, config.study.cache=file; fewer config.data.threads "
+                          f"or workers; a config.batch_size below {config.batch_size}; a smaller config.image_size; fewer "
+                          "steps.") from error
 
 
 def _advice(config: ConfigDict) -> str:

@@ -95,6 +95,8 @@ def test_settings_that_do_not_go(pictures, preprocessing, data):
     with pytest.raises(DataError, match="threads only"):
         with_cache(pictures, preprocessing(SIZE), data(cache="memory", workers=2), image_size=SIZE)
     assert with_cache(pictures, preprocessing(SIZE), data(cache="auto", workers=2), image_size=SIZE) is pictures
+    with pytest.raises(DataError, match="config.data.cache_dir=/no/such: No such file or directory. Give a folder"):
+        with_cache(pictures, preprocessing(SIZE), data(cache="file", cache_dir="/no/such"), image_size=SIZE)
 
 
 @pytest.mark.parametrize("make", [in_memory, lambda size: in_file(size, "/tmp")])

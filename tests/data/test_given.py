@@ -35,6 +35,8 @@ def test_arrays_with_test_and_names():
         (IMAGES, ["a", "b", "x"] * 10, {"class_names": ("a", "b")}, "out of range"),
         (IMAGES, np.zeros(30, int), {}, "has 1 classes"),
         (IMAGES, np.arange(30) / 3, {}, "whole numbers or names"),
+        (IMAGES, np.arange(30) % 3, {"data": {"validatoin": 0.2}}, "no field 'validatoin' .*Did you mean validation"),
+        (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is there more than once"),
         (IMAGES, np.arange(30) % 3, {"val": (IMAGES, np.arange(30) % 3)}, "Give `test` with `val`"),
     ],
 )

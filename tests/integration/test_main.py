@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,7 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     assert next((workdir / "tensorboard").iterdir()).stat().st_size > 500
     table = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
     assert table["layer3"] == ["205,696", "frozen", "0"] and table["head"] == ["3,857", "new", "0.1"]
+    assert re.search(r"\nMemory on each device, about [0-9.]+ MB: parameters 1\.2 MB, optimizer [0-9.]+ MB, ", said)
     assert "compiled in" in said and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1757 test examples" in said
     with Image.open(workdir / "confusion_test.png") as picture:
         assert min(picture.size) > 300
@@ -93,6 +95,14 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     assert f"1 pictures could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
     assert "there is no such picture" in said
+
+
+def test_predictions_of_an_earlier_start_stay_where_no_picture_can_be_read(trained, tmp_path):
+    workdir, _ = trained
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    before = (workdir / "predictions.csv").read_bytes()
+    _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path}", code=1)
+    assert "1 pictures could not be read" in said and (workdir / "predictions.csv").read_bytes() == before
 
 
 def test_export_holds_every_tensor_and_names(trained):

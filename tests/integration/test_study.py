@@ -1,5 +1,6 @@
 """main.py --mode=study as a user runs it: several workers, a kill in mid-cell, and the network that is left."""
 
+import csv
 import json
 import os
 import shutil
@@ -7,9 +8,11 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 from PIL import Image
 
+from flax_augtl import load_run
 from tests.conftest import ROOT
 
 ARGUMENTS = ["main.py", "--mode=study", "--config=tests/integration/tiny_study.py"]
@@ -52,6 +55,13 @@ def rows(folder):
     return found
 
 
+def table(folder):
+    """The rows of study.csv, without what depends on the clock."""
+    with (folder / "study.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if "seconds" not in name and name != "together"}
+                for row in csv.DictReader(file)]
+
+
 def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     said = ended(start(*ARGUMENTS, f"--workdir={alone}"))
@@ -75,6 +85,10 @@ def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     assert sorted(trained) == sorted(set(rows(alone)) - before)
     assert rows(shared) == rows(alone)
     assert not list((shared / "partial").iterdir())
+    # The network that is left and the rows that were written are those of a study that nothing disturbed.
+    for place in (shared, damaged):
+        jax.tree.map(np.testing.assert_array_equal, load_run(place / "best").variables, load_run(alone / "best").variables)
+    assert table(shared) == table(alone) == table(damaged)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "new.png")
     predicted = start("main.py", "--mode=predict", f"--workdir={shared / 'best'}", f"--images={tmp_path / 'new.png'}")
     assert "new.png" in ended(predicted)

@@ -253,12 +253,13 @@ class TestDamage:
         (tmp_path / "run" / "result.json").unlink()
         return tmp_path / "run"
 
-    def test_the_one_before_is_used(self, unfinished, changes, undisturbed, capfd):
+    @pytest.mark.parametrize("damaged", ["flipped", "truncated"])
+    def test_the_one_before_is_used(self, damaged, unfinished, changes, undisturbed, capfd):
         files = [path for path in (unfinished / "checkpoints" / "4").rglob("*") if path.is_file()]
         path = max(files, key=lambda path: path.stat().st_size)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
-        path.write_bytes(content)
+        path.write_bytes(content if damaged == "flipped" else content[:len(content) // 2])
         assert flax_augtl.load_run(unfinished, step="last").step == 2
         said = capfd.readouterr().err
         assert f"The checkpoint of step 4 is not used, because {path.relative_to(unfinished / 'checkpoints/4')} is" in said

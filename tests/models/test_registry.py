@@ -79,6 +79,16 @@ def test_an_unknown_network_is_answered_with_the_names():
     assert all(name in str(e.value) for name in MODELS)
 
 
+@pytest.mark.parametrize(("name", "setting"), [
+    ("resnet20", {"widths": "abc"}), ("resnet20", {"widths": (16, 32, "64")}), ("resnet20", {"widths": 16}),
+    ("resnet20", {"epsilon": "1e-5"}), ("resnet20", {"epsilon": float("nan")}), ("resnet20", {"v1_stride": 1}),
+    ("resnet20", {"block": 3}), ("vgg11", {"hidden": 4096.0}), ("vgg11", {"convs": (True,) * 5})])
+def test_a_setting_of_another_kind_is_named(name, setting):
+    with pytest.raises(ValueError, match=f"{name}: its setting {next(iter(setting))} must be like "):
+        create_model(name, **setting)
+    assert create_model("resnet20", epsilon=1).epsilon == 1
+
+
 def test_an_unknown_setting_is_answered_with_the_settings():
     with pytest.raises(ValueError, match="vgg11 has no setting v1_stride.*batch_norm"):
         create_model("vgg11", v1_stride=True)

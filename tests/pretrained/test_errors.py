@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import re
@@ -191,6 +192,20 @@ def test_a_config_of_other_kinds_is_damaged(tmp_path, state_dict, config):
 def test_damaged_notes(tmp_path, state_dict):
     save_file(state_dict, tmp_path / "w.safetensors", {"flax_augtl": "{"})
     assert "the notes of this program in it are damaged" in refused(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("settings", [{"epsilon": "x"}, {"widths": [16, "a", 64]}, {"dtype": "float64"}, {"no_such": 1},
+                                      {"stage_sizes": 3}, {"block": ["basic"]}])
+def test_settings_of_another_kind_in_notes(tmp_path, state_dict, settings):
+    notes = json.dumps({"network": "resnet20", "settings": settings})
+    save_file(state_dict, tmp_path / "w.safetensors", {"flax_augtl": notes})
+    assert f"{tmp_path / 'w.safetensors'}: " in refused(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("weights", ["", "None", "none", " "])
+def test_no_weights_cannot_be_said_on_the_command_line(weights):
+    with pytest.raises(CheckpointError, match="names no checkpoint. Random weights are config.weights = None"):
+        load_source("resnet20", weights)
 
 
 class Evil:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.strips import without_ends
 
 
 def test_survives_json_and_hashes():
@@ -50,6 +51,22 @@ def test_unknown_fields_are_named():
     for make in (Preprocessing.from_json, lambda fields: Preprocessing().replace(**fields)):
         with pytest.raises(ValueError, match="no field size; its fields are image_size, crop_fraction"):
             make({"size": 3})
+
+
+@pytest.mark.parametrize("size", [(60_001, 1), (2, 9_000), (20_000, 3)])
+def test_of_a_strip_only_the_centre_is_scaled(size):
+    short, long = sorted(size)
+    ramp = np.clip(np.arange(long) - (long - 256) // 2, 0, 255).astype(np.uint8)  # Brightness tells the place.
+    pixels = np.broadcast_to(ramp[None, :, None], (short, long, 3))
+    strip = Image.fromarray(np.ascontiguousarray(pixels if size[0] > size[1] else pixels.transpose(1, 0, 2)))
+    left = without_ends(strip)
+    assert min(left.size) == short and max(left.size) - 100 * short in (0, 1)
+    crop = Preprocessing().resize_and_crop(strip)
+    # The crop is as wide as the strip, times the crop fraction; brightness rises by one a pixel, around the middle.
+    assert crop.shape == (224, 224, 3)
+    assert abs(crop[112, 112, 0] - 127.5) <= 1
+    ends = crop[112, [0, -1], 0] if size[0] > size[1] else crop[[0, -1], 112, 0]
+    assert abs(int(ends[1]) - int(ends[0]) - 0.875 * short) <= 1
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 40), (31, 47), (24, 24), (9, 100)])

@@ -194,6 +194,17 @@ def test_a_final_cell_trains_on_both_splits_and_is_tested(material, activations)
     assert row["change"] == dict.fromkeys(material.source.groups, 0.0)
 
 
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("depth", ["layer2", "fc"])
+def test_the_steps_of_a_pack_lower_for_accelerators(material, activations, depth, platform):
+    pack = Pack(material, activations, [cell("kept", depth, rate) for rate in (0.01, 0.05)])
+    rates = np.zeros((pack.steps_per_call, 2), np.float32)
+    arguments = pack.states, pack.batches(0, pack.steps_per_call), rates, pack.feed.pool, np.int32(1)
+    text = jax.jit(pack.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    pack.close()
+    assert "stablehlo.all_reduce" in text and ("stablehlo.while" in text) == (depth == "fc")
+
+
 def test_the_change_of_weights_is_that_of_what_trains(material, activations):
     row, = trained(material, activations, [cell("kept", "layer3")]).results()
     assert [group for group, change in row["change"].items() if change == 0] == list(material.source.groups[:-1])

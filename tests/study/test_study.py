@@ -190,12 +190,35 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
-def test_a_row_that_was_not_written_whole_is_trained_again(done):
+@pytest.mark.parametrize("damage", [
+    lambda row: "{", lambda row: "[]", lambda row: "{}", lambda row: json.dumps({**row, "seed": "0"}),
+    lambda row: json.dumps({**row, "val": {"top1": "high"}}), lambda row: json.dumps({**row, "history": [1]}),
+    lambda row: json.dumps({**row, "cell": "select-other"})])
+def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
     folder, result = done
     path = next((folder / "cells").glob("select-kept-*"))
-    path.write_text(path.read_text()[:50])
+    path.write_text(damage(json.loads(path.read_text())))
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
     assert json.loads(path.read_text())["cell"] == path.stem
+    assert f"{path}" in (said := capsys.readouterr().out) and "It is trained again." in said
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"devices": 3}', "timed"])
+def test_a_timing_of_another_kind_is_timed_again(done, content):
+    folder, result = done
+    path = folder / "timing.json"
+    before = json.loads(path.read_text())
+    changed = {**before, "cell_seconds": "long"} if content == "timed" else json.loads(content)
+    path.write_text(json.dumps(changed))
+    assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
+    assert json.loads(path.read_text()).keys() == before.keys()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"study": 3}'])
+def test_a_folder_with_another_config_is_no_study(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json is not the configuration of a study"):
+        study(study_config(), tmp_path)
 
 
 def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):

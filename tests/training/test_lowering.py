@@ -1,5 +1,6 @@
 """The compiled steps can be lowered for accelerators that are not here."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,15 @@ from jax.sharding import PartitionSpec
 from flax_augtl.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import AXIS, StepSettings, eval_step, train_step
+from flax_augtl.training.step import (
+    AXIS,
+    StepSettings,
+    compiled_predict_step,
+    eval_step,
+    pmapped_train_step,
+    split_over_devices,
+    train_step,
+)
 from tests import small
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
 
@@ -45,3 +54,27 @@ def test_the_steps_lower_for_accelerators(platform, dtype, freeze, remat, settin
         text = lowered.as_text()
         assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
         assert ("bf16" in text) == (dtype == "bfloat16")
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("pool", [("resized", "cubic"), ("random", "")])
+def test_the_step_on_a_data_set_on_the_device_lowers_for_accelerators(platform, pool):
+    net = small.network("kept_deeper_batch", axis_name=AXIS)
+    plan = freezing_plan(net.groups, "layer2")
+    state = create_state(small.variables(net), create_optimizer(OPTIMIZER, plan), plan, seed=0)
+    step = pmapped_train_step(net, plan, OPTIMIZER, PREPROCESSING, dataclasses.replace(EVERYTHING, pool=pool))
+    batch = batch_of(16)
+    images = {"images": np.zeros((20, 12, 12, 3), np.uint8), "sizes": np.full((20, 2), 12, np.int32)}
+    batch |= {"index": np.arange(16, dtype=np.int32), "box": np.tile(np.int32([0, 0, 8, 8]), (16, 1))}
+    del batch["image"]
+    arguments = state, split_over_devices(batch, jax.device_count()), np.float32(0.1), images
+    text = jax.jit(step).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_prediction_lowers_for_accelerators(platform):
+    net = small.network("kept_deeper_batch", axis_name=AXIS)
+    step = compiled_predict_step(net, PREPROCESSING)
+    lowered = step.trace(small.variables(net), batch_of(4)["image"]).lower(lowering_platforms=(platform,))
+    assert "stablehlo.convolution" in lowered.as_text()

@@ -87,6 +87,9 @@ def test_what_is_set_already_is_not_advised_and_other_errors_pass(tmp_path):
             config(remat=True, compute_dtype="bfloat16", freeze="all")):
         jnp.zeros(2**45).block_until_ready()
     assert "remat" not in str(caught.value) and "bfloat16" not in str(caught.value) and "freeze" not in str(caught.value)
+    with pytest.raises(memory.OutOfMemory, match="The host has not enough memory \\(Unable to allocate .*file or none"), \
+            memory.explain_out_of_memory(config()):
+        np.zeros(2**60, np.uint8)
     with pytest.raises(jax.errors.JaxRuntimeError, match="boom"), memory.explain_out_of_memory(config()):
         raise jax.errors.JaxRuntimeError("INTERNAL: boom")
 
