@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flax_augtl import distributed, freezing, run_directory, run_lock
+from flax_augtl import distributed, freezing, run_directory, run_lock, run_records
 from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
@@ -23,10 +23,10 @@ from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.resumption import check_data, check_same, check_split
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress, open_checkpoints
-from flax_augtl.training.experiment import Experiment, build_network, config_values, prepare
-from flax_augtl.training.log import RunLog, describe, duration
+from flax_augtl.training.experiment import Experiment, build_network, prepare
+from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import evaluate, fit
-from flax_augtl.training.memory import estimate, explain_out_of_memory
+from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
@@ -184,7 +184,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                              f"for {experiment.total_steps}.")
         if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
             (workdir / run_directory.RESULT).unlink(missing_ok=True)
-        _write_description(workdir, experiment)
+        run_records.write_description(workdir, experiment)
         run_directory.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
         log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
                      quiet=quiet) if distributed.is_first() else None
@@ -196,12 +196,14 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             if not ended:
                 state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints,
                                       profile=workdir / run_directory.PROFILE if profile and log else None)
+            if log and (used := most_in_use()):
+                log.say(used)
             checkpoints.wait()
             variables = {"params": state.params, "batch_stats": state.batch_stats}
             best = progress.step if progress.best_step is None else progress.best_step
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
-            result = _result(experiment, variables, best, progress, log)
+            result = run_records.result(experiment, variables, best, progress, log)
             run_directory.write_json(workdir / run_directory.RESULT, result)
         finally:
             if log:
@@ -210,18 +212,6 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     distributed.wait()
     return Run(workdir, config, experiment.dataset.class_names, experiment.preprocessing, experiment.network, variables,
                best, result)
-
-
-def _write_description(workdir: epath.Path, experiment: Experiment) -> None:
-    """Write everything that loading the run needs, besides its checkpoints. The config comes last: it marks a run."""
-    run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(experiment.dataset.class_names))
-    run_directory.write_json(workdir / run_directory.PREPROCESSING, experiment.preprocessing.to_json())
-    run_directory.write_json(workdir / run_directory.SOURCE, experiment.source)
-    run_directory.write_json(workdir / run_directory.SPLITS, {"fingerprint": experiment.dataset.fingerprint,
-                                                              **experiment.dataset.split_ids()})
-    if experiment.dataset.skipped:
-        run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
-    run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
 
 
 def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
@@ -240,27 +230,6 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     log.say(str(estimate(experiment)))
     if progress.step:
         log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
-
-
-def _result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,
-            log: RunLog | None) -> dict[str, Any]:
-    """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
-    result: dict[str, Any] = {}
-    for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
-        if examples is None:
-            result[split] = None
-            continue
-        sums = evaluate(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
-                        batch_size=experiment.config.batch_size)
-        result[split] = metrics.summary(sums)
-        if split == "test" and log:
-            log.write(best_step, split, result[split])
-            log.write_confusion(split, sums["confusion"], experiment.dataset.class_names, best_step)
-            run_directory.write_json(log.workdir / "classes_test.json",
-                                     metrics.class_table(sums["confusion"], experiment.dataset.class_names))
-            log.say(f"test, step {best_step}: {describe(result[split])}, in {duration(progress.seconds)}")
-    return {**result, "best_step": best_step, "metric": experiment.dataset.metric, "seconds": progress.seconds,
-            "config_name": experiment.config.name}
 
 
 def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:

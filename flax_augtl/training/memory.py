@@ -82,6 +82,16 @@ def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str
                                                     "sizes": of(pool.sizes.shape, np.int32)}
 
 
+def most_in_use() -> str:
+    """Return a sentence about the most memory that this program has had of a device; empty where devices do not count it."""
+    counts = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+    if not counts:
+        return ""
+    most = max(counts, key=lambda stats: stats["peak_bytes_in_use"])
+    limit = f" of {_amount(most['bytes_limit'])}" if "bytes_limit" in most else ""
+    return f"Memory of a device that was in use at most: {_amount(most['peak_bytes_in_use'])}{limit}."
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
     """Answer an error for want of memory, of a device or of the host, with the settings that would help.

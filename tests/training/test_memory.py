@@ -62,6 +62,19 @@ def test_a_value_lives_until_it_was_needed_last_and_chains_take_nothing():
     assert liveness.peak(half) == 400 and liveness.peak(half, platform="cpu") == 800
 
 
+def test_the_most_that_was_in_use_is_told_where_devices_count_it(monkeypatch):
+    class Device:
+        def __init__(self, **stats):
+            self.memory_stats = lambda: stats or None
+
+    assert memory.most_in_use() == ""  # Of CPUs.
+    monkeypatch.setattr(jax, "local_devices", lambda: [
+        Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9), Device(peak_bytes_in_use=3 * 10**9), Device()])
+    assert memory.most_in_use() == "Memory of a device that was in use at most: 3.00 GB."
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9)])
+    assert memory.most_in_use() == "Memory of a device that was in use at most: 2.00 GB of 80.00 GB."
+
+
 class Absurd(ArraySource):
     """Pictures that need 140 TB of the device."""
 

@@ -1,0 +1,45 @@
+"""What a run writes beside its checkpoints: the description that loading it needs, and its result."""
+
+from typing import Any
+
+from etils import epath
+
+from flax_augtl import run_directory
+from flax_augtl.training import metrics
+from flax_augtl.training.checkpoints import Progress
+from flax_augtl.training.experiment import Experiment, config_values
+from flax_augtl.training.log import RunLog, describe, duration
+from flax_augtl.training.loop import evaluate
+
+
+def write_description(workdir: epath.Path, experiment: Experiment) -> None:
+    """Write everything that loading the run needs, besides its checkpoints. The config comes last: it marks a run."""
+    run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(experiment.dataset.class_names))
+    run_directory.write_json(workdir / run_directory.PREPROCESSING, experiment.preprocessing.to_json())
+    run_directory.write_json(workdir / run_directory.SOURCE, experiment.source)
+    run_directory.write_json(workdir / run_directory.SPLITS, {"fingerprint": experiment.dataset.fingerprint,
+                                                              **experiment.dataset.split_ids()})
+    if experiment.dataset.skipped:
+        run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
+    run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
+
+
+def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,
+           log: RunLog | None) -> dict[str, Any]:
+    """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
+    found: dict[str, Any] = {}
+    for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
+        if examples is None:
+            found[split] = None
+            continue
+        sums = evaluate(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
+                        batch_size=experiment.config.batch_size)
+        found[split] = metrics.summary(sums)
+        if split == "test" and log:
+            log.write(best_step, split, found[split])
+            log.write_confusion(split, sums["confusion"], experiment.dataset.class_names, best_step)
+            run_directory.write_json(log.workdir / "classes_test.json",
+                                     metrics.class_table(sums["confusion"], experiment.dataset.class_names))
+            log.say(f"test, step {best_step}: {describe(found[split])}, in {duration(progress.seconds)}")
+    return {**found, "best_step": best_step, "metric": experiment.dataset.metric, "seconds": progress.seconds,
+            "config_name": experiment.config.name}
