@@ -82,6 +82,12 @@ def test_loading_needs_the_directory_and_nothing_else(whole, tmp_path):
     assert_same_bits(flax_augtl.load_run(moved).variables, whole.variables)
 
 
+def test_reading_a_run_warns_of_nothing(whole, caplog, capfd):
+    flax_augtl.load_run(whole.workdir)
+    flax_augtl.load_source(None, whole.workdir)
+    assert not caplog.records and capfd.readouterr().err == ""
+
+
 def test_predict_is_evaluate_for_pictures_of_any_size(whole):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(5)] + [np.zeros((9, 30, 3), np.uint8)]

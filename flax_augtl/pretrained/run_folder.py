@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from flax_augtl import manifest, run_directory
+from flax_augtl import manifest, quiet, run_directory
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -66,7 +66,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
     if damage := manifest.damage(checkpoint.parent):
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be used: {damage}.")
-    with ocp.StandardCheckpointer() as checkpointer:
+    with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
         # Into arrays of the host, whatever devices wrote it: those may not be here.
         written = checkpointer.metadata(checkpoint).item_metadata.tree
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), written)

@@ -18,7 +18,7 @@ from etils import epath
 from flax import serialization
 from jax.experimental import multihost_utils
 
-from flax_augtl import distributed, manifest
+from flax_augtl import distributed, manifest, quiet
 from flax_augtl.training import specifications
 from flax_augtl.training.state import TrainState
 
@@ -88,10 +88,10 @@ class Checkpoints:
         self._policy = _BestAndLast(keep)
         self._sealing: threading.Thread | None = None
         self._error: Exception | None = None
-        options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
-                                               cleanup_tmp_directories=not read_only,
-                                               preservation_policy=self._policy)
-        with self._saying("The checkpoints in", directory):
+        with self._saying("The checkpoints in", directory), quiet.reading():
+            options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
+                                                   cleanup_tmp_directories=not read_only,
+                                                   preservation_policy=self._policy)
             self._manager = ocp.CheckpointManager(directory, options=options,
                                                   item_names=("network", "training", "progress"))
 
