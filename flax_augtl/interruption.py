@@ -41,9 +41,8 @@ class _State:
 def handled() -> Iterator[None]:
     """Handle SIGINT and SIGTERM within a with statement, in the main thread: see `requested`. A second SIGINT exits."""
     _State.received, _State.deferring = None, False
-    # Where several processes train together JAX's own service agrees on a step after a SIGTERM to any of them, and a
-    # Ctrl-C in one of them cannot be known to the others.
-    signals = () if jax.distributed.is_initialized() else SIGNALS
+    # Where several processes train together JAX's own service takes SIGTERM, and agrees on a step with the others.
+    signals = (signal.SIGINT,) if jax.distributed.is_initialized() else SIGNALS
     before = {number: signal.signal(number, _receive) for number in signals}
     reading, writing = socket.socketpair()
     writing.setblocking(False)
@@ -103,6 +102,8 @@ def _receive(number: int, frame: object) -> None:
         _State.received = number
         if not _State.deferring:
             raise Interrupted(number)
+        if jax.distributed.is_initialized():
+            request()  # The other processes must know.
 
 
 def _watch(reading: socket.socket) -> None:

@@ -73,6 +73,18 @@ class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
         return [info.step in newest or info.step in self._best for info in checkpoints]
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, without its own question after a preemption (a public method of it).
+
+    It would ask JAX with the number of the checkpoint's step, also from its own threads, and so set back the number that
+    `interruption.requested` asks with: the processes would agree on a step that one of them is already past, and wait for
+    each other for ever.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints in a directory. Writing goes on in the background; `close` waits for it."""
 
@@ -92,8 +104,7 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
                                                    cleanup_tmp_directories=not read_only,
                                                    preservation_policy=self._policy)
-            self._manager = ocp.CheckpointManager(directory, options=options,
-                                                  item_names=("network", "training", "progress"))
+            self._manager = _Manager(directory, options=options, item_names=("network", "training", "progress"))
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints that Orbax has committed, in order, sound or not."""

@@ -162,9 +162,11 @@ def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp
     assert_same_end(tmp_path, undisturbed)
 
 
-def test_when_one_process_is_told_to_end_all_do_and_go_on_after_a_restart(tmp_path, undisturbed):
+@pytest.mark.parametrize("name,codes", [("SIGTERM", (143, 143)), ("SIGINT", (143, 130))])
+def test_when_one_process_is_told_to_end_all_do_and_go_on_after_a_restart(tmp_path, undisturbed, name, codes):
     """In the second run of the same processes: they agree on a step by a number that only rises."""
-    assert all("exit code 143" in said for said in run("preempted", tmp_path, 2, 1))
+    said = run(f"preempted-{name}", tmp_path, 2, 1)
+    assert all(f"exit code {code}" in each for code, each in zip(codes, said, strict=True))
     step = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 8 <= step < 20
     assert f"Going on from step {step} of 20." in run("goes_on", tmp_path, 2, 1)[0]

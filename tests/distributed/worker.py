@@ -191,11 +191,15 @@ def dies(folder):
     train(config(), folder / "run", dataset=dataset(), quiet=True)
 
 
-def preempted(folder):
+def preempted(folder, name):
     """Process 1 alone is told to end, in the second of two runs of these processes."""
+    def told():
+        os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(3)  # JAX looks for a signal once a second; these steps take milliseconds.
+
     with interruption.handled():
         train(config(steps=3), folder / "first", dataset=dataset(), quiet=True)
-        before_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        before_step(8, told)
         try:
             train(config(), folder / "run", dataset=dataset(), quiet=True)
         except interruption.Interrupted as error:
@@ -217,4 +221,5 @@ if __name__ == "__main__":
     if arguments:
         distributed.start(arguments[0], int(arguments[1]), int(arguments[2]))
     print(distributed.describe(), flush=True)
-    globals()[scenario](pathlib.Path(where))
+    scenario, *details = scenario.split("-")
+    globals()[scenario](pathlib.Path(where), *details)
