@@ -18,6 +18,9 @@ from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
 
 MODES = ("train", "evaluate", "predict", "study", "export")
+# Flags that the other modes would not look at.
+ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",), "cells": ("study",),
+        "split": ("evaluate",), "images": ("predict",), "format": ("export",), "step": ("evaluate", "predict", "export")}
 
 
 def run(flags: Any) -> None:
@@ -26,6 +29,7 @@ def run(flags: Any) -> None:
     try:
         _keep_compilations()
         _required(flags, "workdir")
+        _belonging(flags)
         _start(flags)
         act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode]
         with interruption.handled():
@@ -89,6 +93,15 @@ def _required(flags: Any, name: str) -> Any:
         example = {"workdir": "runs/first", "config": "configs/digits.py", "images": "photos/"}[name]
         raise ValueError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
     return value
+
+
+def _belonging(flags: Any) -> None:
+    """Raise ValueError if a flag was given that this mode has no use for."""
+    for name, modes in ONLY.items() if isinstance(flags, FlagValues) else ():
+        if flags[name].present and flags.mode not in modes:
+            why = (f": the run in {flags.workdir} has its own" if name == "config" else
+                   f": it belongs to --mode={' and --mode='.join(modes)}")
+            raise ValueError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
 
 
 def _train(flags: Any) -> None:

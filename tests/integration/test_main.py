@@ -141,6 +141,8 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     ((CONFIG, "--workdir="), "--mode=train needs --workdir"),
     (("--config=configs/digits.py", "--config.head.preset=wider", "--workdir={tmp}"), "--config.head.preset has no effect"),
     ((CONFIG, "--config.label_smoothing=1.5", "--workdir={tmp}"), "config.label_smoothing=1.5 must be at least 0 and"),
+    ((CONFIG, "--dry_run", "--workdir={tmp}"), "--dry_run has no effect with --mode=train: it belongs to --mode=study."),
+    ((CONFIG, "--mode=evaluate", "--workdir={tmp}"), "--config has no effect with --mode=evaluate: the run in"),
     ((CONFIG, "--config.data.crop=foo", "--workdir={tmp}"), 'config.data.crop="foo" is unknown'),
 ])
 def test_a_mistake_gets_a_sentence(arguments, message, tmp_path):
