@@ -16,7 +16,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
-from jax.experimental import multihost_utils
 
 from flax_augtl import distributed, manifest, quiet
 from flax_augtl.training import specifications
@@ -123,14 +122,19 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but all of them are damaged.
         """
-        if jax.process_count() > 1:  # The first process writes the manifests; none may look before it has.
-            multihost_utils.sync_global_devices("manifests")
+        # Of several processes the first looks, for it writes the manifests, and what a host sees of a shared disk can be old.
+        step, sentences = distributed.first_decides(self._newest_sound)
+        for sentence in sentences:
+            say(sentence)
+        return step
+
+    def _newest_sound(self) -> tuple[int | None, list[str]]:
+        """Return the newest step that is sound, None where there is no checkpoint, and sentences about newer ones."""
         found = {}
         for step in reversed(self.steps()):
             if not (reason := self.damage(step)):
-                for newer, why in found.items():
-                    say(f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead.")
-                return step
+                return step, [f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead."
+                              for newer, why in found.items()]
             found[step] = reason
         if len(found) > 1 and not any(manifest.exists(self._directory / str(step)) for step in found):
             # A program that is killed leaves at most one.
@@ -142,7 +146,7 @@ class Checkpoints:
             raise CheckpointError(f"All checkpoints in {self._directory} are damaged:\n  " + "\n  ".join(
                 f"step {step}: {reason}" for step, reason in found.items()) + "\nRestore them from a copy, or remove the "
                 "directory to start again.")
-        return None
+        return None, []
 
     def remove_after(self, step: int | None) -> None:
         """Remove the checkpoints of later steps, all for None: a run that goes on from `step` writes them again."""
