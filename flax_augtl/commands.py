@@ -56,6 +56,7 @@ def _start(flags: Any) -> None:
     distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
     if jax.process_count() > 1:
         print(distributed.describe(), file=sys.stderr, flush=True)
+        distributed.require_same_settings({f"--{name}": flags[name].value for name in ("mode", *ONLY) if name != "config"})
     if not distributed.is_first():
         sys.stdout = open(os.devnull, "w")
 

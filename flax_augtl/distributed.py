@@ -4,17 +4,23 @@ import hashlib
 import importlib.util
 import json
 import os
+import secrets
+import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
 # Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that is
 # not zero; with these figures in less than a minute.
 HEARTBEAT = 30
 SHUTDOWN = 30
+# Seconds until a host sees what another has written to a shared disk; NFS may take a while.
+VISIBLE = 30
 
 
 def settings(environment: Mapping[str, str], coordinator: str | None = None, num_processes: int | None = None,
@@ -155,6 +161,48 @@ def require_equal(text: str, message: str) -> None:
     texts = gather(text)
     if len(set(texts)) > 1:
         raise ValueError(f"{message} " + "; ".join(f"process {index}: {each}" for index, each in enumerate(texts)) + ".")
+
+
+def require_same_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, in every process, unless all were started with the same settings; it names the first other one."""
+    here = {name: repr(value) for name, value in settings.items()}
+    first, *others = (json.loads(text) for text in gather(json.dumps(here)))
+    for index, other in enumerate(others, start=1):
+        for name in sorted({*first, *other}):
+            if first.get(name) != other.get(name):
+                raise ValueError(f"The processes were not started with the same settings: {name} is {first.get(name, 'not set')} "
+                                 f"in process 0 and {other.get(name, 'not set')} in process {index}. Start all of them with "
+                                 "the same command, but for --process_id.")
+
+
+def require_shared(directory: epath.PathLike) -> None:
+    """Raise ValueError, in every process, unless all of them see the directory that process 0 sees, which exists."""
+    if jax.process_count() == 1:
+        return
+    directory = epath.Path(directory)
+    mark = directory / first_decides(lambda: f".{secrets.token_hex(8)}.tmp")
+
+    def write() -> None:
+        try:
+            mark.write_text("")
+        except OSError as error:
+            raise ValueError(f"{directory} cannot be written: {error.strerror or error}.") from error
+
+    def look() -> None:
+        until = time.monotonic() + VISIBLE
+        while not mark.exists():
+            if time.monotonic() > until:
+                raise ValueError(f"{directory} on {socket.gethostname()} is not the directory that process 0 has under that "
+                                 "name. All processes write parts of each checkpoint: choose a --workdir on a disk that the "
+                                 "hosts share, or in a bucket (gs://).")
+            time.sleep(0.1)
+
+    first_decides(write)
+    try:
+        together(look)
+    finally:
+        if is_first():
+            mark.unlink(missing_ok=True)
 
 
 def digest(tree: Any) -> str:

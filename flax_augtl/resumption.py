@@ -1,12 +1,16 @@
-"""May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?"""
+"""May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?
+
+And do all processes ask for the same one?
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from flax import traverse_util
 from ml_collections import ConfigDict
 
-from flax_augtl import field_types, run_directory
+from flax_augtl import distributed, field_types, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.training.experiment import config_values
 
@@ -16,6 +20,15 @@ EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early
               "checkpoint_every_examples", "keep_checkpoints", "log_every_steps", "on_nan", "on_nan_limit")
 # Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
 _MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
+# Fields that hosts may set otherwise besides: where each has the weights and the data, which are compared themselves.
+_PLACES = ("weights", *(f"data.{name}" for name in (*_MACHINE, "root", "train_list", "val_list", "test_list", "class_list")))
+
+
+def check_processes(config: ConfigDict, extend: bool) -> None:
+    """Raise ValueError, in every process, if they were given different configurations."""
+    flat = traverse_util.flatten_dict(config_values(config), sep=".")
+    distributed.require_same_settings({"--extend": extend, **{
+        f"config.{name}": value for name, value in flat.items() if name not in _PLACES}})
 
 
 def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:

@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from flax_augtl import distributed, freezing, run_directory, run_lock, run_records
-from flax_augtl.data import Dataset, load_dataset
+from flax_augtl.data import Dataset, Examples, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import check_data, check_same, check_split
+from flax_augtl.resumption import check_data, check_processes, check_same, check_split
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Progress, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
@@ -79,6 +79,15 @@ class Run:
         Raises:
           ValueError: there is no such split, or the data are no longer where the config says, or no longer the same.
         """
+        dataset, examples = distributed.together(lambda: self._examples(split, dataset))
+        distributed.require_equal(distributed.digest(self.variables) + dataset.fingerprint,
+                                  "The processes evaluate different weights or data.")
+        sums = evaluate(self.network, self.preprocessing, self.variables, examples, self.config.data,
+                        batch_size=self.config.batch_size)
+        return {**metrics.summary(sums), "confusion": sums["confusion"]}
+
+    def _examples(self, split: str, dataset: Dataset | None) -> tuple[Dataset, Examples]:
+        """Return the data and their split, checked against what the run was trained on."""
         given = dataset is not None
         dataset = dataset if given else load_dataset(self.config.data, seed=self.config.seed)
         splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
@@ -90,9 +99,7 @@ class Run:
                              f"{len(dataset.class_names)} here, {len(self.class_names)} there.")
         if not given:
             check_split(splits[split].ids, split, self.workdir)
-        sums = evaluate(self.network, self.preprocessing, self.variables, splits[split], self.config.data,
-                        batch_size=self.config.batch_size)
-        return {**metrics.summary(sums), "confusion": sums["confusion"]}
+        return dataset, splits[split]
 
 
 def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
@@ -132,6 +139,7 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
 def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
            profile: bool) -> Run:
     workdir = absolute(workdir)
+    check_processes(config, extend)
 
     def is_finished():
         run_lock.check(workdir)
@@ -156,6 +164,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
     distributed.first_decides(lambda: str(run_directory.prepare(workdir)))
+    distributed.require_shared(workdir)
 
     def say(text: str) -> None:
         if not quiet and distributed.is_first():

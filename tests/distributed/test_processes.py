@@ -122,14 +122,21 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
     assert first[3] == second[3] == "no error"
     assert first[4] == second[4]
     assert "After step 7 the state is not the same on all devices: 1 of 2 arrays differ, the first is a" in first[4]
-    assert first[5] is second[5] is False
+    assert first[5] == second[5]
+    assert first[5].startswith("The processes were not started with the same settings: config.steps is 2 in process 0 and 3 in "
+                               "process 1. Start all of them with the same command")
+    assert second[6].startswith(f"{tmp_path / 'run1'} on {socket.gethostname()} is not the directory that process 0 has")
+    assert first[6] == f"Process 1: {second[6]}" and os.listdir(tmp_path / "run0") == []
+    assert first[7] is second[7] is False
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run of two processes that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert "Going on" not in run("goes_on", folder, 2, 1)[0]
+    said = run("goes_on", folder, 2, 1)
+    assert "Going on" not in said[0]
+    assert all("The processes evaluate different weights or data. process 0: " in each for each in said)
     return folder
 
 

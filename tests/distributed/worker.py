@@ -163,6 +163,10 @@ def refused(folder):
     attempt(lambda: replicas.check_replicas(state, 7))
     state["a"] = replicate(np.arange(6, dtype=np.float32) + np.float32(1e-6 * jax.process_index()))
     attempt(lambda: replicas.check_replicas(state, 7))
+    attempt(lambda: train(config(steps=2 + jax.process_index()), folder / "run", dataset=mine, quiet=True))
+    distributed.VISIBLE = 1
+    threads = {**config().data.to_dict(), "threads": 1 + jax.process_index()}  # These may differ.
+    attempt(lambda: train(config(data=threads), folder / f"run{jax.process_index()}", dataset=dataset(), quiet=True))
     (folder / f"said-{jax.process_index()}.json").write_text(json.dumps([*said, (folder / "run").exists()]))
     distributed.wait()
 
@@ -212,6 +216,12 @@ def goes_on(folder):
     run = train(config(), folder / "run", dataset=dataset())
     again = load_run(folder / "run")
     values = again.evaluate("test", dataset=dataset())
+    steps = [int(path.name) for path in (folder / "run" / "checkpoints").iterdir()]
+    other = load_run(folder / "run", step=(min if jax.process_index() == 0 else max)(steps))
+    try:
+        other.evaluate("test", dataset=dataset())
+    except ValueError as error:
+        print(error, flush=True)
     assert values["n"] == run.result["test"]["n"] == 37
     np.testing.assert_allclose(values["loss"], run.result["test"]["loss"], rtol=1e-6)
 
