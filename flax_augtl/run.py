@@ -28,6 +28,7 @@ from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import evaluate, fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
 
@@ -255,23 +256,29 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
     run_directory.check_links(workdir)
     description = read_run_description(workdir)
     config, class_names = ConfigDict(description.config), description.class_names
-    network = build_network(description.source, config, len(class_names))
+    try:
+        check_ranges(config)
+        network = build_network(description.source, config, len(class_names))
+    except ValueError as error:
+        raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
     if not (workdir / run_directory.CHECKPOINTS).exists():
         raise ValueError(f"{workdir} has no checkpoint yet.")
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
         steps = checkpoints.steps()
-        newest = checkpoints.newest_sound(lambda text: print(for_terminal(text), file=sys.stderr))
-        if newest is None:
-            raise ValueError(f"{workdir} has no checkpoint yet.")
-        if step not in ("best", "last") and not str(step).isdecimal():
+        result = read_result(workdir)
+        if step in ("best", "last"):
+            chosen = checkpoints.newest_sound(lambda text: print(for_terminal(text), file=sys.stderr))
+            if chosen is None:
+                raise ValueError(f"{workdir} has no checkpoint yet.")
+            if step == "best":
+                # The last evaluation of an interrupted run may have come after its last checkpoint.
+                best = checkpoints.progress(chosen).best_step if result is None else result["best_step"]
+                chosen = chosen if best is None else best
+        elif str(step).isdecimal():
+            chosen = int(step)
+        else:
             raise ValueError(f"--step={step} is not best, last or the number of a step. "
                              f"Steps: {', '.join(map(str, steps))}.")
-        chosen = newest if step in ("best", "last") else int(step)
-        result = read_result(workdir)
-        if step == "best":
-            # The last evaluation of an interrupted run may have come after its last checkpoint.
-            best = checkpoints.progress(newest).best_step if result is None else result["best_step"]
-            chosen = newest if best is None else best
         if chosen not in steps:
             raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
         size = description.preprocessing.image_size

@@ -87,6 +87,7 @@ def test_a_field_of_another_kind_is_named(field, finished):
     ("config.json", '{"seed": Infinity}', "seed must be a whole number, not inf"),
     ("config.json", "[" * 100000, "config.json is not valid JSON"),
     ("config.json", "\x00\xff", "config.json is not valid JSON"),
+    ("config.json", "9" * 5000, "config.json is not valid JSON"),
     ("class_names.json", '{"a": 1}', "class_names.json must be a list of names"),
     ("class_names.json", '["a", 1]', "class_names.json must be a list of names"),
     ("preprocessing.json", '{"image_size": "8"}', "image_size must be a whole number, not '8'"),
@@ -101,6 +102,30 @@ def test_a_field_of_another_kind_is_named(field, finished):
 def test_a_description_that_is_not_what_it_should_be(file, text, message, run):
     (run / file).write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=message):
+        flax_augtl.load_run(run)
+
+
+@pytest.mark.parametrize(("file", "change", "message"), [
+    ("config.json", {"batch_size": 0}, "config.batch_size=0 must be at least 1"),
+    ("config.json", {"batch_size": 10**30}, f"config.batch_size={10**30} is above 2147483647"),
+    ("config.json", {"compute_dtype": "../../etc"}, "config.compute_dtype='../../etc' is not one of float32, bfloat16"),
+    ("config.json", {"learning_rate": -1}, "config.learning_rate=-1 must be at least 0"),
+    ("config.json", {"head": {"preset": "kept_deeper", "new_layers": [10**9] * 3}},
+     r"head/\S+ is .*, where the run's config.json, class_names.json and source.json ask for"),
+    ("source.json", {"num_classes": -1}, "-1 classes"),
+])
+def test_a_number_that_makes_no_network_is_named(file, change, message, run):
+    values = json.loads((run / file).read_text())
+    (run / file).write_text(json.dumps({**values, **change}))
+    with pytest.raises(ValueError, match=message):
+        flax_augtl.load_run(run)
+
+
+def test_class_names_of_another_number_do_not_fit_the_weights(run):
+    names = json.loads((run / "class_names.json").read_text())
+    (run / "class_names.json").write_text(json.dumps(names[:-1]))
+    with pytest.raises(ValueError, match=r"head/classifier/bias is \[7\], where the run's config.json, class_names.json and "
+                                         r"source.json ask for \[6\]"):
         flax_augtl.load_run(run)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +32,7 @@ class Entry:
     image_size: int
 
 
+_LARGEST = 2**20  # Of a width, or a number of classes or blocks.
 _FAMILIES = {"resnet": ResNet, "vgg": VGG}
 
 
@@ -116,15 +116,22 @@ def create_model(
     for field, value in variant.items():
         if not _is_like(value, getattr(usual, field)):
             raise ValueError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
+    if num_classes is not None and not 0 <= num_classes <= _LARGEST:
+        raise ValueError(f"{name}: {num_classes} classes are none, or too many.")
+    # Fields with an entry a stage.
+    stages = {field: len(value) for field, value in {**dataclasses.asdict(usual), **variant}.items() if isinstance(value, tuple)}
+    if len(set(stages.values())) > 1 or 0 in stages.values():
+        raise ValueError(f"{name}: {' and '.join(stages)} must have as many entries as each other, not "
+                         f"{' and '.join(map(str, stages.values()))}.")
     # np.dtype makes "float32", np.float32 and jnp.float32 one and the same value, so that modules compare equal.
     common = dict(num_classes=num_classes or None, dtype=jnp.dtype(dtype), axis_name=axis_name)
     return family(**{**entry.settings, **variant, **common})
 
 
 def _is_like(value: Any, usual: Any) -> bool:
-    """Tell whether a value is of the kind of a field's usual one; a whole number may stand for another number."""
+    """Tell whether a value is of the kind and in the range of a field's usual one, a whole number standing for another."""
     if isinstance(usual, tuple):
         return isinstance(value, tuple) and all(_is_like(each, usual[0]) for each in value)
     if isinstance(usual, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is type(usual)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1  # Of variances.
+    return type(value) is type(usual) and (type(value) is not int or 1 <= value <= _LARGEST)

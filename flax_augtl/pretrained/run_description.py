@@ -74,7 +74,7 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     if unknown := sorted({"name", "num_classes", "dtype", "axis_name"} & set(settings)):
         raise ValueError(f"{path} cannot be used: settings has {', '.join(unknown)}, which is not its to set.")
     try:
-        create_model(source["network"], **settings)
+        create_model(source["network"], num_classes=source["num_classes"], **settings)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     return source

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import serialization
+from flax import serialization, traverse_util
 
 from flax_augtl import distributed, manifest, quiet
 from flax_augtl.training import specifications
@@ -222,10 +222,23 @@ class Checkpoints:
             raise CheckpointError(f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
                                   f"Checkpoints: {', '.join(map(str, self.steps()))}.")
         # As arrays of the host: anything else Orbax would put where the devices were that wrote it.
-        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         with self._saying("The checkpoint of step", step, "read"):
+            self._check_shapes(step, like)
+            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
             restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
         return jax.tree.map(np.asarray, restored.network)
+
+    def _check_shapes(self, step: int, like: Any) -> None:
+        """Raise ValueError unless the arrays of a checkpoint's network have the shapes of those in `like`."""
+        with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
+            written = checkpointer.metadata(self._directory / str(step) / "network").item_metadata.tree
+        written, asked = ({"/".join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()}
+                          for tree in (written, like))
+        for name in sorted({*written, *asked}):
+            if written.get(name) != asked.get(name):
+                raise ValueError(f"{name} is {list(written[name]) if name in written else 'not there'}, where the run's "
+                                 f"config.json, class_names.json and source.json ask for "
+                                 f"{list(asked[name]) if name in asked else 'no such array'}.")
 
     def progress(self, step: int) -> Progress:
         """Return the progress at a step.

@@ -83,7 +83,12 @@ def variant_of(model: nn.Module) -> dict[str, Any]:
 
 
 def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_classes: int) -> network.AugmentedNetwork:
-    """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes."""
+    """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes.
+
+    Raises:
+      ValueError: one of these asks for something that there is not.
+    """
+    check_compute_dtype(config)
     return network.create_network(source["network"], head_of(config), num_classes=num_classes,
                                   source_classes=source["num_classes"], variant=hashable(source["settings"]),
                                   dtype=config["compute_dtype"], axis_name=AXIS, remat=config.get("remat", False))
@@ -156,8 +161,7 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     Raises:
       ValueError: the network, its weights or the preprocessing are wrong.
     """
-    if config.compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"config.compute_dtype={config.compute_dtype!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
+    check_compute_dtype(config)
     source = load_source(config.network, config.weights, sha256=config.weights_sha256)
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
         if not hasattr(source.model, "by_block"):
@@ -203,6 +207,12 @@ def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examp
     batches = eval_batches(examples, preprocessing, config.data, batch_size=config.batch_size,
                            image_size=preprocessing.image_size)
     return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[:len(examples)]
+
+
+def check_compute_dtype(config: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `config.compute_dtype` is one of those that there are."""
+    if config["compute_dtype"] not in COMPUTE_DTYPES:
+        raise ValueError(f"config.compute_dtype={config['compute_dtype']!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
 
 
 def check_batch(config: ConfigDict) -> None:

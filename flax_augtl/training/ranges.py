@@ -11,6 +11,8 @@ _SHARE = (0, 1, "[]")
 _BELOW_1 = (0, 1, "[)")
 _ABOVE_0 = (0, math.inf, "(]")
 _AT_LEAST_1 = (1, math.inf, "[]")
+# Above it numbers no longer fit the integers of arrays.
+_LARGEST = 2**31 - 1
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "learning_rate": _AT_LEAST_0, "new_layer_multiplier": _AT_LEAST_0, "momentum": _BELOW_1, "weight_decay": _AT_LEAST_0,
     "gradient_clip": _AT_LEAST_0, "label_smoothing": _BELOW_1, "schedule.final": _AT_LEAST_0, "schedule.factor": _AT_LEAST_0,
@@ -18,6 +20,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "data.jitter": _SHARE, "data.erase": _SHARE, "data.mixup": _AT_LEAST_0, "data.cutmix": _AT_LEAST_0,
     "data.views": _AT_LEAST_0, "data.shift": _AT_LEAST_0, "data.threads": _AT_LEAST_0, "data.workers": _AT_LEAST_0,
     "data.cache_gb": _AT_LEAST_0, "image_size": _AT_LEAST_1, "keep_checkpoints": _AT_LEAST_1, "early_stopping": _AT_LEAST_0,
+    "batch_size": _AT_LEAST_1, "accumulate": _AT_LEAST_1,
     "on_nan_limit": _AT_LEAST_0, "log_every_steps": _AT_LEAST_1, "check_replicas_every": _AT_LEAST_0,
     "study.selection_seeds": _AT_LEAST_0, "study.views": _AT_LEAST_1, "study.cache_gb": _AT_LEAST_0,
     "study.device_gb": _AT_LEAST_0, "study.together": _AT_LEAST_0, "study.checkpoint_seconds": _AT_LEAST_0,
@@ -39,13 +42,17 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     for field, value in _fields(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"config.{field}={value} is not a finite number.")
+        if isinstance(value, int) and abs(value) > _LARGEST and not field.endswith("seed"):
+            raise ValueError(f"config.{field}={value} is above {_LARGEST}.")
         if field in _SEVERAL:
             kind = numbers.Integral if field in _WHOLE else numbers.Real
-            if not all(isinstance(each, kind) and math.isfinite(each) for each in value):
+            if not isinstance(value, tuple | list) or not all(isinstance(each, kind) and math.isfinite(each) for each in value):
                 what = "whole numbers" if field in _WHOLE else "finite numbers"
-                raise ValueError(f"config.{field}={tuple(value)} must be {what}.")
+                raise ValueError(f"config.{field}={value!r} must be {what}.")
         elif field in RANGES:
             least, most, ends = RANGES[field]
+            if not isinstance(value, numbers.Real):
+                raise ValueError(f"config.{field}={value!r} must be a number.")
             if not (least < value if ends[0] == "(" else least <= value) or not (
                     value < most if ends[1] == ")" else value <= most):
                 raise ValueError(f"config.{field}={value} must be {_said(least, most, ends)}.")

@@ -265,6 +265,7 @@ class TestDamage:
         assert f"The checkpoint of step 4 is not used, because {path.relative_to(unfinished / 'checkpoints/4')} is" in said
         with pytest.raises(CheckpointError, match="step 4 in .* cannot be used: .* is damaged"):
             flax_augtl.load_run(unfinished, step=4)
+        assert not capfd.readouterr().err  # No other is used where this one was asked for.
         flax_augtl.train(small.digits_config(**changes), unfinished)
         assert "Step 2 is used instead." in capfd.readouterr().err
         assert_same_end(unfinished, undisturbed(changes))
