@@ -22,12 +22,13 @@ from flax_augtl.pretrained.run_description import read_result, read_run_descript
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.resumption import check_data, check_processes, check_same, check_split
 from flax_augtl.training import metrics
-from flax_augtl.training.checkpoints import Progress, open_checkpoints
+from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import evaluate, fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step

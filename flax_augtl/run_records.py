@@ -6,10 +6,10 @@ from etils import epath
 
 from flax_augtl import run_directory
 from flax_augtl.training import metrics
-from flax_augtl.training.checkpoints import Progress
 from flax_augtl.training.experiment import Experiment, config_values
 from flax_augtl.training.log import RunLog, describe, duration
 from flax_augtl.training.loop import evaluate
+from flax_augtl.training.progress import Progress
 
 
 def write_description(workdir: epath.Path, experiment: Experiment) -> None:

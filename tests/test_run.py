@@ -12,8 +12,9 @@ from PIL import Image
 import flax_augtl
 from flax_augtl import run_directory
 from flax_augtl.training import loop
-from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, Progress, open_checkpoints
+from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import prepare
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import TrainState
 from tests import small
 

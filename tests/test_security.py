@@ -12,15 +12,17 @@ import zipfile
 
 import numpy as np
 import pytest
+from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 from safetensors.numpy import save_file
 
 import flax_augtl
 from configs import common
-from flax_augtl import commands, field_types, prediction, printable, run_directory
+from flax_augtl import commands, field_types, manifest, prediction, printable, run_directory
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.study.study import study
+from flax_augtl.training.checkpoints import open_checkpoints
 from tests import small
 from tests.conftest import ROOT
 
@@ -127,6 +129,26 @@ def test_class_names_of_another_number_do_not_fit_the_weights(run):
     with pytest.raises(ValueError, match=r"head/classifier/bias is \[7\], where the run's config.json, class_names.json and "
                                          r"source.json ask for \[6\]"):
         flax_augtl.load_run(run)
+
+
+@pytest.mark.parametrize(("file", "content", "reads"), [
+    ("network/_METADATA", b"[" * 100000, "weights"), ("network/_METADATA", b"{}", "weights"),
+    ("network/_METADATA", b"3", "weights"), ("progress/metadata", b'{"step": "x", "position": null}', "progress"),
+    ("progress/metadata", b"[3]", "progress")])
+def test_a_checkpoint_of_another_kind_whose_manifest_agrees_is_a_sentence(file, content, reads, run):
+    """Its author has written both."""
+    folder = next(path for path in (run / "checkpoints").iterdir())
+    (folder / file).write_bytes(content)
+    manifest.write(epath.Path(folder))
+    if reads == "weights":
+        with pytest.raises(ValueError, match="checkpoint of step 2 cannot be read: "):
+            flax_augtl.load_run(run)
+        with pytest.raises(ValueError, match="the checkpoint of its best step, 2, cannot be read: "):
+            flax_augtl.load_source(None, run)
+    else:
+        with open_checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+            with pytest.raises(ValueError, match="checkpoint of step 2 cannot be read: its progress "):
+                checkpoints.progress(2)
 
 
 def test_unknown_source_settings_are_a_sentence(run):

@@ -66,13 +66,17 @@ def read_run(path: str | os.PathLike) -> RunSource:
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
     if damage := manifest.damage(checkpoint.parent):
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be used: {damage}.")
-    with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
-        # Into arrays of the host, whatever devices wrote it: those may not be here.
-        written = checkpointer.metadata(checkpoint).item_metadata.tree
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), written)
-        tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint, like))
-    variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
-    params, head = variables["params"], tree["params"]["head"]
+    try:
+        with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
+            # Into arrays of the host, whatever devices wrote it: those may not be here.
+            written = checkpointer.metadata(checkpoint).item_metadata.tree
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), written)
+            tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint, like))
+        variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
+        params, head = variables["params"], tree["params"]["head"]
+    except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: {reason[0][:300]}") from error
     top = "fc8" if "fc7" in params else "fc"
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:

@@ -28,9 +28,10 @@ from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import EVALUATION
 from flax_augtl.study.work import Work
 from flax_augtl.training import metrics
-from flax_augtl.training.checkpoints import Progress, open_checkpoints
+from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.experiment import config_values, optimizer_of
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy, kept_inputs
 

@@ -19,6 +19,7 @@ from flax import serialization, traverse_util
 
 from flax_augtl import distributed, manifest, quiet
 from flax_augtl.training import specifications
+from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
 
 specifications.resolve_once_a_directory()
@@ -26,33 +27,6 @@ specifications.resolve_once_a_directory()
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be written or read; the message says which and why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-      step: steps done.
-      position: global batches of data seen; the order of the data is a function of (seed, position).
-      best_step: step of the best evaluation so far, None before the first.
-      best_value: its value of the metric that chooses.
-      best_loss: its loss, which decides between equal values.
-      evaluations_since_best: for early stopping.
-      seconds: spent in training and evaluation so far, over all starts of the run.
-      evaluation_due: the program was interrupted in the evaluation that belongs to `step`.
-      not_finite: steps so far whose loss or gradient was not finite (`config.on_nan`).
-    """
-
-    step: int = 0
-    position: int = 0
-    best_step: int | None = None
-    best_value: float | None = None
-    best_loss: float | None = None
-    evaluations_since_best: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
-    not_finite: int = 0
 
 
 class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
@@ -199,10 +173,12 @@ class Checkpoints:
         tree = serialization.to_state_dict(state)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         with self._saying("The checkpoint of step", step, "read"):
+            self._check_shapes(step, "network", network)
+            self._check_shapes(step, "training", tree)
             restored = self._manager.restore(step, args=ocp.args.Composite(
                 network=ocp.args.StandardRestore(network), training=ocp.args.StandardRestore(tree),
                 progress=ocp.args.JsonRestore()))
-            progress = Progress(**restored.progress)
+            progress = from_json(restored.progress, "its progress")
         tree = {**restored.network, **restored.training}
         tree = jax.tree.map(np.asarray, tree)
         self._policy.best_is(progress.best_step)
@@ -223,17 +199,17 @@ class Checkpoints:
                                   f"Checkpoints: {', '.join(map(str, self.steps()))}.")
         # As arrays of the host: anything else Orbax would put where the devices were that wrote it.
         with self._saying("The checkpoint of step", step, "read"):
-            self._check_shapes(step, like)
+            self._check_shapes(step, "network", like)
             like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
             restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
         return jax.tree.map(np.asarray, restored.network)
 
-    def _check_shapes(self, step: int, like: Any) -> None:
-        """Raise ValueError unless the arrays of a checkpoint's network have the shapes of those in `like`."""
+    def _check_shapes(self, step: int, item: str, like: Any) -> None:
+        """Raise ValueError unless the arrays of an item of a checkpoint have the shapes of those in `like`."""
         with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
-            written = checkpointer.metadata(self._directory / str(step) / "network").item_metadata.tree
-        written, asked = ({"/".join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()}
-                          for tree in (written, like))
+            written = checkpointer.metadata(self._directory / str(step) / item).item_metadata.tree
+        written, asked = ({"/".join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()
+                           if hasattr(leaf, "shape")} for tree in (written, like))
         for name in sorted({*written, *asked}):
             if written.get(name) != asked.get(name):
                 raise ValueError(f"{name} is {list(written[name]) if name in written else 'not there'}, where the run's "
@@ -247,8 +223,8 @@ class Checkpoints:
           CheckpointError: it cannot be read.
         """
         with self._saying("The checkpoint of step", step, "read"):
-            return Progress(**self._manager.restore(step, args=ocp.args.Composite(
-                progress=ocp.args.JsonRestore())).progress)
+            return from_json(self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress,
+                             "its progress")
 
     def wait(self) -> None:
         """Wait until what was saved is on disk.

@@ -16,11 +16,12 @@ from flax_augtl.data.order import stream
 from flax_augtl.data.pool import pool_batches
 from flax_augtl.freezing import FROZEN
 from flax_augtl.training import metrics
-from flax_augtl.training.checkpoints import Checkpoints, Progress
+from flax_augtl.training.checkpoints import Checkpoints
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import RunLog, describe
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.profile import Profile
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState, create_state
 from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices

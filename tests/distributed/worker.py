@@ -17,9 +17,9 @@ from flax_augtl.data.digits import digits
 from flax_augtl.freezing import freezing_plan
 from flax_augtl.run import load_run, train
 from flax_augtl.training import loop, replicas
-from flax_augtl.training.checkpoints import Progress
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import AXIS, replicate
 from tests import small

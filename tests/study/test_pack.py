@@ -16,10 +16,10 @@ from flax_augtl.study.pack import Pack
 from flax_augtl.study.partial import Partial
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.rows import EVALUATION, test_rows, training_rows
-from flax_augtl.training.checkpoints import Progress
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.loop import fit
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from tests import small
 

@@ -14,9 +14,9 @@ from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.order import stream
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training import loop, step
-from flax_augtl.training.checkpoints import Progress
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from tests import small
 
