@@ -6,7 +6,7 @@ Of several processes the first one writes; in the others writing does nothing.
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -119,7 +119,7 @@ def clear_leftovers(workdir: epath.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_links(workdir: epath.PathLike, names: Iterable[str] = _OURS) -> None:
+def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
     """Check that the files of a run are where its directory is; the directory itself may be a link.
 
     A run directory from elsewhere could otherwise have this program read, or write to, any file of its user.
@@ -129,7 +129,7 @@ def check_links(workdir: epath.PathLike, names: Iterable[str] = _OURS) -> None:
       names: of the files and folders; those below checkpoints/ and tensorboard/ are looked at as well.
 
     Raises:
-      ValueError: one of them is a symbolic link that leads out of the directory.
+      ValueError: one of them is a symbolic link that leads out of the directory, or neither a file nor a folder.
     """
     if "://" in os.fspath(workdir):
         return
@@ -144,6 +144,14 @@ def check_links(workdir: epath.PathLike, names: Iterable[str] = _OURS) -> None:
             if os.path.commonpath([inside, target]) != inside:
                 raise ValueError(f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
                                  "written. Put what it leads to in its place, or link the whole directory.")
+        # A pipe, for one, would be waited for.
+        if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
+            raise ValueError(f"{place} is neither a file nor a folder. Remove it.")
+    for name, place in zip(names, places, strict=False):
+        # Of the names here those of files have an extension.
+        if os.path.exists(place) and os.path.isdir(place) == bool(os.path.splitext(name)[1]):
+            raise ValueError(f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. "
+                             "Remove it.")
 
 
 def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -174,7 +182,7 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             continue  # The line that was being written when the run was killed.
         if isinstance(row, Mapping) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str):
             rows.append(dict(row))

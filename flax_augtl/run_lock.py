@@ -109,5 +109,5 @@ def _holder(content: bytes) -> str:
     try:
         owner = json.loads(content)
         return f"process {int(owner['pid'])} on {str(owner['host'])[:100]}, since {str(owner['since'])[:40]}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
         return "a program that is just starting"

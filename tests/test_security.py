@@ -179,6 +179,30 @@ def test_a_link_that_leads_out_of_a_run_directory_is_refused(name, run, tmp_path
         flax_augtl.train(small.digits_config(), run, quiet=True)
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints/2/SHA256SUMS"])
+def test_a_pipe_is_not_waited_for(name, run):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for act in (flax_augtl.load_run, lambda run: flax_augtl.load_source(None, run),
+                lambda run: flax_augtl.train(small.digits_config(), run, quiet=True)):
+        with pytest.raises(ValueError, match=f"{run / name} is neither a file nor a folder"):
+            act(run)
+
+
+@pytest.mark.parametrize(("name", "message"), [("metrics.jsonl", "a folder, not a file"), ("config.json", "a folder, not a"),
+                                               ("checkpoints", "a file, not a folder")])
+def test_a_folder_for_a_file_and_a_file_for_a_folder(name, message, run):
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
+        (run / name).write_text("")
+    else:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+    for act in (flax_augtl.load_run, lambda run: flax_augtl.train(small.digits_config(), run, quiet=True)):
+        with pytest.raises(ValueError, match=f"{run / name} is {message}"):
+            act(run)
+
+
 @pytest.mark.parametrize("name", ["cells", "cache", "best", "report.html"])
 def test_a_link_that_leads_out_of_a_study_is_refused(name, tmp_path):
     (tmp_path / "study").mkdir()

@@ -2,15 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from flax_augtl.paths import is_remote
+from flax_augtl import run_directory
 from flax_augtl.pretrained.convert import to_state_dict
 from flax_augtl.pretrained.description import NOTES, notes
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -40,16 +38,9 @@ def write_safetensors(
         extra: further tensors, written beside as they are. A file that has some is not one that `load_source` takes.
 
     Raises:
-        ValueError: the variables are not those of the network `name`; OSError: the file cannot be written.
+        ValueError: the variables are not those of the network `name`, or the file cannot be written.
     """
     said = notes(name, preprocessing, class_names, settings or {}, terms or {})
     tensors = {**to_state_dict(name, variables), **(extra or {})}
     metadata = {"format": "pt", NOTES: json.dumps(said)}  # PyTorch's own loaders look for "format".
-    if is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            save_file(tensors, os.path.join(folder, "file"), metadata)
-            epath.Path(folder, "file").copy(path, overwrite=True)
-        return
-    partial = f"{os.fspath(path)}.partial"
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    run_directory.write_bytes(path, save(tensors, metadata))

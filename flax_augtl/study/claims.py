@@ -112,6 +112,6 @@ def _is_gone(claim: Path) -> bool:
         os.kill(int(values["process"]), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return False  # Being written just now, or of another user: the lease decides.
     return False

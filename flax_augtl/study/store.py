@@ -57,8 +57,9 @@ class Store:
         """Return the manifest of the files, if they hold what this store shall hold."""
         try:
             found = json.loads((self.folder / MANIFEST).read_text())
-            return found if found["key"] == self._key and isinstance(found["sums"], dict) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            sums = found["sums"].values()
+            return found if found["key"] == self._key and all(isinstance(each, dict) for each in sums) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def _file(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -72,7 +73,7 @@ class Store:
     def _drop_damaged(self, name: str) -> None:
         sums = self._sums.setdefault(name, {})
         for block in list(sums):
-            if not block.isdecimal() or int(block) * BLOCK >= self.rows or self._sum(name, int(block)) != sums[block]:
+            if not block.isdecimal() or len(block) > 20 or int(block) * BLOCK >= self.rows or self._sum(name, int(block)) != sums[block]:
                 del sums[block]
 
     def _sum(self, name: str, block: int) -> int:

@@ -27,6 +27,8 @@ _ROW = {"cell": "text", "stage": "text", "head": "text", "depth": "text", "class
         "learning_rate": "number", "seconds": "number", "seed": "whole number", "steps": "whole number",
         "examples_seen": "whole number", "trainable": "whole number", "best_step": "whole number or null",
         "diverged": "true or false", "error": "text or null"}
+_POINT = {"step": "whole number", "examples": "whole number", "seconds": "number", "loss": "number or null",
+          "val": "number or null", "val_loss": "number or null"}
 
 
 def read_row(path: Path, cell: Cell) -> dict[str, Any]:
@@ -37,13 +39,20 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
     """
     row = run_directory.read_json(path)
     field_types.check(row, _ROW, tuple(_ROW), str(path))
-    whole = all(isinstance(row.get(name), dict) for name in ("settings", "change")) and all(
-        row.get(name, 0) is None or isinstance(row[name], dict) and field_types.is_a(row[name].get(row["metric"]), "number")
-        for name in ("val", "test")) and isinstance(row.get("history"), list) and all(
-        isinstance(point, dict) for point in row["history"])
-    if row["cell"] != cell.name or not whole:
+    whole = isinstance(row.get("settings"), dict) and _has_numbers(row.get("change")) and all(
+        row.get(name, 0) is None or _has_numbers(row[name]) and field_types.is_a(row[name].get(row["metric"]), "number")
+        for name in ("val", "test")) and isinstance(row.get("history"), list)
+    its_own = all(row[name] == getattr(cell, name) for name in ("stage", "head", "depth", "classifier_rate",
+                                                                "learning_rate", "seed"))
+    if row["cell"] != cell.name or not whole or not its_own:
         raise ValueError(f"{path} is not the row of {cell.name}.")
+    for point in row["history"]:
+        field_types.check(point, _POINT, tuple(_POINT), f"{path}: history")
     return row
+
+
+def _has_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(field_types.is_a(value, "number or null") for value in values.values())
 
 
 @dataclasses.dataclass

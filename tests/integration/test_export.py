@@ -47,6 +47,22 @@ def test_an_unknown_format_is_an_error(traditional):
         export(traditional, "onnx")
 
 
+def test_what_is_in_the_way_of_a_file_is_a_sentence_and_a_link_is_not_followed(traditional, tmp_path):
+    weights, _ = export(traditional)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.symlink_to(elsewhere)
+    export(traditional)
+    assert elsewhere.read_text() == "mine" and not weights.is_symlink() and weights.read_bytes() == content
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(ValueError, match=f"{weights} cannot be written: Is a directory"):
+        export(traditional)
+    weights.rmdir()
+
+
 @pytest.mark.parity
 def test_torchvision_loads_a_traditional_run_and_gives_the_same_logits(torch, traditional, pictures):
     from torchvision.models import resnet18

@@ -193,7 +193,9 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
 @pytest.mark.parametrize("damage", [
     lambda row: "{", lambda row: "[]", lambda row: "{}", lambda row: json.dumps({**row, "seed": "0"}),
     lambda row: json.dumps({**row, "val": {"top1": "high"}}), lambda row: json.dumps({**row, "history": [1]}),
-    lambda row: json.dumps({**row, "cell": "select-other"})])
+    lambda row: json.dumps({**row, "cell": "select-other"}), lambda row: json.dumps({**row, "classifier_rate": ""}),
+    lambda row: json.dumps({**row, "history": [{**row["history"][0], "seconds": {"a": 1}}]}),
+    lambda row: json.dumps({**row, "change": {"stem": "x"}})])
 def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
     folder, result = done
     path = next((folder / "cells").glob("select-kept-*"))
