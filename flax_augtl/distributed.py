@@ -170,8 +170,8 @@ def require_same_settings(settings: Mapping[str, Any]) -> None:
     for index, other in enumerate(others, start=1):
         for name in sorted({*first, *other}):
             if first.get(name) != other.get(name):
-                raise ValueError(f"The processes were not started with the same settings: {name} is {first.get(name, 'not set')} "
-                                 f"in process 0 and {other.get(name, 'not set')} in process {index}. Start all of them with "
+                raise ValueError("The processes were not started with the same settings: "
+                                 f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in process {index}. Start all of them with "
                                  "the same command, but for --process_id.")
 
 

@@ -50,7 +50,7 @@ NEEDED = ("seed", "batch_size", "compute_dtype", "head.preset", "data.name", "da
 
 
 def is_a(value: Any, kind: str) -> bool:
-    """Tell whether a JSON value is of a kind in `KINDS`; NaN and infinities are no numbers."""
+    """Tell whether a JSON value is of a kind in `KINDS`; NaN, infinities and what no int64 can hold are no numbers."""
     if kind.endswith(" or null"):
         return value is None or is_a(value, kind.removesuffix(" or null"))
     if kind.startswith("list of "):
@@ -58,8 +58,9 @@ def is_a(value: Any, kind: str) -> bool:
         return isinstance(value, (list, tuple)) and all(is_a(item, one) for item in value)
     if isinstance(value, bool):
         return kind == "true or false"
-    return {"whole number": isinstance(value, int), "text": isinstance(value, str),
-            "number": isinstance(value, (int, float)) and math.isfinite(value)}.get(kind, False)
+    whole = isinstance(value, int) and abs(value) < 2**63
+    return {"whole number": whole, "text": isinstance(value, str),
+            "number": whole or isinstance(value, float) and math.isfinite(value)}.get(kind, False)
 
 
 def check(values: Any, kinds: Mapping[str, str], needed: tuple[str, ...], where: str) -> None:

@@ -88,7 +88,7 @@ def read_json(path: epath.PathLike) -> Any:
     except FileNotFoundError as error:
         below = _runs_below(path.parent)
         raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
-    except (ValueError, RecursionError) as error:  # Not only JSONDecodeError: text, or a number, of a kind that Python refuses.
+    except (ValueError, RecursionError) as error:  # Also for bytes that are no text, and numbers of very many digits.
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error

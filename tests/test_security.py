@@ -109,7 +109,9 @@ def test_a_description_that_is_not_what_it_should_be(file, text, message, run):
 
 @pytest.mark.parametrize(("file", "change", "message"), [
     ("config.json", {"batch_size": 0}, "config.batch_size=0 must be at least 1"),
-    ("config.json", {"batch_size": 10**30}, f"config.batch_size={10**30} is above 2147483647"),
+    ("config.json", {"batch_size": 10**12}, f"config.batch_size={10**12} is above 2147483647"),
+    ("config.json", {"batch_size": 10**400}, "batch_size must be a whole number, not 1000"),
+    ("config.json", {"class_weights": [10**400]}, "class_weights must be a list of numbers or null"),
     ("config.json", {"compute_dtype": "../../etc"}, "config.compute_dtype='../../etc' is not one of float32, bfloat16"),
     ("config.json", {"learning_rate": -1}, "config.learning_rate=-1 must be at least 0"),
     ("config.json", {"head": {"preset": "kept_deeper", "new_layers": [10**9] * 3}},

@@ -118,8 +118,9 @@ def create_model(
             raise ValueError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
     if num_classes is not None and not 0 <= num_classes <= _LARGEST:
         raise ValueError(f"{name}: {num_classes} classes are none, or too many.")
-    # Fields with an entry a stage.
-    stages = {field: len(value) for field, value in {**dataclasses.asdict(usual), **variant}.items() if isinstance(value, tuple)}
+    fields = {**dataclasses.asdict(usual), **variant}
+    # Those with an entry a stage.
+    stages = {field: len(value) for field, value in fields.items() if isinstance(value, tuple)}
     if len(set(stages.values())) > 1 or 0 in stages.values():
         raise ValueError(f"{name}: {' and '.join(stages)} must have as many entries as each other, not "
                          f"{' and '.join(map(str, stages.values()))}.")

@@ -76,7 +76,8 @@ def read_run(path: str | os.PathLike) -> RunSource:
         params, head = variables["params"], tree["params"]["head"]
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: {reason[0][:300]}") from error
+        raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: "
+                              f"{reason[0][:300]}") from error
     top = "fc8" if "fc7" in params else "fc"
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:

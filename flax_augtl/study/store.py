@@ -73,7 +73,8 @@ class Store:
     def _drop_damaged(self, name: str) -> None:
         sums = self._sums.setdefault(name, {})
         for block in list(sums):
-            if not block.isdecimal() or len(block) > 20 or int(block) * BLOCK >= self.rows or self._sum(name, int(block)) != sums[block]:
+            known = block.isdecimal() and len(block) < 20 and int(block) * BLOCK < self.rows
+            if not known or self._sum(name, int(block)) != sums[block]:
                 del sums[block]
 
     def _sum(self, name: str, block: int) -> int:

@@ -47,7 +47,7 @@ class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, without its own question after a preemption (a public method of it).
+    """Orbax's manager, without its question after a preemption (a public method of it).
 
     It would ask JAX with the number of the checkpoint's step, also from its own threads, and so set back the number that
     `interruption.requested` asks with: the processes would agree on a step that one of them is already past, and wait for
@@ -96,7 +96,7 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but all of them are damaged.
         """
-        # Of several processes the first looks, for it writes the manifests, and what a host sees of a shared disk can be old.
+        # Of several processes the first looks: it writes the manifests, and what a host sees of a shared disk can be old.
         step, sentences = distributed.first_decides(self._newest_sound)
         for sentence in sentences:
             say(sentence)

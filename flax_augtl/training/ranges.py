@@ -46,7 +46,8 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             raise ValueError(f"config.{field}={value} is above {_LARGEST}.")
         if field in _SEVERAL:
             kind = numbers.Integral if field in _WHOLE else numbers.Real
-            if not isinstance(value, tuple | list) or not all(isinstance(each, kind) and math.isfinite(each) for each in value):
+            if not isinstance(value, tuple | list) or not all(
+                    isinstance(each, kind) and abs(each) < math.inf for each in value):
                 what = "whole numbers" if field in _WHOLE else "finite numbers"
                 raise ValueError(f"config.{field}={value!r} must be {what}.")
         elif field in RANGES:

@@ -123,9 +123,10 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
     assert first[4] == second[4]
     assert "After step 7 the state is not the same on all devices: 1 of 2 arrays differ, the first is a" in first[4]
     assert first[5] == second[5]
-    assert first[5].startswith("The processes were not started with the same settings: config.steps is 2 in process 0 and 3 in "
-                               "process 1. Start all of them with the same command")
-    assert second[6].startswith(f"{tmp_path / 'run1'} on {socket.gethostname()} is not the directory that process 0 has")
+    assert first[5].startswith("The processes were not started with the same settings: config.steps is 2 in process 0 and 3 "
+                               "in process 1. Start all of them with the same command")
+    other = f"{tmp_path / 'run1'} on {socket.gethostname()}"
+    assert second[6].startswith(f"{other} is not the directory that process 0 has")
     assert first[6] == f"Process 1: {second[6]}" and os.listdir(tmp_path / "run0") == []
     assert first[7] is second[7] is False
 

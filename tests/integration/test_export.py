@@ -1,5 +1,7 @@
 """What --mode=export writes, read back by this program and by torchvision."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -48,7 +50,7 @@ def test_an_unknown_format_is_an_error(traditional):
 
 
 def test_what_is_in_the_way_of_a_file_is_a_sentence_and_a_link_is_not_followed(traditional, tmp_path):
-    weights, _ = export(traditional)
+    weights = pathlib.Path(export(traditional)[0])
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     content = weights.read_bytes()
@@ -58,7 +60,7 @@ def test_what_is_in_the_way_of_a_file_is_a_sentence_and_a_link_is_not_followed(t
     assert elsewhere.read_text() == "mine" and not weights.is_symlink() and weights.read_bytes() == content
     weights.unlink()
     weights.mkdir()
-    with pytest.raises(ValueError, match=f"{weights} cannot be written: Is a directory"):
+    with pytest.raises(ValueError, match=f"{weights} cannot be written: .*is a directory"):
         export(traditional)
     weights.rmdir()
 

