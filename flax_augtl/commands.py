@@ -20,7 +20,8 @@ from flax_augtl.training.log import describe
 MODES = ("train", "evaluate", "predict", "study", "export")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
-        "cells": ("study",), "split": ("evaluate",), "images": ("predict",), "format": ("export",), "step": ("evaluate", "predict", "export")}
+        "cells": ("study",), "split": ("evaluate",), "images": ("predict",), "format": ("export",),
+        "step": ("evaluate", "predict", "export")}
 
 
 def run(flags: Any) -> None:

@@ -171,8 +171,8 @@ def require_same_settings(settings: Mapping[str, Any]) -> None:
         for name in sorted({*first, *other}):
             if first.get(name) != other.get(name):
                 raise ValueError("The processes were not started with the same settings: "
-                                 f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in process {index}. Start all of them with "
-                                 "the same command, but for --process_id.")
+                                 f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in "
+                                 f"process {index}. Start all of them with the same command, but for --process_id.")
 
 
 def require_shared(directory: epath.PathLike) -> None:
