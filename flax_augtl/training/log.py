@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the confusion matrix as a picture."""
+"""What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the picture of the confusion matrix."""
 
 import contextlib
 import io
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from flax_augtl import run_directory
 from flax_augtl.paths import is_remote
 from flax_augtl.printable import for_terminal
+from flax_augtl.training.confusion import confusion_picture
 
 
 def duration(seconds: float) -> str:
@@ -145,46 +146,6 @@ class RunLog:
         there.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(self._holder.name).iterdir():
             file.copy(there / file.name, overwrite=True)
-
-
-def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draw a confusion matrix.
-
-    Args:
-      confusion: counts [C, C], a row a label and a column a prediction.
-      class_names: C names.
-
-    Returns:
-      uint8 [H, W, 3] picture; numbers are written into the cells of up to 20 classes, names beside up to 120.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    count = len(class_names)
-    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    side = float(np.clip(2.5 + 0.42 * count, 4.5, 20))
-    # A dollar sign would start mathematics; very long names would leave no room for the matrix.
-    class_names = [for_terminal(name).replace("\n", " ") for name in class_names]
-    names = [(name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$") for name in class_names]
-    figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    picture = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    axes.set(xlabel="prediction", ylabel="label")
-    if count <= 120:
-        size = float(np.clip(11 - count / 12, 4, 9))
-        axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-        axes.set_yticks(range(count), names, fontsize=size)
-    if count <= 20:
-        for row in range(count):
-            for column in range(count):
-                if confusion[row, column]:
-                    axes.text(column, row, int(confusion[row, column]), ha="center", va="center", fontsize=8,
-                              color="white" if share[row, column] > 0.5 else "black")
-    figure.colorbar(picture, label="share of the label's examples", shrink=0.8, format=PercentFormatter(1.0))
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def describe(values: Mapping[str, Any]) -> str:

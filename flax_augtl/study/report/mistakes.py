@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.study.result import StudyResult
-from flax_augtl.training.log import confusion_picture
+from flax_augtl.training.confusion import confusion_picture
 
 # A matrix of more classes cannot be read; its largest entries can.
 MOST_CLASSES = 40
