@@ -178,7 +178,7 @@ def _predict(flags: Any) -> None:
         print(prediction.as_table(rows))
         print(f"\n{len(rows)} pictures, in full in {path}")
     if unreadable:
-        raise ValueError(f"{len(unreadable)} pictures could not be read:\n  " + "\n  ".join(
+        raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
             f"{path}: {reason}" for path, reason in unreadable.items()))
 
 

@@ -166,4 +166,5 @@ def _error(source: Encoded, bad: dict[int, str]) -> DataError:
     others = list(bad)[1:]
     if not others:
         return error
-    return DataError(f"{error} There are {len(others)} more: {listed((source.name(i) for i in others), 9)}.")
+    names = listed((source.name(i) for i in others), 9)
+    return DataError(f"{error} There {'is' if len(others) == 1 else 'are'} {len(others)} more: {names}.")

@@ -132,7 +132,8 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         if not 0 < config.early_stopping <= progress.evaluations_since_best:
             return False
         if log:
-            log.say(f"Stopped early: {progress.evaluations_since_best} evaluations without a better one.")
+            count = progress.evaluations_since_best
+            log.say(f"Stopped early: {count} evaluation{'s' * (count != 1)} without a better one.")
         return True
 
     if progress.evaluation_due:

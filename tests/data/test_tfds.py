@@ -168,7 +168,7 @@ def damaged(tmp_path_factory):
 
 @needs_tensorflow
 def test_bad_records_are_found_before_the_splits_are_made(damaged, monkeypatch):
-    with pytest.raises(DataError, match=r"of dtd \(train\) cannot be read: .*on_bad_image=skip.*There are 1 more: ."):
+    with pytest.raises(DataError, match=r"of dtd \(train\) cannot be read: .*on_bad_image=skip.*There is 1 more: ."):
         load_dataset({"name": "dtd", "root": damaged}, seed=0)
     skip = {"name": "dtd", "root": damaged, "on_bad_image": "skip"}
     dataset = load_dataset(skip, seed=0)

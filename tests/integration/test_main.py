@@ -92,7 +92,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     (tmp_path / "photos" / "broken.png").write_text("<html>")
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos' / '*.png'}", code=1)
     assert len((workdir / "predictions.csv").read_text().splitlines()) == 3
-    assert f"1 pictures could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
+    assert f"1 picture could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
     assert "there is no such picture" in said
 
@@ -102,7 +102,7 @@ def test_predictions_of_an_earlier_start_stay_where_no_picture_can_be_read(train
     (tmp_path / "broken.png").write_bytes(b"no picture")
     before = (workdir / "predictions.csv").read_bytes()
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path}", code=1)
-    assert "1 pictures could not be read" in said and (workdir / "predictions.csv").read_bytes() == before
+    assert "1 picture could not be read" in said and (workdir / "predictions.csv").read_bytes() == before
 
 
 def test_export_holds_every_tensor_and_names(trained):
