@@ -86,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.images:
             print()
             if unreadable := _show_pictures(source, options.images):
-                raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(unreadable))
+                raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  "
+                                 + "\n  ".join(unreadable))
         if options.verify and not found.tensors:
             raise ValueError(f"{found.file} is a run of this program: there is no original to compare it with.")
         if options.verify:
