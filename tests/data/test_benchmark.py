@@ -29,15 +29,15 @@ def test_the_command_measures_every_way(make_folder, capsys):
 
 
 def test_time_and_memory_of_other_processes_count():
-    program = "import time; x = bytearray(b'1') * 100_000_000; t = time.process_time() + 0.5\n"
+    program = "import time; x = bytearray(b'1') * 300_000_000; t = time.process_time() + 0.5\n"
     program += "while time.process_time() < t: pass\nprint(flush=True); time.sleep(60)"
     before = memory(), processor_seconds()
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         grown, used = memory() - before[0], processor_seconds() - before[1]
         process.kill()
-    # This process may give some memory back meanwhile.
-    assert 80 < grown < 200 and used >= 0.5
+    # This process may give some memory back meanwhile, some tens of MB after other tests.
+    assert 200 < grown < 450 and used >= 0.5
     assert processor_seconds() - before[1] >= 0.5  # Also once it has ended.
 
 
