@@ -33,14 +33,19 @@ def run(flags: Any) -> None:
         _belonging(flags)
         _start(flags)
         act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode]
-        with interruption.handled():
+        with interruption.handled(training=flags.mode in ("train", "study")):
             act(flags)
             # None leaves while another still works: those that are left would take it for dead.
             distributed.wait()
     except KeyboardInterrupt as error:
         again = " The same command goes on from the last checkpoint." if flags.mode in ("train", "study") else ""
-        print(f"\nInterrupted.{again}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 130))
+        print(f"\nInterrupted.{again}", file=sys.stderr, flush=True)
+        code = getattr(error, "exit_code", 130)
+        if jax.process_count() > 1 and not getattr(error, "agreed", False):
+            # JAX would wait at its end for processes that wait for this one.
+            sys.stdout.flush()
+            os._exit(code)
+        sys.exit(code)
     except Exception as error:
         exit_with(error, flags.traceback)
 

@@ -22,11 +22,13 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
       exit_code: 128 + the number of the signal, as shells have it: 130 after SIGINT, 143 after SIGTERM.
+      agreed: whether the other processes, if there are any, end at the same step.
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, agreed: bool = False):
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+        self.agreed = agreed
 
 
 class _State:
@@ -38,11 +40,15 @@ class _State:
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM within a with statement, in the main thread: see `requested`. A second SIGINT exits."""
+def handled(training: bool = True) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM within a with statement, in the main thread: see `requested`. A second SIGINT exits.
+
+    Args:
+      training: what is done asks `requested`; else a signal ends it at once, whatever other processes do.
+    """
     _State.received, _State.deferring = None, False
     # Where several processes train together JAX's own service takes SIGTERM, and agrees on a step with the others.
-    signals = (signal.SIGINT,) if jax.distributed.is_initialized() else SIGNALS
+    signals = (signal.SIGINT,) if training and jax.distributed.is_initialized() else SIGNALS
     before = {number: signal.signal(number, _receive) for number in signals}
     reading, writing = socket.socketpair()
     writing.setblocking(False)
@@ -55,7 +61,8 @@ def handled() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Of a handler that JAX's service has set Python knows nothing.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         writing.close()
         watcher.join()
         reading.close()
@@ -94,7 +101,7 @@ def raise_if_alone() -> None:
 
 def interrupted() -> Interrupted:
     """Return the exception of the signal that was received; on other processes than the one that did, of SIGTERM."""
-    return Interrupted(_State.received or signal.SIGTERM)
+    return Interrupted(_State.received or signal.SIGTERM, agreed=True)
 
 
 def _receive(number: int, frame: object) -> None:

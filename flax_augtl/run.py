@@ -18,11 +18,11 @@ from flax_augtl.data import Dataset, Examples, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.pretrained.run_description import read_result, read_run_description
+from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.resumption import check_data, check_processes, check_same, check_split
 from flax_augtl.training import metrics
-from flax_augtl.training.checkpoints import open_checkpoints
+from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import evaluate, fit
@@ -254,36 +254,49 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
       ValueError: the directory holds no run, no checkpoint, or none of that step.
     """
     workdir = absolute(workdir)
-    run_directory.check_links(workdir)
-    description = read_run_description(workdir)
-    config, class_names = ConfigDict(description.config), description.class_names
-    try:
-        check_ranges(config)
-        network = build_network(description.source, config, len(class_names))
-    except ValueError as error:
-        raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
-    if not (workdir / run_directory.CHECKPOINTS).exists():
-        raise ValueError(f"{workdir} has no checkpoint yet.")
+    description, config, network, result = distributed.together(lambda: _described(workdir))
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        result = read_result(workdir)
-        if step in ("best", "last"):
-            chosen = checkpoints.newest_sound(lambda text: print(for_terminal(text), file=sys.stderr))
-            if chosen is None:
-                raise ValueError(f"{workdir} has no checkpoint yet.")
-            if step == "best":
-                # The last evaluation of an interrupted run may have come after its last checkpoint.
-                best = checkpoints.progress(chosen).best_step if result is None else result["best_step"]
-                chosen = chosen if best is None else best
-        elif str(step).isdecimal():
-            chosen = int(step)
-        else:
-            raise ValueError(f"--step={step} is not best, last or the number of a step. "
-                             f"Steps: {', '.join(map(str, steps))}.")
-        if chosen not in steps:
-            raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
+        newest = checkpoints.newest_sound(
+            lambda text: print(for_terminal(text), file=sys.stderr)) if step in ("best", "last") else None
+        chosen = distributed.together(lambda: _chosen(workdir, checkpoints, step, newest, result))
         size = description.preprocessing.image_size
         like = {"batch_stats": {}, **jax.eval_shape(
             lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32)))}
         variables = checkpoints.restore_variables(chosen, like)
-    return Run(workdir, config, class_names, description.preprocessing, network, variables, chosen, result)
+    return Run(workdir, config, description.class_names, description.preprocessing, network, variables, chosen, result)
+
+
+def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, AugmentedNetwork, Mapping[str, Any] | None]:
+    """Return what a run directory says of its run, its configuration, its network without weights, and its result."""
+    run_directory.check_links(workdir)
+    description = read_run_description(workdir)
+    config = ConfigDict(description.config)
+    try:
+        check_ranges(config)
+        network = build_network(description.source, config, len(description.class_names))
+    except ValueError as error:
+        raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
+    if not (workdir / run_directory.CHECKPOINTS).exists():
+        raise ValueError(f"{workdir} has no checkpoint yet.")
+    return description, config, network, read_result(workdir)
+
+
+def _chosen(workdir: epath.Path, checkpoints: Checkpoints, step: str | int, newest: int | None,
+            result: Mapping[str, Any] | None) -> int:
+    """Return the step that `load_run` is asked for; `newest` is the last sound one, for `best` and `last`."""
+    steps = checkpoints.steps()
+    if step in ("best", "last"):
+        if newest is None:
+            raise ValueError(f"{workdir} has no checkpoint yet.")
+        chosen = newest
+        if step == "best":
+            # The last evaluation of an interrupted run may have come after its last checkpoint.
+            best = checkpoints.progress(newest).best_step if result is None else result["best_step"]
+            chosen = newest if best is None else best
+    elif str(step).isdecimal():
+        chosen = int(step)
+    else:
+        raise ValueError(f"--step={step} is not best, last or the number of a step. Steps: {', '.join(map(str, steps))}.")
+    if chosen not in steps:
+        raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
+    return chosen

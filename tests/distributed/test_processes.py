@@ -138,6 +138,7 @@ def undisturbed(tmp_path_factory):
     said = run("goes_on", folder, 2, 1)
     assert "Going on" not in said[0]
     assert all("The processes evaluate different weights or data. process 0: " in each for each in said)
+    assert "Process 1: " in said[0] and all(f"{folder / 'elsewhere'} is not a run directory" in each for each in said)
     return folder
 
 
@@ -179,3 +180,10 @@ def test_when_one_process_is_told_to_end_all_do_and_go_on_after_a_restart(tmp_pa
     assert 8 <= step < 20
     assert f"Going on from step {step} of 20." in run("goes_on", tmp_path, 2, 1)[0]
     assert_same_end(tmp_path, undisturbed)
+
+
+def test_processes_that_are_told_to_end_in_an_evaluation_end_at_once(tmp_path):
+    started = start("evaluates", tmp_path, 2, 1)
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [143, 143], "\n".join(said)
+    assert all("\nInterrupted.\n" in each for each in said)

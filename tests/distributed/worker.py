@@ -11,7 +11,8 @@ import time
 import jax
 import numpy as np
 
-from flax_augtl import distributed, interruption
+import main
+from flax_augtl import commands, distributed, interruption
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.digits import digits
 from flax_augtl.freezing import freezing_plan
@@ -211,6 +212,20 @@ def preempted(folder, name):
     distributed.wait()
 
 
+def evaluates(folder):
+    """All are told to end in an evaluation from the command line, after a training that made the run."""
+    train(config(steps=2), folder / "run", quiet=True)
+    split = loop.split_over_devices
+
+    def told(batch, devices):
+        signal.raise_signal(signal.SIGTERM)
+        return split(batch, devices)
+
+    loop.split_over_devices = told
+    main.FLAGS(["main.py", "--mode=evaluate", f"--workdir={folder / 'run'}"])
+    commands.run(main.FLAGS)
+
+
 def goes_on(folder):
     """Both go on after a restart, and the run can be loaded and evaluated."""
     run = train(config(), folder / "run", dataset=dataset())
@@ -218,10 +233,12 @@ def goes_on(folder):
     values = again.evaluate("test", dataset=dataset())
     steps = [int(path.name) for path in (folder / "run" / "checkpoints").iterdir()]
     other = load_run(folder / "run", step=(min if jax.process_index() == 0 else max)(steps))
-    try:
-        other.evaluate("test", dataset=dataset())
-    except ValueError as error:
-        print(error, flush=True)
+    for mistaken in (lambda: other.evaluate("test", dataset=dataset()),
+                     lambda: load_run(folder / ("run" if jax.process_index() == 0 else "elsewhere"))):
+        try:
+            mistaken()
+        except ValueError as error:
+            print(error, flush=True)
     assert values["n"] == run.result["test"]["n"] == 37
     np.testing.assert_allclose(values["loss"], run.result["test"]["loss"], rtol=1e-6)
 
