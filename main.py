@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from flax_augtl import commands
+from flax_augtl import commands, quiet
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="Configuration file, such as configs/folder.py.")
@@ -45,7 +45,8 @@ def parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # Libraries warn through this handler what they have already said through their own.
+    # Libraries tell this handler what they have already said through their own, or raise as well.
     logging.set_verbosity(logging.ERROR)
-    logging.get_absl_handler().setLevel("ERROR")
+    logging.get_absl_handler().setLevel("ERROR" if "--traceback" in sys.argv else "CRITICAL")
+    sys.unraisablehook = quiet.hook
     sys.exit(app.run(main, flags_parser=parse))

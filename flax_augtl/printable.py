@@ -1,4 +1,7 @@
-"""Names from others, made harmless for terminals and spreadsheets."""
+"""Texts from others, made fit for terminals and spreadsheets."""
+
+import os
+import re
 
 
 def for_terminal(text: str) -> str:
@@ -9,6 +12,20 @@ def for_terminal(text: str) -> str:
 def on_one_line(text: str) -> str:
     """Return a text as `for_terminal` does, with its line breaks written out as well."""
     return for_terminal(text).replace("\n", "\\n")
+
+
+def first_line(error: Exception, length: int = 300) -> str:
+    """Return the first line of what an error says, its kind where it says nothing; of a long one the middle is left out.
+
+    Of TensorStore's, which may have all that it knows in one line, only what the operating system said is returned.
+    """
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(found[1]))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if len(lines[0]) <= length:
+        return lines[0]
+    # What was tried stands at its beginning, what stood in the way at its end.
+    return f"{lines[0][:length // 2 - 2]} … {lines[0][-(length // 2 - 1):]}"
 
 
 def for_spreadsheet(text: str) -> str:

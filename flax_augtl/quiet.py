@@ -1,6 +1,7 @@
 """Messages of libraries about what is usual here."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from absl import logging
@@ -15,3 +16,12 @@ def reading() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Do what `sys.unraisablehook` does, but for one thing.
+
+    TensorStore prints, once for every array, that Orbax no longer waits for it, after the first that could not be written.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -32,6 +32,10 @@ _OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, R
          PREDICTIONS)
 
 
+class CannotWrite(ValueError):
+    """What belongs into a directory cannot be written there: its disk is full, gone or read-only."""
+
+
 def write_text(path: epath.PathLike, text: str) -> None:
     """Write a text file in UTF-8, see `write_bytes`."""
     write_bytes(path, text.encode())
@@ -41,7 +45,7 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Raises:
-      ValueError: the file cannot be written.
+      CannotWrite: the file cannot be written.
     """
     if not distributed.is_first():
         return
@@ -59,8 +63,8 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
-def _cannot_write(path: epath.PathLike, error: OSError) -> ValueError:
-    return ValueError(f"{os.fspath(path)} cannot be written: {error.strerror or error}.")
+def _cannot_write(path: epath.PathLike, error: OSError) -> CannotWrite:
+    return CannotWrite(f"{os.fspath(path)} cannot be written: {error.strerror or error}.")
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -98,7 +102,7 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
     """Create the run directory where it does not exist, and check that it can be written.
 
     Raises:
-      ValueError: it cannot.
+      CannotWrite: it cannot.
     """
     workdir = epath.Path(workdir)
     if not distributed.is_first():
@@ -109,7 +113,7 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
             with tempfile.TemporaryFile(dir=os.fspath(workdir)):
                 pass
     except OSError as error:
-        raise ValueError(f"--workdir={workdir} cannot be written: {error.strerror or error}.") from error
+        raise CannotWrite(f"--workdir={workdir} cannot be written: {error.strerror or error}.") from error
     return workdir
 
 
@@ -158,7 +162,7 @@ def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -
     """Append one JSON object a line to metrics.jsonl; the first process does.
 
     Raises:
-      ValueError: it cannot be written.
+      CannotWrite: it cannot be written.
     """
     if not distributed.is_first():
         return

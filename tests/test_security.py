@@ -266,6 +266,15 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
     assert "\x1b" not in said and "\\x1b[31m.png" in said and "line\\nbreak.png" in said
 
 
+def test_the_first_line_of_an_error():
+    assert printable.first_line(ValueError(" one\ntwo")) == "one" and printable.first_line(KeyboardInterrupt()) == \
+        "KeyboardInterrupt"
+    long = printable.first_line(ValueError("a" * 400 + "z" * 400), 20)
+    assert long == "aaaaaaaa … zzzzzzzzz" and len(long) == 20
+    told = "RESOURCE_EXHAUSTED: Error writing: Failed to write 8 bytes: No space left on device [os_error_code='28']"
+    assert printable.first_line(ValueError(told)) == "No space left on device"
+
+
 def test_texts_for_terminals_and_spreadsheets():
     assert printable.for_terminal("é 日本 \x1b[0m\r\u202e\n") == "é 日本 \\x1b[0m\\r\\u202e\n"
     shown = [printable.for_spreadsheet(text) for text in (*NASTY[:5], "+1e3", "+cmd", "--")]

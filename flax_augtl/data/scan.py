@@ -152,10 +152,12 @@ def _remembered(memory: Path, n: int) -> Scan | None:
 def _remember(memory: Path, seen: Scan) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=memory.parent, suffix=".npz", delete=False) as file:
+        # Whole or not at all: on a full disk nothing stays behind.
+        with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
             np.savez(file, bad=np.array(list(seen.bad), np.int64), reasons=np.array(list(seen.bad.values()), np.str_),
                      digests=seen.digests, sizes=seen.sizes, looks=seen.looks)  # fmt: skip
-        os.replace(file.name, memory)
+            file.close()
+            os.replace(file.name, memory)
     except OSError:
         pass  # A home that cannot be written to only means that the next run looks again.
 

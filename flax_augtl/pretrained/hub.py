@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.printable import first_line
 
 
 def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None, str | None]:
@@ -44,7 +45,7 @@ def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None
     except errors.HFValidationError as error:
         raise CheckpointError(f"There is no local file {at}, and it is not the name of a hub repository.") from error
     except Exception as error:  # what a download can raise depends on the HTTP library that this hub version uses
-        raise CheckpointError(f"{at}: {name} could not be downloaded ({_first_line(error)}).") from error
+        raise CheckpointError(f"{at}: {name} could not be downloaded ({first_line(error)}).") from error
     return path, _commit(path)
 
 
@@ -69,8 +70,3 @@ def front_matter(readme: Path) -> dict[str, Any]:
 def _commit(path: Path) -> str | None:
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

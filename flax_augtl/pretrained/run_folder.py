@@ -15,6 +15,7 @@ from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_description import read_preprocessing, read_result, read_run_description, read_source
+from flax_augtl.printable import first_line
 
 
 def is_run(path: str | os.PathLike) -> bool:
@@ -75,9 +76,8 @@ def read_run(path: str | os.PathLike) -> RunSource:
         variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
         params, head = variables["params"], tree["params"]["head"]
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: "
-                              f"{reason[0][:300]}") from error
+                              f"{first_line(error)}") from error
     top = "fc8" if "fc7" in params else "fc"
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:

@@ -14,6 +14,7 @@ import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.tensors import Checkpoint, Tensor
+from flax_augtl.printable import first_line
 
 # Where training scripts put the state dict, the usual one first.
 _HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
@@ -92,9 +93,8 @@ def read_torch(path: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path} is a TorchScript program, which is not read. Save the model's state dict instead."
             ) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path}: the PyTorch file is cut short or damaged ({first}). Download it again."
+            f"{path}: the PyTorch file is cut short or damaged ({first_line(error)}). Download it again."
         ) from error
     state = _state_dict(loaded, torch, path)
     odd = [n for n, t in state.items() if t.is_meta or t.is_sparse or t.is_quantized]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from flax_augtl.run_directory import CannotWrite
+
 
 class Claims:
     """Claims of one worker.
@@ -23,13 +25,22 @@ class Claims:
         Args:
           folder: where the claims are; shared by all workers.
           lease: seconds after which a silent worker's claims lapse.
+
+        Raises:
+          CannotWrite: the folder cannot be made.
         """
         self._folder, self._lease = folder, lease
         self._held: dict[str, Path] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
         self._thread = threading.Thread(target=self._touch, daemon=True, name="claims")
         self._thread.start()
+
+    def _cannot_write(self, error: OSError) -> CannotWrite:
+        return CannotWrite(f"Claims in {self._folder} cannot be written: {error.strerror or error}.")
 
     def _touch(self) -> None:
         while not self._stop.wait(self._lease / 5):
@@ -45,7 +56,11 @@ class Claims:
         return sorted((int(path.suffix[1:]), path) for path in found if path.stem == name)
 
     def take(self, name: str) -> bool:
-        """Claim a name; return whether this worker now holds it."""
+        """Claim a name; return whether this worker now holds it.
+
+        Raises:
+          CannotWrite: no claim can be written.
+        """
         generations = self._generations(name)
         if generations:
             number, newest = generations[-1]
@@ -64,6 +79,10 @@ class Claims:
                 json.dump({"host": _host(), "process": os.getpid()}, file)
         except FileExistsError:
             return False
+        except OSError as error:
+            # What there is of it, empty, would be waited for.
+            path.unlink(missing_ok=True)
+            raise self._cannot_write(error) from error
         with self._lock:
             self._held[name] = path
         return True

@@ -11,6 +11,8 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from flax_augtl import manifest
+from flax_augtl.printable import first_line
+from flax_augtl.run_directory import CannotWrite
 from flax_augtl.study.pack import Pack
 from flax_augtl.training import specifications
 
@@ -36,15 +38,23 @@ class Partial:
                                      item_names=("states", "progress"))
 
     def save(self) -> None:
-        """Write the pack as it is, in place of what was written before."""
+        """Write the pack as it is, in place of what was written before.
+
+        Raises:
+          CannotWrite: it cannot be written.
+        """
         pack = self._pack
         states = jax.tree.map(np.asarray, serialization.to_state_dict(pack.states))
         progress = {"seconds": pack.seconds, "history": pack.history, "diverged": pack.diverged,
                     "losses": pack.losses.tolist()}
-        with self._manager() as manager:
-            manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
-                                                            progress=ocp.args.JsonSave(progress)))
-        manifest.write(self._folder / str(pack.step))
+        try:
+            with self._manager() as manager:
+                manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
+                                                                progress=ocp.args.JsonSave(progress)))
+            manifest.write(self._folder / str(pack.step))
+        except Exception as error:
+            raise CannotWrite(f"The checkpoint of {pack.cells[0].name} in {self._folder} cannot be written: "
+                              f"{first_line(error)}") from error
 
     def restore(self) -> bool:
         """Set the pack to what was written; return whether there was anything. What cannot be read is left behind."""
@@ -63,7 +73,7 @@ class Partial:
                                                                       progress=ocp.args.JsonRestore()))
             states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
         except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
-            print(f"The checkpoint of {pack.cells[0].name} cannot be used ({_reason(error)}); it begins anew.")
+            print(f"The checkpoint of {pack.cells[0].name} cannot be used ({first_line(error)}); it begins anew.")
             self.remove()
             return False
         pack.states = serialization.from_state_dict(pack.states, states)
@@ -74,7 +84,3 @@ class Partial:
     def remove(self) -> None:
         """Delete the checkpoint: the cells are done."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -1,6 +1,7 @@
 """Rows of activations, in memory or in memory-mapped files that know what they hold and notice damage."""
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ class Store:
           folder: where the files are; None keeps the arrays in memory.
 
         Raises:
-          ValueError: the files cannot be made.
+          CannotWrite: the files cannot be made.
         """
         self.rows, self.folder, self._key = rows, folder, key
         self._sums: dict[str, dict[str, int]] = {}
@@ -48,10 +49,14 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             self.arrays = {name: self._file(name, shape, dtype) for name, (shape, dtype) in shapes.items()}
         except OSError as error:
-            raise ValueError(f"The cache in {folder} cannot be written: {error.strerror or error}. Free some disk, lower "
-                             "config.study.cache_gb, or set config.study.cache to memory or none.") from error
+            raise self._cannot_write(error) from error
         for name in shapes:
             self._drop_damaged(name)
+
+    def _cannot_write(self, error: OSError) -> run_directory.CannotWrite:
+        return run_directory.CannotWrite(f"The cache in {self.folder} cannot be written: {error.strerror or error}. Free "
+                                         "some disk, lower config.study.cache_gb, or set config.study.cache to memory or "
+                                         "none.")
 
     def _manifest(self) -> dict[str, Any] | None:
         """Return the manifest of the files, if they hold what this store shall hold."""
@@ -68,7 +73,7 @@ class Store:
             self._sums.pop(name, None)
             with path.open("wb") as file:
                 file.truncate(size)  # Sparse: disk is taken up only as it fills.
-        return np.memmap(path, np.uint8, "r+", shape=(size,)).view(dtype).reshape(shape)
+        return np.memmap(path, np.uint8, "r", shape=(size,)).view(dtype).reshape(shape)
 
     def _drop_damaged(self, name: str) -> None:
         sums = self._sums.setdefault(name, {})
@@ -92,18 +97,40 @@ class Store:
                 yield block * BLOCK, min((block + 1) * BLOCK, self.rows)
 
     def put(self, first: int, values: Mapping[str, np.ndarray]) -> None:
-        """Fill the block that begins with row `first`."""
+        """Fill the block that begins with row `first`.
+
+        Raises:
+          CannotWrite: the files cannot be written.
+        """
         for name, array in self.arrays.items():
-            array[first:first + len(values[name])] = values[name]
+            value = np.ascontiguousarray(values[name], array.dtype)
+            if self.folder is None:
+                array[first:first + len(value)] = value
+            else:
+                self._write(name, first * array[0].nbytes, value.view(np.uint8).data)
             self._sums.setdefault(name, {})[str(first // BLOCK)] = self._sum(name, first // BLOCK)
 
+    def _write(self, name: str, offset: int, content: memoryview) -> None:
+        """Write into a file, and not through its mapping: on a full disk that would end the process by SIGBUS."""
+        try:
+            with (self.folder / f"{name}.bin").open("r+b") as file:
+                file.seek(offset)
+                file.write(content)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
     def flush(self) -> None:
-        """Bring what is filled to the disk; another process, or a later start, finds it there."""
+        """Bring what is filled to the disk; another process, or a later start, finds it there.
+
+        Raises:
+          CannotWrite: the files cannot be written.
+        """
         if self.folder is None:
             return
-        for array in self.arrays.values():
-            base = array
-            while not isinstance(base, np.memmap) and base.base is not None:
-                base = base.base
-            base.flush()
+        try:
+            for name in self.arrays:
+                with (self.folder / f"{name}.bin").open("r+b") as file:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise self._cannot_write(error) from error
         run_directory.write_text(self.folder / MANIFEST, json.dumps({"key": self._key, "sums": self._sums}))

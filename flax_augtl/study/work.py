@@ -172,6 +172,8 @@ class Work:
             finally:
                 pack.close()
             return {}
+        except run_directory.CannotWrite:
+            raise  # No fault of these cells, and nothing that others would be spared.
         except Exception as error:
             sentence = f"{type(error).__name__}: {error}"
             print(f"{mine[0].name} and {len(mine) - 1} others failed: {sentence}" if len(mine) > 1 else

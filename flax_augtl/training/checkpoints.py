@@ -18,6 +18,8 @@ from etils import epath
 from flax import serialization, traverse_util
 
 from flax_augtl import distributed, manifest, quiet
+from flax_augtl.printable import first_line
+from flax_augtl.run_directory import CannotWrite
 from flax_augtl.training import specifications
 from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
@@ -25,7 +27,7 @@ from flax_augtl.training.state import TrainState
 specifications.resolve_once_a_directory()
 
 
-class CheckpointError(ValueError):
+class CheckpointError(CannotWrite):
     """A checkpoint cannot be written or read; the message says which and why."""
 
 
@@ -252,8 +254,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{what} {which} cannot be {done}: {reason[0][:300]}") from error
+            raise CheckpointError(f"{what} {which} cannot be {done}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

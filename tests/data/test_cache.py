@@ -115,6 +115,22 @@ def test_a_store(make):
         store.get(5)[0, 0, 0] = 1
 
 
+def test_a_scratch_file_on_a_full_disk_keeps_what_fits_and_says_so_once(small_disk, capfd):
+    """Written through a memory map it would have been the end of the process, by SIGBUS."""
+    folder, remount = small_disk
+    remount("size=1m")
+    store = in_file(3 * 2**20, folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)  # 48 KB.
+    for number in range(60):
+        store.put(number, pixels + np.uint8(number))
+    assert 15 < len(store) < 22
+    for number in range(60):
+        kept = store.get(number)
+        assert (kept is not None) == (number < len(store)) and (kept is None or (kept == pixels + np.uint8(number)).all())
+    said = capfd.readouterr().err
+    assert said.count("The scratch file of config.data.cache is full at 0.00 GB: No space left on device.") == 1
+
+
 def test_a_picture_that_many_threads_make_at_once_takes_room_once():
     pixels = np.zeros((100, 100, 3), np.uint8)
     store = in_memory(20 * pixels.size)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from flax_augtl.run_directory import CannotWrite
 from flax_augtl.study.activations import choose
 from flax_augtl.study.store import BLOCK, Store
 
@@ -32,6 +33,20 @@ def test_files_are_found_again(tmp_path):
     store = Store(SHAPES, ROWS, "key", tmp_path)
     assert not list(store.missing())
     np.testing.assert_array_equal(store.arrays["fc"][:, 2], np.arange(ROWS))
+
+
+def test_a_full_disk_is_an_error_and_what_fitted_is_found_again(small_disk):
+    """Written through a memory map it would have been the end of the process, by SIGBUS."""
+    folder, remount = small_disk
+    remount("size=1m")
+    rows = 3 * 2**20 // 20  # Three times what fits.
+    with pytest.raises(CannotWrite, match=r"The cache in .* cannot be written: No space left on device. Free some disk,"):
+        filled(folder / "cache", rows=rows)
+    assert not (folder / "cache" / "manifest.json").exists()
+    remount("size=8m")
+    filled(folder / "cache", rows=rows)
+    store = Store(SHAPES, rows, "key", folder / "cache")
+    assert not list(store.missing()) and store.arrays["fc"][-1, 0] == rows - 1
 
 
 @pytest.mark.parametrize("name", ["fc", "stem"])

@@ -3,13 +3,14 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from flax_augtl import interruption, load_run
+from flax_augtl import interruption, load_run, run_directory
 from flax_augtl.data import load_dataset
 from flax_augtl.study import outcome, work
 from flax_augtl.study import study as module
@@ -173,6 +174,48 @@ def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatc
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
     # Cells are trained from where they were: none of them at the same step twice.
     assert len(steps) == len(set(steps))
+
+
+def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_disk, done):
+    folder, remount = small_disk
+    remount("size=40k")
+    config = study_config(cache="memory")
+    with pytest.raises(run_directory.CannotWrite, match=r"study/cells/.*.json cannot be written: No space left on device"):
+        study(config, folder / "study")
+    assert not (folder / "study" / "study.csv").exists() and not list((folder / "study").glob("cells/*.error.txt"))
+    assert not list((folder / "study" / "claims").iterdir())
+    remount("size=64m")
+    assert lasting(study(config, folder / "study").rows) == lasting(done[1].rows)
+
+
+def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monkeypatch):
+    def full(*_):
+        raise run_directory.CannotWrite("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outcome, "write_run", full)
+        with pytest.raises(run_directory.CannotWrite, match="The disk is full."):
+            study(study_config(), tmp_path)
+    assert not list(tmp_path.glob("cells/*.error.txt"))
+    assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
+
+
+@pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 0}])
+def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypatch):
+    advance, steps = Pack.advance, []
+
+    def moved(pack, pause):
+        advance(pack, pause)
+        steps.append(pack.step)
+        if len(steps) == 3:
+            (tmp_path / "study").rename(tmp_path / "moved")
+
+    monkeypatch.setattr(Pack, "advance", moved)
+    with pytest.raises(run_directory.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
+        study(study_config(**changes), tmp_path / "study")
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "moved" / "claims")  # Of this process, which lives: they would be waited for.
+    assert lasting(study(study_config(), tmp_path / "moved").rows) == lasting(done[1].rows)
 
 
 def test_main_need_not_be_installed_to_tell_its_versions():
