@@ -11,7 +11,10 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl import run_directory
-from flax_augtl.training import loop
+from flax_augtl.data import DataError
+from flax_augtl.study import material
+from flax_augtl.study.study import study
+from flax_augtl.training import experiment, loop
 from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.progress import Progress
@@ -226,6 +229,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
 def test_a_mistake_is_named_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         flax_augtl.train(config(**changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ({"name": "folder", "root": "gone"}, "The data root gone does not exist"),
+    ({"name": "list", "root": ".", "train_list": "gone.txt"}, "The list file gone.txt does not exist"),
+    ({"name": "oxford_flower102"}, "is not known. Did you mean oxford_flowers102")])
+def test_data_that_are_not_there_are_named_before_weights_are_fetched(data, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "source_of", lambda config: 1 / 0)
+    with pytest.raises(DataError, match=message):
+        flax_augtl.train(small.digits_config(data=data), tmp_path / "run")
+    monkeypatch.setattr(material, "source_of", lambda config: 1 / 0)
+    with pytest.raises(DataError, match=message):
+        study(small.digits_config(data=data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

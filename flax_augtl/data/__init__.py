@@ -11,6 +11,7 @@ _MODULES = {
     "dataset_from_arrays": "given",
     "dataset_from_files": "given",
     "eval_batches": "loader",
+    "check_there": "load",
     "load_dataset": "load",
     "train_batches": "loader",
     "with_cache": "cache",

@@ -20,6 +20,21 @@ _SPLITS = {
 }
 
 
+def checked_root(root: epath.PathLike | None) -> epath.Path:
+    """Return the folder of pictures that config.data.root names.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not root:
+        raise DataError("config.data.root is not set: give the folder of pictures, --config.data.root=FOLDER.")
+    root = epath.Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"The data root {root} {what}. Give a folder with a sub-folder of pictures for each class.")
+    return root
+
+
 def list_folder(root: epath.PathLike | None) -> Listing:
     """Find the splits, classes and pictures below a root.
 
@@ -30,12 +45,7 @@ def list_folder(root: epath.PathLike | None) -> Listing:
     Raises:
         DataError: no such folder, no picture, or one class only.
     """
-    if not root:
-        raise DataError("config.data.root is not set: give the folder of pictures, --config.data.root=FOLDER.")
-    root = epath.Path(root).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise DataError(f"The data root {root} {what}. Give a folder with a sub-folder of pictures for each class.")
+    root = checked_root(root)
     tops = folders(root)
     parts: dict[str, str] = {}
     for name in tops:

@@ -20,6 +20,24 @@ _PATH_HEADERS = ("path", "file", "filename", "image", "image_path", "name")
 _LABEL_HEADERS = ("label", "class", "target", "category", "class_name", "label_name")
 
 
+def list_files(data: Mapping[str, Any]) -> tuple[epath.Path, dict[str, epath.Path]]:
+    """Return the folder that the listed paths are relative to, and the list file of each split.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    given = {split: data.get(f"{split}_list") for split in ("train", "val", "test")}
+    if not given["train"]:
+        raise DataError(
+            'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
+            "test_list and val_list may be given too."
+        )
+    root = epath.Path(data.get("root") or ".").expanduser()
+    if not root.is_dir():
+        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
+    return root, {split: _find(path, root) for split, path in given.items() if path}
+
+
 def list_lists(data: Mapping[str, Any]) -> Listing:
     """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
 
@@ -35,21 +53,13 @@ def list_lists(data: Mapping[str, Any]) -> Listing:
         DataError: a file that is not there or empty, a line without a label, a label out of range, a picture that is
             listed twice, one class only.
     """
-    given = {split: data.get(f"{split}_list") for split in ("train", "val", "test")}
-    if not given["train"]:
-        raise DataError(
-            'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
-            "test_list and val_list may be given too."
-        )
-    root = epath.Path(data.get("root") or ".").expanduser()
-    if not root.is_dir():
-        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
-    alone = not any((given["val"], given["test"], data.get("class_list")))
-    if joined := numbered_lists(_find(given["train"], root), root) if alone else None:
+    root, files = list_files(data)
+    alone = len(files) == 1 and not data.get("class_list")
+    if joined := numbered_lists(files["train"], root) if alone else None:
         rows, names = joined
         numbers = {name: number for number, name in enumerate(names)}
     else:
-        rows = {split: _read(_find(path, root), root) for split, path in given.items() if path}
+        rows = {split: _read(file, root) for split, file in files.items()}
         names, numbers = _classes(rows, data.get("class_list"), root)
     splits, owner, notes = {}, {}, []
     for split, pairs in rows.items():

@@ -11,8 +11,8 @@ from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
 from flax_augtl.data.files import FileSource, Listing
-from flax_augtl.data.folder import list_folder
-from flax_augtl.data.lists import list_lists
+from flax_augtl.data.folder import checked_root, list_folder
+from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
 
@@ -34,6 +34,29 @@ METRICS = ("top1", "mean_per_class")
 GLYPHS_PER_CLASS = 100
 GLYPHS_TEST_PER_CLASS = 10
 DIGIT_SHOTS = 10
+
+
+def check_there(data: Mapping[str, Any]) -> None:
+    """Check that a data set is where config.data says, which takes no time; `load_dataset` finds whatever else is wrong.
+
+    Args:
+        data: as for `load_dataset`.
+
+    Raises:
+        DataError: it is not there.
+    """
+    data = {**DEFAULTS, **dict(data)}
+    match data["name"]:
+        case "digits" | "glyphs":
+            pass
+        case "folder":
+            checked_root(data["root"])
+        case "list":
+            list_files(data)
+        case name:
+            from flax_augtl.data.tfds_data import builder_of, check_prepared
+
+            check_prepared(builder_of(name, data["root"]), name, data["root"])
 
 
 def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:

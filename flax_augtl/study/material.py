@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flax_augtl import freezing, leep, network
-from flax_augtl.data import Dataset, load_dataset
+from flax_augtl.data import Dataset, check_there, load_dataset
 from flax_augtl.head import HeadSettings
 from flax_augtl.network import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
@@ -142,6 +142,8 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
         config.data.views = config.study.views
     if config.data.views < 1:
         raise ValueError("A study needs finite views: set config.study.views to at least 1.")
+    if datasets is None:
+        check_there(config.data)
     source, preprocessing, described = source_of(config)
     grid = make_grid(config, source.groups, pretrained=config.weights is not None, classifier=bool(source.model.num_classes))
     if datasets is None:

@@ -40,7 +40,8 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
     row = run_directory.read_json(path)
     field_types.check(row, _ROW, tuple(_ROW), str(path))
     whole = isinstance(row.get("settings"), dict) and _has_numbers(row.get("change")) and all(
-        row.get(name, 0) is None or _has_numbers(row[name]) and field_types.is_a(row[name].get(row["metric"]), "number")
+        name in row and (row[name] is None or _has_numbers(row[name]) and
+                         field_types.is_a(row[name].get(row["metric"]), "number"))
         for name in ("val", "test")) and isinstance(row.get("history"), list)
     its_own = all(row[name] == getattr(cell, name) for name in ("stage", "head", "depth", "classifier_rate",
                                                                 "learning_rate", "seed"))

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flax_augtl import freezing, leep, network
-from flax_augtl.data import Dataset, Examples, eval_batches, load_dataset, with_cache
+from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
 from flax_augtl.data.crops import training_path
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
@@ -118,6 +118,8 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     settings = head_of(config)
     optimizer = optimizer_of(config)
     check_batch(config)
+    if dataset is None:
+        check_there(config.data)
     # The network is checked before the data are read and the weights are loaded, which can take long.
     source, preprocessing, described = source_of(config)
     training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.

@@ -238,7 +238,8 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
     lambda row: json.dumps({**row, "val": {"top1": "high"}}), lambda row: json.dumps({**row, "history": [1]}),
     lambda row: json.dumps({**row, "cell": "select-other"}), lambda row: json.dumps({**row, "classifier_rate": ""}),
     lambda row: json.dumps({**row, "history": [{**row["history"][0], "seconds": {"a": 1}}]}),
-    lambda row: json.dumps({**row, "change": {"stem": "x"}})])
+    lambda row: json.dumps({**row, "change": {"stem": "x"}}),
+    lambda row: json.dumps({name: value for name, value in row.items() if name != "test"})])
 def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
     folder, result = done
     path = next((folder / "cells").glob("select-kept-*"))
