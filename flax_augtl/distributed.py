@@ -1,7 +1,6 @@
 """Several processes, one run: starting JAX's own engine, and what the processes must agree on."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import secrets
@@ -15,6 +14,8 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from flax_augtl import launchers
+
 # Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that is
 # not zero; with these figures in less than a minute.
 HEARTBEAT = 30
@@ -23,61 +24,13 @@ SHUTDOWN = 30
 VISIBLE = 30
 
 
-def settings(environment: Mapping[str, str], coordinator: str | None = None, num_processes: int | None = None,
-             process_id: int | None = None) -> dict[str, Any] | None:
-    """Return the arguments of `jax.distributed.initialize` that are called for; None for a process on its own.
-
-    Called for are, in this order: what the arguments say; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in
-    the environment; a SLURM or Open MPI job of several tasks; a TPU VM. Of the last three JAX finds the rest out itself.
-
-    Args:
-      environment: such as `os.environ`.
-      coordinator: "HOST:PORT" of process 0.
-      num_processes: how many there are.
-      process_id: which of them this one is, from 0.
-
-    Raises:
-      ValueError: something is missing, or is not a number in its range.
-    """
-    said = {"coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
-            "num_processes": environment.get("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
-            "process_id": environment.get("JAX_PROCESS_ID") if process_id is None else process_id}
-    if any(value is not None for value in said.values()):
-        if missing := [name for name, value in said.items() if value is None]:
-            raise ValueError(f"--{missing[0]} is missing: several processes need --coordinator=HOST:PORT, --num_processes=N "
-                             "and --process_id=I, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the "
-                             "environment.")
-        if ":" not in said["coordinator"]:
-            raise ValueError(f"--coordinator={said['coordinator']} has no port: write HOST:PORT, such as 10.0.0.2:1234.")
-        count, index = _whole(said["num_processes"]), _whole(said["process_id"])
-        if count is None or index is None or not 0 <= index < count:
-            raise ValueError(f"--process_id={said['process_id']} of --num_processes={said['num_processes']} does not exist: "
-                             "processes are numbered from 0.")
-        return {"coordinator_address": said["coordinator"], "num_processes": count, "process_id": index}
-    if "SLURM_STEP_NODELIST" in environment and int(environment.get("SLURM_NTASKS", 1)) > 1:
-        # JAX gives a SLURM task the one GPU of its number; a task that has a node to itself, or sees only its own GPU,
-        # takes all that it sees.
-        visible = environment.get("CUDA_VISIBLE_DEVICES", environment.get("SLURM_STEP_GPUS", ""))
-        count = len([device for device in visible.split(",") if device]) or int(environment.get("SLURM_GPUS_ON_NODE", 0))
-        alone = environment.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1" or count == 1
-        return {"local_device_ids": list(range(count))} if alone and count else {}
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        return {}
-    # JAX marks the environment when it finds TPU chips. Where the list of hosts is given and has one, there is one process.
-    if environment.get("TPU_ML_PLATFORM") == "JAX" and importlib.util.find_spec("libtpu") is not None:
-        hosts = environment.get("TPU_WORKER_HOSTNAMES")
-        if environment.get("JAX_PLATFORMS", "tpu").startswith("tpu") and (hosts is None or "," in hosts):
-            return {}
-    return None
-
-
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Start `jax.distributed` where `settings` calls for it; before anything else uses a device of JAX.
+    """Start `jax.distributed` where `launchers.settings` calls for it; before anything else uses a device of JAX.
 
     Raises:
-      ValueError: see `settings`; or the other processes cannot be reached.
+      ValueError: see `launchers.settings`; or the other processes cannot be reached.
     """
-    found = settings(os.environ, coordinator, num_processes, process_id)
+    found = launchers.settings(os.environ, coordinator, num_processes, process_id)
     if found is None or jax.distributed.is_initialized():
         return
     try:
@@ -217,10 +170,3 @@ def replicated(tree: Any) -> Any:
     """Return host arrays as arrays that lie, whole, on every device of every process, which is how Orbax wants them."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
     return multihost_utils.host_local_array_to_global_array(tree, mesh, jax.sharding.PartitionSpec())
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return int(value)
-    except ValueError:
-        return None

@@ -83,7 +83,8 @@ def _find(path: str, root: epath.Path) -> epath.Path:
     for candidate in (epath.Path(path).expanduser(), root / path):
         if candidate.is_file():
             return candidate
-    raise DataError(f"The list file {path} does not exist, neither here nor under {root}.")
+    below = "" if root == epath.Path(".") else f", neither here nor under {root}"
+    raise DataError(f"The list file {path} does not exist{below}.")
 
 
 def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:

@@ -82,7 +82,8 @@ def learning_rates(schedule: Any, learning_rate: float, total_steps: int, *, war
     if schedule.name not in SCHEDULES:
         raise ValueError(f"config.schedule.name={schedule.name!r} is not one of {', '.join(SCHEDULES)}.")
     if warmup >= total_steps:
-        raise ValueError(f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}.")
+        raise ValueError(f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}: "
+                         "lower it, or lengthen the run.")
     if schedule.name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, alpha=schedule.final)
     elif schedule.name == "step":

@@ -19,17 +19,19 @@ from flax_augtl.run import load_run
 from tests.conftest import ROOT
 
 
-def start(scenario, folder, processes=1, devices=1):
-    """Start the processes of a scenario of worker.py, each with so many devices."""
+def start(scenario, folder, processes=1, devices=1, variables=None):
+    """Start the processes of a scenario of worker.py, each with so many devices, or with variables of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", f"device_count={devices}")
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
-    arguments = [[] if processes == 1 else [coordinator, str(processes), str(index)] for index in range(processes)]
+    arguments = [[] if processes == 1 or variables else [coordinator, str(processes), str(index)]
+                 for index in range(processes)]
     return [subprocess.Popen([sys.executable, "-m", "tests.distributed.worker", scenario, str(folder), *more], cwd=ROOT,
-                             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            for more in arguments]
+                             env={**environment, **(variables[index] if variables else {})}, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for index, more in enumerate(arguments)]
 
 
 def run(scenario, folder, processes=1, devices=1):
@@ -187,3 +189,36 @@ def test_processes_that_are_told_to_end_in_an_evaluation_end_at_once(tmp_path):
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [143, 143], "\n".join(said)
     assert all("\nInterrupted.\n" in each for each in said)
+
+
+def free_job():
+    """A job's number from which JAX makes the number of a port that is free."""
+    for number in range(os.getpid() % 4096, os.getpid() % 4096 + 4096):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", 61440 + number % 4096))
+                return number % 4096
+            except OSError:
+                continue
+
+
+@pytest.mark.parametrize("launcher", ["SLURM", "Open MPI 4", "Open MPI 5"])
+def test_the_tasks_of_a_launcher_find_one_another(launcher, tmp_path):
+    """With the variables that `srun` and `mpirun` set, by JAX's own reading of them; neither program is here."""
+    def variables(index):
+        number, job = str(index), free_job()
+        if launcher == "SLURM":
+            return {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
+                    "SLURM_PROCID": number, "SLURM_LOCALID": number, "SLURM_STEP_TASKS_PER_NODE": "2"}
+        where = {"OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1,10.148.0.1:34911"}
+        if launcher == "Open MPI 5":
+            where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{61440 + job}"}
+        return {**where, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": number, "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+                "OMPI_COMM_WORLD_LOCAL_RANK": number}
+
+    started = start("launched", tmp_path, 2, 3, [variables(0), variables(1)])
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    for index in (0, 1):
+        assert (tmp_path / f"{index}.txt").read_text() == (
+            f"process {index} of 2, 3 of 6 × cpu (cpu) here 0 of 2 1 of 2")

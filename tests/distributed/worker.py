@@ -172,6 +172,13 @@ def refused(folder):
     distributed.wait()
 
 
+def launched(folder):
+    """What a launcher's variables, which JAX itself reads, lead to."""
+    (folder / f"{jax.process_index()}.txt").write_text(" ".join([distributed.describe(), *distributed.gather(
+        f"{jax.process_index()} of {jax.process_count()}")]))
+    distributed.wait()
+
+
 def before_step(step, act):
     """Have process 1 do something before a step of the training that comes next."""
     split, batches = loop.split_over_devices, []
@@ -245,8 +252,7 @@ def goes_on(folder):
 
 if __name__ == "__main__":
     scenario, where, *arguments = sys.argv[1:]
-    if arguments:
-        distributed.start(arguments[0], int(arguments[1]), int(arguments[2]))
+    distributed.start(*(arguments and [arguments[0], int(arguments[1]), int(arguments[2])]))
     print(distributed.describe(), flush=True)
     scenario, *details = scenario.split("-")
     globals()[scenario](pathlib.Path(where), *details)
