@@ -1,10 +1,14 @@
 """A trace of a few steps of training, for TensorBoard's profiler or xprof."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 from etils import epath
+
+from flax_augtl.printable import first_line
+from flax_augtl.run_directory import CannotWrite
 
 # Compilation, and the first steps that fill the loader's buffers, are left out where the run is long enough.
 WARM_UP = 10
@@ -28,7 +32,11 @@ class Profile:
         self._last = min(self._first + STEPS, left) - 1
 
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches, one a step."""
+        """Yield the batches, one a step.
+
+        Raises:
+          CannotWrite: the trace cannot be written.
+        """
         if self._directory is None:
             yield from batches
             return
@@ -41,8 +49,15 @@ class Profile:
                 with jax.profiler.StepTraceAnnotation("train", step_num=index):
                     yield batch
                 if index == self._last:
-                    jax.profiler.stop_trace()
                     tracing = False
+                    self._stop()
         finally:
             if tracing:
-                jax.profiler.stop_trace()
+                with contextlib.suppress(CannotWrite):  # What ends the training is what its reader needs to know.
+                    self._stop()
+
+    def _stop(self) -> None:
+        try:
+            jax.profiler.stop_trace()
+        except jax.errors.JaxRuntimeError as error:
+            raise CannotWrite(f"The trace in {self._directory} cannot be written: {first_line(error)}.") from error
