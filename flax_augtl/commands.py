@@ -39,14 +39,16 @@ def run(flags: Any) -> None:
             distributed.wait()
     except KeyboardInterrupt as error:
         again = " The same command goes on from the last checkpoint." if flags.mode in ("train", "study") else ""
-        print(f"\nInterrupted.{again}", file=sys.stderr, flush=True)
+        print(f"\nInterrupted.{again}", file=sys.stderr)
         code = getattr(error, "exit_code", 130)
-        if jax.process_count() > 1 and not getattr(error, "agreed", False):
-            # JAX would wait at its end for processes that wait for this one.
-            sys.stdout.flush()
-            os._exit(code)
+        if not getattr(error, "agreed", False):
+            distributed.leave(code)
         sys.exit(code)
     except Exception as error:
+        if jax.distributed.is_initialized():
+            if not _tell(error, flags.traceback):
+                traceback.print_exception(error)
+            distributed.leave(1)
         exit_with(error, flags.traceback)
 
 
@@ -69,6 +71,13 @@ def _start(flags: Any) -> None:
 
 def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
     """End the program with what went wrong: a sentence for a mistake of the user, the traceback for one of the program."""
+    if not _tell(error, show_traceback):
+        raise error
+    sys.exit(1)
+
+
+def _tell(error: Exception, show_traceback: bool) -> bool:
+    """Say what went wrong if it is a mistake of the user, in a sentence, and return whether it is."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = os.path.dirname(os.path.abspath(__file__))
     from_flags = any(name in type(error).__module__ for name in ("absl", "ml_collections")) or any(
@@ -76,9 +85,9 @@ def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
     # Errors of use are raised by this package itself; what comes from deeper down is a fault of the program.
     expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
     if show_traceback or not (expected or from_flags):
-        raise error
+        return False
     print(for_terminal(f"error: {_sentence(error)}"), file=sys.stderr)
-    sys.exit(1)
+    return True
 
 
 def _sentence(error: Exception) -> str:

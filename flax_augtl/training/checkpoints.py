@@ -6,6 +6,7 @@ without, because the program was killed in between, is not used: the one before 
 
 import contextlib
 import dataclasses
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from etils import epath
 from flax import serialization, traverse_util
 
 from flax_augtl import distributed, manifest, quiet
+from flax_augtl.paths import is_remote
 from flax_augtl.printable import first_line
 from flax_augtl.run_directory import CannotWrite
 from flax_augtl.training import specifications
@@ -132,13 +134,18 @@ class Checkpoints:
                     self._manager.delete(later)
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Write a checkpoint in the background. One of the same step is left as it is."""
+        """Write a checkpoint in the background. One of the same step is left as it is.
+
+        Raises:
+          CheckpointError: it, or the one before, cannot be written.
+        """
         self.wait()
         if progress.step in self._manager.all_steps():
             return
         self._policy.best_is(progress.best_step)
         # A copy: the next step is given the state's own buffers, which Orbax may still be reading.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
+        distributed.together(lambda: self._check_room(progress.step, tree))
         if jax.process_count() > 1:
             # Of these each process writes a part; arrays of the host would be written by the first one alone.
             tree = distributed.replicated(tree)
@@ -150,6 +157,20 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._sealing = threading.Thread(target=self._seal, args=(progress.step,), name="manifest", daemon=True)
             self._sealing.start()
+
+    def _check_room(self, step: int, tree: Any) -> None:
+        """Raise CheckpointError if the disk has no room for a checkpoint.
+
+        Orbax would find out too, but of several processes the one that does leaves the others waiting for ten minutes.
+        """
+        if is_remote(self._directory):
+            return
+        with self._saying("The checkpoint of step", step):
+            disk = shutil.disk_usage(self._directory)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        if disk.total and disk.free < size:  # Some file systems do not say how large they are.
+            raise CheckpointError(f"The checkpoint of step {step} cannot be written: it takes up to {size / 1e6:.1f} MB, "
+                                  f"and the disk of {self._directory} has {disk.free / 1e6:.1f} MB left.")
 
     def _seal(self, step: int) -> None:
         """Write the manifest of a checkpoint once Orbax has committed it."""

@@ -222,3 +222,14 @@ def test_the_tasks_of_a_launcher_find_one_another(launcher, tmp_path):
     for index in (0, 1):
         assert (tmp_path / f"{index}.txt").read_text() == (
             f"process {index} of 2, 3 of 6 × cpu (cpu) here 0 of 2 1 of 2")
+
+
+def test_a_disk_that_fails_some_of_the_processes_ends_all_of_them(tmp_path):
+    begun = time.monotonic()
+    started = start("fails", tmp_path, 2, 1)
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert all("The checkpoint of step 10 cannot be written: it takes up to " in each for each in said), "\n".join(said)
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [5]
+    # The first leaves without waiting half a minute for the other, which waits for it and which JAX then ends.
+    assert started[0].returncode == 1 and "The disk is gone." in said[0] and started[1].returncode != 0
+    assert time.monotonic() - begun < 120

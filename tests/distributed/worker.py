@@ -4,15 +4,17 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 
 import main
-from flax_augtl import commands, distributed, interruption
+from flax_augtl import commands, distributed, interruption, run_directory
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.digits import digits
 from flax_augtl.freezing import freezing_plan
@@ -230,6 +232,30 @@ def evaluates(folder):
 
     loop.split_over_devices = told
     main.FLAGS(["main.py", "--mode=evaluate", f"--workdir={folder / 'run'}"])
+    commands.run(main.FLAGS)
+
+
+def fails(folder):
+    """The disk has no room for the second checkpoint; then a file of the first process alone cannot be written."""
+    free = iter([10**9, 1, *[10**9] * 9])
+    shutil.disk_usage = lambda path: types.SimpleNamespace(total=10**9, free=next(free))
+    try:
+        train(config(), folder / "run", dataset=dataset(), quiet=True)
+    except ValueError as error:
+        print(error, flush=True)
+    write_bytes = run_directory.write_bytes
+
+    def written(path, content):
+        if path.name == run_directory.RESULT:
+            raise run_directory.CannotWrite("The disk is gone.")
+        write_bytes(path, content)
+
+    if jax.process_index() == 0:
+        run_directory.write_bytes = written
+        (folder / "config.py").write_text("from tests.distributed import worker\n\n\ndef get_config():\n"
+                                          "    return worker.config(steps=2)\n")
+    distributed.wait()
+    main.FLAGS(["main.py", f"--config={folder / 'config.py'}", f"--workdir={folder / 'other'}"])
     commands.run(main.FLAGS)
 
 
