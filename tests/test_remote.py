@@ -1,122 +1,157 @@
-"""Workdir, data and weights in a bucket, by a backend of epath that stands for Google Cloud Storage.
+"""Workdir, data and weights in a bucket: gcsfs, and TensorStore's driver below Orbax, against a server on this machine."""
 
-Checkpoints are the exception: Orbax goes to a bucket through TensorStore's own driver, which cannot be tried here.
-"""
-
-import os
+import importlib.util
+import json
 import shutil
+import signal
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
-from etils.epath import backend, gpath
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import prediction, run_directory
+from flax_augtl import interruption, prediction, run_directory
 from flax_augtl.data import load_dataset
 from flax_augtl.export import export
 from flax_augtl.pretrained.located import EMBEDDED
+from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
+from flax_augtl.training.log import RunLog
 from tests import small
+from tests.bucket import Server
+
+# Not imported here: it looks at its environment when it is.
+pytestmark = [pytest.mark.skipif(importlib.util.find_spec("gcsfs") is None, reason="needs gcsfs, of the extra `gcs`"),
+              pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")]
 
 
-class Bucket(backend._OsPathBackend):
-    """gs://… is a folder of this machine; like a bucket, it appends to nothing."""
-
-    def __init__(self, root):
-        self._root = root
-
-    def _here(self, path):
-        path = os.fspath(path)
-        return os.path.join(self._root, path.removeprefix("gs://")) if path.startswith("gs://") else path
-
-    def open(self, path, mode):
-        assert "a" not in mode
-        return super().open(self._here(path), mode)
-
-    def walk(self, top, **arguments):
-        for here, folders, names in os.walk(self._here(top)):
-            yield f"gs://{os.path.relpath(here, self._root)}", folders, names
-
-    def glob(self, path):
-        return [f"gs://{os.path.relpath(found, self._root)}" for found in super().glob(self._here(path))]
-
-
-def _redirected(name, paths):
-    inner = getattr(backend._OsPathBackend, name)
-
-    def method(self, *arguments, **settings):
-        return inner(self, *(self._here(path) for path in arguments[:paths]), *arguments[paths:], **settings)
-
-    return method
-
-
-for _name, _paths in (("exists", 1), ("isdir", 1), ("listdir", 1), ("makedirs", 1), ("mkdir", 1), ("rmtree", 1),
-                      ("remove", 1), ("rename", 2), ("replace", 2), ("copy", 2), ("stat", 1)):
-    setattr(Bucket, _name, _redirected(_name, _paths))
+@pytest.fixture(scope="module")
+def server():
+    """What gs:// stands for; both clients keep to the first one for as long as the process lives."""
+    server = Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", server.url)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "any")
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
-    """The folder that gs:// stands for."""
-    root = tmp_path / "buckets"
-    (root / "b").mkdir(parents=True)
-    store = Bucket(str(root))
-    monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", store)
-    monkeypatch.setattr(gpath, "_GCS_BACKENDS", frozenset({store}))
-    monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+def bucket(server, tmp_path, monkeypatch):
+    """The bucket, empty."""
     monkeypatch.chdir(tmp_path)
-    yield root / "b"
+    for path in epath.Path("gs://bucket").iterdir():
+        path.rmtree() if path.is_dir() else path.unlink()
+    yield epath.Path("gs://bucket")
     assert not any("gs:" in path.name for path in tmp_path.rglob("*")), "gs:// was taken for a folder of this machine"
 
 
-def photos(folder, count=8):
+def photos(here, there, count=8):
+    """The same pictures on the disk and in the bucket."""
     rng = np.random.default_rng(0)
     for name in ("bee", "ant"):
-        (folder / name).mkdir(parents=True)
+        (here / name).mkdir(parents=True)
         for index in range(count):
-            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / name / f"{index}.png")
+            path = here / name / f"{index}.png"
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+            (there / name / f"{index}.png").write_bytes(path.read_bytes())
 
 
-def test_a_folder_and_lists_in_a_bucket_are_those_on_the_disk(bucket):
-    photos(bucket / "photos")
-    (bucket / "photos" / ".hidden").mkdir()
+def config(**changes):
+    return small.digits_config(weights="embedded:glyphs", freeze="all", **changes)
+
+
+def test_a_folder_and_lists_in_a_bucket_are_those_on_the_disk(bucket, tmp_path):
+    photos(tmp_path / "photos", bucket / "photos")
+    text = "".join(f"{name}/{i}.png {name}\n" for i in range(8) for name in ("ant", "bee"))
+    for root in (tmp_path, bucket):
+        (epath.Path(root) / "photos" / "train.txt").write_text("\ufeff" + text)
     (bucket / "photos" / ".hidden" / "x.png").write_bytes(b"")
-    (bucket / "photos" / "train.txt").write_text("\ufeff" + "".join(f"{name}/{i}.png {name}\n" for i in range(8)
-                                                                   for name in ("ant", "bee")), encoding="utf-8")
     for data in ({"name": "folder"}, {"name": "list", "train_list": "train.txt"}):
         there, here = (load_dataset({**data, "root": root, "scan_dir": ""}, seed=0)
-                       for root in ("gs://b/photos", str(bucket / "photos")))
+                       for root in ("gs://bucket/photos", str(tmp_path / "photos")))
         assert there.split_ids() == here.split_ids() and len(there.train.ids) > 5
         for index in there.train.indices:
             np.testing.assert_array_equal(there.train.source[int(index)], here.train.source[int(index)])
     (bucket / "photos" / "ant" / "bad.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="gs://b/photos/ant/bad.png.*it is empty"):
-        load_dataset({"name": "folder", "root": "gs://b/photos", "scan_dir": ""}, seed=0)
-    with pytest.raises(ValueError, match="The data root gs://b/nowhere does not exist"):
-        load_dataset({"name": "folder", "root": "gs://b/nowhere"}, seed=0)
+    with pytest.raises(ValueError, match="gs://bucket/photos/ant/bad.png.*it is empty"):
+        load_dataset({"name": "folder", "root": "gs://bucket/photos", "scan_dir": ""}, seed=0)
+    with pytest.raises(ValueError, match="The data root gs://bucket/nowhere does not exist"):
+        load_dataset({"name": "folder", "root": "gs://bucket/nowhere"}, seed=0)
 
 
-def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path, monkeypatch):
-    photos(bucket / "photos")
-    shutil.copy(EMBEDDED["embedded:glyphs"], bucket / "weights.safetensors")
-    # Joined to the workdir, an absolute path wins.
-    monkeypatch.setattr(run_directory, "CHECKPOINTS", str(tmp_path / "checkpoints"))
-    config = small.digits_config(weights="gs://b/weights.safetensors", freeze="all", steps=2, data={
-        "name": "folder", "root": "gs://b/photos", "validation": 0.25, "crop": "none", "scan_dir": ""})
-    run = flax_augtl.train(config, "gs://b/run", quiet=True)
+def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
+    photos(tmp_path / "photos", bucket / "photos")
+    shutil.copy(EMBEDDED["embedded:glyphs"], tmp_path / "weights.safetensors")
+    (bucket / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
+    data = {"name": "folder", "root": "gs://bucket/photos", "validation": 0.25, "crop": "none", "scan_dir": ""}
+    config = small.digits_config(weights="gs://bucket/weights.safetensors", freeze="all", steps=2, data=data)
+    run = flax_augtl.train(config, "gs://bucket/run", quiet=True)
     assert {path.name for path in (bucket / "run").iterdir()} == {
         "config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json", "metrics.jsonl",
-        "result.json", "tensorboard", "confusion_test.png", "classes_test.json"}
-    assert [row["split"] for row in run_directory.read_metrics("gs://b/run")] == ["train", "train", "val", "test"]
-    assert next((bucket / "run" / "tensorboard").iterdir()).stat().st_size > 500
-    again = flax_augtl.load_run("gs://b/run")
-    assert again.result == run.result and flax_augtl.train(config, "gs://b/run", quiet=True).result == run.result
-    assert [str(path) for path in export(again)] == ["gs://b/run/export.safetensors", "gs://b/run/export.json"]
-    assert flax_augtl.load_source("resnet20", "gs://b/run/export.safetensors").model.num_classes
-    with pytest.raises(ValueError, match="no checkpoint at gs://b/nothing.safetensors"):
-        flax_augtl.load_source("resnet20", "gs://b/nothing.safetensors")
-    rows, _ = prediction.predict_files(again, "gs://b/photos/ant/*.png")
-    assert [row["path"] for row in rows] == [f"gs://b/photos/ant/{index}.png" for index in range(8)]
-    assert len(prediction.find_pictures("gs://b/photos")) == 16
-    assert epath.Path("gs://b/run/result.json").exists()
+        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints"}
+    assert [row["split"] for row in run_directory.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
+    assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500
+    again = flax_augtl.load_run("gs://bucket/run")
+    assert again.result == run.result and flax_augtl.train(config, "gs://bucket/run", quiet=True).result == run.result
+    assert [str(path) for path in export(again)] == ["gs://bucket/run/export.safetensors", "gs://bucket/run/export.json"]
+    for weights in ("gs://bucket/run/export.safetensors", "gs://bucket/run"):
+        assert flax_augtl.load_source("resnet20", weights).model.num_classes
+    with pytest.raises(ValueError, match="no checkpoint at gs://bucket/nothing.safetensors"):
+        flax_augtl.load_source("resnet20", "gs://bucket/nothing.safetensors")
+    rows, _ = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
+    assert [row["path"] for row in rows] == [f"gs://bucket/photos/ant/{index}.png" for index in range(8)]
+    assert len(prediction.find_pictures("gs://bucket/photos")) == 16
+
+
+def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeypatch):
+    """Interrupted, then with its newest checkpoint damaged, it ends with the bits of an undisturbed run on the disk."""
+    whole = flax_augtl.train(config(), tmp_path / "whole", quiet=True)
+    step = RunLog.step
+
+    def interrupting(self, number, loss):
+        step(self, number, loss)
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "step", interrupting)
+        with interruption.handled(), pytest.raises(interruption.Interrupted):
+            flax_augtl.train(config(), bucket / "run", quiet=True)
+    with open_checkpoints(bucket / "run" / "checkpoints", read_only=True) as checkpoints:
+        newest = checkpoints.steps()[-1]
+    assert newest in (3, 4)
+    part = next((bucket / "run" / "checkpoints" / str(newest) / "network" / "d").iterdir())
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"step {newest} in .* cannot be used: network/d/{part.name} is damaged"):
+        flax_augtl.load_run(bucket / "run", step=newest)
+    run = flax_augtl.train(config(), bucket / "run", quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)
+    rows = [[{**row, "seconds": 0} for row in run_directory.read_metrics(place / "run" if place is bucket else place)]
+            for place in (bucket, tmp_path / "whole")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_that_was_not_committed_gets_no_manifest(bucket, server, monkeypatch):
+    """In a bucket its directory is there from the beginning, under its last name."""
+    act = server.RequestHandlerClass.act
+
+    def full(self, path, query, body):
+        if "ocdbt" in query.get("name", "") and self.command == "POST":
+            return self.answer(403, json.dumps({"error": {"code": 403, "message": "The bucket is full."}}).encode())
+        return act(self, path, query, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.RequestHandlerClass, "act", full)
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            flax_augtl.train(config(), bucket / "run", quiet=True)
+    assert list((bucket / "run" / "checkpoints").iterdir())
+    assert not list((bucket / "run" / "checkpoints").glob("*/SHA256SUMS"))
+    assert flax_augtl.train(config(), bucket / "run", quiet=True).step in (2, 4)

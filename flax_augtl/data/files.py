@@ -142,10 +142,16 @@ def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str
 
 def _walk_remote(folder: epath.Path) -> Iterator[str]:
     """The listing of a bucket comes as a whole: to ask for what each path is would take a request a picture."""
+    top = _without_scheme(folder)
     for here, _, names in folder.walk():
-        parts = here.relative_to(folder).parts
+        # epath's own backend for buckets leaves the scheme out here.
+        parts = [part for part in _without_scheme(here)[len(top):].split("/") if part]
         if not any(_is_mess(name) for name in parts):
             yield from ("/".join((*parts, name)) for name in names if not _is_mess(name))
+
+
+def _without_scheme(path: epath.Path) -> str:
+    return os.fspath(path).rpartition("://")[2].rstrip("/")
 
 
 def _is_mess(name: str) -> bool:

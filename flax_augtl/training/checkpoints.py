@@ -177,9 +177,11 @@ class Checkpoints:
         try:
             while self._manager.is_saving_in_progress():
                 time.sleep(0.01)
-            # Where saving failed there is no such directory, and `wait` raises Orbax's own error.
-            if (self._directory / str(step)).exists():
-                manifest.write(self._directory / str(step))
+            # Where saving failed there is no such directory, in a bucket none that is committed, and `wait` raises Orbax's
+            # own error.
+            directory = self._directory / str(step)
+            if directory.exists() and ocp.utils.is_checkpoint_finalized(directory):
+                manifest.write(directory)
         except Exception as error:
             self._error = error
 
