@@ -44,7 +44,7 @@ class Bucket:
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, disable_nagle_algorithm, wbufsize = "HTTP/1.1", True, -1  # Else an answer takes 40 ms.
     bucket: Bucket
 
     def log_message(self, *_):
