@@ -122,7 +122,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
     else:
         batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **which)
         pool = replicate({"images": experiment.pool.images, "sizes": experiment.pool.sizes})
-    first, tracing = progress.position, Profile(profile, progress.step, total)
+    first, tracing = progress.position, Profile(profile, progress.step, total, log.say if log else print)
     started, earlier = time.monotonic(), progress.seconds
 
     def seconds():

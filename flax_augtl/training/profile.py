@@ -1,14 +1,12 @@
 """A trace of a few steps of training, for TensorBoard's profiler or xprof."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 from etils import epath
 
 from flax_augtl.printable import first_line
-from flax_augtl.run_directory import CannotWrite
 
 # Compilation, and the first steps that fill the loader's buffers, are left out where the run is long enough.
 WARM_UP = 10
@@ -18,25 +16,23 @@ STEPS = 5
 class Profile:
     """Traces steps 11 to 15 of those that this start of a run takes, or the last ones of a shorter run."""
 
-    def __init__(self, directory: epath.PathLike | None, step: int, total: int):
+    def __init__(self, directory: epath.PathLike | None, step: int, total: int, say: Callable[[str], Any] = print):
         """Prepare a trace.
 
         Args:
           directory: where it is written; None for no trace.
           step: steps done before.
           total: steps of the whole run.
+          say: is given a sentence where the trace cannot be written; no training ends for that.
         """
+        self._say = say
         left = total - step
         self._directory = directory
         self._first = min(WARM_UP, max(left - STEPS, 0))
         self._last = min(self._first + STEPS, left) - 1
 
     def over(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield the batches, one a step.
-
-        Raises:
-          CannotWrite: the trace cannot be written.
-        """
+        """Yield the batches, one a step."""
         if self._directory is None:
             yield from batches
             return
@@ -53,11 +49,10 @@ class Profile:
                     self._stop()
         finally:
             if tracing:
-                with contextlib.suppress(CannotWrite):  # What ends the training is what its reader needs to know.
-                    self._stop()
+                self._stop()
 
     def _stop(self) -> None:
         try:
             jax.profiler.stop_trace()
         except jax.errors.JaxRuntimeError as error:
-            raise CannotWrite(f"The trace in {self._directory} cannot be written: {first_line(error)}.") from error
+            self._say(f"The trace in {self._directory} cannot be written: {first_line(error).rstrip('.')}.")
