@@ -9,6 +9,7 @@ from configs import common
 from flax_augtl.head import PRESETS
 from flax_augtl.models import create_model
 from flax_augtl.network import AugmentedNetwork, Head
+from flax_augtl.training.log import RunLog
 
 NETWORKS = {
     "resnet": ("resnet20", {"stage_sizes": (1, 1, 1), "widths": (4, 6, 8)}, 8),
@@ -61,3 +62,15 @@ def digits_config(**changes):
                    "data": {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", "flip": False, "shift": 1}})
     config.update(changes)
     return config
+
+
+def at_step(step, act, monkeypatch):
+    """Have something happen once a step is done."""
+    shown, done = RunLog.step, []
+
+    def wrapped(self, number, loss):
+        shown(self, number, loss)
+        if number == step and not done:
+            done.append(number)
+            act()
+    monkeypatch.setattr(RunLog, "step", wrapped)

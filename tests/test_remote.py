@@ -17,7 +17,6 @@ from flax_augtl.data import load_dataset
 from flax_augtl.export import export
 from flax_augtl.pretrained.located import EMBEDDED
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
-from flax_augtl.training.log import RunLog
 from tests import small
 from tests.bucket import Server
 
@@ -111,15 +110,8 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
 def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeypatch):
     """Interrupted, then with its newest checkpoint damaged, it ends with the bits of an undisturbed run on the disk."""
     whole = flax_augtl.train(config(), tmp_path / "whole", quiet=True)
-    step = RunLog.step
-
-    def interrupting(self, number, loss):
-        step(self, number, loss)
-        if number == 3:
-            signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "step", interrupting)
+        small.at_step(3, lambda: signal.raise_signal(signal.SIGTERM), patch)
         with interruption.handled(), pytest.raises(interruption.Interrupted):
             flax_augtl.train(config(), bucket / "run", quiet=True)
     with open_checkpoints(bucket / "run" / "checkpoints", read_only=True) as checkpoints:

@@ -216,15 +216,8 @@ def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes,
 def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path, monkeypatch):
     train(changes, tmp_path / "run")
     longer = {**changes, "steps": 8}
-    step = RunLog.step
-
-    def interrupting(self, number, loss):
-        step(self, number, loss)
-        if number == 5:
-            signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "step", interrupting)
+        small.at_step(5, lambda: signal.raise_signal(signal.SIGTERM), patch)
         with interruption.handled(), pytest.raises(interruption.Interrupted):
             flax_augtl.train(small.digits_config(**longer), tmp_path / "run", extend=True, quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
@@ -314,20 +307,8 @@ def test_a_read_only_workdir(small_disk, changes):
     remount("rw")
 
 
-def at_step(step, act, monkeypatch):
-    """Have something happen once a step is done."""
-    shown, done = RunLog.step, []
-
-    def wrapped(self, number, loss):
-        shown(self, number, loss)
-        if number == step and not done:
-            done.append(number)
-            act()
-    monkeypatch.setattr(RunLog, "step", wrapped)
-
-
 def test_a_workdir_that_disappears(changes, undisturbed, tmp_path, monkeypatch):
-    at_step(3, lambda: (tmp_path / "run").rename(tmp_path / "gone"), monkeypatch)
+    small.at_step(3, lambda: (tmp_path / "run").rename(tmp_path / "gone"), monkeypatch)
     with pytest.raises(ValueError, match=r"cannot be written: .*(?i:no such file)"):
         train(changes, tmp_path / "run")
     train(changes, tmp_path / "run")
@@ -338,7 +319,7 @@ def test_a_picture_that_becomes_unreadable(changes, undisturbed, pictures, tmp_p
     changes = {**changes, "steps": 60, "evaluate_every_steps": 10}
     path = sorted((pictures / "train").rglob("*.png"))[3]
     content = path.read_bytes()
-    at_step(11, lambda: path.write_bytes(content[:40]), monkeypatch)
+    small.at_step(11, lambda: path.write_bytes(content[:40]), monkeypatch)
     with pytest.raises(ValueError, match=f"The picture {path} cannot be read: .*Repair or remove it"):
         train(changes, tmp_path / "run")
     assert flax_augtl.load_run(tmp_path / "run", step="last").step >= 10
@@ -359,7 +340,7 @@ def kill_workers():
 
 def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(changes, undisturbed, tmp_path, monkeypatch):
     changes = {**changes, "steps": 120, "evaluate_every_steps": 10, "data": {**changes["data"], "workers": 1}}
-    at_step(11, kill_workers, monkeypatch)
+    small.at_step(11, kill_workers, monkeypatch)
     with pytest.raises(ValueError, match=r"A worker process that reads pictures is gone \(exit code -9\)"):
         train(changes, tmp_path / "run")
     assert flax_augtl.load_run(tmp_path / "run", step="last").step >= 10
@@ -374,7 +355,7 @@ def test_pictures_that_come_or_go_between_two_starts_are_noticed(changes, pictur
     def stop():
         raise KeyboardInterrupt
 
-    at_step(3, stop, monkeypatch)
+    small.at_step(3, stop, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(changes, tmp_path / "run")
     shutil.copy(tmp_path / "pictures/train/a/00.png", tmp_path / "pictures/train/b/more.png")
