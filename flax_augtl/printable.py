@@ -19,7 +19,7 @@ def first_line(error: Exception, length: int = 300) -> str:
 
     Of TensorStore's, which may have all that it knows in one line, only what the operating system said is returned.
     """
-    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+    if found := re.search(r"os_error_code='(\d{1,4})'", str(error)):
         return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if len(lines[0]) <= length:

@@ -273,6 +273,8 @@ def test_the_first_line_of_an_error():
     assert long == "aaaaaaaa … zzzzzzzzz" and len(long) == 20
     told = "RESOURCE_EXHAUSTED: Error writing: Failed to write 8 bytes: No space left on device [os_error_code='28']"
     assert printable.first_line(ValueError(told)) == "No space left on device"
+    made_up = f"os_error_code='{'9' * 30}'"  # Of a checkpoint from elsewhere: there is no such number.
+    assert printable.first_line(ValueError(made_up)) == made_up
 
 
 def test_texts_for_terminals_and_spreadsheets():

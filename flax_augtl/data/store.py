@@ -61,7 +61,6 @@ class Store:
             return
         self._where[number] = (start, pixels.shape)  # Only now can another thread find it.
 
-
     def _written(self, start: int, pixels: np.ndarray) -> bool:
         """Write into the file, not through its mapping, which on a full disk would end the process by SIGBUS."""
         content = memoryview(np.ascontiguousarray(pixels)).cast("B")
