@@ -48,12 +48,17 @@ class Estimate:
         return f"Memory on each device, about {_amount(self.total)}: {parts}."
 
 
-def estimate(experiment: Experiment) -> Estimate:
-    """Estimate what the training step of an experiment takes; it is traced, not compiled."""
+def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate:
+    """Estimate what the training step of an experiment takes; it is traced, not compiled.
+
+    Args:
+      experiment: what is trained.
+      platform: cpu, gpu, tpu; None for the one that runs.
+    """
     state, batch, pool = shapes(experiment)
     step = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
                               experiment.step)
-    platform = jax.default_backend()
+    platform = platform or jax.default_backend()
     traced = jax.make_jaxpr(step)(state, batch, jax.ShapeDtypeStruct((), np.float32), pool).jaxpr
     peak = liveness.peak(liveness.on_each_device(traced), platform=platform)
     gradients = liveness.size_of(experiment.plan.partition(state.params)[0])

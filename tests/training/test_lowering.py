@@ -1,4 +1,4 @@
-"""The compiled steps can be lowered for accelerators that are not here."""
+"""The compiled steps can be lowered, and for TPUs compiled, for accelerators that are not here."""
 
 import dataclasses
 import functools
@@ -21,23 +21,22 @@ from flax_augtl.training.step import (
     split_over_devices,
     train_step,
 )
-from tests import small
+from tests import small, tpu
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
 
 EVERYTHING = StepSettings(flip=True, shift=1, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("freeze", "remat", "settings"), [
-    ("none", True, StepSettings(accumulate=2)), ("layer2", False, EVERYTHING), ("all", False, StepSettings())])
-def test_the_steps_lower_for_accelerators(platform, dtype, freeze, remat, settings):
+KINDS = [("none", True, StepSettings(accumulate=2)), ("layer2", False, EVERYTHING), ("all", False, StepSettings())]
+
+
+def steps(devices, dtype, freeze, remat, settings):
+    """Yield the traced train and eval steps over devices."""
     net = small.network("kept_deeper_batch", axis_name=AXIS)
     source = net.source.clone(dtype=jnp.dtype(dtype), remat=remat)
     net = net.clone(source=source, head=net.head.clone(dtype=jnp.dtype(dtype)))
     plan = freezing_plan(net.groups, freeze)
     state = create_state(small.variables(net), create_optimizer(OPTIMIZER, plan), plan, seed=0)
-    mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     common = {"network": net, "preprocessing": PREPROCESSING, "axis_name": AXIS}
     train = functools.partial(train_step, plan=plan, optimizer=create_optimizer(OPTIMIZER, plan), settings=settings,
@@ -48,12 +47,41 @@ def test_the_steps_lower_for_accelerators(platform, dtype, freeze, remat, settin
             (train, (whole, split, whole), (state, batch, np.float32(0.1))),
             (functools.partial(eval_step, **common), (whole, split),
              ({"params": state.params, "batch_stats": state.batch_stats}, masked))):
-        # As pmap does: what comes out equal on all devices is a matter of the step, not of types.
-        step = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False))
-        lowered = step.trace(*arguments).lower(lowering_platforms=(platform,))
-        text = lowered.as_text()
+        yield tpu.over(devices, step, specs).trace(*arguments)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("freeze", "remat", "settings"), KINDS)
+def test_the_steps_lower_for_accelerators(platform, dtype, freeze, remat, settings):
+    for traced in steps(jax.devices(), dtype, freeze, remat, settings):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
         assert ("bf16" in text) == (dtype == "bfloat16")
+
+
+@pytest.fixture
+def nothing_kept():
+    """Keep no compiled program: those for devices that are not here cannot be read again."""
+    name, before = "jax_persistent_cache_min_compile_time_secs", jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update(name, 1e9)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.tpu
+@pytest.mark.usefixtures("nothing_kept")
+@pytest.mark.parametrize(("name", "count", "hosts"), [("v4-8", 4, 1), ("v4-16", 8, 2), ("v5litepod-8", 8, 2)])
+@pytest.mark.parametrize(("freeze", "remat", "settings"), KINDS)
+def test_the_steps_compile_for_tpus(name, count, hosts, freeze, remat, settings):
+    pytest.importorskip("libtpu", reason="needs the extra `tpu`")
+    devices = tpu.devices(name)
+    assert len(devices) == count and len({device.process_index for device in devices}) == hosts
+    for traced in steps(devices, "bfloat16", freeze, remat, settings):
+        compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+        text = compiled.as_text()
+        assert "all-reduce" in text and "bf16" in text and f"num_partitions={count}" in text
+        assert compiled.memory_analysis().argument_size_in_bytes > 0
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
