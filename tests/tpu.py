@@ -57,7 +57,7 @@ def main():
         total = (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
                  + found.temp_size_in_bytes)
         print(f"{changes or 'float32'}: estimate {estimate / 1e9:.2f} GB, compiled {total / 1e9:.2f} GB, "
-              f"{estimate / total - 1:+.0%}; {compiled.cost_analysis()['flops'] / 1e12:.2f} TFLOP a device", flush=True)
+              f"{estimate / total - 1:+.0%}", flush=True)
 
 
 if __name__ == "__main__":
