@@ -71,7 +71,7 @@ def nothing_kept():
 
 @pytest.mark.tpu
 @pytest.mark.usefixtures("nothing_kept")
-@pytest.mark.parametrize(("name", "count", "hosts"), [("v4-8", 4, 1), ("v4-16", 8, 2), ("v5litepod-8", 8, 2)])
+@pytest.mark.parametrize(("name", "count", "hosts"), [("v4-8", 4, 1), ("v4-16", 8, 2), ("v5e-2x4", 8, 2)])
 @pytest.mark.parametrize(("freeze", "remat", "settings"), KINDS)
 def test_the_steps_compile_for_tpus(name, count, hosts, freeze, remat, settings):
     pytest.importorskip("libtpu", reason="needs the extra `tpu`")
