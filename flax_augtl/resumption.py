@@ -10,7 +10,7 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from flax_augtl import distributed, field_types, run_directory
+from flax_augtl import added_fields, distributed, field_types, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.training.experiment import config_values
 
@@ -31,6 +31,23 @@ def check_processes(config: ConfigDict, extend: bool) -> None:
         f"config.{name}": value for name, value in flat.items() if name not in _PLACES}})
 
 
+def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+    """Return the configuration with which the run in `workdir` goes on; `config` itself where there is none.
+
+    A run that an earlier version began keeps the behaviour of that version; see `added_fields`.
+    """
+    exists = (workdir / run_directory.CONFIG).exists()
+    return added_fields.continued(config, _old_config(workdir)) if exists else config
+
+
+def _old_config(workdir: epath.Path) -> Mapping[str, Any]:
+    """Read config.json of a run."""
+    path = workdir / run_directory.CONFIG
+    old = run_directory.read_json(path)
+    field_types.check(old, field_types.KINDS, field_types.NEEDED, str(path))
+    return old
+
+
 def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
     """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
     if not (workdir / run_directory.CONFIG).exists():
@@ -41,9 +58,8 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
         return
-    old = run_directory.read_json(workdir / run_directory.CONFIG)
-    field_types.check(old, field_types.KINDS, field_types.NEEDED, str(workdir / run_directory.CONFIG))
-    new = config_values(config)
+    old = _old_config(workdir)
+    old, new = added_fields.filled(old), config_values(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
         for name in ("check_replicas_every", "study"):  # Not of what a run is.

@@ -20,7 +20,7 @@ from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import check_data, check_processes, check_same, check_split
+from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, check_split
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
@@ -156,6 +156,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         if not quiet:
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
         return load_run(workdir)
+    config = distributed.together(lambda: as_begun(config, workdir))
     experiment = distributed.together(lambda: prepare(config, dataset))
     distributed.require_equal(experiment.dataset.fingerprint, "The processes see different data (pictures, labels, pictures "
                               "that cannot be read, or splits differ): give each host the same files.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl import field_types, run_directory
+from flax_augtl import added_fields, field_types, run_directory
 from flax_augtl.models import create_model
 from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
 
@@ -46,7 +46,7 @@ def read_run_description(workdir: os.PathLike | str) -> RunDescription:
     class_names = run_directory.read_json(path)
     if not class_names or not field_types.is_a(class_names, "list of texts"):
         raise ValueError(f"{path} must be a list of names, one a class.")
-    return RunDescription(config, tuple(class_names), read_preprocessing(workdir), read_source(workdir))
+    return RunDescription(added_fields.filled(config), tuple(class_names), read_preprocessing(workdir), read_source(workdir))
 
 
 def read_preprocessing(workdir: os.PathLike | str) -> Preprocessing:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
+from flax_augtl import added_fields, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.paths import absolute
 from flax_augtl.study import selection, timing
@@ -60,6 +60,7 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
 def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: tuple[int, int] | None,
            datasets: Mapping[int, Dataset] | None) -> StudyResult | None:
     folder, begun = _check(config, workdir), time.monotonic()
+    config = as_begun(config, folder)
     material = gather(config, datasets)
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
@@ -106,6 +107,13 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
     return result
 
 
+def as_begun(config: ConfigDict, folder: Path) -> ConfigDict:
+    """Return the configuration with which the study in `folder` goes on; `config` itself where there is none."""
+    path = folder / run_directory.CONFIG
+    old = run_directory.read_json(path) if path.exists() else None
+    return added_fields.continued(config, old) if isinstance(old, Mapping) else config
+
+
 def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
@@ -113,7 +121,7 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     for name, choices in (("search", SEARCHES), ("finals", FINALS)):
         if config.study[name] not in choices:
             raise ValueError(f"config.study.{name}={config.study[name]!r} is not one of {', '.join(choices)}.")
-    folder, values = Path(absolute(workdir)), config_values(config)
+    folder = Path(absolute(workdir))
     path = folder / run_directory.CONFIG
     run_directory.check_links(folder, (run_directory.CONFIG, run_directory.CHECKPOINTS, run_directory.REPORT,
                                        run_directory.STUDY, TIMING, DATA, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
@@ -123,7 +131,8 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
         old = run_directory.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
             raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
-        if found := run_directory.differences(_lasting(old), _lasting(values)):
+        if found := run_directory.differences(_lasting(added_fields.filled(old)),
+                                                _lasting(config_values(added_fields.continued(config, old)))):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
 

@@ -1,0 +1,49 @@
+"""Configurations of earlier versions: a field that they lack means what it meant then."""
+
+import pytest
+
+from configs import common
+from flax_augtl import added_fields
+from flax_augtl.added_fields import Added
+from flax_augtl.training.experiment import config_values
+
+
+def _field(config, name):
+    for part in name.split("."):
+        config = config[part]
+    return tuple(config) if isinstance(config, list) else config
+
+
+def test_defaults_are_those_of_the_configuration():
+    config = common.get_config()
+    assert {name: _field(config, name) for name in added_fields.ADDED} == {
+        name: added.default for name, added in added_fields.ADDED.items()}
+
+
+@pytest.fixture
+def flip_is_new(monkeypatch):
+    """Pretend that an earlier version had no `config.data.flip`, and mirrored nothing; and its configuration."""
+    monkeypatch.setattr(added_fields, "ADDED", {"data.flip": Added(absent=False, default=True)})
+    old = config_values(common.get_config())
+    del old["data"]["flip"]
+    return old
+
+
+def test_an_old_configuration_is_filled_with_the_old_behaviour(flip_is_new):
+    assert added_fields.filled(flip_is_new)["data"]["flip"] is False
+    assert "flip" not in flip_is_new["data"]
+    assert added_fields.filled({"data": {"flip": True}}) == {"data": {"flip": True}}
+
+
+def test_the_same_command_goes_on_as_it_began(flip_is_new):
+    config = common.get_config()
+    assert added_fields.continued(config, flip_is_new).data.flip is False
+    assert config.data.flip is True
+
+
+def test_what_is_set_otherwise_than_by_default_stays(monkeypatch, flip_is_new):
+    monkeypatch.setattr(added_fields, "ADDED", {"data.shift": Added(absent=0, default=1)})
+    config = common.get_config()
+    config.data.shift = 3
+    del flip_is_new["data"]["shift"]
+    assert added_fields.continued(config, flip_is_new).data.shift == 3
