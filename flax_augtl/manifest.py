@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from flax_augtl import checkpoint_index
+
 NAME = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -36,7 +38,10 @@ def exists(directory: epath.PathLike) -> bool:
 
 
 def damage(directory: epath.PathLike) -> str:
-    """Return what is wrong with a directory, as a phrase; the empty string if every file is as the manifest says."""
+    """Return what is wrong with a checkpoint's directory, as a phrase; the empty string if it can be restored.
+
+    Every file must be as the manifest says, and the arrays must have their index.
+    """
     directory = epath.Path(directory)
     path = directory / NAME
     try:
@@ -59,9 +64,9 @@ def damage(directory: epath.PathLike) -> str:
         for name, file in found.items():
             if _digest(file) != listed[name]:
                 return f"{name} is damaged: its SHA-256 is not the one in {NAME}"
+        return checkpoint_index.missing_index(directory)
     except (OSError, UnicodeDecodeError) as error:
         return f"it cannot be read ({error})"
-    return ""
 
 
 def _digest(path: epath.Path) -> str:

@@ -105,6 +105,9 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
       CannotWrite: it cannot.
     """
     workdir = epath.Path(workdir)
+    if "\\" in os.fspath(workdir):
+        raise CannotWrite(f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
+                          "backslash for the end of a folder's name. Choose a directory without one in its path.")
     if not distributed.is_first():
         return workdir
     try:
@@ -119,8 +122,10 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
 
 def clear_leftovers(workdir: epath.PathLike) -> None:
     """Remove the temporary files of a program that was killed while it wrote; to be called by the one that may write."""
-    for path in epath.Path(workdir).glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    # Not by a pattern: the directory's own name may have signs of one.
+    for path in list(epath.Path(workdir).iterdir()):
+        if path.name.startswith(".") and path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
 
 
 def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:

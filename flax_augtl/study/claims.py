@@ -1,5 +1,6 @@
 """Who works on what: claims on a shared POSIX file system, which lapse when their worker falls silent."""
 
+import glob
 import json
 import os
 import socket
@@ -52,7 +53,7 @@ class Claims:
                         continue  # The next touch, or the takeover by another worker, will tell.
 
     def _generations(self, name: str) -> list[tuple[int, Path]]:
-        found = [path for path in self._folder.glob(f"{name}.*") if path.suffix[1:].isdecimal()]
+        found = [path for path in self._folder.glob(f"{glob.escape(name)}.*") if path.suffix[1:].isdecimal()]
         return sorted((int(path.suffix[1:]), path) for path in found if path.stem == name)
 
     def take(self, name: str) -> bool:

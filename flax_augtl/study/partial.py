@@ -10,13 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
-from flax_augtl import manifest
+from flax_augtl import checkpoint_index, literal_glob, manifest
 from flax_augtl.printable import first_line
 from flax_augtl.run_directory import CannotWrite
 from flax_augtl.study.pack import Pack
 from flax_augtl.training import specifications
 
 specifications.resolve_once_a_directory()
+literal_glob.take_folders_literally()
 
 
 class Partial:
@@ -51,6 +52,7 @@ class Partial:
             with self._manager() as manager:
                 manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
                                                                 progress=ocp.args.JsonSave(progress)))
+            checkpoint_index.check(self._folder / str(pack.step) / "states", checkpoint_index.names_of(states))
             manifest.write(self._folder / str(pack.step))
         except Exception as error:
             raise CannotWrite(f"The checkpoint of {pack.cells[0].name} in {self._folder} cannot be written: "

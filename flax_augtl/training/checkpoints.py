@@ -9,7 +9,7 @@ import dataclasses
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization, traverse_util
 
-from flax_augtl import distributed, manifest, quiet
+from flax_augtl import checkpoint_index, distributed, literal_glob, manifest, quiet
 from flax_augtl.paths import is_remote
 from flax_augtl.printable import first_line
 from flax_augtl.run_directory import CannotWrite
@@ -27,6 +27,7 @@ from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
 
 specifications.resolve_once_a_directory()
+literal_glob.take_folders_literally()
 
 
 class CheckpointError(CannotWrite):
@@ -155,7 +156,8 @@ class Checkpoints:
                 network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress))))
         if jax.process_index() == 0:
-            self._sealing = threading.Thread(target=self._seal, args=(progress.step,), name="manifest", daemon=True)
+            names = {item: checkpoint_index.names_of(arrays) for item, arrays in (("network", network), ("training", tree))}
+            self._sealing = threading.Thread(target=self._seal, args=(progress.step, names), name="manifest", daemon=True)
             self._sealing.start()
 
     def _check_room(self, step: int, tree: Any) -> None:
@@ -172,8 +174,13 @@ class Checkpoints:
             raise CheckpointError(f"The checkpoint of step {step} cannot be written: it takes up to {size / 1e6:.1f} MB, "
                                   f"and the disk of {self._directory} has {disk.free / 1e6:.1f} MB left.")
 
-    def _seal(self, step: int) -> None:
-        """Write the manifest of a checkpoint once Orbax has committed it."""
+    def _seal(self, step: int, names: Mapping[str, set[str]]) -> None:
+        """Write the manifest of a checkpoint once Orbax has committed it and every array can be found in it.
+
+        Args:
+          step: of the checkpoint.
+          names: of the arrays of each item.
+        """
         try:
             while self._manager.is_saving_in_progress():
                 time.sleep(0.01)
@@ -181,6 +188,8 @@ class Checkpoints:
             # own error.
             directory = self._directory / str(step)
             if directory.exists() and ocp.utils.is_checkpoint_finalized(directory):
+                for item, expected in names.items():
+                    checkpoint_index.check(directory / item, expected)
                 manifest.write(directory)
         except Exception as error:
             self._error = error
