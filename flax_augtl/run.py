@@ -24,6 +24,7 @@ from flax_augtl.resumption import as_begun, check_data, check_processes, check_s
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
+from flax_augtl.training.ineffective import ineffective_settings
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import evaluate, fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
@@ -240,6 +241,10 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),
                            experiment.optimizer.new_layer_multiplier))
     log.say(str(estimate(experiment)))
+    for sentence in ineffective_settings(experiment.config, total_steps=experiment.total_steps,
+                                         evaluate_every=experiment.evaluate_every, examples=len(dataset.train),
+                                         has_validation=dataset.val is not None):
+        log.say(f"warning: {sentence}")
     if progress.step:
         log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
 

@@ -89,7 +89,10 @@ def learning_rates(schedule: Any, learning_rate: float, total_steps: int, *, war
     elif schedule.name == "step":
         if not boundaries:
             raise ValueError("config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples).")
-        main = optax.piecewise_constant_schedule(learning_rate, {step - warmup: schedule.factor for step in boundaries})
+        scales: dict[int, float] = {}
+        for step in boundaries:  # Epochs can be so short that two boundaries fall on one step.
+            scales[step - warmup] = scales.get(step - warmup, 1.0) * schedule.factor
+        main = optax.piecewise_constant_schedule(learning_rate, scales)
     else:
         main = optax.constant_schedule(learning_rate)
     if warmup:

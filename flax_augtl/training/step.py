@@ -79,7 +79,8 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     Returns:
       The state after the step, equal on every device, and scalars of the global batch before it: `loss` (with label
       smoothing and class weights), `top1`, `gradient_norm` of what trains; and `norms`, float32 [layer groups], of each
-      group's `gradient` and, before the step, of its trainable `parameter`s.
+      group's `gradient` and, before the step, of its trainable `parameter`s. A batch whose classes all have weight 0 has
+      loss 0 and changes nothing but the number of the step.
     """
     trainable, frozen = plan.partition(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -91,6 +92,10 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
 
     # The weights are summed over the global batch first, so that the mean over devices is the mean over examples.
     total_weight = jax.lax.pmean(jnp.sum(weights_of(batch["label"])), axis_name)
+    # Of a batch that holds only classes of weight 0; the loss would be 0/0.
+    empty = total_weight == 0 if 0 in settings.class_weights else None
+    if empty is not None:
+        total_weight = jnp.where(empty, 1.0, total_weight)
 
     def inputs(micro):
         if settings.start is not None:
@@ -142,9 +147,12 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     after = (optax.apply_updates(trainable, updates), batch_stats, opt_state)
     norms = {"gradient": plan.norms(gradient), "parameter": plan.norms(trainable)}
     norm = jnp.linalg.norm(norms["gradient"])
+    counts = [] if empty is None else [~empty]
     if settings.skip_not_finite:
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after,
+        counts += [jnp.isfinite(loss), jnp.isfinite(norm)]
+    if counts:
+        counts = functools.reduce(jnp.logical_and, counts)
+        after = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after,
                              (trainable, state.batch_stats, state.opt_state))
     params, batch_stats, opt_state = after
     state = state.replace(step=state.step + 1, params=merge(params, frozen), batch_stats=batch_stats, opt_state=opt_state)

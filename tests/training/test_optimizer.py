@@ -88,6 +88,11 @@ def test_steps_and_constant():
                                [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
     np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 6, warmup=2, boundaries=(4,)),
                                [0.5, 1, 1, 1, 0.1, 0.1], rtol=1e-5)
+    # Two boundaries on one step count twice; one within the warm-up counts from its end on.
+    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 4, boundaries=(2, 2, 3)),
+                               [1, 1, 0.01, 0.001], rtol=1e-5)
+    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 4, warmup=2, boundaries=(1, 1)),
+                               [0.5, 1, 0.01, 0.01], rtol=1e-5)
     np.testing.assert_array_equal(learning_rates(schedule(name="constant"), 0.5, 3), np.full(3, 0.5, np.float32))
 
 

@@ -70,6 +70,33 @@ def test_one_device_equals_four_and_all_shards_are_equal(freeze, more):
             np.testing.assert_array_equal(shards[0], shard)
 
 
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"skip_not_finite": True}])
+def test_a_batch_of_classes_without_weight_changes_nothing(more):
+    net = small.network("kept_deeper_batch", axis_name=AXIS)
+    plan, state = start(net, "layer2")
+    settings = StepSettings(class_weights=(0.0, 1.0, 2.0), **more)
+    # One step with weight, so that momentum would go on moving the parameters.
+    state, _ = steps(net, plan, state, [batch_of(8)], 2, settings)
+    before = jax.tree.map(np.asarray, state)
+    weightless = {**batch_of(8, seed=1), "label": np.zeros(8, np.int32)}
+    after, scalars = steps(net, plan, state, [weightless], 2, settings)
+    assert scalars["loss"] == 0 and scalars["gradient_norm"] == 0
+    assert after.step == before.step + 1
+    jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats, after.opt_state),
+                 (before.params, before.batch_stats, before.opt_state))
+
+
+def test_a_class_without_weight_counts_for_nothing_beside_others():
+    net = small.network("kept_deeper", axis_name=AXIS)
+    plan, state = start(net, "all")
+    mixed = {**batch_of(8), "label": np.array([0, 1, 0, 2, 0, 1, 0, 2], np.int32)}
+    _, scalars = steps(net, plan, state, [mixed], 1, StepSettings(class_weights=(0.0, 1.0, 1.0)))
+    plan, state = start(net, "all")
+    others = {name: array[1::2] for name, array in mixed.items()}
+    _, expected = steps(net, plan, state, [others], 1)
+    np.testing.assert_allclose(scalars["loss"], expected["loss"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("family", ["resnet", "vgg"])
 def test_frozen_groups_keep_every_bit_at_every_depth(family):
     net = small.network("kept_deeper", family, axis_name=AXIS)
