@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> list[str]:
     """Parse flags; a mistake in one ends the program with a sentence."""
     try:
-        return FLAGS(argv)
+        return commands.parse(FLAGS, argv)
     except Exception as error:  # Config files are code, and raise what they like.
         commands.exit_with(error, "--traceback" in argv)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
-from absl.flags import FlagValues
+from absl.flags import FlagValues, UnrecognizedFlagError
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import distributed, heap, interruption, prediction, run_directory
+from flax_augtl import distributed, heap, interruption, overrides, prediction, run_directory
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
@@ -22,6 +22,29 @@ MODES = ("train", "evaluate", "predict", "study", "export")
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
         "cells": ("study",), "split": ("evaluate",), "images": ("predict",), "format": ("export",),
         "step": ("evaluate", "predict", "export")}
+
+
+def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
+    """Parse the command line, and return what is left of it.
+
+    Raises:
+      ValueError: it sets a field to what that cannot be.
+      absl.flags.Error: a flag is wrong.
+    """
+    overrides.check_groups(arguments)
+    arguments, cleared = overrides.take_out_none(arguments)
+    try:
+        left = flags(arguments)
+    except UnrecognizedFlagError as error:
+        if sentence := overrides.unknown_flag(error.flagname):
+            raise ValueError(sentence) from error
+        raise
+    if flags["config"].value is not None:
+        for field in cleared:
+            overrides.clear(flags.config, field)
+            config_flags.get_override_values(flags["config"])[field] = None
+        overrides.one_unit(flags.config, config_flags.get_override_values(flags["config"]))
+    return left
 
 
 def run(flags: Any) -> None:
@@ -135,10 +158,10 @@ def _overrides(flags: Any) -> set[str]:
     return set(config_flags.get_override_values(flags["config"])) if isinstance(flags, FlagValues) else set()
 
 
-def _not_overridden(config: ConfigDict, overrides: set[str]) -> None:
+def _not_overridden(config: ConfigDict, given: set[str]) -> None:
     """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
     for name, variant in config.variants.items():
-        for field in sorted(overrides & set(_dotted(variant))):
+        for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
             raise ValueError(f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
                              f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}.")
 

@@ -4,8 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
+from flax_augtl import overrides
 from flax_augtl.run import Run, train
 
 
@@ -24,6 +26,8 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
             variant.update(config.variants[name].to_dict())
         except (KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
+        # A variant that gives its length in another unit than the rest means its own.
+        overrides.one_unit(variant, traverse_util.flatten_dict(config.variants[name].to_dict(), sep="."))
         with variant.unlocked():
             variant.name = f"{config.name}/{name}"
         variants[name] = variant.lock()
