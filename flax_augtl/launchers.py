@@ -32,7 +32,13 @@ def settings(environment: Mapping[str, str], coordinator: str | None = None, num
         if not job.has_coordinator:
             raise ValueError(f"{job.name} started several processes, and does not say where the first one is: give all of "
                              "them --coordinator=HOST:PORT, the host of process 0 and a port that is free there.")
-        found = {}
+        found = {"cluster_detection_method": job.detection}
+    elif found is not None:
+        # All is said. JAX would look at the launcher all the same, and of Open MPI 5 it wants mpi4py.
+        found = {**found, "cluster_detection_method": "deactivate"}
+        if job is not None and not job.gpus and not job.owns_gpus:
+            # What JAX takes where it looks: of GPUs that cannot be counted here, the one of the task's number.
+            found["local_device_ids"] = [job.index_on_host]
     if found is not None and job is not None and job.gpus:
         # A task takes the one GPU of its number on the host, as JAX would have it; one that has a host to itself, or sees
         # only its own, takes all that it sees.
@@ -51,6 +57,7 @@ class _Job(NamedTuple):
 
     Attributes:
       name: of the launcher.
+      detection: JAX's name for finding the other tasks through it.
       num_processes: how many tasks there are.
       process_id: which of them this is.
       index_on_host: which of those on this host.
@@ -60,6 +67,7 @@ class _Job(NamedTuple):
     """
 
     name: str
+    detection: str
     num_processes: str
     process_id: str | None
     index_on_host: int
@@ -75,13 +83,13 @@ def _job(environment: Mapping[str, str]) -> _Job | None:
         gpus = _gpus(environment.get("SLURM_STEP_GPUS") if visible is None else visible,
                      _whole(environment.get("SLURM_GPUS_ON_NODE", 0)) or 0)
         alone = environment.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0] == "1"
-        return _Job("SLURM", environment.get("SLURM_NTASKS", "1"), environment.get("SLURM_PROCID"),
+        return _Job("SLURM", "slurm", environment.get("SLURM_NTASKS", "1"), environment.get("SLURM_PROCID"),
                     _whole(environment.get("SLURM_LOCALID", 0)) or 0, gpus, alone or "SLURM_GPUS_PER_TASK" in environment,
                     "SLURM_LOCALID" in environment)
     if "OMPI_COMM_WORLD_SIZE" in environment:
         gpus = _gpus(visible, len(os.listdir(_GPUS)) if os.path.isdir(_GPUS) else 0)
         # Up to its version 4 it says where its first task is.
-        return _Job("Open MPI", environment["OMPI_COMM_WORLD_SIZE"], environment.get("OMPI_COMM_WORLD_RANK"),
+        return _Job("Open MPI", "ompi", environment["OMPI_COMM_WORLD_SIZE"], environment.get("OMPI_COMM_WORLD_RANK"),
                     _whole(environment.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)) or 0, gpus,
                     environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1", "OMPI_MCA_orte_hnp_uri" in environment)
     return None
