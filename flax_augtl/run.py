@@ -4,16 +4,15 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
-from PIL import Image
 
-from flax_augtl import distributed, freezing, run_directory, run_lock, run_records
+from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
 from flax_augtl.data import Dataset, Examples, load_dataset
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
@@ -59,16 +58,31 @@ class Run:
     step: int
     result: Mapping[str, Any] | None
 
-    def predict(self, images: Sequence[np.ndarray], *, batch_size: int = 32) -> np.ndarray:
-        """Return class probabilities, float32 [N, number of target classes], of uint8 pictures [H, W, 3] of any size."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    def __repr__(self) -> str:
+        """Return one line: what network this is, of how many classes, and how good."""
+        test = (self.result or {}).get("test") or {}
+        accuracy = f", test accuracy {test['top1']:.4f}" if isinstance(test.get("top1"), float) else ""
+        return for_terminal(f"<Run {self.workdir}: {self.config.network}, head {self.config.head.preset}, "
+                            f"{len(self.class_names)} classes, step {self.step}{accuracy}>")
+
+    def predict(self, images: Iterable[image_inputs.Input], *, batch_size: int = 32) -> np.ndarray:
+        """Return class probabilities of images, float32 [N, number of target classes].
+
+        Args:
+          images: of any size: uint8 arrays [H, W, 3], Pillow images, or paths.
+          batch_size: how many images are computed at a time.
+
+        Raises:
+          ValueError: one of them is no image or cannot be read.
+        """
         step = compiled_predict_step(self.network, self.preprocessing)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
-        for start in range(0, len(images), batch_size):
-            batch = [_small(self.preprocessing, image) for image in images[start:start + batch_size]]
-            # Always the same size, so that there is one compilation.
-            padded = batch + [np.zeros_like(batch[0])] * (min(batch_size, len(images)) - len(batch))
+        size = 0
+        for some in image_inputs.batches(images, batch_size):
+            batch = [image_inputs.network_input(image, self.preprocessing) for image in some]
+            # Always the size of the first batch, so that there is one compilation.
+            size = size or len(batch)
+            padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[:len(batch)])
         return np.concatenate(probabilities)
 
@@ -103,14 +117,6 @@ class Run:
         if not given:
             check_split(splits[split].ids, split, self.workdir)
         return dataset, splits[split]
-
-
-def _small(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
-    """Return a picture as the evaluation transform makes it, uint8 [S, S, 3]."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-        raise ValueError(f"A picture must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
-    return preprocessing.resize_and_crop(Image.fromarray(image))
 
 
 def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | None = None, extend: bool = False,

@@ -76,6 +76,24 @@ def test_a_loaded_run_is_the_trained_one(whole):
     assert loaded.preprocessing == whole.preprocessing and loaded.result == whole.result
     assert loaded.network == whole.network and loaded.step == whole.step
     assert loaded.config.head.new_layers in ((16,), [16])
+    assert repr(loaded) == (f"<Run {whole.workdir}: resnet20, head kept_deeper, 10 classes, step {whole.step}, "
+                            f"test accuracy {whole.result['test']['top1']:.4f}>")
+
+
+def test_what_a_notebook_shows_of_data_and_sources_is_one_line():
+    experiment = prepare(config())
+    assert repr(experiment.dataset) == "<Dataset digits: 10 classes; 30 train, 10 val, 1757 test examples>"
+    assert repr(experiment.dataset.val) == "<10 examples of 10 classes>"
+    source = repr(flax_augtl.load_source("resnet20", "embedded:glyphs"))
+    assert source.startswith("<Source resnet20: 215 classes, 16 pixels, ") and "\n" not in source
+
+
+def test_paths_and_pillow_images_are_predicted_like_arrays(whole, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 11, 3), np.uint8)
+    Image.fromarray(pixels[0]).save(tmp_path / "first.png")
+    expected = whole.predict(list(pixels))
+    np.testing.assert_array_equal(whole.predict([tmp_path / "first.png", Image.fromarray(pixels[1]), pixels[2]]), expected)
+    np.testing.assert_array_equal(whole.predict(iter(pixels), batch_size=2), whole.predict(pixels, batch_size=2))
 
 
 def test_loading_needs_the_directory_and_nothing_else(whole, tmp_path):

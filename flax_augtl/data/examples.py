@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from flax_augtl.printable import for_terminal
+
 
 class Source(Protocol):
     """Pictures by number: `source[i]` is a PIL picture of mode RGB, or a uint8 array [H, W, 3]."""
@@ -67,6 +69,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __repr__(self) -> str:
+        """Return one line: how many there are."""
+        return f"<{len(self)} examples of {np.count_nonzero(np.bincount(self.labels))} classes>"
+
     def take(self, which: np.ndarray | Sequence[int]) -> "Examples":
         """The examples at these positions (int [m]), in that order."""
         which = np.asarray(which, np.int64)
@@ -112,6 +118,11 @@ class Dataset:
     def __post_init__(self):
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", fingerprint(self.class_names, self.split_ids(), self._labels()))
+
+    def __repr__(self) -> str:
+        """Return one line: classes and sizes."""
+        sizes = ", ".join(f"{len(split)} {name}" for name, split in self._splits().items())
+        return for_terminal(f"<Dataset {self.name}: {len(self.class_names)} classes; {sizes} examples>")
 
     def split_ids(self) -> dict[str, list[str]]:
         """The ids of every split, for the run directory; JSON can hold it."""

@@ -87,7 +87,7 @@ def read_picture(
                 turned = _orientation(image) in (5, 6, 7, 8)
                 image.draft(None, at_least[::-1] if turned else at_least)
             image.load()
-            return _upright_rgb(image)
+            return upright_rgb(image)
     except _TooLarge as error:
         raise UnreadablePicture(name, str(error)) from None
     except Image.DecompressionBombError:
@@ -133,7 +133,7 @@ def _orientation(image: Image.Image) -> int:
         return 1  # A picture with damaged EXIF is still a picture.
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
     if _orientation(image) in range(2, 9):
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":

@@ -20,6 +20,7 @@ from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_folder import is_run, read_run
+from flax_augtl.printable import for_terminal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +42,13 @@ class Source:
     preprocess: Preprocessing
     class_names: tuple[str, ...]
     terms: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Return one line: which network, with which weights."""
+        classes = f"{len(self.class_names)} classes" if self.class_names else "no classification layer"
+        origin = self.terms.get("origin") or self.terms.get("run")
+        return for_terminal(f"<Source {self.name}: {classes}, {self.preprocess.image_size} pixels"
+                            f"{f', {origin}' if origin else ''}>")
 
     @property
     def groups(self) -> tuple[str, ...]:
