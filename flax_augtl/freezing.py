@@ -27,6 +27,11 @@ class FreezingPlan:
     labels: tuple[str, ...]
 
     @property
+    def frozen(self) -> tuple[str, ...]:
+        """The layer groups that are frozen."""
+        return self.groups[:self.depth]
+
+    @property
     def depth(self) -> int:
         """Number of frozen layer groups: the index of the first group that trains."""
         return self.labels.count(FROZEN)

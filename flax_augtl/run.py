@@ -192,7 +192,8 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
 
         distributed.together(take)
         checkpoints = stack.enter_context(open_checkpoints(workdir / run_directory.CHECKPOINTS,
-                                                           keep=config.keep_checkpoints))
+                                                           keep=config.keep_checkpoints,
+                                                           frozen=experiment.plan.frozen))
         progress = Progress()
         step = checkpoints.newest_sound(say)
         checkpoints.remove_after(step)

@@ -5,12 +5,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
-from flax_augtl import manifest, quiet, run_directory
+from flax_augtl import manifest, network_checkpoint, run_directory
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -65,14 +62,10 @@ def read_run(path: str | os.PathLike) -> RunSource:
     checkpoint = path / run_directory.CHECKPOINTS / str(step) / "network"
     if not checkpoint.exists():
         raise CheckpointError(f"{path} has no checkpoint of its best step, {step}.")
-    if damage := manifest.damage(checkpoint.parent):
+    if damage := manifest.damage(checkpoint.parent) or network_checkpoint.frozen_damage(checkpoint.parent.parent):
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be used: {damage}.")
     try:
-        with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
-            # Into arrays of the host, whatever devices wrote it: those may not be here.
-            written = checkpointer.metadata(checkpoint).item_metadata.tree
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), written)
-            tree = jax.tree.map(np.asarray, checkpointer.restore(checkpoint, like))
+        tree = network_checkpoint.read(path / run_directory.CHECKPOINTS, step)
         variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
         params, head = variables["params"], tree["params"]["head"]
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.

@@ -80,7 +80,7 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
     dataset = material.datasets[cell.seed]
     shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
     run_directory.prepare(workdir)
-    with open_checkpoints(workdir / run_directory.CHECKPOINTS) as checkpoints:
+    with open_checkpoints(workdir / run_directory.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
         checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
     run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(material.class_names))
     run_directory.write_json(workdir / run_directory.PREPROCESSING, material.preprocessing.to_json())

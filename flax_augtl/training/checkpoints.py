@@ -9,7 +9,7 @@ import dataclasses
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization, traverse_util
 
-from flax_augtl import checkpoint_index, distributed, literal_glob, manifest, quiet
+from flax_augtl import checkpoint_index, distributed, literal_glob, manifest, network_checkpoint, quiet
 from flax_augtl.paths import is_remote
 from flax_augtl.printable import first_line
 from flax_augtl.run_directory import CannotWrite
@@ -66,14 +66,19 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints in a directory. Writing goes on in the background; `close` waits for it."""
 
-    def __init__(self, directory: epath.PathLike, *, keep: int = 2, read_only: bool = False):
+    def __init__(self, directory: epath.PathLike, *, keep: int = 2, read_only: bool = False,
+                 frozen: Collection[str] = ()):
         """Open a directory of checkpoints.
 
         Args:
           directory: absolute; it is created when the first checkpoint is written.
           keep: how many of the newest are kept, besides the best.
           read_only: never write or delete.
+          frozen: layer groups that never change; they are written once, not with every checkpoint.
         """
+        self._frozen = frozenset(frozen)
+        self._frozen_is_written = False
+        self._frozen_damage: str | None = None
         self._directory = epath.Path(directory)
         self._policy = _BestAndLast(keep)
         self._sealing: threading.Thread | None = None
@@ -90,7 +95,11 @@ class Checkpoints:
 
     def damage(self, step: int) -> str:
         """Return what is wrong with a checkpoint, as a phrase; the empty string if it is as it was written."""
-        return manifest.damage(self._directory / str(step))
+        if reason := manifest.damage(self._directory / str(step)):
+            return reason
+        if self._frozen_damage is None:
+            self._frozen_damage = network_checkpoint.frozen_damage(self._directory)
+        return self._frozen_damage
 
     def newest_sound(self, say: Callable[[str], Any]) -> int | None:
         """Return the newest step whose files are as they were written, None where there is no checkpoint yet.
@@ -133,6 +142,9 @@ class Checkpoints:
             if step is None or later > step:
                 with self._saying("The damaged checkpoint of step", later):
                     self._manager.delete(later)
+        if step is None:
+            network_checkpoint.remove_frozen(self._directory)
+            self._frozen_is_written, self._frozen_damage = False, None
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Write a checkpoint in the background. One of the same step is left as it is.
@@ -151,7 +163,11 @@ class Checkpoints:
             # Of these each process writes a part; arrays of the host would be written by the first one alone.
             tree = distributed.replicated(tree)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
+        network, frozen = network_checkpoint.split(network, self._frozen)
         with self._saying("The checkpoint of step", progress.step):
+            if frozen and not self._frozen_is_written:
+                network_checkpoint.write_frozen(self._directory, frozen)
+                self._frozen_is_written = True
             self._manager.save(progress.step, args=ocp.args.Composite(
                 network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress))))
@@ -207,14 +223,15 @@ class Checkpoints:
         tree = serialization.to_state_dict(state)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         with self._saying("The checkpoint of step", step, "read"):
-            self._check_shapes(step, "network", network)
-            self._check_shapes(step, "training", tree)
+            _check_shapes(network_checkpoint.shapes(self._directory, step), network)
+            with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
+                written = checkpointer.metadata(self._directory / str(step) / "training").item_metadata.tree
+            _check_shapes(_shapes(written), tree)
             restored = self._manager.restore(step, args=ocp.args.Composite(
-                network=ocp.args.StandardRestore(network), training=ocp.args.StandardRestore(tree),
-                progress=ocp.args.JsonRestore()))
+                training=ocp.args.StandardRestore(tree), progress=ocp.args.JsonRestore()))
             progress = from_json(restored.progress, "its progress")
-        tree = {**restored.network, **restored.training}
-        tree = jax.tree.map(np.asarray, tree)
+            network = network_checkpoint.read(self._directory, step)
+        tree = {**network, **jax.tree.map(np.asarray, restored.training)}
         self._policy.best_is(progress.best_step)
         return serialization.from_state_dict(state, tree), progress
 
@@ -231,24 +248,9 @@ class Checkpoints:
         if reason := self.damage(step):
             raise CheckpointError(f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
                                   f"Checkpoints: {', '.join(map(str, self.steps()))}.")
-        # As arrays of the host: anything else Orbax would put where the devices were that wrote it.
         with self._saying("The checkpoint of step", step, "read"):
-            self._check_shapes(step, "network", like)
-            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-            restored = self._manager.restore(step, args=ocp.args.Composite(network=ocp.args.StandardRestore(like)))
-        return jax.tree.map(np.asarray, restored.network)
-
-    def _check_shapes(self, step: int, item: str, like: Any) -> None:
-        """Raise ValueError unless the arrays of an item of a checkpoint have the shapes of those in `like`."""
-        with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
-            written = checkpointer.metadata(self._directory / str(step) / item).item_metadata.tree
-        written, asked = ({"/".join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()
-                           if hasattr(leaf, "shape")} for tree in (written, like))
-        for name in sorted({*written, *asked}):
-            if written.get(name) != asked.get(name):
-                raise ValueError(f"{name} is {list(written[name]) if name in written else 'not there'}, where the run's "
-                                 f"config.json, class_names.json and source.json ask for "
-                                 f"{list(asked[name]) if name in asked else 'no such array'}.")
+            _check_shapes(network_checkpoint.shapes(self._directory, step), like)
+            return network_checkpoint.read(self._directory, step)
 
     def progress(self, step: int) -> Progress:
         """Return the progress at a step.
@@ -287,6 +289,20 @@ class Checkpoints:
             yield
         except Exception as error:
             raise CheckpointError(f"{what} {which} cannot be {done}: {first_line(error)}") from error
+
+
+def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")}
+
+
+def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any) -> None:
+    """Raise ValueError unless the arrays of a checkpoint, by path, have the shapes of those in `like`."""
+    asked = _shapes(like)
+    for path in sorted({*written, *asked}):
+        if written.get(path) != asked.get(path):
+            raise ValueError(f"{'/'.join(path)} is {list(written[path]) if path in written else 'not there'}, where the "
+                             "run's config.json, class_names.json and source.json ask for "
+                             f"{list(asked[path]) if path in asked else 'no such array'}.")
 
 
 @contextlib.contextmanager
