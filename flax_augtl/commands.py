@@ -17,7 +17,7 @@ from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
 from flax_augtl.training.log import describe
 
-MODES = ("train", "evaluate", "predict", "study", "export")
+MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
         "cells": ("study",), "split": ("evaluate",), "images": ("predict",), "format": ("export",),
@@ -55,7 +55,8 @@ def run(flags: Any) -> None:
         _required(flags, "workdir")
         _belonging(flags)
         _start(flags)
-        act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export}[flags.mode]
+        act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export,
+               "compare": _compare}[flags.mode]
         with interruption.handled(training=flags.mode in ("train", "study")):
             act(flags)
             # None leaves while another still works: those that are left would take it for dead.
@@ -217,6 +218,13 @@ def _predict(flags: Any) -> None:
     if unreadable:
         raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
             f"{path}: {reason}" for path, reason in unreadable.items()))
+
+
+def _compare(flags: Any) -> None:
+    from flax_augtl import compare
+    comparison = compare.compare(compare.find_runs(flags.workdir))
+    print(compare.as_text(comparison))
+    print("\n" + "\n".join(map(str, compare.write(flags.workdir, comparison))))
 
 
 def _export(flags: Any) -> None:

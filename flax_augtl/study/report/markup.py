@@ -1,6 +1,7 @@
 """HTML made of Python values: every text is escaped, unless it is markup already."""
 
 import html
+import importlib.resources
 from collections.abc import Mapping, Sequence
 
 
@@ -66,3 +67,18 @@ def table(header: Sequence[object], rows: Sequence[Sequence[object]], marks: Seq
     head = element("thead", element("tr", join(*(element("th", name) for name in header)))) if any(header) else ""
     made = element("table", join(head, element("tbody", join(*lines))), {"class": "wrap"} if wrap else None)
     return element("div", made, {"class": "scroll"})
+
+
+def document(title: str, body: Markup) -> str:
+    """Return a whole page with the style of this program's reports.
+
+    It fetches nothing and runs no script, whatever a name in the data may contain.
+    """
+    style = importlib.resources.files("flax_augtl.study.report").joinpath("page.css").read_text("utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
+        "'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{element('title', title)}\n<style>\n{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )

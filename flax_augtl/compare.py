@@ -1,0 +1,163 @@
+"""All runs below a folder side by side: what differs in their configurations, and what they reached."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from etils import epath
+from flax import traverse_util
+
+from flax_augtl import run_directory
+from flax_augtl.paths import absolute, is_remote
+from flax_augtl.pretrained.run_description import read_result
+from flax_augtl.printable import for_spreadsheet, for_terminal, on_one_line
+from flax_augtl.study.report.markup import document, element, join, paragraph, table
+from flax_augtl.study.variants import columns
+
+CSV, HTML = "compare.csv", "compare.html"
+# Figures of result.json, in the order in which they are read: choices are made on validation data.
+_FIGURES = ("top1", "mean_per_class", "loss")
+# Where files are and how fast they are read: no part of what a run is.
+_PLACES = ("name", "data.threads", "data.workers", "data.cache", "data.cache_gb", "data.cache_dir", "data.scan_dir",
+           "check_replicas_every", "log_every_steps", "keep_checkpoints")
+
+
+class RunRow(NamedTuple):
+    """One run of a comparison.
+
+    Attributes:
+      name: its directory, relative to the folder.
+      config: its configuration, {dotted field: value}.
+      result: the contents of result.json; None where the run is not finished.
+      test_ids: the ids of its test examples, None where they are not known.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    test_ids: frozenset[str] | None
+
+
+class Comparison(NamedTuple):
+    """The runs below a folder.
+
+    Attributes:
+      header: names of the columns.
+      rows: a row of texts for each run, the best by validation first.
+      notes: sentences about what the table cannot show.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def find_runs(folder: os.PathLike | str) -> list[RunRow]:
+    """Read every run directory below a folder, itself included.
+
+    Raises:
+      ValueError: there is none.
+    """
+    folder = absolute(folder)
+    if is_remote(folder):
+        raise ValueError(f"--workdir={folder}: runs are compared in a folder of this machine. Copy them here first.")
+    if not folder.is_dir():
+        raise ValueError(f"--workdir={folder}: there is no such folder.")
+    found = [_read(Path(folder), path) for path in _run_directories(Path(folder))]
+    if not found:
+        raise ValueError(f"--workdir={folder}: there is no run in it or below it. A run is a directory with "
+                         f"{run_directory.CONFIG} and {run_directory.CLASS_NAMES}.")
+    return found
+
+
+def compare(runs: Sequence[RunRow]) -> Comparison:
+    """Return runs as a table: differing settings, validation figures, test figures, time."""
+    fields = _differing(runs)
+    metric = "mean_per_class" if any((run.result or {}).get("metric") == "mean_per_class" for run in runs) else "top1"
+    header = ["run", *fields, *(f"val {name}" for name in _FIGURES), *(f"test {name}" for name in _FIGURES), "test examples",
+              "best step", "seconds"]
+    ordered = sorted(runs, key=lambda run: (-_figure(run, "val", metric, -1.0), run.name))
+    rows = [[on_one_line(run.name), *(_shown(run.config.get(field, "–")) for field in fields),
+             *(_number(_figure(run, split, name)) for split in ("val", "test") for name in _FIGURES),
+             _shown(_figure(run, "test", "n", "–")), _shown((run.result or {}).get("best_step", "–")),
+             _number((run.result or {}).get("seconds"), 1)] for run in ordered]
+    return Comparison(header, rows, _notes(ordered, metric))
+
+
+def write(folder: os.PathLike | str, comparison: Comparison) -> list[epath.Path]:
+    """Write compare.csv and compare.html into a folder, and return their paths."""
+    folder = absolute(folder)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(comparison.header)
+    writer.writerows([for_spreadsheet("" if cell == "–" else cell) for cell in row] for row in comparison.rows)
+    body = join(element("h1", f"Runs below {os.path.basename(os.fspath(folder))}"),
+                *(paragraph(note) for note in comparison.notes), table(comparison.header, comparison.rows))
+    run_directory.write_text(folder / CSV, text.getvalue())
+    run_directory.write_text(folder / HTML, document("Runs side by side", body))
+    return [folder / CSV, folder / HTML]
+
+
+def as_text(comparison: Comparison) -> str:
+    """Return a comparison for a terminal."""
+    return for_terminal(columns([comparison.header, *comparison.rows]) + "".join(f"\n{note}" for note in comparison.notes))
+
+
+def _run_directories(folder: Path) -> Iterator[Path]:
+    """Yield every run directory, in order; what lies within one is not looked at."""
+    if (folder / run_directory.CONFIG).is_file() and (folder / run_directory.CLASS_NAMES).is_file():
+        yield folder
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield from _run_directories(path)
+
+
+def _read(folder: Path, path: Path) -> RunRow:
+    run_directory.check_links(path)
+    config = run_directory.read_json(path / run_directory.CONFIG)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{path / run_directory.CONFIG} is not the configuration of a run.")
+    flat = {".".join(field): value for field, value in traverse_util.flatten_dict(dict(config)).items()
+            if field[0] not in ("study", "variants")}
+    splits = run_directory.read_json(path / run_directory.SPLITS) if (path / run_directory.SPLITS).exists() else {}
+    ids = splits.get("test") if isinstance(splits, Mapping) else None
+    known = frozenset(ids) if isinstance(ids, list) and all(isinstance(each, str) for each in ids) else None
+    return RunRow(os.path.relpath(path, folder), flat, read_result(path), known)
+
+
+def _differing(runs: Sequence[RunRow]) -> list[str]:
+    """Return the fields in which the runs differ, in the order of the first configuration."""
+    fields = dict.fromkeys(field for run in runs for field in run.config)
+    return [field for field in fields if field not in _PLACES
+            and len({repr(run.config.get(field)) for run in runs}) > 1]
+
+
+def _figure(run: RunRow, split: str, name: str, absent: Any = None) -> Any:
+    figures = (run.result or {}).get(split)
+    value = figures.get(name) if isinstance(figures, Mapping) else None
+    return value if isinstance(value, int | float) else absent
+
+
+def _notes(runs: Sequence[RunRow], metric: str) -> list[str]:
+    notes = [f"The first run is the best by validation ({'top-1' if metric == 'top1' else 'mean per class'})."]
+    if any(_figure(run, "val", metric) is None for run in runs):
+        notes = ["Runs without validation figures come last: choose between runs by validation, not by the test split."]
+    if len({run.test_ids for run in runs}) > 1:
+        notes.append("The runs were tested on different examples, so their test figures cannot be compared.")
+    if unfinished := [run.name for run in runs if run.result is None]:
+        notes.append(f"Not finished: {', '.join(unfinished)}.")
+    return notes
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "(" + ", ".join(map(str, value)) + ")"
+    return "–" if value is None else on_one_line(str(value))
+
+
+def _number(value: Any, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
