@@ -1,7 +1,7 @@
 """The network in a run's checkpoints: what changes is in each of them, what is frozen is kept once beside them.
 
     checkpoints/20/network    the trained layer groups at step 20
-    checkpoints/frozen        the frozen ones, the same at every step
+    frozen/                   the frozen ones, the same at every step
 
 A run of an earlier version, or one that freezes nothing, has the whole network in each checkpoint and no `frozen`.
 """
@@ -15,9 +15,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
-from flax_augtl import checkpoint_index, distributed, manifest, quiet
+from flax_augtl import checkpoint_index, distributed, manifest, quiet, run_directory
 
-FROZEN, NETWORK = "frozen", "network"
+NETWORK = "network"
 
 
 def split(network: Mapping[str, Any], frozen: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +43,7 @@ def write_frozen(checkpoints: epath.Path, frozen: Mapping[str, Any]) -> None:
       checkpoints: the directory of the checkpoints.
       frozen: as `split` returns it; of several processes in arrays that all of them hold.
     """
-    directory = checkpoints / FROZEN
+    directory = _frozen(checkpoints)
     if distributed.first_decides(lambda: directory.exists() and not manifest.damage(directory)):
         return
     with ocp.StandardCheckpointer() as checkpointer:
@@ -55,16 +55,16 @@ def write_frozen(checkpoints: epath.Path, frozen: Mapping[str, Any]) -> None:
 
 def remove_frozen(checkpoints: epath.Path) -> None:
     """Remove the frozen part, as no checkpoint is left that it belongs to; the first process does."""
-    directory = checkpoints / FROZEN
+    directory = _frozen(checkpoints)
     if distributed.is_first() and directory.exists():
         directory.rmtree()
 
 
 def frozen_damage(checkpoints: epath.Path) -> str:
     """Return what is wrong with the frozen part, as a phrase; the empty string if it is sound or there is none."""
-    directory = checkpoints / FROZEN
+    directory = _frozen(checkpoints)
     reason = manifest.damage(directory) if directory.exists() else ""
-    return f"of the frozen weights beside it, {reason}" if reason else ""
+    return f"of the frozen weights in {directory.name}/, {reason}" if reason else ""
 
 
 def shapes(checkpoints: epath.Path, step: int) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -85,8 +85,12 @@ def read(checkpoints: epath.Path, step: int) -> dict[str, Any]:
 
 def _directories(checkpoints: epath.Path, step: int) -> list[epath.Path]:
     """Return where the arrays are; what a checkpoint has itself comes last and wins."""
-    frozen = checkpoints / FROZEN
+    frozen = _frozen(checkpoints)
     return [*([frozen] if frozen.exists() else []), checkpoints / str(step) / NETWORK]
+
+
+def _frozen(checkpoints: epath.Path) -> epath.Path:
+    return checkpoints.parent / run_directory.FROZEN
 
 
 def _written(directory: epath.Path) -> Any:

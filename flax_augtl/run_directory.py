@@ -23,13 +23,14 @@ SKIPPED = "skipped_pictures.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+FROZEN = "frozen"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
-_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, TENSORBOARD, PROFILE,
-         PREDICTIONS)
+_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, FROZEN, TENSORBOARD,
+         PROFILE, PREDICTIONS)
 
 
 class CannotWrite(ValueError):
@@ -123,7 +124,9 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
 def clear_leftovers(workdir: epath.PathLike) -> None:
     """Remove the temporary files of a program that was killed while it wrote; to be called by the one that may write."""
     # Not by a pattern: the directory's own name may have signs of one.
-    for path in list(epath.Path(workdir).iterdir()):
+    workdir = epath.Path(workdir)
+    # In a bucket a folder without files does not exist.
+    for path in list(workdir.iterdir()) if workdir.exists() else ():
         if path.name.startswith(".") and path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
 
@@ -135,7 +138,7 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
 
     Args:
       workdir: the directory.
-      names: of the files and folders; those below checkpoints/ and tensorboard/ are looked at as well.
+      names: of the files and folders; those below checkpoints/, frozen/ and tensorboard/ are looked at as well.
 
     Raises:
       ValueError: one of them is a symbolic link that leads out of the directory, or neither a file nor a folder.
@@ -144,7 +147,7 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
         return
     inside = os.path.realpath(workdir)
     places = [os.path.join(workdir, name) for name in names]
-    for folder in (CHECKPOINTS, TENSORBOARD):
+    for folder in (CHECKPOINTS, FROZEN, TENSORBOARD):
         for where, folders, files in os.walk(os.path.join(workdir, folder)):
             places += [os.path.join(where, name) for name in (*folders, *files)]
     for place in places:

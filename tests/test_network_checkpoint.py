@@ -23,9 +23,9 @@ def size(folder):
 def test_what_is_frozen_is_written_once(tmp_path):
     run = flax_augtl.train(config(), tmp_path, quiet=True)
     checkpoints = tmp_path / "checkpoints"
-    assert manifest.damage(checkpoints / "frozen") == ""
+    assert manifest.damage(tmp_path / "frozen") == ""
     # ResNet-20 has 270,000 parameters; the head of ten classes has 650.
-    assert size(checkpoints / "frozen") > 20 * size(checkpoints / "3" / "network") > 0
+    assert size(tmp_path / "frozen") > 20 * size(checkpoints / "3" / "network") > 0
     jax.tree.map(np.testing.assert_array_equal, flax_augtl.load_run(tmp_path, step="last").variables["params"]["source"],
                  run.variables["params"]["source"])
 
@@ -41,23 +41,23 @@ def test_the_parts_are_the_whole():
 
 def test_nothing_frozen_writes_no_second_place(tmp_path):
     flax_augtl.train(config(freeze="none"), tmp_path, quiet=True)
-    assert not (tmp_path / "checkpoints" / "frozen").exists()
+    assert not (tmp_path / "frozen").exists()
 
 
 def test_damage_to_the_frozen_weights_is_damage_to_every_checkpoint(tmp_path):
     flax_augtl.train(config(), tmp_path, quiet=True)
-    target = next(path for path in (tmp_path / "checkpoints" / "frozen" / "d").iterdir())
+    target = next(path for path in (tmp_path / "frozen" / "d").iterdir())
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 1
     target.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"are damaged:\n  step 3: of the frozen weights beside it, d/"):
+    with pytest.raises(CheckpointError, match=r"are damaged:\n  step 3: of the frozen weights in frozen/, d/"):
         flax_augtl.load_run(tmp_path)
-    with pytest.raises(ValueError, match="cannot be used: of the frozen weights beside it, d/"):
+    with pytest.raises(ValueError, match="cannot be used: of the frozen weights in frozen/, d/"):
         flax_augtl.load_source("resnet20", str(tmp_path))
 
 
 def test_frozen_weights_without_a_checkpoint_are_of_nobody(tmp_path):
-    folder = tmp_path / "checkpoints" / "frozen"
+    folder = tmp_path / "frozen"
     folder.mkdir(parents=True)
     (folder / "old").write_text("of a run that was killed before its first checkpoint")
     flax_augtl.train(config(), tmp_path, quiet=True)
@@ -72,12 +72,12 @@ def test_a_run_of_an_earlier_version_goes_on_with_whole_and_partial_checkpoints(
         # Every checkpoint holds the whole network, as it was.
         patch.setattr("flax_augtl.run.open_checkpoints", lambda *places, frozen=(), **settings: opened(*places, **settings))
         flax_augtl.train(config(), old, quiet=True)
-    assert not (old / "checkpoints" / "frozen").exists()
+    assert not (old / "frozen").exists()
     with open_checkpoints(old / "checkpoints") as checkpoints:
         checkpoints.remove_after(2)
     (old / "result.json").unlink()
     went_on = flax_augtl.train(config(), old, quiet=True)
-    assert (old / "checkpoints" / "frozen").exists()
+    assert (old / "frozen").exists()
     jax.tree.map(np.testing.assert_array_equal, went_on.variables, expected.variables)
     jax.tree.map(np.testing.assert_array_equal, flax_augtl.load_run(old, step="2").variables,
                  flax_augtl.load_run(tmp_path / "new", step="2").variables)

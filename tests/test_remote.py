@@ -61,7 +61,7 @@ def photos(here, there, count=8):
 
 
 def config(**changes):
-    return small.digits_config(weights="embedded:glyphs", freeze="all", **changes)
+    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "all", **changes})
 
 
 def test_a_folder_and_lists_in_a_bucket_are_those_on_the_disk(bucket, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
     run = flax_augtl.train(config, "gs://bucket/run", quiet=True)
     assert {path.name for path in (bucket / "run").iterdir()} == {
         "config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json", "metrics.jsonl",
-        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints"}
+        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints", "frozen"}
     assert [row["split"] for row in run_directory.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
     assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500
     again = flax_augtl.load_run("gs://bucket/run")
@@ -131,7 +131,8 @@ def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_checkpoint_that_was_not_committed_gets_no_manifest(bucket, server, monkeypatch):
+@pytest.mark.parametrize(("freeze", "folder"), [("none", "checkpoints"), ("all", "frozen")])
+def test_a_checkpoint_that_was_not_committed_gets_no_manifest(freeze, folder, bucket, server, monkeypatch):
     """In a bucket its directory is there from the beginning, under its last name."""
     act = server.RequestHandlerClass.act
 
@@ -143,7 +144,8 @@ def test_a_checkpoint_that_was_not_committed_gets_no_manifest(bucket, server, mo
     with monkeypatch.context() as patch:
         patch.setattr(server.RequestHandlerClass, "act", full)
         with pytest.raises(CheckpointError, match="cannot be written"):
-            flax_augtl.train(config(), bucket / "run", quiet=True)
-    assert list((bucket / "run" / "checkpoints").iterdir())
-    assert not list((bucket / "run" / "checkpoints").glob("*/SHA256SUMS"))
-    assert flax_augtl.train(config(), bucket / "run", quiet=True).step in (2, 4)
+            flax_augtl.train(config(freeze=freeze), bucket / "run", quiet=True)
+    assert list((bucket / "run" / folder).iterdir())
+    for name in (folder, "checkpoints/2"):
+        assert not (bucket / "run" / name / "SHA256SUMS").exists()
+    assert flax_augtl.train(config(freeze=freeze), bucket / "run", quiet=True).step in (2, 4)

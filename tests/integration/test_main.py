@@ -37,7 +37,8 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     workdir, said = trained
     files = {path.name for path in workdir.iterdir()}
     assert files == {"config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json",
-                     "metrics.jsonl", "result.json", "checkpoints", "tensorboard", "confusion_test.png", "classes_test.json"}
+                     "metrics.jsonl", "result.json", "checkpoints", "frozen", "tensorboard", "confusion_test.png",
+                     "classes_test.json"}
     result = json.loads((workdir / "result.json").read_text())
     assert result["test"]["n"] == 1797 - 40 and result["val"]["n"] == 10
     assert 0 <= result["test"]["top1"] <= 1 and result["best_step"] in (2, 4) and result["config_name"] == "test"
