@@ -15,7 +15,8 @@ _NAMES = {
     ),
     "whole number or null": (
         "checkpoint_every_examples checkpoint_every_steps data.fold data.shots data.split_seed "
-        "evaluate_every_examples evaluate_every_steps examples head.widen image_size schedule.warmup_examples schedule.warmup_steps steps"
+        "evaluate_every_examples evaluate_every_steps examples head.widen image_size "
+        "schedule.warmup_examples schedule.warmup_steps steps"
     ),
     "number": (
         "data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "

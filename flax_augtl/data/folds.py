@@ -20,13 +20,14 @@ def check(data: Mapping[str, Any]) -> None:
     folds, fold = data.get("folds") or 0, data.get("fold")
     if not folds:
         if fold is not None:
-            raise DataError(f"config.data.fold={fold} has no effect without config.data.folds, such as 5. Set both.")
+            raise DataError(f"config.data.fold={fold} has no effect without config.data.folds: set that as well, "
+                            "such as 5.")
         return
     if not _is_whole(folds) or folds < 2:
         raise DataError(f"config.data.folds={folds} must be a whole number of at least 2, or 0 for none.")
     if fold is None:
-        raise DataError(f"config.data.folds={folds} needs config.data.fold, from 0 to {folds - 1}: the fold that is the test "
-                        "split. Without it, main.py trains all folds one after the other.")
+        raise DataError(f"config.data.folds={folds} needs config.data.fold, from 0 to {folds - 1}: the fold that is the "
+                        "test split. Without it, main.py trains all folds one after the other.")
     if not _is_whole(fold) or not 0 <= fold < folds:
         raise DataError(f"config.data.fold={fold} must be a whole number from 0 to {folds - 1}, because "
                         f"config.data.folds={folds}.")
