@@ -12,7 +12,6 @@ import numpy as np
 from flax_augtl.data import draws
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.examples import Examples
-from flax_augtl.data.leaks import ON_LEAK
 
 # Shares of classes are counted in whole units, so that sums are exact on every machine.
 _UNIT = 2**20
@@ -184,10 +183,8 @@ def settle(
       (the training examples, for "drop" without the shared groups; a sentence, "" if no group is in both).
 
     Raises:
-      DataError: groups are in both and it is "error", or the setting is unknown.
+      DataError: groups are in both and it is "error".
     """
-    if on_leak not in ON_LEAK:
-        raise DataError(f'config.data.on_leak="{on_leak}" is unknown; choose one of {", ".join(ON_LEAK)}.')
     shared = {groups[name] for name in held.ids} & {groups[name] for name in train.ids}
     if not shared:
         return train, ""
@@ -196,11 +193,11 @@ def settle(
              f"{listed(sorted(shared), 5)}.")
     if on_leak == "error":
         raise DataError(f"{count} Divide the data otherwise, or set config.data.on_leak to drop (from {names[0]}) or warn.")
-    if on_leak == "warn":
-        return train, (f"{count} Figures of the {names[1]} split are too good by that; config.data.on_leak=drop takes these "
-                       f"groups out of {names[0]}.")
-    kept = np.setdiff1d(np.arange(len(train)), leaked)
-    return train.take(kept), f"{count} Their {len(leaked)} {names[0]} images were dropped."
+    if on_leak == "drop":
+        kept = np.setdiff1d(np.arange(len(train)), leaked)
+        return train.take(kept), f"{count} Their {len(leaked)} {names[0]} images were dropped."
+    return train, (f"{count} Figures of the {names[1]} split are too good by that; config.data.on_leak=drop takes these "
+                   f"groups out of {names[0]}.")
 
 
 def _pattern(wanted: str, columns: Mapping[str, Mapping[str, str]]) -> re.Pattern:

@@ -38,7 +38,7 @@ def assert_apart(dataset):
     assert set(dataset.train.labels) == {0, 1}
 
 
-@pytest.mark.parametrize("data", [{}, {"shots": 8}, {"rate": 0.8}, {"validation": 3, "test": 5}, {"folds": 3, "fold": 1}],
+@pytest.mark.parametrize("data", [{}, {"shots": 8}, {"rate": 0.8}, {"validation": 6, "test": 5}, {"folds": 3, "fold": 1}],
                          ids=lambda data: "-".join(data) or "all")
 def test_a_patient_is_in_one_split_for_every_seed(folder, data):
     made = [load_dataset({"root": folder, "group": PATTERN, **data}, seed=seed) for seed in range(12)]
