@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files, load_dataset
+from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files, load_dataset, tfds_data
+from flax_augtl.data.files import FileSource
 
 SEEDS = range(6)
 # What is trained on with one seed: all of the rest, some of each class, a share of it.
@@ -16,18 +17,23 @@ def folder(make_folder):
 
 
 @pytest.fixture
-def source(request, folder, tmp_path):
+def source(request, folder, tmp_path, monkeypatch):
     """(fields of config.data, seed) → data set, of one kind of data."""
     files = sorted(folder.glob("*/*.png"))
     if request.param == "list":
         (tmp_path / "train.csv").write_text("".join(f"{path},{path.parent.name}\n" for path in files))
     images = np.random.default_rng(0).integers(0, 256, (47, 4, 4, 3), dtype=np.uint8)
     labels = np.repeat([0, 1, 2], (20, 15, 12))
+    # What TFDS would have prepared: records that are found by their number.
+    records = FileSource("", tuple(map(str, files)))
+    prepared = tfds_data.Prepared({"all": (records, np.arange(47), labels.astype(np.int32))}, ("a", "b", "c"), "top1", ())
+    monkeypatch.setattr(tfds_data, "prepared", lambda *_: prepared)
     return {
         "folder": lambda data, seed: load_dataset({"name": "folder", "root": folder, **data}, seed=seed),
         "list": lambda data, seed: load_dataset({"name": "list", "train_list": tmp_path / "train.csv", **data}, seed=seed),
         "arrays": lambda data, seed: dataset_from_arrays(images, labels, data=data, seed=seed),
         "files": lambda data, seed: dataset_from_files([(path, path.parent.name) for path in files], data=data, seed=seed),
+        "tfds": lambda data, seed: load_dataset({"name": "tf_flowers", **data}, seed=seed),
         "digits": lambda data, seed: load_dataset({"name": "digits", **data}, seed=seed),
         "glyphs": lambda data, seed: load_dataset({"name": "glyphs", "shots": 6, **data}, seed=seed),
     }[request.param]
@@ -44,7 +50,7 @@ def splits(source, data):
 
 
 @pytest.mark.parametrize("data", AMOUNTS, ids=lambda data: "-".join(data) or "all")
-@pytest.mark.parametrize("source", ["folder", "list", "arrays", "files", "digits", "glyphs"], indirect=True)
+@pytest.mark.parametrize("source", ["folder", "list", "arrays", "files", "tfds", "digits", "glyphs"], indirect=True)
 def test_no_test_image_of_any_seed_is_known_to_any_seed(source, data, request):
     tested, known, different = splits(source, data)
     assert not tested & known
@@ -58,7 +64,7 @@ def test_another_split_seed_is_another_test_split(source):
     assert len(tests) == 4
 
 
-@pytest.mark.parametrize("source", ["folder", "list", "arrays", "files"], indirect=True)
+@pytest.mark.parametrize("source", ["folder", "list", "arrays", "files", "tfds"], indirect=True)
 def test_earlier_versions_carved_by_the_seed_of_the_run(source):
     for seed in range(3):
         before, same = source({"split_seed": None}, seed), source({"split_seed": seed}, seed)
