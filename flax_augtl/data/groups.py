@@ -68,8 +68,8 @@ def note(groups: Mapping[str, str]) -> str:
     sizes = np.unique(list(groups.values()), return_counts=True)[1]
     if sizes.max() == 1:
         return f"config.data.group gives each of the {len(sizes)} images a group of its own: it has no effect."
-    return (f"{len(sizes)} groups of {sizes.min()} to {sizes.max()} images (config.data.group): each is in one split as a "
-            "whole.")
+    amount = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+    return f"{len(sizes)} groups of {amount} images (config.data.group): each is in one split as a whole."
 
 
 def carve(labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], total: int, seed: int, what: str) -> np.ndarray:

@@ -139,6 +139,10 @@ def test_a_group_for_each_image_has_no_effect_and_is_told(folder):
     assert dataset.notes[0] == "config.data.group gives each of the 32 images a group of its own: it has no effect."
 
 
+def test_groups_of_one_size_are_told_as_such():
+    assert groups.note({"a": "x", "b": "x", "c": "y", "d": "y"}).startswith("2 groups of 2 images (config.data.group): ")
+
+
 @pytest.mark.parametrize("load", [
     lambda: load_dataset({"name": "digits", "group": "(.)"}, seed=0),
     lambda: load_dataset({"name": "glyphs", "shots": 2, "group": "(.)"}, seed=0),
