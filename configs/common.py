@@ -16,7 +16,7 @@ def get_config() -> config_dict.ConfigDict:
 
     # Name of the experiment, in result.json.
     config.name = "common"
-    # Fixes the split, the initial new layers and the order of the examples.
+    # Fixes the validation split, the shots, the initial new layers and the order of the examples; not the test split.
     config.seed = 0
     # Source network: resnet18, 34, 50, 101, 152; vgg11, 13, 16, 19, each also with _bn; resnet20, 32, 44, 56 (32 pixels).
     config.network = "resnet18"
@@ -68,6 +68,15 @@ def get_config() -> config_dict.ConfigDict:
     config.data.shots = placeholder(int)
     # Test split where the data have none: a share in (0, 1) or a number of examples.
     config.data.test = 0.2
+    # Which examples that test split has, and how folds are divided: one for all seeds.
+    config.data.split_seed = 0
+    # Images that stay in one split, such as those of one patient: a column of a list, or a regular expression with one group
+    # that is searched in the path, such as "(patient[0-9]+)_"; None = each image stands for itself.
+    config.data.group = placeholder(str)
+    # Cross-validation: the training data in so many parts, each of which is the test split once; 0 = none.
+    config.data.folds = 0
+    # Which of them is the test split, from 0; None = each in turn, in WORKDIR/fold0 and so on.
+    config.data.fold = placeholder(int)
     # Validation split, carved from the training data: a share in (0, 1), a number of examples, or 0 for none.
     config.data.validation = 0.2
     # What validation chooses by: top1, mean_per_class; None = what the literature reports for the data set, or top1.

@@ -24,7 +24,13 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    # None: the test split is carved by each run's seed.
+    "data.split_seed": Added(None, 0),
+    "data.group": Added(None, None),
+    "data.folds": Added(0, 0),
+    "data.fold": Added(None, None),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +66,27 @@ def continued(config: ConfigDict, old: Mapping[str, Any]) -> ConfigDict:
             with here.ignore_type():
                 here[name] = added.absent
     return config
+
+
+def still_lacking(values: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to write into a config.json in place of `old`, without the fields that `old` lacks for its age.
+
+    Written out, they would differ from today's defaults, and the same command would be refused at its next start.
+
+    Args:
+      values: the contents of the new config.json.
+      old: the contents of the present one, of the same run.
+    """
+    values = _copied(values)
+    for field, added in ADDED.items():
+        *parents, name = field.split(".")
+        there, here = old, values
+        for parent in parents:
+            there = there.get(parent, {}) if isinstance(there, Mapping) else {}
+            here = here.get(parent, {})
+        if isinstance(there, Mapping) and name not in there and name in here and _plain(here[name]) == added.absent:
+            del here[name]
+    return values
 
 
 def _plain(value: Any) -> Any:

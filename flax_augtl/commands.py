@@ -12,6 +12,7 @@ from absl.flags import FlagValues, UnrecognizedFlagError
 from ml_collections import ConfigDict, config_flags
 
 from flax_augtl import distributed, heap, interruption, overrides, prediction, run_directory
+from flax_augtl.data import folds
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.run import load_run, train
 from flax_augtl.training import metrics
@@ -150,6 +151,9 @@ def _train(flags: Any) -> None:
     if config.variants:
         _not_overridden(config, _overrides(flags))
         train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+    elif folds.over_all(config.data):
+        from flax_augtl.cross_validation import train_folds
+        train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
 
@@ -178,7 +182,10 @@ def _study(flags: Any) -> None:
     if jax.process_count() > 1:
         raise ValueError("The workers of a study are independent programs: start the same command on every machine, without "
                          "--coordinator, with one --workdir on a file system that all of them share. They claim cells.")
-    study(_required(flags, "config"), flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
+    config = _required(flags, "config")
+    if folds.over_all(config.data):
+        from flax_augtl.study.folds import study_folds as study
+    study(config, flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
 
 
 def _part(text: str) -> tuple[int, int] | None:

@@ -10,12 +10,13 @@ from typing import Any
 _NAMES = {
     "whole number": (
         "accumulate batch_size check_replicas_every "
-        "data.shift data.threads data.view_seed data.views data.workers early_stopping "
+        "data.folds data.shift data.threads data.view_seed data.views data.workers early_stopping "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (
-        "checkpoint_every_examples checkpoint_every_steps data.shots evaluate_every_examples evaluate_every_steps "
-        "examples head.widen image_size schedule.warmup_examples schedule.warmup_steps steps"
+        "checkpoint_every_examples checkpoint_every_steps data.fold data.shots data.split_seed "
+        "evaluate_every_examples evaluate_every_steps examples head.widen image_size "
+        "schedule.warmup_examples schedule.warmup_steps steps"
     ),
     "number": (
         "data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "
@@ -35,7 +36,7 @@ _NAMES = {
         "name network on_nan optimizer schedule.name"
     ),
     "text or null": (
-        "data.cache_dir data.class_list data.metric "
+        "data.cache_dir data.class_list data.group data.metric "
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "

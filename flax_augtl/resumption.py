@@ -77,7 +77,17 @@ def check_data(dataset: Dataset, workdir: epath.Path) -> None:
     path = workdir / run_directory.SPLITS
     if path.exists() and _splits(path).get("fingerprint") != dataset.fingerprint:
         raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
-                         f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir.")
+                         f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir."
+                         + _hint_of_split_seed(workdir))
+
+
+def _hint_of_split_seed(workdir: epath.Path) -> str:
+    """Return how a dataset made in Python gets the test split that earlier versions gave it; "" for a run of today's."""
+    config = workdir / run_directory.CONFIG
+    if not config.exists() or "split_seed" in _old_config(workdir)["data"]:
+        return ""
+    return (" The run was begun by an earlier version, which carved a test split for each seed: if you made the dataset "
+            "with dataset_from_arrays or dataset_from_files, give these data={'split_seed': None}.")
 
 
 def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:

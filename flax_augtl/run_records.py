@@ -4,7 +4,7 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl import run_directory
+from flax_augtl import added_fields, run_directory
 from flax_augtl.training import metrics
 from flax_augtl.training.experiment import Experiment, config_values
 from flax_augtl.training.log import RunLog, describe, duration
@@ -21,7 +21,10 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
                                                               **experiment.dataset.split_ids()})
     if experiment.dataset.skipped:
         run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
-    run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
+    values, path = config_values(experiment.config), workdir / run_directory.CONFIG
+    if path.exists():
+        values = added_fields.still_lacking(values, run_directory.read_json(path))
+    run_directory.write_json(path, values)
 
 
 def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,

@@ -47,3 +47,10 @@ def test_what_is_set_otherwise_than_by_default_stays(monkeypatch, flip_is_new):
     config.data.shift = 3
     del flip_is_new["data"]["shift"]
     assert added_fields.continued(config, flip_is_new).data.shift == 3
+
+
+def test_a_config_json_that_lacks_a_field_keeps_lacking_it(flip_is_new):
+    now = config_values(added_fields.continued(common.get_config(), flip_is_new))
+    assert added_fields.still_lacking(now, flip_is_new) == flip_is_new
+    assert added_fields.still_lacking(now, now) == now
+    assert now["data"]["flip"] is False

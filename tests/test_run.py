@@ -11,6 +11,7 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl import run_directory
+from flax_augtl.added_fields import ADDED
 from flax_augtl.data import DataError
 from flax_augtl.study import material
 from flax_augtl.study.study import study
@@ -152,6 +153,51 @@ def test_evaluate_refuses_a_split_that_is_no_longer_the_runs(tmp_path):
     with pytest.raises(ValueError, match="The data have changed since .*: its test split had 4 examples, and of the 4 that "
                                          r"it has now \d are others; the network was trained on \d of them"):
         run.evaluate()
+
+
+def as_earlier_version(workdir):
+    """Make a run look as if a version without `config.data.split_seed` had begun it, and had not finished it."""
+    written = json.loads((workdir / "config.json").read_text())
+    for name in [name for name in ADDED if name.startswith("data.")]:
+        del written["data"][name.removeprefix("data.")]
+    (workdir / "config.json").write_text(json.dumps(written))
+    (workdir / "result.json").unlink(missing_ok=True)
+    return written
+
+
+def test_a_run_of_an_earlier_version_keeps_the_test_split_of_its_seed(tmp_path):
+    old = config(seed=1, steps=2, evaluate_every_steps=1)
+    with old.data.ignore_type():
+        old.data.split_seed = None
+    run = flax_augtl.train(old, tmp_path, quiet=True)
+    assert run.result["test"]["n"] == 1797 - 40
+    lacking, splits = as_earlier_version(tmp_path), (tmp_path / "splits.json").read_bytes()
+    for _ in range(2):  # The same command, again and again.
+        (tmp_path / "result.json").unlink(missing_ok=True)
+        again = flax_augtl.train(config(seed=1, steps=2, evaluate_every_steps=1), tmp_path, quiet=True)
+        assert again.result["test"] == run.result["test"] and (tmp_path / "splits.json").read_bytes() == splits
+        assert json.loads((tmp_path / "config.json").read_text()) == lacking
+    assert flax_augtl.load_run(tmp_path).evaluate("test")["n"] == 1797 - 40
+    with pytest.raises(ValueError, match="config.data.split_seed: None there, 3 here"):
+        other = config(seed=1, steps=2, evaluate_every_steps=1)
+        other.data.split_seed = 3
+        flax_augtl.train(other, tmp_path, quiet=True)
+
+
+def test_a_dataset_made_in_python_for_a_run_of_an_earlier_version(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+
+    def data(**fields):
+        return flax_augtl.data.dataset_from_arrays(images, np.arange(60) % 10, data=fields, seed=1)
+
+    flax_augtl.train(config(steps=1, evaluate_every_steps=1), tmp_path, dataset=data(split_seed=None), quiet=True)
+    with pytest.raises(ValueError, match="Restore them, or choose another --workdir.$"):
+        flax_augtl.train(config(steps=1, evaluate_every_steps=1), tmp_path, dataset=data(), quiet=True)
+    as_earlier_version(tmp_path)
+    with pytest.raises(ValueError, match="dataset_from_files, give these data={'split_seed': None}"):
+        flax_augtl.train(config(steps=1, evaluate_every_steps=1), tmp_path, dataset=data(), quiet=True)
+    run = flax_augtl.train(config(steps=1, evaluate_every_steps=1), tmp_path, dataset=data(split_seed=None), quiet=True)
+    assert run.result["test"]["n"] == 12
 
 
 def test_a_finished_run_is_not_that_of_another_dataset(whole, tmp_path):

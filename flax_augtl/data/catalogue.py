@@ -57,7 +57,7 @@ PRESETS = {
     ),
     "cifar10": Preset(),
     "cifar100": Preset(),
-    "eurosat": Preset(test=None, config="rgb", note="eurosat has no official test split: one is carved by seed."),
+    "eurosat": Preset(test=None, config="rgb", note="eurosat has no official test split: one is carved."),
     "imagenette": Preset(test="validation", note="imagenette: its validation split is the test split here."),
-    "tf_flowers": Preset(test=None, note="tf_flowers has no official test split: one is carved by seed."),
+    "tf_flowers": Preset(test=None, note="tf_flowers has no official test split: one is carved."),
 }  # fmt: skip

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import leaks, splits
+from flax_augtl.data import folds, leaks, splits
+from flax_augtl.data import groups as grouping
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.examples import Dataset, Examples
 
@@ -23,34 +24,42 @@ def divide(
     notes: tuple[str, ...] = (),
     skipped: dict[str, str] | None = None,
     find_copies: FindCopies | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Make the three splits.
 
-    In this order: a test split is carved where there is none; copies of test pictures are dealt with; the sampling rate
-    and the shots are taken; validation is carved, where there is none, from what is left.
+    In this order: a test split is carved where there is none, or a fold is taken as the test split; copies of test
+    pictures are dealt with; the sampling rate and the shots are taken; validation is carved, where there is none, from
+    what is left. The test split is a function of the data and config.data.split_seed, all else of the seed too, so no
+    test picture of one seed is in the training or validation data of another.
 
     Args:
         name: for messages.
         class_names: one a label.
         parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
         data: config.data.
-        seed: governs every choice.
+        seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of earlier
+            versions, that one too.
         metric, notes, skipped: see `Dataset`.
         find_copies: finds pictures that are in two parts; None where there can be none.
+        groups: {id: its group}, where groups must stay in one split.
 
     Raises:
         DataError: see `splits` and `leaks`; a label out of range; an id twice; a class that is not trained on; an empty
             split.
     """
     _check_labels(name, class_names, parts)
-    if "all" in parts:
-        rest, test = splits.carve(parts["all"], data["test"], seed, class_names, what="test")
-        if test is None:
-            raise DataError(f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2.")
-        parts = {"train": rest, "test": test}
-        notes = (*notes, f"{len(test)} of {len(test) + len(rest)} examples were set aside as the test split, by seed.")
+    if groups is not None:
+        notes = (*notes, grouping.note(groups))
+    if "all" in parts or data["folds"]:
+        parts, said = _set_aside(name, class_names, parts, data, seed, groups)
+        notes = (*notes, said)
     train, val, test = parts["train"], parts.get("val"), parts["test"]
     _check_classes(name, class_names, train, {"val": val, "test": test})
+    if groups is not None:
+        train, val, said = _settle_groups(train, val, test, groups, data["on_leak"])
+        notes = (*notes, *said)
+        _check_classes(name, class_names, train, {"val": val, "test": test})
     if find_copies is not None:
         train, leak = leaks.settle(train, test, find_copies(train, test), data["on_leak"])
         notes = (*notes, leak) if leak else notes
@@ -62,8 +71,53 @@ def divide(
     if data["shots"] is not None:
         train, _ = splits.shots(train, int(data["shots"]), seed, class_names)
     if val is None:
-        train, val = splits.carve(train, data["validation"], seed, class_names)
+        train, val = splits.carve(train, data["validation"], seed, class_names, groups=groups)
     return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {})
+
+
+def _set_aside(
+    name: str,
+    class_names: tuple[str, ...],
+    parts: dict[str, Examples],
+    data: Mapping[str, Any],
+    seed: int,
+    groups: Mapping[str, str] | None,
+) -> tuple[dict[str, Examples], str]:
+    """Make the test split of data that have none, or of a fold; and a sentence about it.
+
+    A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is not
+    used.
+    """
+    split_seed = seed if data["split_seed"] is None else int(data["split_seed"])
+    whole = parts.get("all", parts.get("train"))
+    if data["folds"]:
+        rest, test = folds.hold_out(whole, data["folds"], data["fold"], split_seed, class_names, groups)
+        said = (f"{len(test)} of {len(whole)} images are the test split: fold {data['fold']} of the folds 0 to "
+                f"{data['folds'] - 1} (config.data.split_seed={split_seed}).")  # fmt: skip
+        if "test" in parts:
+            said += f" The test split that the data come with, {len(parts['test'])} images, is not used."
+    else:
+        rest, test = splits.carve(whole, data["test"], split_seed, class_names, what="test", groups=groups)
+        if test is None:
+            raise DataError(f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2.")
+        said = f"{len(test)} of {len(whole)} images were set aside as the test split, "
+        said += ("by config.seed, as earlier versions did." if data["split_seed"] is None else
+                 f"the same for every config.seed (config.data.split_seed={split_seed}).")  # fmt: skip
+    own = {"val": parts["val"]} if "val" in parts else {}
+    return {"train": rest, **own, "test": test}, said
+
+
+def _settle_groups(
+    train: Examples, val: Examples | None, test: Examples, groups: Mapping[str, str], on_leak: str
+) -> tuple[Examples, Examples | None, list[str]]:
+    """Do with groups that are in two splits of the data's own as config.data.on_leak says."""
+    train, said = grouping.settle(train, test, groups, on_leak)
+    notes = [said]
+    if val is not None:
+        val, said = grouping.settle(val, test, groups, on_leak, ("validation", "test"))
+        train, more = grouping.settle(train, val, groups, on_leak, ("training", "validation"))
+        notes += [said, more]
+    return train, val, [note for note in notes if note]
 
 
 def _check_labels(name: str, class_names: tuple[str, ...], parts: dict[str, Examples]) -> None:

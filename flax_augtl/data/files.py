@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +76,14 @@ class Listing:
         splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
             yet to be split.
         notes: sentences for the log.
+        columns: further columns of a list, name → {path: value}.
     """
 
     root: str
     class_names: tuple[str, ...]
     splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import leaks
+from flax_augtl.data import folds, groups, leaks
 from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError, listed, nearest
 from flax_augtl.data.examples import ArraySource, Dataset, Examples
@@ -37,13 +37,14 @@ def dataset_from_arrays(
         class_names: one a class number. Needed for numbers if not all classes are among them; default the numbers, or
             the names in order.
         data: fields of config.data that govern the splits.
-        seed: governs every choice.
+        seed: governs every choice but that of the test split, which `split_seed` in `data` governs.
         name: for messages.
 
     Raises:
         DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
     """
     fields = _fields(data)
+    groups.refuse(fields["group"], name)
     given = {"train": (images, labels), "val": val, "test": test}
     given = {split: part for split, part in given.items() if part is not None}
     if test is None:
@@ -102,7 +103,9 @@ def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
         if name not in DEFAULTS:
             raise DataError(f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
                             f"{', '.join(DEFAULTS)}.")
-    return {**DEFAULTS, **(data or {})}
+    fields = {**DEFAULTS, **(data or {})}
+    folds.check(fields)
+    return fields
 
 
 def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:

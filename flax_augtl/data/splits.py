@@ -3,19 +3,28 @@
 All are functions of (labels in the order of the ids, seed), the same on every machine.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from flax_augtl.data import draws
+from flax_augtl.data import groups as grouping
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.examples import Examples
 
 
 def carve(
-    examples: Examples, amount: float, seed: int, class_names: tuple[str, ...], what: str = "validation"
+    examples: Examples,
+    amount: float,
+    seed: int,
+    class_names: tuple[str, ...],
+    what: str = "validation",
+    groups: Mapping[str, str] | None = None,
 ) -> tuple[Examples, Examples | None]:
     """Take a stratified part out of some examples.
 
-    Each class gives its share, rounded so that the total is exact; no class gives its last example.
+    Each class gives its share, rounded so that the total is exact; no class gives its last example. With groups, whole
+    groups are taken, so that total and shares are near to what was asked for.
 
     Args:
         examples: what to take from.
@@ -24,6 +33,7 @@ def carve(
         class_names: for messages.
         what: the name of the part, "validation" or "test": the field of `config.data` that holds `amount`. Part of the
             key, so that two parts taken with one seed are independent.
+        groups: {id: its group}, where groups must stay together.
 
     Returns:
         (the rest, the part), each in the order of `examples`; the part is None if `amount` is 0.
@@ -53,6 +63,9 @@ def carve(
             f"{field}={int(amount)} asks for more than there is: of {n} examples at most {most} can be taken, "
             "because each class must keep one."
         )
+    if groups is not None:
+        chosen = grouping.carve(examples.labels, examples.ids, groups, min(total, most), seed, what)
+        return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
     quota = _stratify(counts, min(total, most), seed, what)
     chosen = _first_of_each_class(examples.labels, quota, seed, what)
     return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))

@@ -120,7 +120,7 @@ def _preset_of(builder) -> Preset:
                 "validation split is carved from train."
             ),
         )
-    return Preset(train=train, test=None, note=f"{builder.name} has no test split: one is carved from it by seed.")
+    return Preset(train=train, test=None, note=f"{builder.name} has no test split: one is carved.")
 
 
 def _label_key(builder) -> str:

@@ -1,8 +1,9 @@
-"""What the source network has seen of the target task, declared (METHOD.md §5)."""
+"""What the source network has seen of the target task, and what seeds have seen of test images, declared (METHOD.md §5)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from flax_augtl.data import Dataset
 from flax_augtl.pretrained.class_names import imagenet_names
 
 # Of data sets, by the name of TFDS, what is known to be shared with ImageNet.
@@ -32,6 +33,28 @@ def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: S
         sentences.append(f"{len(shared)} of the {len(class_names)} target {have} the name of a class of the source network, "
                          f"where a kept classification layer has an unfair edge: {', '.join(shared[:20])}{more}.")
     return tuple(sentences)
+
+
+def seen_by_other_seeds(datasets: Mapping[int, Dataset]) -> tuple[str, ...]:
+    """Return a sentence if test images of one seed are in the training or validation data of another; else nothing.
+
+    Args:
+      datasets: by seed.
+    """
+    tested, known = set(), set()
+    for dataset in datasets.values():
+        tested.update(dataset.test.ids)
+        known.update(dataset.train.ids, dataset.val.ids if dataset.val is not None else ())
+    if not (both := tested & known):
+        return ()
+    return (f"Each seed has a test split of its own: {len(both)} of the {len(tested)} test images of all seeds are in the "
+            "training or validation data of another seed, so choices over several seeds have seen them, and test figures "
+            "may be too good. A new study has one test split for all seeds (config.data.split_seed).",)
+
+
+def one_test_split(datasets: Mapping[int, Dataset]) -> bool:
+    """Tell whether all seeds are tested on the same images."""
+    return len({frozenset(dataset.test.ids) for dataset in datasets.values()}) == 1
 
 
 def _plain(name: str) -> str:

@@ -20,7 +20,7 @@ from flax_augtl.run import load_run
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.caches import spent
 from flax_augtl.study.feed import source_logits
-from flax_augtl.study.leakage import leakage
+from flax_augtl.study.leakage import leakage, one_test_split, seen_by_other_seeds
 from flax_augtl.study.material import Material
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import SCRATCH, Cell
@@ -187,7 +187,8 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         winners=winners,
         best=best, counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
         class_names=material.class_names, finals_by_depth=material.config.study.finals == "depths",
-        leep=leep_row(material, work.activations, work.test), notes=first.notes,
+        leep=leep_row(material, work.activations, work.test),
+        notes=(*first.notes, *seen_by_other_seeds(material.datasets)), one_test_split=one_test_split(material.datasets),
         leakage=leakage(material.config.data.name, material.class_names, material.source.class_names), versions=versions,
         seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
         picture=None if said is None else picture)

@@ -36,6 +36,7 @@ class StudyResult:
       seconds: compute of all cells, caches included.
       predictions: None, or what the winner's first seed said of the test split: `id` (texts), `label`, `prediction`
         (positions in `class_names`), `confidence`, each a list in the order of the examples.
+      one_test_split: all seeds were tested on the same images.
       picture: gives a test example, by its position in `predictions`, as uint8 [H, W, 3]; None where there are none.
     """
 
@@ -55,3 +56,4 @@ class StudyResult:
     seconds: float = 0.0
     predictions: Mapping[str, list] | None = None
     picture: Callable[[int], np.ndarray] | None = None
+    one_test_split: bool = True

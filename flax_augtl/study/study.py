@@ -17,6 +17,7 @@ from flax_augtl.study import selection, timing
 from flax_augtl.study.caches import CACHE, fill, kind_of, open_cache
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
+from flax_augtl.study.leakage import seen_by_other_seeds
 from flax_augtl.study.material import Material, gather
 from flax_augtl.study.outcome import BEST, keep_best, kept_cell, outcome
 from flax_augtl.study.plan import Cell
@@ -67,6 +68,8 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
     run_directory.prepare(folder / CELLS)
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
+    for sentence in seen_by_other_seeds(material.datasets):
+        print(sentence)
     grid, budget = material.grid, 1e9 * config.study.cache_gb
     rows = training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
     tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
@@ -86,7 +89,10 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
     run_directory.write_json(folder / DATA, fingerprints)
-    run_directory.write_json(folder / run_directory.CONFIG, config_values(config))
+    values, path = config_values(config), folder / run_directory.CONFIG
+    if path.exists():
+        values = added_fields.still_lacking(values, run_directory.read_json(path))
+    run_directory.write_json(path, values)
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
     try:
         activations = fill(activations, claims, "train", again, folder)

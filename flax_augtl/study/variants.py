@@ -8,6 +8,8 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from flax_augtl import overrides
+from flax_augtl.cross_validation import CrossValidation, train_folds
+from flax_augtl.data import folds
 from flax_augtl.run import Run, train
 
 
@@ -35,17 +37,21 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False,
-                   profile: bool = False) -> dict[str, Run]:
-    """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side."""
+                   profile: bool = False) -> dict[str, Run | CrossValidation]:
+    """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side.
+
+    With config.data.folds each variant is trained over all folds, and its metrics are means.
+    """
     runs = {}
     for name, variant in variants_of(config).items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
-        runs[name] = train(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
+        act = train_folds if folds.over_all(variant.data) else train
+        runs[name] = act(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
     print("\n" + table(runs))
     return runs
 
 
-def table(runs: Mapping[str, Run]) -> str:
+def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     """Return the test metrics of runs as text, a line a run."""
     width = max(12, *(len(name) for name in runs))
     lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8}  directory"]

@@ -62,6 +62,8 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     said = result.predictions
     assert np.mean(np.array(said["label"]) == said["prediction"]) == pytest.approx(final["test"]["top1"])
     assert result.picture(0).shape == (8, 8, 3)
+    assert result.one_test_split and "on one test split" in (folder / "report.html").read_text()
+    assert not any("Each seed has a test split" in note for note in result.notes)
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
 
 
@@ -77,6 +79,30 @@ def test_it_may_grow_but_not_change(done):
     config.momentum = 0.5
     with pytest.raises(ValueError, match="config.momentum: 0.9 there, 0.5 here"):
         study(config, folder)
+
+
+def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says_so(tmp_path, monkeypatch, capsys):
+    def asked(**changes):
+        return study_config(heads=("kept",), learning_rates=(0.05,), **changes)
+
+    old = asked()
+    with old.data.ignore_type():
+        old.data.split_seed = None
+    first = study(old, tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    for name in ("split_seed", "group", "folds", "fold"):
+        del written["data"][name]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    for _ in range(2):
+        capsys.readouterr()
+        again = study(asked(), tmp_path)
+        assert lasting(again.rows) == lasting(first.rows)
+        assert json.loads((tmp_path / "config.json").read_text()) == written
+    sentence = next(note for note in again.notes if note.startswith("Each seed has a test split of its own: "))
+    assert sentence in capsys.readouterr().out and not again.one_test_split
+    assert "each has a test split of its own." in (tmp_path / "report.html").read_text()
+    assert load_run(tmp_path / "best").evaluate("test")["n"] == 1757
 
 
 def test_permuted_test_labels_give_the_same_choices(done, tmp_path):

@@ -92,9 +92,16 @@ def _summary(result: StudyResult) -> Markup:
         _lines(result, lines, f"Difference to {reference(result)}"),
         paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''} "
                   "with its 95 % BCa bootstrap interval; differences in points, paired by seed. p: sign-flip test; "
-                  f"Holm: that p corrected for the number of lines. {significance(pairs)}. Seeds vary split, "
-                  "initial new layers and order, on one test split: intervals and p speak of training again, not of other "
-                  "test pictures. “90 % of its best” is of validation accuracy.", "note"))
+                  f"Holm: that p corrected for the number of lines. {significance(pairs)}. {_varied(result)} "
+                  "“90 % of its best” is of validation accuracy.", "note"))
+
+
+def _varied(result: StudyResult) -> str:
+    """Return what the seeds of a study vary, and so what its intervals are about."""
+    if result.one_test_split:
+        return ("Seeds vary training and validation data, initial new layers and order, on one test split: intervals and p "
+                "speak of training again, not of other test images.")
+    return "Seeds vary training and validation data, initial new layers and order, and each has a test split of its own."
 
 
 def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:

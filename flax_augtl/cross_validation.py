@@ -1,0 +1,164 @@
+"""Cross-validation: one run for each fold of the data, and the mean and spread of what they were tested at."""
+
+import csv
+import dataclasses
+import io
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from flax_augtl import run_directory
+from flax_augtl.data import folds
+from flax_augtl.paths import absolute
+from flax_augtl.run import Run, train
+
+JSON, CSV = "folds.json", "folds.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """The runs of all folds.
+
+    Attributes:
+      workdir: the directory, in which fold k has the run directory `fold{k}`.
+      runs: one a fold.
+      summary: contents of folds.json.
+    """
+
+    workdir: epath.Path
+    runs: tuple[Run, ...]
+    summary: Mapping[str, Any]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Means over the folds in the form of a run's result.json, for tables in which runs stand beside each other."""
+        def means(split: str) -> dict[str, float] | None:
+            spread = self.summary[split]
+            return spread and {**{name: values["mean"] for name, values in spread.items()},
+                               "n": sum(run.result[split]["n"] for run in self.runs)}
+
+        return {"test": means("test"), "val": means("val"), "metric": self.summary["metric"],
+                "seconds": sum(run.result["seconds"] for run in self.runs), "config_name": self.summary["config_name"]}
+
+
+def fold_configs(config: ConfigDict) -> list[ConfigDict]:
+    """Return the configuration of every fold, in order.
+
+    Raises:
+      ValueError: config.data.folds makes no sense.
+    """
+    folds.check({**config.data.to_dict(), "fold": 0})
+    found = []
+    for fold in range(config.data.folds):
+        one = config.copy_and_resolve_references()
+        with one.unlocked():
+            one.data.fold = fold
+        found.append(one.lock())
+    return found
+
+
+def check_folder(workdir: os.PathLike | str) -> epath.Path:
+    """Return the directory of all folds, which must not hold a run or a study itself."""
+    folder = absolute(workdir)
+    if (folder / run_directory.CONFIG).exists():
+        raise ValueError(f"{folder} holds a run or a study, and config.data.folds without config.data.fold makes one "
+                         "directory for each fold there. Choose another --workdir, or set config.data.fold.")
+    return folder
+
+
+def train_folds(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False,
+                profile: bool = False) -> CrossValidation:
+    """Train each fold into a directory below `workdir`, write folds.json and folds.csv, and print a table.
+
+    What is finished is not trained again, so that the same command goes on where it was interrupted.
+
+    Args:
+      config: with config.data.folds, and config.data.fold unset.
+      workdir: gets `fold0`, `fold1` and so on, each a run directory.
+      extend, profile: see `flax_augtl.train`.
+    """
+    folder, configs = check_folder(workdir), fold_configs(config)
+    runs = []
+    for fold, one in enumerate(configs):
+        print(f"\n── fold {fold} of 0 to {len(configs) - 1} " + "─" * 56)
+        runs.append(train(one, folder / f"fold{fold}", extend=extend, profile=profile))
+    summary = summary_of(config.name, [run.result for run in runs])
+    run_directory.write_json(folder / JSON, summary)
+    run_directory.write_text(folder / CSV, as_csv(summary))
+    print(f"\n{table(summary)}\n\n{sentence(summary)}\n{folder / JSON}, {CSV}")
+    return CrossValidation(folder, tuple(runs), summary)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return mean, standard deviation (of n − 1), smallest and largest of at least two values."""
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values), "min": min(values), "max": max(values)}
+
+
+def summary_of(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the contents of folds.json.
+
+    Args:
+      name: config.name.
+      results: contents of result.json of each fold, in order.
+    """
+    found: dict[str, Any] = {"config_name": name, "folds": len(results), "metric": results[0]["metric"]}
+    for split in ("test", "val"):
+        parts = [result[split] for result in results]
+        # Of whatever a result has, the numbers that all folds have.
+        names = [] if None in parts else [metric for metric in parts[0] if metric != "n" and all(
+            isinstance(part.get(metric), int | float) for part in parts)]
+        found[split] = {metric: spread([part[metric] for part in parts]) for metric in names} or None
+    tested = [result["test"] for result in results]
+    n = sum(part["n"] for part in tested)
+    found["all"] = {"n": n, "top1": sum(part["top1"] * part["n"] for part in tested) / n}
+    found["runs"] = [{"fold": fold, "directory": f"fold{fold}", **{
+        name: result.get(name) for name in ("test", "val", "best_step", "seconds")}} for fold, result in enumerate(results)]
+    return found
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return the metrics of all folds as text, a line a fold, with mean and standard deviation below."""
+    lines = [f"{'fold':6} {'test top-1':>10} {'per class':>10} {'loss':>8} {'val top-1':>10} {'images':>7} {'seconds':>8}"]
+
+    def line(label: Any, test: Mapping[str, float], val: Mapping[str, float] | None, rest: str = "") -> str:
+        validated = f"{val['top1']:10.4f}" if val else " " * 10
+        return (f"{label!s:6} {test['top1']:10.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} {validated}"
+                f"{rest}").rstrip()
+
+    lines += [line(run["fold"], run["test"], run["val"], f" {run['test']['n']:7} {run['seconds']:8.1f}")
+              for run in summary["runs"]]
+    for label in ("mean", "sd"):
+        part = {split: summary[split] and {name: values[label] for name, values in summary[split].items()}
+                for split in ("test", "val")}
+        lines.append(line(label, part["test"], part["val"]))
+    return "\n".join(lines)
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
+    """Return what cross-validation found, in words."""
+    metric = summary["metric"]
+    name = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}[metric]
+    found = summary["test"][metric]
+    return (f"Test {name} over {summary['folds']} folds: {found['mean']:.4f} ± {found['sd']:.4f} (mean and standard "
+            f"deviation; {found['min']:.4f} to {found['max']:.4f}).\n"
+            f"Each of the {summary['all']['n']} images was tested once, by a network that was not trained on it: "
+            f"{summary['all']['top1']:.1%} of them are right.\n"
+            "The folds share most of their training images, so the standard deviation is no standard error.")
+
+
+def as_csv(summary: Mapping[str, Any]) -> str:
+    """Return the metrics of all folds as CSV, with the rows mean and sd at the end."""
+    names = [(split, metric) for split in ("test", "val") for metric in summary[split] or {}]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["fold", *(f"{split}_{metric}" for split, metric in names), "test_n", "best_step", "seconds"])
+    for run in summary["runs"]:
+        writer.writerow([run["fold"], *(run[split][metric] for split, metric in names), run["test"]["n"], run["best_step"],
+                         run["seconds"]])
+    for label in ("mean", "sd"):
+        writer.writerow([label, *(summary[split][metric][label] for split, metric in names), "", "", ""])
+    return file.getvalue()
