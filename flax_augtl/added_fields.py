@@ -24,7 +24,11 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    "data.path_column": Added(absent=None, default=None),
+    "data.label_column": Added(absent=None, default=None),
+    "data.split_column": Added(absent=None, default=None),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ _NAMES = {
     ),
     "text or null": (
         "data.cache_dir data.class_list data.metric "
+        "data.label_column data.path_column data.split_column "
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "

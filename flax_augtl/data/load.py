@@ -10,9 +10,11 @@ from flax_augtl.data import leaks, splits
 from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
+from flax_augtl.data.fetched import fetched
 from flax_augtl.data.files import FileSource, Listing
 from flax_augtl.data.folder import checked_root, list_folder
 from flax_augtl.data.lists import list_files, list_lists
+from flax_augtl.data.metadata_files import list_metadata
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
 
@@ -83,7 +85,8 @@ def _load(data: Mapping[str, Any], seed: int) -> Dataset:
         case "glyphs":
             return _glyphs(data, seed)
         case "folder":
-            return from_listing(list_folder(data["root"]), data, seed)
+            listing = list_metadata(data) or list_folder(data["root"])
+            return from_listing(listing, data, seed)
         case "list":
             return from_listing(list_lists(data), data, seed)
     return _tfds(data, seed)
@@ -97,16 +100,18 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         data: config.data, all of `DEFAULTS` in it.
         seed: governs every choice.
     """
+    total = sum(len(paths) for paths, _ in listing.splits.values())
+    listing, skipped = fetched(listing, data["on_bad_image"])
     order = sorted(listing.splits)
     paths = tuple(path for split in order for path in listing.splits[split][0])
     source = FileSource(listing.root, paths, data["max_pixels"])
     seen = scan(source, data["on_bad_image"], data["scan_dir"])
-    skipped = {paths[i]: reason for i, reason in seen.bad.items()}
+    skipped |= {listing.ids.get(paths[i], paths[i]): reason for i, reason in seen.bad.items()}
     parts, first = {}, 0
     for split in order:
         names, labels = listing.splits[split]
         kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [names[i] for i in kept], first + kept)
+        parts[split] = examples_of(source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept)
         first += len(names)
     return divide(
         listing.root or "The list of files",
@@ -114,7 +119,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ())),
+        notes=(*listing.notes, *((note(skipped, total),) if skipped else ())),
         skipped=skipped,
         find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
     )
