@@ -46,7 +46,7 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
     else:
         lines = [nfc(line.strip()) for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith("#") or line in labels]
-        pairs, numbered = _from_lines(file, lines, labels)
+        pairs, numbered = _from_lines(file, lines, labels) if lines else ([], True)
     if not pairs:
         raise DataError(f"The class list {file} has no class in it.")
     for what, values in (("name", [name for _, name in pairs]), ("number", [key for key, _ in pairs])):

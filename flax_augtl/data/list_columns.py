@@ -63,7 +63,8 @@ def rows_of(
     if not rows:
         raise DataError(f"The list file {file} has no pictures in it.")
     width = len(heading) if heading else max(len(cells) for _, cells in rows)
-    rows = [(line, _filled(cells, width, line, file, table.blanks)) for line, cells in rows]
+    least = 1 if table.blanks or heading or width == 2 else width
+    rows = [(line, _filled(cells, least, width, line, file)) for line, cells in rows]
     columns = _Columns(file, heading, rows, width, data, is_there)
     path = columns.path()
     label = columns.label(path)
@@ -96,10 +97,10 @@ def _no_label(file: str, line: int, cell: str, path: str) -> str:
     )
 
 
-def _filled(cells: list[str], width: int, line: int, file: str, blanks: bool) -> list[str]:
+def _filled(cells: list[str], least: int, width: int, line: int, file: str) -> list[str]:
     while len(cells) > width and not cells[-1]:
         cells = cells[:-1]
-    if len(cells) > width or (len(cells) < width - 1 and not blanks):
+    if not least <= len(cells) <= width:
         raise DataError(
             f"{file}, line {line} has {len(cells)} columns, where others have {width}. Put a path or label that holds the "
             "separator in double quotes."
@@ -139,6 +140,8 @@ class _Columns:
     def __init__(self, file, heading, rows, width, data, is_there):
         self.file, self.heading, self.width, self.data, self.is_there = file, heading, width, data, is_there
         self.cells = [cells for _, cells in rows]
+        for field in ("path_column", "label_column", "split_column"):
+            self._asked(field)  # So that a name that is wrong is the first to be told.
 
     def path(self) -> int:
         if (asked := self._asked("path_column")) is not None:

@@ -177,7 +177,7 @@ def _json_table(file: epath.Path, text: str, *, lines: bool) -> Table:
             number, found = 1, json.loads(text)
             objects = list(enumerate(found, 1)) if isinstance(found, list) else [(1, None)]
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}, line {number}: this is not valid JSON ({error}).") from None
+        raise DataError(f"{file}, line {number}: this is not valid JSON ({getattr(error, 'msg', error)}).") from None
     wrong = next((number for number, item in objects if not isinstance(item, dict)), None)
     if wrong is not None:
         where = f"line {wrong}" if lines else f"entry {wrong}"

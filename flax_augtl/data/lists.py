@@ -149,8 +149,8 @@ def _by_split(given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]) -
         for row in some:
             mine = row.split or split
             if mine != split:
-                if mine in same:
-                    continue  # The same file is given for that split too.
+                if mine in same or (split != "train" and "train" in same):
+                    continue  # The same file is given for more than one split.
                 if split != "train" or mine in files:
                     raise DataError(
                         f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} list. "
@@ -164,6 +164,7 @@ def _by_split(given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]) -
         + ", ".join(f"{n} {mine}" for mine, n in count.items() if n) + "."
         for split, count in counts.items()
     ]  # fmt: skip
+    notes = list(dict.fromkeys(notes))
     if "train" not in rows:
         raise DataError(f"{files['train']} marks no image train: there is nothing to train on.")
     return rows, notes

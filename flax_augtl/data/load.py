@@ -8,6 +8,7 @@ import numpy as np
 
 from flax_augtl.data import leaks, splits
 from flax_augtl.data.division import divide
+from flax_augtl.data.downloads import is_url, local_path
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
 from flax_augtl.data.fetched import fetched
@@ -17,6 +18,7 @@ from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.metadata_files import list_metadata
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
+from flax_augtl.paths import is_remote
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
@@ -47,7 +49,7 @@ def check_there(data: Mapping[str, Any]) -> None:
     Raises:
         DataError: it is not there.
     """
-    data = {**DEFAULTS, **dict(data)}
+    data = _with_defaults(data)
     match data["name"]:
         case "digits" | "glyphs":
             pass
@@ -71,11 +73,22 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
     Raises:
         DataError: whatever is wrong, as a sentence.
     """
-    data = {**DEFAULTS, **dict(data)}
+    data = _with_defaults(data)
     if data["metric"] not in (None, *METRICS):
         raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
     dataset = _load(data, seed)
     return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
+
+
+def _with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    data = {**DEFAULTS, **dict(data)}
+    root = data["root"]
+    if root and is_url(root) and data["name"] != "list":
+        raise DataError(
+            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its images "
+            "(config.data.name=list, config.data.train_list), or download it."
+        )
+    return {**data, "root": local_path(root) if root and is_remote(root) else root}
 
 
 def _load(data: Mapping[str, Any], seed: int) -> Dataset:
