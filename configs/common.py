@@ -67,6 +67,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.path_column = placeholder(str)
     config.data.label_column = placeholder(str)
     config.data.split_column = placeholder(str)
+    # How lists are read: 2 = as docs/data.md says; 1 = as the first version did, for runs that began with it.
+    config.data.list_rules = 2
     # Share of each class to train with, such as 0.15, 0.3, 0.5; smaller shares are parts of larger ones.
     config.data.rate = 1.0
     # Examples a class to train with, validation included; None = all.

@@ -28,6 +28,7 @@ ADDED: Mapping[str, Added] = {
     "data.path_column": Added(absent=None, default=None),
     "data.label_column": Added(absent=None, default=None),
     "data.split_column": Added(absent=None, default=None),
+    "data.list_rules": Added(absent=1, default=2),
 }
 
 

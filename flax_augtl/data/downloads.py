@@ -24,7 +24,7 @@ _PIECE = 2**18
 
 def is_url(path: str | os.PathLike) -> bool:
     """Tell whether a path is an address on the web."""
-    return os.fspath(path).lower().startswith(("https://", "http://"))
+    return os.fspath(path)[:8].lower().startswith(("https://", "http://"))
 
 
 def local_path(path: str) -> str:

@@ -2,19 +2,19 @@
 
 import os
 import unicodedata
-from pathlib import PurePosixPath
 
 from etils import epath
 
 from flax_augtl.data.downloads import is_url, local_path
 from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.list_words import has_ending
 from flax_augtl.data.pictures import SUFFIXES
 from flax_augtl.paths import is_remote
 
 
 def nfc(text: str) -> str:
     """Return a text in Unicode's composed form: é is one character, however it was typed."""
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 class ListedFiles:
@@ -44,25 +44,24 @@ class ListedFiles:
         Raises:
             DataError: an address that cannot be read, or a name without ending that several files have.
         """
-        path = local_path(path)
-        if is_url(path) or is_remote(path):
+        if is_remote(path) and is_remote(path := local_path(path)):
             return path
         if is_url(self.root):
             return self._placed(path.replace("\\", "/"))
         if "\\" in path and not self._exists(self._placed(path)):
             path = path.replace("\\", "/")
-        has_ending = PurePosixPath(path).suffix.lower() in SUFFIXES
-        if path.isascii() and has_ending:
+        named = has_ending(path)
+        if named and path.isascii():
             return path  # Nothing to find: the scan tells whether it is there.
         try:
-            return self._found(path, has_ending)
+            return self._found(path, named)
         except OSError:
             return path
 
-    def _found(self, path: str, has_ending: bool) -> str:
+    def _found(self, path: str, named: bool) -> str:
         full = self._placed(path)
         folder, name = self._actual(os.path.dirname(full) or "."), os.path.basename(full)
-        if not has_ending and folder is not None and self._is_folder(folder):
+        if not named and folder is not None and self._is_folder(folder):
             here = self._folder(folder)
             same = here.stems.get(nfc(name), [])
             # A folder may have the name of an image without its ending.

@@ -17,6 +17,7 @@ from flax_augtl.data.list_columns import Row, rows_of
 from flax_augtl.data.list_paths import ListedFiles, nfc
 from flax_augtl.data.list_tables import read_table
 from flax_augtl.data.numbered import CLASSES, numbered_lists
+from flax_augtl.data.old_lists import list_by_first_rules
 from flax_augtl.paths import is_remote
 
 _NUMBER = re.compile(r"[\s_-]*\d+$")
@@ -66,6 +67,8 @@ def list_lists(data: Mapping[str, Any], spelling: Callable[[str], str] | None = 
     spelling = spelling or nfc
     root, files = list_files(data)
     class_list = _find(data["class_list"], None if is_url(str(root)) else root) if data.get("class_list") else None
+    if data.get("list_rules", 2) < 2:
+        return list_by_first_rules(root, files, class_list)
     alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES) and not is_url(str(root))
     if joined := numbered_lists(files["train"], root) if alone else None:
         rows = {split: [Row(0, path, label, "", {}) for path, label in pairs] for split, pairs in joined[0].items()}
@@ -216,8 +219,10 @@ def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
 
 def _label(row: Row) -> str:
     """The label as written; else the folder, or the name up to its number."""
+    if row.label:
+        return nfc(row.label)
     path = PurePosixPath(row.path.replace("\\", "/"))
-    return nfc(row.label or path.parent.name or _NUMBER.sub("", path.stem))
+    return nfc(path.parent.name or _NUMBER.sub("", path.stem))
 
 
 def _classes(

@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from flax_augtl import added_fields
 from flax_augtl.data import DataError
 from flax_augtl.data.lists import list_lists
 
@@ -262,3 +263,11 @@ def test_file_addresses(load_lists, labelled, tmp_path):
         root=f"file://{tmp_path}",
     )
     assert labelled(dataset) == {f"{tmp_path}/a/000.png": "x", f"{tmp_path}/b/000.png": "y"}
+
+
+def test_runs_of_the_first_version_go_on_as_they_began(load_lists, labelled):
+    lists = {"train.csv": "path,label,split\na/000.png,0,train\nb/000.png,1,test", "test.txt": "a/003.png 0",
+             "class.txt": "0 ape\n1 bee"}  # fmt: skip
+    dataset = load_lists(lists, list_rules=1)
+    assert labelled(dataset) == {"a/000.png": "0 ape", "b/000.png": "1 bee"}
+    assert (added_fields.ADDED["data.list_rules"].absent, added_fields.ADDED["data.list_rules"].default) == (1, 2)

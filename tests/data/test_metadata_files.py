@@ -76,6 +76,8 @@ def test_class_folders_stay_the_classes_where_the_file_says_nothing_else(load, m
 def test_labels_across_the_folders_are_the_classes(load):
     rows = "file_name,label\ncat/0.png,x\ncat/2.png,y\ndog/1.png,y\ndog/3.png,x\n"
     assert load({**FOLDERS, "metadata.csv": rows}, test=0.5).class_names == ("x", "y")
+    # A run of the first version, which did not read the file, goes on with the folders.
+    assert load({}, test=0.5, folder_rules=1).class_names == ("cat", "dog")
 
 
 def test_labels_that_nearly_are_the_folders_are_an_error(load):
