@@ -62,6 +62,13 @@ def get_config() -> config_dict.ConfigDict:
     config.data.val_list = placeholder(str)
     config.data.test_list = placeholder(str)
     config.data.class_list = placeholder(str)
+    # Of `list`: the columns of the path, the label and the split, by heading or by number from 1; None = by their headings,
+    # "" = the folder is the label, there is no split.
+    config.data.path_column = placeholder(str)
+    config.data.label_column = placeholder(str)
+    config.data.split_column = placeholder(str)
+    # How lists are read: 2 = as docs/data.md says; 1 = as the first version did, for runs that began with it.
+    config.data.list_rules = 2
     # Share of each class to train with, such as 0.15, 0.3, 0.5; smaller shares are parts of larger ones.
     config.data.rate = 1.0
     # Examples a class to train with, validation included; None = all.

@@ -30,6 +30,10 @@ ADDED: Mapping[str, Added] = {
     "data.group": Added(None, None),
     "data.folds": Added(0, 0),
     "data.fold": Added(None, None),
+    "data.path_column": Added(absent=None, default=None),
+    "data.label_column": Added(absent=None, default=None),
+    "data.split_column": Added(absent=None, default=None),
+    "data.list_rules": Added(absent=1, default=2),
 }
 
 

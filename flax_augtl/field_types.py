@@ -10,7 +10,7 @@ from typing import Any
 _NAMES = {
     "whole number": (
         "accumulate batch_size check_replicas_every "
-        "data.folds data.shift data.threads data.view_seed data.views data.workers early_stopping "
+        "data.folds data.shift data.threads data.view_seed data.views data.workers early_stopping data.list_rules "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (
@@ -36,7 +36,8 @@ _NAMES = {
         "name network on_nan optimizer schedule.name"
     ),
     "text or null": (
-        "data.cache_dir data.class_list data.group data.metric "
+        "data.cache_dir data.class_list data.group data.metric data.label_column data.path_column "
+        "data.split_column "
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "

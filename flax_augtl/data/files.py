@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from flax_augtl.data.downloads import copy_of, is_url
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
 from flax_augtl.paths import is_remote
@@ -35,7 +36,7 @@ class FileSource:
 
     def path(self, index: int) -> str:
         """Where picture `index` is."""
-        return os.path.join(self.root, self.paths[index])
+        return placed(self.root, self.paths[index])
 
     def name(self, index: int) -> str:
         """What to call picture `index` where the root is known."""
@@ -44,7 +45,7 @@ class FileSource:
     def encoded(self, index: int) -> bytes:
         """The file of picture `index`; an `UnreadablePicture` if there is none that can be read."""
         try:
-            return epath.Path(self.path(index)).read_bytes()
+            return epath.Path(_file(self.path(index))).read_bytes()
         except (OSError, ValueError):
             self.read(index)  # Says what is wrong with the file in the words used everywhere.
             raise
@@ -56,7 +57,8 @@ class FileSource:
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
-        return read_picture(self.path(index), max_pixels=self.max_pixels, at_least=at_least)
+        path = self.path(index)
+        return read_picture(_file(path), name=path, max_pixels=self.max_pixels, at_least=at_least)
 
     def stamp(self, index: int) -> str:
         """Return what changes when the file does: its size and the time of its last change."""
@@ -76,14 +78,26 @@ class Listing:
         splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
             yet to be split.
         notes: sentences for the log.
-        columns: further columns of a list, name → {path: value}.
+        ids: {path: id} of the images whose id is not their path.
+        columns: {heading: {path: cell}} of the further columns of a list with a heading.
     """
 
     root: str
     class_names: tuple[str, ...]
     splits: dict[str, tuple[tuple[str, ...], np.ndarray]]
     notes: tuple[str, ...] = ()
+    ids: Mapping[str, str] = dataclasses.field(default_factory=dict)
     columns: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def placed(root: str, path: str) -> str:
+    """Return a listed path with its root before it, unless it is one of the web or of a bucket, or absolute."""
+    return path if is_remote(path) else os.path.join(root, path)
+
+
+def _file(path: str) -> str:
+    """Return where the bytes of an image are: of one on the web, its copy."""
+    return str(copy_of(path)) if is_url(path) else path
 
 
 def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:
@@ -91,13 +105,14 @@ def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:
     states = []
     for path in paths:
         try:
-            states.append((path, *_size_and_time(os.path.join(root, path))))
+            states.append((path, *_size_and_time(placed(root, path))))
         except OSError:
             states.append((path, -1, -1))
     return states
 
 
 def _size_and_time(path: str) -> tuple[int, int]:
+    path = _file(path)
     if is_remote(path):
         status = epath.Path(path).stat()
         return status.length, status.mtime

@@ -8,13 +8,17 @@ import numpy as np
 
 from flax_augtl.data import folds, groups, leaks, splits
 from flax_augtl.data.division import divide
+from flax_augtl.data.downloads import is_url, local_path
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
+from flax_augtl.data.fetched import fetched
 from flax_augtl.data.files import FileSource, Listing
 from flax_augtl.data.folder import checked_root, list_folder
 from flax_augtl.data.lists import list_files, list_lists
+from flax_augtl.data.metadata_files import list_metadata
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
+from flax_augtl.paths import is_remote
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
@@ -51,7 +55,7 @@ def check_there(data: Mapping[str, Any]) -> None:
     Raises:
         DataError: it is not there.
     """
-    data = {**DEFAULTS, **dict(data)}
+    data = _with_defaults(data)
     folds.check(data)
     match data["name"]:
         case "digits" | "glyphs":
@@ -76,12 +80,23 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
     Raises:
         DataError: whatever is wrong, as a sentence.
     """
-    data = {**DEFAULTS, **dict(data)}
+    data = _with_defaults(data)
     folds.check(data)
     if data["metric"] not in (None, *METRICS):
         raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
     dataset = _load(data, seed)
     return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
+
+
+def _with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    data = {**DEFAULTS, **dict(data)}
+    root = data["root"]
+    if root and is_url(root) and data["name"] != "list":
+        raise DataError(
+            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its images "
+            "(config.data.name=list, config.data.train_list), or download it."
+        )
+    return {**data, "root": local_path(root) if root and is_remote(root) else root}
 
 
 def _load(data: Mapping[str, Any], seed: int) -> Dataset:
@@ -91,7 +106,8 @@ def _load(data: Mapping[str, Any], seed: int) -> Dataset:
         case "glyphs":
             return _glyphs(data, seed)
         case "folder":
-            return from_listing(list_folder(data["root"]), data, seed)
+            listing = list_metadata(data) or list_folder(data["root"])
+            return from_listing(listing, data, seed)
         case "list":
             return from_listing(list_lists(data), data, seed)
     return _tfds(data, seed)
@@ -105,28 +121,31 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         data: config.data, all of `DEFAULTS` in it.
         seed: governs every choice.
     """
+    total = sum(len(paths) for paths, _ in listing.splits.values())
+    listing, skipped = fetched(listing, data["on_bad_image"])
     order = sorted(listing.splits)
     paths = tuple(path for split in order for path in listing.splits[split][0])
     source = FileSource(listing.root, paths, data["max_pixels"])
     seen = scan(source, data["on_bad_image"], data["scan_dir"])
-    skipped = {paths[i]: reason for i, reason in seen.bad.items()}
+    skipped |= {listing.ids.get(paths[i], paths[i]): reason for i, reason in seen.bad.items()}
     parts, first = {}, 0
     for split in order:
         names, labels = listing.splits[split]
         kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [names[i] for i in kept], first + kept)
+        parts[split] = examples_of(source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept)
         first += len(names)
-    ids = [name for part in parts.values() for name in part.ids]
+    used = [path for i, path in enumerate(paths) if i not in seen.bad]
+    found = groups.groups_of(used, listing.columns, data["group"])
     return divide(
         listing.root or "The list of files",
         listing.class_names,
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ())),
+        notes=(*listing.notes, *((note(skipped, total),) if skipped else ())),
         skipped=skipped,
         find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
-        groups=groups.groups_of(ids, listing.columns, data["group"]),
+        groups=found and {listing.ids.get(path, path): group for path, group in found.items()},
     )
 
 

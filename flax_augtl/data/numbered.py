@@ -4,7 +4,7 @@ from etils import epath
 
 from flax_augtl.data.errors import DataError
 
-_LABELS, _SPLITS, _CLASSES = "image_class_labels.txt", "train_test_split.txt", "classes.txt"
+_LABELS, _SPLITS, CLASSES = "image_class_labels.txt", "train_test_split.txt", "classes.txt"
 _FOLDER = "images"
 
 
@@ -27,11 +27,11 @@ def numbered_lists(
     Raises:
         DataError: a line that is no number and value, a number that is there twice, or that another file does not have.
     """
-    files = {name: pictures.parent / name for name in (_LABELS, _SPLITS, _CLASSES)}
+    files = {name: pictures.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
     if not all(file.is_file() for file in files.values()):
         return None
     paths = _table(pictures)
-    labels, in_train, names = (_table(files[name]) for name in (_LABELS, _SPLITS, _CLASSES))
+    labels, in_train, names = (_table(files[name]) for name in (_LABELS, _SPLITS, CLASSES))
     folder = f"{_FOLDER}/" if (root / _FOLDER).is_dir() else ""
     rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for number, path in paths.items():
@@ -39,7 +39,7 @@ def numbered_lists(
         split = {"1": "train", "0": "test"}.get(_of(in_train, number, files[_SPLITS]))
         if split is None:
             raise DataError(f"{files[_SPLITS]}: picture {number} is marked {in_train[number]}; it must be 1 or 0.")
-        rows[split].append((folder + path, _of(names, label, files[_CLASSES])))
+        rows[split].append((folder + path, _of(names, label, files[CLASSES])))
     return rows, tuple(names[number] for number in sorted(names, key=int))
 
 

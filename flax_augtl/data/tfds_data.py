@@ -1,5 +1,7 @@
 """A TFDS data set by name → its prepared splits, or a sentence that says how to get them."""
 
+import contextlib
+import io
 import shlex
 from typing import NamedTuple
 
@@ -7,9 +9,10 @@ import numpy as np
 from etils import epath
 
 from flax_augtl.data.catalogue import PRESETS, Preset
-from flax_augtl.data.errors import DataError, nearest
+from flax_augtl.data.errors import DataError
 from flax_augtl.data.pictures import MAX_PIXELS
-from flax_augtl.data.tfds_records import TfdsSource
+from flax_augtl.data.tfds_problems import problem
+from flax_augtl.data.tfds_records import TfdsSource, picture_and_label
 
 
 class Prepared(NamedTuple):
@@ -36,7 +39,7 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
     check_prepared(builder, name, data_dir)
     plain = name.split("/")[0].split(":")[0]
     preset = PRESETS.get(plain) or _preset_of(builder)
-    names = tuple(builder.info.features[_label_key(builder)].names)
+    names = tuple(builder.info.features[picture_and_label(builder)[1]].names)
     keep = np.array([class_name not in preset.leaves_out for class_name in names])
     renumbered = np.cumsum(keep, dtype=np.int32) - 1
     splits = {}
@@ -51,25 +54,39 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
 
 
 def builder_of(name: str, data_dir: str | None):
-    """The TFDS builder of a name, the preset's config chosen; `DataError` with the nearest names if there is none."""
+    """The TFDS builder of a name, the preset's config chosen.
+
+    Raises:
+        DataError: there is no such dataset, its code does not run here, or it is not one of images with one class each.
+    """
     import tensorflow_datasets as tfds
 
     plain = name.split("/")[0].split(":")[0]
     if plain in PRESETS and PRESETS[plain].config and "/" not in name:
         name = name.replace(plain, f"{plain}/{PRESETS[plain].config}", 1)
+    data_dir = _expanded(data_dir)
     try:
-        builder = tfds.builder(name, data_dir=_expanded(data_dir))
-        # A builder made from code does not see that what is on disk has been converted to a second format.
-        return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
-    except tfds.core.registered.DatasetNotFoundError:
-        ours = ["folder", "list", "digits", "glyphs"]
-        known = [*ours, *tfds.list_builders(with_community_datasets=False)]
-        raise DataError(
-            f'config.data.name="{name}" is not known.{nearest(plain, known)} It is folder, list, digits or glyphs, or '
-            "the name of a TFDS data set, for instance oxford_flowers102."
-        ) from None
-    except (ValueError, AssertionError, RuntimeError) as error:  # A config or a version that does not exist.
-        raise DataError(f'TFDS does not have "{name}": {_first_line(error)}') from None
+        # Where TensorFlow is missing, TFDS prints a banner about it.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # Of many kinds: the code of each dataset imports and reads what it likes.
+        builder = _from_files(name, data_dir)
+        if builder is None:
+            raise problem(name, error) from None
+    picture_and_label(builder)
+    # A builder made from code does not see that what is on disk has been converted to a second format.
+    return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
+
+
+def _from_files(name: str, data_dir: str | None):
+    """The builder of a prepared dataset whose code does not run here; None if it is not on disk."""
+    from tensorflow_datasets.core import naming, read_only_builder
+
+    try:
+        plain, fields = naming.parse_builder_name_kwargs(name, data_dir=data_dir)
+        return read_only_builder.builder_from_files(str(plain), **fields)
+    except Exception:  # The reason is the one why the code did not run.
+        return None
 
 
 def check_prepared(builder, name: str, data_dir: str | None) -> None:
@@ -123,15 +140,5 @@ def _preset_of(builder) -> Preset:
     return Preset(train=train, test=None, note=f"{builder.name} has no test split: one is carved.")
 
 
-def _label_key(builder) -> str:
-    from flax_augtl.data.tfds_records import picture_and_label
-
-    return picture_and_label(builder)[1]
-
-
 def _expanded(data_dir: str | None) -> str | None:
     return str(epath.Path(data_dir).expanduser()) if data_dir else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") + "."

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flax_augtl.data import load_dataset
 from flax_augtl.pretrained.preprocessing import Preprocessing
 
 
@@ -50,3 +51,34 @@ def make_folder(tmp_path, picture):
 def own_cache(tmp_path_factory, monkeypatch):
     """What is remembered of folders goes where no other test, and no user, looks."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def load_lists(tmp_path, picture):
+    """({name of a list: its text}, files=names of the images, fields of config.data) → dataset.
+
+    The images are a/000.png … b/003.png where no others are named.
+    """
+    usual = [f"{folder}/{i:03d}.png" for folder in "ab" for i in range(4)]
+
+    def run(lists, files=usual, **fields):
+        for number, name in enumerate(files):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            picture(number).save(tmp_path / name)
+        for name, text in lists.items():
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        named = {f"{name.split('.')[0]}_list": name for name in lists}
+        return load_dataset({"name": "list", "root": str(tmp_path), "validation": 0, **named, **fields}, seed=0)
+
+    return run
+
+
+@pytest.fixture
+def labelled():
+    """(dataset, split) → {id: class name}."""
+
+    def run(dataset, split="train"):
+        examples = getattr(dataset, split)
+        return {name: dataset.class_names[label] for name, label in zip(examples.ids, examples.labels, strict=True)}
+
+    return run

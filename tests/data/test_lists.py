@@ -98,16 +98,22 @@ CUB = {
 def cub(tmp_path, picture):
     """(changes of the files) → the data set of four pictures in CUB-200-2011's layout."""
 
-    def run(**changes):
+    def run(class_list=None, **changes):
         for number, line in enumerate(CUB["images.txt"].splitlines()):
             file = tmp_path / "images" / line.split(" ", 1)[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             picture(number).save(file)
         for name, text in CUB.items():
             (tmp_path / name).write_text(changes.get(name.split(".")[0], text))
-        return load_dataset({"name": "list", "root": tmp_path, "train_list": "images.txt", "validation": 0}, seed=0)
+        fields = {"name": "list", "root": tmp_path, "train_list": "images.txt", "class_list": class_list, "validation": 0}
+        return load_dataset(fields, seed=0)
 
     return run
+
+
+def test_cub_with_its_own_class_list(cub):
+    """The split of the file beside it must not get lost."""
+    assert labels((dataset := cub(class_list="classes.txt")).test, dataset) == labels((same := cub()).test, same)
 
 
 def test_cub(cub):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_augtl.data import DataError, load_dataset, train_batches
+from flax_augtl.data import DataError, check_there, load_dataset, train_batches
 from flax_augtl.data.catalogue import PRESETS
+from flax_augtl.data.prepare import prepare
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="preparing needs the extra tfds (TensorFlow)"
@@ -232,12 +233,84 @@ def test_an_unknown_config_or_version_is_a_sentence(tmp_path):
         load_dataset({"name": "sun397/nothing-like-it", "root": str(tmp_path)}, seed=0)
 
 
-def test_a_data_set_without_labels_is_refused(tmp_path):
-    from flax_augtl.data.tfds_data import builder_of
-    from flax_augtl.data.tfds_records import picture_and_label
-
+@pytest.mark.parametrize("name", ["ag_news_subset", "lfw", "voc"])
+def test_a_data_set_without_labels_is_refused_before_anything_is_downloaded(name, tmp_path):
+    with pytest.raises(DataError, match=f"{name} does not hold pictures with one class each; it has "):
+        check_there({"name": name, "root": str(tmp_path)})
     with pytest.raises(DataError, match="does not hold pictures with one class each"):
-        picture_and_label(builder_of("ag_news_subset", str(tmp_path)))
+        prepare(name, str(tmp_path))
+
+
+def construct_fails(monkeypatch, error):
+    """Let the code of every dataset fail as `error`."""
+    import tensorflow_datasets as tfds
+
+    def builder(name, **_):
+        raise type(error)(f"Failed to construct dataset {name}") from error
+
+    monkeypatch.setattr(tfds, "builder", builder)
+
+
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("coco", ModuleNotFoundError("No module named 'tensorflow'"),
+         "coco does not hold images with one class each, but images with several objects .*oxford_flowers"),
+        ("kuka", RuntimeError("AttributeError"), "kuka does not hold images with one class each, but records of robots"),
+        ("cifar10", ModuleNotFoundError("No module named 'tensorflow'"),
+         r"cifar10 needs the Python module tensorflow, which is not installed: pip install 'flax_augtl\[tfds\]'"),
+        ("cifar10", ModuleNotFoundError("No module named 'pandas.core'"), "the Python module pandas, .*install pandas"),
+        ("cifar10", RuntimeError("x has no attribute y"), r"TFDS .* cannot make cifar10 .*config.data.name=folder, list"),
+        ("huggingface:cifar10", OSError("no network"), 'cannot open "huggingface:cifar10".*config.data.name=folder'),
+    ],
+)  # fmt: skip
+def test_code_that_does_not_run_is_a_sentence(name, error, message, tmp_path, monkeypatch):
+    construct_fails(monkeypatch, error)
+    with pytest.raises(DataError, match=message):
+        load_dataset({"name": name, "root": str(tmp_path)}, seed=0)
+
+
+def test_a_file_that_tfds_lacks_is_named(tmp_path):
+    """TFDS 4.9 comes without the class names of this dataset."""
+    try:
+        check_there({"name": "i_naturalist2021", "root": str(tmp_path)})
+    except DataError as error:
+        assert "lacks i_naturalist2021_labels_ordered_by_json_id.txt" in str(error) or "is not prepared" in str(error)
+    else:
+        pytest.fail("it is not prepared")
+
+
+@needs_tensorflow
+def test_what_is_prepared_is_read_though_its_code_does_not_run(flowers, data_dir, monkeypatch):
+    expected = load_dataset({"name": "tf_flowers", "root": data_dir}, seed=0)
+    construct_fails(monkeypatch, ModuleNotFoundError("No module named 'tensorflow'"))
+    assert load_dataset({"name": "tf_flowers", "root": data_dir}, seed=0).fingerprint == expected.fingerprint
+
+
+def test_a_path_in_place_of_a_name(tmp_path):
+    with pytest.raises(DataError, match=f"is a path. Set config.data.name=folder and config.data.root={tmp_path}"):
+        load_dataset({"name": str(tmp_path)}, seed=0)
+    (tmp_path / "train.csv").write_text("")
+    with pytest.raises(DataError, match="is a path. Set config.data.name=list and config.data.train_list=.*train.csv"):
+        load_dataset({"name": str(tmp_path / "train.csv")}, seed=0)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("", 'config.data.name="" is not known'),
+        ("no such", 'config.data.name="no such" is not known'),
+        ("Cifar-10", "Did you mean cifar10"),
+        ("kaggle:cats", "is not known"),
+        ("cifar10/big", "BuilderConfig big not found.* cifar10 has no configs"),
+        ("sun397/standard-part1-120", "Did you mean standard-part1-120k"),
+        ("cifar10:9.9.9", "cifar10 cannot be loaded at version 9.9.9, only: "),
+    ],
+)
+def test_names_that_tfds_does_not_have(name, message, tmp_path, capsys):
+    with pytest.raises(DataError, match=message) as refused:
+        check_there({"name": name, "root": str(tmp_path)})
+    assert "Failed to construct" not in str(refused.value) and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

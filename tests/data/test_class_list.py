@@ -1,0 +1,96 @@
+"""The file of class names in every form that people write it in."""
+
+import pytest
+
+from flax_augtl.data import DataError
+
+FROM_0 = {"train.txt": "a/000.png 0\nb/000.png 1", "test.txt": "a/003.png 0\nb/003.png 1"}
+FROM_1 = {"train.txt": "a/000.png 1\nb/000.png 2", "test.txt": "a/003.png 1\nb/003.png 2"}
+NAMES = {"train.txt": "a/000.png ants\nb/000.png bees", "test.txt": "a/003.png ants\nb/003.png bees"}
+
+
+@pytest.mark.parametrize("lists", [FROM_0, NAMES])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ants\nbees\n",
+        "class\nants\nbees\n",
+        "Class Names\nants\nbees\n",
+        "id,name\n0,ants\n1,bees\n",
+        "0,ants\n1,bees\n",
+        "1,bees\n0,ants\n",
+        "0 ants\n1 bees\n",
+        "0\tants\n1\tbees\n",
+        "0: ants\n1: bees\n",
+        "ants,0\nbees,1\n",
+        "ants 0\nbees 1\n",
+        "nr;naam\n0;ants\n1;bees\n",
+        "id,name,order\n0,ants,x\n1,bees,y\n",
+        "# the classes\n\nants\nbees\n",
+    ],
+)
+def test_every_form_is_the_same_classes(load_lists, labelled, lists, content):
+    dataset = load_lists({**lists, "class.txt": content})
+    assert dataset.class_names == ("ants", "bees")
+    assert labelled(dataset) == {"a/000.png": "ants", "b/000.png": "bees"}
+
+
+@pytest.mark.parametrize("content", ["1 ants\n2 bees", "1,ants\n2,bees", "class_id,class_name\n2,bees\n1,ants"])
+def test_numbers_of_the_class_list_are_those_of_the_labels(load_lists, labelled, content):
+    assert labelled(load_lists({**FROM_1, "class.txt": content})) == {"a/000.png": "ants", "b/000.png": "bees"}
+    with pytest.raises(DataError, match="not among the 2 classes of .*: 0. Numbers go from 1 to 2"):
+        load_lists({**FROM_0, "class.txt": content})
+
+
+@pytest.mark.parametrize("content", ['["ants", "bees"]', '{"0": "ants", "1": "bees"}', '{"bees": 1, "ants": 0}'])
+def test_json(load_lists, content):
+    assert load_lists({**FROM_0, "class.json": content}).class_names == ("ants", "bees")
+
+
+def test_keys_that_are_no_numbers(load_lists, labelled):
+    """LOC_synset_mapping.txt of ImageNet."""
+    lists = {"train.txt": "a/000.png n01\nb/000.png n02", "test.txt": "b/001.png n02"}
+    dataset = load_lists({**lists, "class.txt": "n02 bee\nn01 tench, Tinca tinca\n"})
+    assert labelled(dataset) == {"a/000.png": "tench, Tinca tinca", "b/000.png": "bee"}
+    assert dataset.class_names == ("bee", "tench, Tinca tinca")
+
+
+@pytest.mark.parametrize("names", ["4 wheels\n2 wheels", "sea cow\nland cow", "0.5,x\n1.5,x", "ants, red\nbees"])
+def test_names_that_hold_numbers_or_separators_stay_names(load_lists, names):
+    assert load_lists({**FROM_0, "class.txt": names}).class_names == tuple(names.split("\n"))
+
+
+def test_names_that_the_labels_say_are_names(load_lists):
+    lists = {"train.csv": "a/000.png,1 euro\nb/000.png,2 euro", "test.txt": "a/003.png 1 euro"}
+    assert load_lists({**lists, "class.txt": "1 euro\n2 euro"}).class_names == ("1 euro", "2 euro")
+    lists = {"train.csv": "a/000.png,class\nb/000.png,bees", "test.txt": "a/003.png class"}
+    assert load_lists({**lists, "class.txt": "class\nbees"}).class_names == ("class", "bees")
+    lists = {"train.csv": "a/000.png,x\nb/000.png,none", "test.txt": "a/003.png x"}
+    assert load_lists({**lists, "class.txt": "none\nx"}).class_names == ("none", "x")
+
+
+def test_a_class_without_an_image_is_told(load_lists):
+    dataset = load_lists({**FROM_0, "class.txt": "ants\nbees\nwasps"})
+    assert dataset.class_names == ("ants", "bees", "wasps")
+    (note,) = [note for note in dataset.notes if "class.txt" in note]
+    assert note.endswith("class.txt have no picture in the lists: wasps.")
+
+
+def test_labels_that_a_data_frame_made_floats(load_lists, labelled):
+    lists = {"train.csv": "path,label\na/000.png,0.0\nb/000.png,1.0", "test.csv": "path,label\na/003.png,0.0"}
+    assert labelled(load_lists({**lists, "class.txt": "ants\nbees"})) == {"a/000.png": "ants", "b/000.png": "bees"}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("1,ants\n1,bees", "a class number twice: 1"),
+        ("0,ants\n1,ants", "a class name twice: ants"),
+        ("0,ants\n1,", "no name for the class 1"),
+        ("", "has no class in it"),
+        ("\ufeff", "has no class in it"),
+    ],
+)
+def test_what_is_wrong_is_told(load_lists, content, message):
+    with pytest.raises(DataError, match=message):
+        load_lists({**FROM_0, "class.txt": content})
