@@ -24,7 +24,9 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    "data.folder_rules": Added(1, 2),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,16 @@ import re
 
 
 def for_terminal(text: str) -> str:
-    """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines.
+
+    So are bytes of file names that are no text.
+    """
+    return "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    # Python keeps a byte that is not UTF-8 as one of these.
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
 
 
 def on_one_line(text: str) -> str:

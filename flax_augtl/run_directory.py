@@ -37,8 +37,8 @@ class CannotWrite(ValueError):
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Write a text file in UTF-8, see `write_bytes`."""
-    write_bytes(path, text.encode())
+    r"""Write a text file in UTF-8, see `write_bytes`; what UTF-8 cannot hold becomes `\udce9`, as JSON writes it."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:

@@ -15,6 +15,8 @@ from flax_augtl.data.folder import checked_root, list_folder
 from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
+from flax_augtl.data.tree import RULES
+from flax_augtl.data.unicode_names import Spelling
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
@@ -28,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "on_leak": "warn",
     "max_pixels": MAX_PIXELS,
     "scan_dir": None,
+    "folder_rules": RULES,
     "metric": None,
 }
 METRICS = ("top1", "mean_per_class")
@@ -59,12 +62,13 @@ def check_there(data: Mapping[str, Any]) -> None:
             check_prepared(builder_of(name, data["root"]), name, data["root"])
 
 
-def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
+def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
     """Find the examples of a data set and split them.
 
     Args:
         data: config.data, or any mapping with some of its fields.
         seed: governs every choice among examples.
+        spelling: of the class names and ids of a folder, where a run wrote them before; see `unicode_names.spelling_of`.
 
     Raises:
         DataError: whatever is wrong, as a sentence.
@@ -72,18 +76,18 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
     data = {**DEFAULTS, **dict(data)}
     if data["metric"] not in (None, *METRICS):
         raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
-    dataset = _load(data, seed)
+    dataset = _load(data, seed, spelling)
     return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
 
 
-def _load(data: Mapping[str, Any], seed: int) -> Dataset:
+def _load(data: Mapping[str, Any], seed: int, spelling: Spelling | None) -> Dataset:
     match data["name"]:
         case "digits":
             return _digits(data, seed)
         case "glyphs":
             return _glyphs(data, seed)
         case "folder":
-            return from_listing(list_folder(data["root"]), data, seed)
+            return from_listing(list_folder(data["root"], data["folder_rules"], spelling), data, seed)
         case "list":
             return from_listing(list_lists(data), data, seed)
     return _tfds(data, seed)
@@ -101,12 +105,12 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
     paths = tuple(path for split in order for path in listing.splits[split][0])
     source = FileSource(listing.root, paths, data["max_pixels"])
     seen = scan(source, data["on_bad_image"], data["scan_dir"])
-    skipped = {paths[i]: reason for i, reason in seen.bad.items()}
+    skipped = {listing.ids.get(paths[i], paths[i]): reason for i, reason in seen.bad.items()}
     parts, first = {}, 0
     for split in order:
         names, labels = listing.splits[split]
         kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [names[i] for i in kept], first + kept)
+        parts[split] = examples_of(source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept)
         first += len(names)
     return divide(
         listing.root or "The list of files",
