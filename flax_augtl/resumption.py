@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from flax_augtl import added_fields, distributed, field_types, run_directory
 from flax_augtl.data import Dataset
-from flax_augtl.data.unicode_names import Spelling, spelling_of
+from flax_augtl.data.unicode_names import Spelling, renamed, spelling_of
 from flax_augtl.training.experiment import config_values
 
 # Fields that `--extend` may change: how long and how fast, not what.
@@ -59,6 +59,15 @@ def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
         raise ValueError(f"{names} must be a list of names, one a class.")
     ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
     return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
+
+
+def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
+    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
+    path = workdir / run_directory.CLASS_NAMES
+    if dataset is None or not path.exists():
+        return dataset
+    names = run_directory.read_json(path)
+    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
 
 
 def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:

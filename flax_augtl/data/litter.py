@@ -12,8 +12,18 @@ from collections.abc import Collection
 # In small letters; `*` is any text.
 LITTER = {
     "macOS": ("__macosx", "icon\r", "icon\uf00d", "network trash folder", "temporary items"),
-    "Windows": ("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "photothumb.db", "desktop.ini",
-                "$recycle.bin", "system volume information", "found.[0-9][0-9][0-9]", "*:zone.identifier"),
+    "Windows": (
+        "thumbs.db",
+        "thumbs.db:encryptable",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "photothumb.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "found.[0-9][0-9][0-9]",
+        "*:zone.identifier",
+    ),
     "Linux": ("lost+found",),
     "Synology": ("@eadir", "@tmp", "@sharesnap", "*@synoresource", "*@synoeastream", "#recycle", "#snapshot"),
     "QNAP": ("@recycle", "@recently-snapshot", "@__thumb"),
@@ -23,7 +33,7 @@ LITTER = {
     "downloads": ("*.part", "*.partial", "*.crdownload", "*.download", "*.opdownload", "*.filepart", "*.aria2", "*.!ut"),
     "editors": ("*~", "~$*", "*.swp", "*.tmp", "*.bak"),
     "notebooks": ("__pycache__",),
-}  # fmt: skip
+}
 _PATTERN = re.compile("|".join(fnmatch.translate(pattern) for patterns in LITTER.values() for pattern in patterns))
 # “a (Ann's conflicted copy 2024-05-01).jpg”, “a (conflicted copy 2024-05-01 101500).jpg”, “a.sync-conflict-….jpg”.
 _CONFLICT = re.compile(

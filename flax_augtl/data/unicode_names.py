@@ -12,8 +12,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from etils import epath
 
+from flax_augtl.data.examples import Dataset
 from flax_augtl.paths import exists, is_remote
 
 _LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
@@ -80,6 +82,20 @@ def ids_of(paths: Iterable[str], spelling: Spelling) -> dict[str, str]:
     ids = {path: spelling(path) for path in paths}
     counts = collections.Counter(ids.values())
     return {path: readable(path) if counts[name] > 1 else name for path, name in ids.items()}
+
+
+def renamed(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+    """Return a dataset with these class names if its own differ by their Unicode form only; else the dataset itself."""
+    position = {nfc(name): number for number, name in enumerate(class_names)}
+    ours = [nfc(name) for name in dataset.class_names]
+    if dataset.class_names == class_names or len(position) < len(class_names) or sorted(ours) != sorted(position):
+        return dataset
+    if all(map(str.isascii, ours)):
+        return dataset
+    numbers = np.array([position[name] for name in ours], np.int32)
+    splits = {name: part and dataclasses.replace(part, labels=numbers[part.labels])
+              for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))}  # fmt: skip
+    return dataclasses.replace(dataset, class_names=class_names, fingerprint="", **splits)
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:

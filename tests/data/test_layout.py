@@ -39,8 +39,9 @@ def test_a_wrapper_around_class_folders(make_folder):
     (root / "flowers" / "readme.txt").write_text("about")
     listing = list_folder(root)
     assert listing.class_names == ("a", "b") and sizes(listing) == {"all": 5}
-    assert listing.notes[0] == (f"{root} has no images of its own and one folder with images only: the images are taken from "
-                                f"{root}/flowers/flowers.")  # fmt: skip
+    assert listing.notes[0] == (
+        f"{root} has no images of its own and one folder with images only: the images are taken from {root}/flowers/flowers."
+    )
 
 
 def test_annotations_beside_the_images_are_no_class(make_folder):
@@ -80,8 +81,10 @@ def test_classes_with_splits_may_be_wrapped_and_nested(make_folder):
 def test_some_classes_with_splits_are_told(make_folder):
     listing = list_folder(make_folder({"a/train": 2, "a/test": 1, "b": 2}))
     assert sizes(listing) == {"all": 5}
-    assert any("called as splits are, but not all classes do: a. All their images are taken together" in note
-               for note in listing.notes)  # fmt: skip
+    assert any(
+        "called as splits are, but not all classes do: a. All their images are taken together" in note
+        for note in listing.notes
+    )
 
 
 def test_several_data_sets_side_by_side_are_no_classes(make_folder):
@@ -97,8 +100,10 @@ def test_an_unlabelled_test_folder_is_left_out_and_train_is_split(make_folder, f
     dataset = load_dataset({"root": root}, seed=0)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (13, 3, 4)
     assert all(name.startswith("train/") for name in (*dataset.test.ids, *dataset.val.ids))
-    assert dataset.notes[0] == (f"The 7 images of {root}/test lie in no class folder: without labels they can be predicted "
-                                f"(--mode=predict --images={root}/test), but not be used as the test split.")  # fmt: skip
+    assert dataset.notes[0] == (
+        f"The 7 images of {root}/test lie in no class folder: without labels they can be predicted "
+        f"(--mode=predict --images={root}/test), but not be used as the test split."
+    )
 
 
 def test_beside_an_unlabelled_test_folder_val_is_the_test_split(make_folder):
@@ -139,7 +144,8 @@ def test_classes_with_a_split_in_their_name_are_classes(make_folder):
 
 
 def test_two_sets_of_splits_are_refused(make_folder):
-    root = make_folder({f"{what}_{split}/{name}": 1 for what in ("eye", "ear") for split in ("train", "test") for name in "ab"})
+    folders = [f"{what}_{split}" for what in ("eye", "ear") for split in ("train", "test")]
+    root = make_folder({f"{folder}/{name}": 1 for folder in folders for name in "ab"})
     with pytest.raises(DataError, match="more than one set of splits: ear_test, ear_train; eye_test, eye_train. Keep"):
         list_folder(root)
 

@@ -28,8 +28,10 @@ def test_what_is_reached_in_two_classes_is_refused(make_folder, link, target, fi
     with pytest.raises(DataError) as error:
         list_folder(root)
     one, other = (path.split("/")[0] for path in (first, second))
-    assert str(error.value) == (f"A {what} under {root} is in two classes, {one} and {other}: {first} and {second} lead to the "
-                                f"same {what}. An image has one class: remove one of the two links.")  # fmt: skip
+    assert str(error.value) == (
+        f"A {what} under {root} is in two classes, {one} and {other}: {first} and {second} lead "
+        f"to the same {what}. An image has one class: remove one of the two links."
+    )
 
 
 def test_across_splits_too(make_folder):
@@ -59,18 +61,38 @@ def test_links_within_a_class_are_followed_once(make_folder):
     root = make_folder({"ants": 2, "bees": 3, "ants/deep": 1})
     (root / "ants" / "again").symlink_to("deep")
     (root / "ants" / "z.png").symlink_to("000.png")  # A file may be there twice.
-    assert paths(list_folder(root)) == ["ants/000.png", "ants/001.png", "ants/again/000.png", "ants/z.png",
-                                        "bees/000.png", "bees/001.png", "bees/002.png"]  # fmt: skip
+    assert paths(list_folder(root)) == [
+        "ants/000.png",
+        "ants/001.png",
+        "ants/again/000.png",
+        "ants/z.png",
+        "bees/000.png",
+        "bees/001.png",
+        "bees/002.png",
+    ]
 
 
 def test_loops_are_dropped(make_folder, tmp_path):
     root = make_folder({"ants": 2, "bees": 3, "ants/deep": 1})
     make_folder({".": 4}, root="beside")
-    for link, target in (("ants/deep/up", ".."), ("ants/root", ".."), ("ants/above", str(tmp_path)), ("ants/all", "/"),
-                         ("ants/self", "self"), ("bees/self.png", "self.png"), ("bees/root", "..")):  # fmt: skip
+    for link, target in (
+        ("ants/deep/up", ".."),
+        ("ants/root", ".."),
+        ("ants/above", str(tmp_path)),
+        ("ants/all", "/"),
+        ("ants/self", "self"),
+        ("bees/self.png", "self.png"),
+        ("bees/root", ".."),
+    ):
         (root / link).symlink_to(target)
-    assert paths(list_folder(root)) == ["ants/000.png", "ants/001.png", "ants/deep/000.png", "bees/000.png", "bees/001.png",
-                                        "bees/002.png"]  # fmt: skip
+    assert paths(list_folder(root)) == [
+        "ants/000.png",
+        "ants/001.png",
+        "ants/deep/000.png",
+        "bees/000.png",
+        "bees/001.png",
+        "bees/002.png",
+    ]
     assert len(prediction.find_pictures(str(root / "ants" / "deep"))) == 1
     assert len(prediction.find_pictures(f"{root}/**/*.png")) == 6
 

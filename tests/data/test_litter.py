@@ -12,11 +12,39 @@ from flax_augtl.data.folder import list_folder
 from flax_augtl.data.litter import LITTER, is_litter
 from tests.conftest import ROOT
 
-FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", ".ipynb_checkpoints", "__MACOSX", "$RECYCLE.BIN", "lost+found",
-           "System Volume Information", ".@__thumb", ".Trash-1000", ".stversions", ".dropbox.cache", "__pycache__")  # fmt: skip
-FILES = ("._000.png", "Thumbs.db", "desktop.ini", "Icon\r", ".DS_Store", "000.png@SynoEAStream", "000.png~", "a.png.crdownload",
-         "a.png.part", "~syncthing~a.png.tmp", "000 (Ann's conflicted copy 2024-05-01).png", "000.png:Zone.Identifier",
-         "000.sync-conflict-20240501-101500-ABCDEFG.png", ".000.png.icloud", ".sync_ab12.db")  # fmt: skip
+FOLDERS = (
+    "@eaDir",
+    "#recycle",
+    "#snapshot",
+    "@Recycle",
+    ".ipynb_checkpoints",
+    "__MACOSX",
+    "$RECYCLE.BIN",
+    "lost+found",
+    "System Volume Information",
+    ".@__thumb",
+    ".Trash-1000",
+    ".stversions",
+    ".dropbox.cache",
+    "__pycache__",
+)
+FILES = (
+    "._000.png",
+    "Thumbs.db",
+    "desktop.ini",
+    "Icon\r",
+    ".DS_Store",
+    "000.png@SynoEAStream",
+    "000.png~",
+    "a.png.crdownload",
+    "a.png.part",
+    "~syncthing~a.png.tmp",
+    "000 (Ann's conflicted copy 2024-05-01).png",
+    "000.png:Zone.Identifier",
+    "000.sync-conflict-20240501-101500-ABCDEFG.png",
+    ".000.png.icloud",
+    ".sync_ab12.db",
+)
 
 
 @pytest.fixture
@@ -45,7 +73,12 @@ def test_litter_is_passed_over_at_every_level(littered):
 def test_predict_passes_litter_over(littered):
     found = prediction.find_pictures(str(littered / "train"))
     assert [os.path.relpath(path, littered / "train") for path in found] == [
-        "a/000.png", "a/001.png", "a/002.png", "b/000.png", "b/001.png"]  # fmt: skip
+        "a/000.png",
+        "a/001.png",
+        "a/002.png",
+        "b/000.png",
+        "b/001.png",
+    ]
     assert len(prediction.find_pictures(f"{littered}/train/a/*.png")) == 3
     assert len(prediction.find_pictures(f"{littered}/train/*/*.png")) == 5
 
@@ -57,7 +90,19 @@ def test_a_conflicted_copy_whose_original_is_gone_is_an_image(make_folder):
 
 
 def test_ordinary_names_are_no_litter():
-    for name in ("recycle", "Icon", "part", "tmp", "a.parted", "snapshot", "folder.jpg", "#1", "@home", "temporary", "eaDir"):
+    for name in (
+        "recycle",
+        "Icon",
+        "part",
+        "tmp",
+        "a.parted",
+        "snapshot",
+        "folder.jpg",
+        "#1",
+        "@home",
+        "temporary",
+        "eaDir",
+    ):
         assert not is_litter(name)
 
 
@@ -87,7 +132,10 @@ def test_files_without_a_known_ending_are_images_by_their_content(make_folder):
     assert any(note.startswith("5 files") and "no images by their ending or content" in note for note in listing.notes)
     assert list_folder(root, rules=1).splits["all"][0] == ("a/002.png", "b/000.png", "b/001.png")
     assert {pathlib.Path(path).name for path in prediction.find_pictures(str(root / "a"))} == {
-        "n012345_6", "photo.png?w=400", "002.png"}  # fmt: skip
+        "n012345_6",
+        "photo.png?w=400",
+        "002.png",
+    }
 
 
 def test_only_the_first_bytes_of_files_without_a_known_ending_are_read(make_folder, monkeypatch):
@@ -108,6 +156,8 @@ def test_the_beginnings_of_every_format(form, picture, tmp_path):
     assert sniff.looks_like_image(big_endian) and sniff.looks_like_image(b"P6\n# made by hand\n4 4\n255\n")
 
 
-@pytest.mark.parametrize("text", [b"", b"BMW and others", b"P1 is a text", b"RIFF0000WAVE", b"\0\0\0\x18ftypmp42", b"II", b"Python"])
+@pytest.mark.parametrize(
+    "text", [b"", b"BMW and others", b"P1 is a text", b"RIFF0000WAVE", b"\0\0\0\x18ftypmp42", b"II", b"Python"]
+)
 def test_what_begins_otherwise_is_none(text):
     assert not sniff.looks_like_image(text)
