@@ -13,9 +13,9 @@ from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.patterns import matching_files
 from flax_augtl.data.pictures import read_picture
 from flax_augtl.data.tree import image_paths
-from flax_augtl.data.unicode_names import Finder, readable
+from flax_augtl.data.unicode_names import Finder
 from flax_augtl.paths import is_folder
-from flax_augtl.printable import for_spreadsheet, on_one_line
+from flax_augtl.printable import for_spreadsheet, on_one_line, readable
 from flax_augtl.run import Run
 
 TOP = 5

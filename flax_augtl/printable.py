@@ -3,6 +3,13 @@
 import os
 import re
 
+_LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
+
+
+def readable(name: str) -> str:
+    r"""Return a file name as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
+    return name if name.isascii() else _LONE.sub(lambda found: _escaped(found[0]), name)
+
 
 def for_terminal(text: str) -> str:
     """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines.
@@ -13,7 +20,6 @@ def for_terminal(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    # Python keeps a byte that is not UTF-8 as one of these.
     return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
 
 

@@ -13,6 +13,7 @@ from etils import epath
 
 from flax_augtl import distributed
 from flax_augtl.paths import is_remote
+from flax_augtl.printable import readable
 
 CONFIG = "config.json"
 CLASS_NAMES = "class_names.json"
@@ -105,6 +106,9 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
       CannotWrite: it cannot.
     """
     workdir = epath.Path(workdir)
+    if readable(os.fspath(workdir)) != os.fspath(workdir):
+        # TensorStore, which writes the checkpoints, takes UTF-8 only.
+        raise CannotWrite(f"--workdir={readable(os.fspath(workdir))} has a name that is not UTF-8. Choose another.")
     if not distributed.is_first():
         return workdir
     try:

@@ -11,7 +11,8 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.files import Listing
 from flax_augtl.data.layout import Layout, Place, find_layout, is_unlabelled, unwrapped_split
 from flax_augtl.data.tree import RULES, Folder, read_tree
-from flax_augtl.data.unicode_names import Finder, Spelling, ids_of, look_alike_note, readable
+from flax_augtl.data.unicode_names import Finder, Spelling, ids_of, look_alike_note
+from flax_augtl.printable import readable
 
 
 def checked_root(root: epath.PathLike | None) -> epath.Path:

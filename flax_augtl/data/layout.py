@@ -5,7 +5,7 @@ import re
 
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.tree import Folder
-from flax_augtl.data.unicode_names import readable
+from flax_augtl.printable import readable
 
 _SPLITS = {
     "train": "train",

@@ -8,7 +8,6 @@ the disk has.
 import collections
 import dataclasses
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,18 +16,7 @@ from etils import epath
 
 from flax_augtl.data.examples import Dataset
 from flax_augtl.paths import exists, is_remote
-
-_LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
-
-
-def readable(name: str) -> str:
-    r"""Return a file name as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
-    return name if name.isascii() else _LONE.sub(_escaped, name)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+from flax_augtl.printable import readable
 
 
 def nfc(name: str) -> str:

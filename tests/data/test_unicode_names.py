@@ -46,15 +46,16 @@ def test_names_that_look_alike_stay_apart_and_are_told(make_folder):
     listing = list_folder(make_folder({"cat": 1, "Cat": 1, "dog": 1, "dog ": 1, "cow": 1}))
     assert listing.class_names == ("Cat", "cat", "cow", "dog", "dog ")
     assert listing.notes == (
-        "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'; 'dog' and 'dog '. If they are one, "
-        "rename them.",
+        "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'; 'dog' and 'dog '. If they are "
+        "one, rename them.",
     )
     assert unicode_names.look_alikes(["a b", "ab", "a\u00a0B", "a\u200bb", "ac"]) == [("a b", "ab", "a\u00a0B", "a\u200bb")]
 
 
 def test_a_class_that_another_split_spells_otherwise_is_explained(make_folder):
     root = make_folder({"train/Cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1})
-    with pytest.raises(DataError, match="in the test split only.*: cat. .* Only case or blanks tell these apart: 'Cat' and 'cat'"):
+    message = "in the test split only.*: cat. .* Only case or blanks tell these apart: 'Cat' and 'cat'"
+    with pytest.raises(DataError, match=message):
         load_dataset({"root": root}, seed=0)
 
 
