@@ -57,6 +57,8 @@ def get_config() -> config_dict.ConfigDict:
     # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class. Of `list`: what paths are relative
     # to. Of a TFDS data set: its data_dir; None = TFDS's own.
     config.data.root = placeholder(str)
+    # How a folder is read: 2 as docs/data.md says; 1 as earlier versions did, with which their runs go on.
+    config.data.folder_rules = 2
     # Of `list`: files of path and label (text, CSV or TSV), one a split, and optionally one of class names in order.
     config.data.train_list = placeholder(str)
     config.data.val_list = placeholder(str)

@@ -34,6 +34,7 @@ ADDED: Mapping[str, Added] = {
     "data.label_column": Added(absent=None, default=None),
     "data.split_column": Added(absent=None, default=None),
     "data.list_rules": Added(absent=1, default=2),
+    "data.folder_rules": Added(1, 2),
 }
 
 

@@ -11,6 +11,7 @@ _NAMES = {
     "whole number": (
         "accumulate batch_size check_replicas_every "
         "data.folds data.shift data.threads data.view_seed data.views data.workers early_stopping data.list_rules "
+        "data.folder_rules "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (

@@ -11,6 +11,16 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def exists(path: epath.PathLike) -> bool:
+    """Tell whether there is a file, a folder, or a link that may lead nowhere."""
+    return epath.Path(path).exists() if is_remote(path) else os.path.lexists(path)
+
+
+def is_folder(path: epath.PathLike) -> bool:
+    """Tell whether a path is a folder; False for what no path can be."""
+    return epath.Path(path).is_dir() if is_remote(path) else os.path.isdir(path)
+
+
 def absolute(path: epath.PathLike) -> epath.Path:
     """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell."""
     return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))

@@ -1,47 +1,38 @@
 """Predictions for pictures in files, as rows, as CSV and as a table for people."""
 
 import csv
-import glob
 import io
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 from tqdm import tqdm
 
 from flax_augtl.data import UnreadablePicture
-from flax_augtl.data.files import picture_paths
+from flax_augtl.data.patterns import matching_files
 from flax_augtl.data.pictures import read_picture
-from flax_augtl.paths import is_remote
-from flax_augtl.printable import for_spreadsheet, on_one_line
+from flax_augtl.data.tree import image_paths
+from flax_augtl.data.unicode_names import Finder
+from flax_augtl.paths import is_folder
+from flax_augtl.printable import for_spreadsheet, on_one_line, readable
 from flax_augtl.run import Run
 
 TOP = 5
 
 
 def find_pictures(images: str) -> list[str]:
-    """Return the paths of a picture, of all pictures in a folder and below it, or of those that match a pattern.
+    """Return the paths of an image, of all images in a folder and below it, or of the files that match a pattern.
+
+    What is there by the very name is no pattern. What file managers and the like leave is passed over.
 
     Raises:
       ValueError: there are none.
     """
-    images = os.path.expanduser(images)
-    if is_remote(images):
-        there = epath.Path(images)
-        if there.is_dir():
-            return [os.path.join(images, path) for path in picture_paths(images)[0]]
-        matching = there.parent.glob(there.name) if any(sign in there.name for sign in "*?[") else [there]
-        paths = sorted(str(path) for path in matching if path.exists() and not path.is_dir())
-    elif os.path.isdir(images):
-        paths = [os.path.join(images, path) for path in picture_paths(images)[0]]
-    elif os.path.isfile(images):
-        paths = [images]
-    else:
-        paths = sorted(path for path in glob.glob(images, recursive=True) if os.path.isfile(path))
+    images = Finder()(os.path.expanduser(images))
+    paths = [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
     if not paths:
-        raise ValueError(f"--images={images}: there is no such picture, and no folder or pattern with pictures.")
+        raise ValueError(f"--images={images}: there is no such image, and no folder or pattern with images.")
     return paths
 
 
@@ -85,7 +76,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        cells = [for_spreadsheet(row["path"])]
+        cells = [for_spreadsheet(readable(row["path"]))]
         for label, probability in zip(row["labels"], row["probabilities"], strict=True):
             cells += [for_spreadsheet(label), f"{probability:.6f}"]
         writer.writerow(cells)

@@ -3,10 +3,24 @@
 import os
 import re
 
+_LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
+
+
+def readable(name: str) -> str:
+    r"""Return a file name as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
+    return name if name.isascii() else _LONE.sub(lambda found: _escaped(found[0]), name)
+
 
 def for_terminal(text: str) -> str:
-    """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines.
+
+    So are bytes of file names that are no text.
+    """
+    return "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
 
 
 def on_one_line(text: str) -> str:

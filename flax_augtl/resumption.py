@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from flax_augtl import added_fields, distributed, field_types, run_directory
 from flax_augtl.data import Dataset
+from flax_augtl.data.unicode_names import Spelling, renamed, spelling_of
 from flax_augtl.training.experiment import config_values
 
 # Fields that `--extend` may change: how long and how fast, not what.
@@ -46,6 +47,27 @@ def _old_config(workdir: epath.Path) -> Mapping[str, Any]:
     old = run_directory.read_json(path)
     field_types.check(old, field_types.KINDS, field_types.NEEDED, str(path))
     return old
+
+
+def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
+    """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
+    names, splits = workdir / run_directory.CLASS_NAMES, workdir / run_directory.SPLITS
+    if not (names.exists() and splits.exists()):
+        return None
+    class_names, known = run_directory.read_json(names), _splits(splits)
+    if not field_types.is_a(class_names, "list of texts"):
+        raise ValueError(f"{names} must be a list of names, one a class.")
+    ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
+    return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
+
+
+def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
+    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
+    path = workdir / run_directory.CLASS_NAMES
+    if dataset is None or not path.exists():
+        return dataset
+    names = run_directory.read_json(path)
+    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
 
 
 def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:

@@ -14,12 +14,13 @@ from ml_collections import ConfigDict
 
 from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
 from flax_augtl.data import Dataset, Examples, load_dataset
+from flax_augtl.data.unicode_names import renamed
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, check_split
+from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, check_split, named_as_in, spelling_in
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, build_network, prepare
@@ -106,7 +107,8 @@ class Run:
     def _examples(self, split: str, dataset: Dataset | None) -> tuple[Dataset, Examples]:
         """Return the data and their split, checked against what the run was trained on."""
         given = dataset is not None
-        dataset = dataset if given else load_dataset(self.config.data, seed=self.config.seed)
+        dataset = renamed(dataset, self.class_names) if given else load_dataset(self.config.data, seed=self.config.seed,
+                                                     spelling=spelling_in(self.workdir, self.config))
         splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
         if splits.get(split) is None:
             raise ValueError(f"{self.workdir} has no split {split!r}. Splits: "
@@ -156,7 +158,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         check_same(config, workdir, extend)
         finished = not extend and (workdir / run_directory.RESULT).exists()
         if finished and dataset is not None:
-            check_data(dataset, workdir)
+            check_data(named_as_in(workdir, dataset), workdir)
         return finished
 
     if distributed.first_decides(is_finished):
@@ -164,7 +166,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
         return load_run(workdir)
     config = distributed.together(lambda: as_begun(config, workdir))
-    experiment = distributed.together(lambda: prepare(config, dataset))
+    experiment = distributed.together(lambda: prepare(config, named_as_in(workdir, dataset), spelling_in(workdir, config)))
     distributed.require_equal(experiment.dataset.fingerprint, "The processes see different data (pictures, labels, pictures "
                               "that cannot be read, or splits differ): give each host the same files.")
     distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "

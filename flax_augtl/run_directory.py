@@ -13,6 +13,7 @@ from etils import epath
 
 from flax_augtl import distributed
 from flax_augtl.paths import is_remote
+from flax_augtl.printable import readable
 
 CONFIG = "config.json"
 CLASS_NAMES = "class_names.json"
@@ -38,8 +39,8 @@ class CannotWrite(ValueError):
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Write a text file in UTF-8, see `write_bytes`."""
-    write_bytes(path, text.encode())
+    r"""Write a text file in UTF-8, see `write_bytes`; what UTF-8 cannot hold becomes `\udce9`, as JSON writes it."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
@@ -109,6 +110,9 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
     if "\\" in os.fspath(workdir):
         raise CannotWrite(f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
                           "backslash for the end of a folder's name. Choose a directory without one in its path.")
+    if readable(os.fspath(workdir)) != os.fspath(workdir):
+        # TensorStore, which writes the checkpoints, takes UTF-8 only.
+        raise CannotWrite(f"--workdir={readable(os.fspath(workdir))} has a name that is not UTF-8. Choose another.")
     if not distributed.is_first():
         return workdir
     try:

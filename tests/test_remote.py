@@ -13,7 +13,8 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl import interruption, prediction, run_directory
-from flax_augtl.data import load_dataset
+from flax_augtl.data import load_dataset, sniff
+from flax_augtl.data.folder import list_folder
 from flax_augtl.export import export
 from flax_augtl.pretrained.located import EMBEDDED
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
@@ -81,6 +82,38 @@ def test_a_folder_and_lists_in_a_bucket_are_those_on_the_disk(bucket, tmp_path):
         load_dataset({"name": "folder", "root": "gs://bucket/photos", "scan_dir": ""}, seed=0)
     with pytest.raises(ValueError, match="The data root gs://bucket/nowhere does not exist"):
         load_dataset({"name": "folder", "root": "gs://bucket/nowhere"}, seed=0)
+
+
+def test_folders_in_a_bucket_are_laid_out_as_on_the_disk(bucket, tmp_path, server, monkeypatch):
+    image = bucket / "x.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
+    image.write_bytes((tmp_path / "x.png").read_bytes())
+    for name in ("seg_train/seg_train/ant/0", "seg_train/seg_train/bee/1.png", "seg_test/seg_test/ant/2.png",
+                 "seg_test/seg_test/bee/3.png?x=1", "seg_test/seg_test/bee/@eaDir/3.png/thumb.png",
+                 "seg_train/seg_train/cafe\u0301/4.png", "at [1]/a.png", "at [1]/b.png"):
+        image.copy(bucket / "data" / name)
+    (bucket / "data" / "seg_train" / "seg_train" / "bee" / "README").write_bytes(bytes(100_000))
+    (bucket / "data" / "seg_train" / "seg_train" / "bee" / "empty").write_bytes(b"")
+    sent, answer = [], server.RequestHandlerClass.answer
+
+    def counted(self, status, content=b"", **headers):
+        sent.append(len(content) if isinstance(content, bytes) else 0)
+        return answer(self, status, content, **headers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.RequestHandlerClass, "answer", counted)
+        listing = list_folder("gs://bucket/data")
+    assert max(sent) == sniff.LENGTH, "more than the first bytes were fetched"
+    assert listing.class_names == ("ant", "bee", "caf\u00e9")
+    assert {split: paths for split, (paths, _) in listing.splits.items()} == {
+        "train": ("seg_train/seg_train/ant/0", "seg_train/seg_train/bee/1.png", "seg_train/seg_train/cafe\u0301/4.png"),
+        "test": ("seg_test/seg_test/ant/2.png", "seg_test/seg_test/bee/3.png?x=1")}
+    for images in ("gs://bucket/data/at [1]", "gs://bucket/data/at [1]/*.png", "gs://bucket/data/a*/[ab].png",
+                   "gs://bucket/data/at [1]/**/*.png"):
+        assert prediction.find_pictures(images) == ["gs://bucket/data/at [1]/a.png", "gs://bucket/data/at [1]/b.png"]
+    assert len(prediction.find_pictures("gs://bucket/data/seg_train/seg_train/caf\u00e9")) == 1
+    with pytest.raises(ValueError, match="there is no such image"):
+        prediction.find_pictures("gs://bucket/data/nothing/*.png")
 
 
 def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):

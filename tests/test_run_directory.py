@@ -14,6 +14,15 @@ def test_a_file_is_written_whole_and_nothing_else_is_left(tmp_path):
     assert run_directory.read_json(path) == {"ä": 3} and os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_name_that_is_no_utf_8_comes_back_as_it_was(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xe2\x82\xac")
+    run_directory.write_json(tmp_path / "a.json", {"root": name})
+    assert (tmp_path / "a.json").read_bytes() == b'{\n  "root": "caf\\udce9 \xe2\x82\xac"\n}\n'
+    assert run_directory.read_json(tmp_path / "a.json") == {"root": name}
+    with pytest.raises(run_directory.CannotWrite, match=r"caf\\xe9 € has a name that is not UTF-8. Choose another."):
+        run_directory.prepare(tmp_path / name)
+
+
 def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     run_directory.write_json(path, 1)

@@ -280,6 +280,7 @@ def test_the_first_line_of_an_error():
 
 
 def test_texts_for_terminals_and_spreadsheets():
+    assert printable.for_terminal("caf\udce9 \ud800") == r"caf\xe9 \ud800"
     assert printable.for_terminal("é 日本 \x1b[0m\r\u202e\n") == "é 日本 \\x1b[0m\\r\\u202e\n"
     shown = [printable.for_spreadsheet(text) for text in (*NASTY[:5], "+1e3", "+cmd", "--")]
     assert shown == ["'" + NASTY[0], NASTY[1], "-1", NASTY[3], "'@SUM(A1)", "+1e3", "'+cmd", "'--"]

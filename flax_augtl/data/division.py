@@ -9,6 +9,7 @@ from flax_augtl.data import folds, leaks, splits
 from flax_augtl.data import groups as grouping
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.examples import Dataset, Examples
+from flax_augtl.data.unicode_names import look_alikes
 
 FindCopies = Callable[[Examples, Examples], list[leaks.Copy]]
 
@@ -147,7 +148,10 @@ def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, oth
             raise DataError(f"The {split} split of {name} has no examples.")
         strange = np.flatnonzero(~known & (np.bincount(examples.labels, minlength=len(class_names)) > 0))
         if len(strange):
+            names = {class_names[c] for c in strange}
+            alike = [" and ".join(map(repr, group)) for group in look_alikes(class_names) if names & set(group)]
+            hint = f" Only case or blanks tell these apart: {listed(alike, 3)}." if alike else ""
             raise DataError(
                 f"These classes of {name} are in the {split} split only, so nothing can be learned of them: "
-                f"{listed(class_names[c] for c in strange)}. Add training pictures of them, or remove them."
+                f"{listed(class_names[c] for c in strange)}. Add training pictures of them, or remove them.{hint}"
             )

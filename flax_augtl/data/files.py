@@ -1,9 +1,8 @@
-"""Picture files: finding them, and reading them as a source."""
+"""Picture files: labelled lists of them, and reading them as a source."""
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from etils import epath
@@ -11,10 +10,8 @@ from PIL import Image
 
 from flax_augtl.data.downloads import copy_of, is_url
 from flax_augtl.data.examples import fingerprint
-from flax_augtl.data.pictures import MAX_PIXELS, SUFFIXES, read_picture
+from flax_augtl.data.pictures import MAX_PIXELS, read_picture
 from flax_augtl.paths import is_remote
-
-_MESS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,58 +115,3 @@ def _size_and_time(path: str) -> tuple[int, int]:
         return status.length, status.mtime
     status = os.stat(path)  # To the nanosecond, which epath rounds to seconds.
     return status.st_size, status.st_mtime_ns
-
-
-def picture_paths(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Every file below a folder that is a picture by its ending, and every other file that is no known litter.
-
-    Hidden files and folders, `Thumbs.db` and the like are passed over. Links to folders are followed, each folder once.
-
-    Returns:
-        (pictures, others): paths relative to `folder` with "/" between the parts, each list sorted.
-    """
-    pictures, others = [], []
-    for path in _walk_remote(epath.Path(folder)) if is_remote(folder) else _walk(Path(folder), "", set()):
-        (pictures if os.path.splitext(path)[1].lower() in SUFFIXES else others).append(path)
-    return sorted(pictures), sorted(others)
-
-
-def folders(folder: str | Path) -> list[str]:
-    """The names of the sub-folders that are not hidden and no litter, sorted."""
-    if is_remote(folder):
-        return sorted(path.name for path in epath.Path(folder).iterdir() if not _is_mess(path.name) and path.is_dir())
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not _is_mess(entry.name) and entry.is_dir())
-
-
-def _walk(folder: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:
-        return  # A link that leads back up would never end.
-    seen.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if _is_mess(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", seen)
-            else:
-                yield prefix + entry.name
-
-
-def _walk_remote(folder: epath.Path) -> Iterator[str]:
-    """The listing of a bucket comes as a whole: to ask for what each path is would take a request a picture."""
-    top = _without_scheme(folder)
-    for here, _, names in folder.walk():
-        # epath's own backend for buckets leaves the scheme out here.
-        parts = [part for part in _without_scheme(here)[len(top):].split("/") if part]
-        if not any(_is_mess(name) for name in parts):
-            yield from ("/".join((*parts, name)) for name in names if not _is_mess(name))
-
-
-def _without_scheme(path: epath.Path) -> str:
-    return os.fspath(path).rpartition("://")[2].rstrip("/")
-
-
-def _is_mess(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _MESS

@@ -13,6 +13,7 @@ from flax_augtl.data.errors import DataError, listed, nearest
 from flax_augtl.data.examples import ArraySource, Dataset, Examples
 from flax_augtl.data.files import Listing
 from flax_augtl.data.load import DEFAULTS, examples_of, from_listing
+from flax_augtl.data.unicode_names import Spelling, ids_of, look_alike_note, nfc
 
 Labels = Sequence[int | str] | np.ndarray
 
@@ -63,7 +64,7 @@ def dataset_from_arrays(
         parts[split] = examples_of(
             ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
         )
-    return divide(name, names, parts, fields, seed, find_copies=_copies)
+    return divide(name, names, parts, fields, seed, notes=_notes(names), find_copies=_copies)
 
 
 def dataset_from_files(
@@ -94,7 +95,14 @@ def dataset_from_files(
     for split, pairs in given.items():
         rows = sorted((os.fspath(path), numbers[label]) for path, label in pairs)
         splits[split] = (tuple(path for path, _ in rows), np.array([label for _, label in rows], np.int32))
-    return from_listing(Listing("", names, splits), fields, seed)
+    ids = ids_of((path for paths, _ in splits.values() for path in paths), Spelling(None))
+    others = {path: name for path, name in ids.items() if path != name}
+    return from_listing(Listing("", names, splits, _notes(names), others), fields, seed)
+
+
+def _notes(names: Sequence[str]) -> tuple[str, ...]:
+    note = look_alike_note(names)
+    return (note,) if note else ()
 
 
 def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -109,9 +117,13 @@ def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:
-    """(class names, {label as given: its number}); numbers out of range are left for `divide` to report."""
-    if class_names is not None and len(set(class_names)) < len(class_names):
-        twice = [name for name in dict.fromkeys(class_names) if list(class_names).count(name) > 1]
+    """(class names, {label as given: its number}); numbers out of range are left for `divide` to report.
+
+    The two Unicode forms of a name are one name.
+    """
+    if class_names is not None and len(set(map(nfc, class_names))) < len(class_names):
+        forms = list(map(nfc, class_names))
+        twice = [name for name in dict.fromkeys(forms) if forms.count(name) > 1]
         raise DataError(f"Class names must differ; {listed(map(repr, twice))} is there more than once.")
     kinds = {type(label) for label in labels}
     if not labels or not (kinds <= {int} or kinds <= {str}):
@@ -119,9 +131,9 @@ def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tupl
     if kinds == {int}:
         names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(labels) + 1))
         return names, {label: label for label in labels}
-    names = tuple(class_names) if class_names is not None else tuple(sorted(set(labels)))
-    numbers = {name: number for number, name in enumerate(names)}
-    return names, {label: numbers.get(label, -1) for label in labels}
+    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, labels))))
+    numbers = {nfc(name): number for number, name in enumerate(names)}
+    return names, {label: numbers.get(nfc(label), -1) for label in labels}
 
 
 def _copies(train: Examples, test: Examples) -> list[leaks.Copy]:

@@ -18,6 +18,8 @@ from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.metadata_files import list_metadata
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.scan import note, scan
+from flax_augtl.data.tree import RULES
+from flax_augtl.data.unicode_names import Spelling
 from flax_augtl.paths import is_remote
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
@@ -36,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "on_leak": "warn",
     "max_pixels": MAX_PIXELS,
     "scan_dir": None,
+    "folder_rules": RULES,
     "metric": None,
 }
 METRICS = ("top1", "mean_per_class")
@@ -70,12 +73,13 @@ def check_there(data: Mapping[str, Any]) -> None:
             check_prepared(builder_of(name, data["root"]), name, data["root"])
 
 
-def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
+def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
     """Find the examples of a data set and split them.
 
     Args:
         data: config.data, or any mapping with some of its fields.
         seed: governs every choice among examples but that of the test split, which `split_seed` governs.
+        spelling: of the class names and ids of a folder, where a run wrote them before; see `unicode_names.spelling_of`.
 
     Raises:
         DataError: whatever is wrong, as a sentence.
@@ -84,7 +88,7 @@ def load_dataset(data: Mapping[str, Any], *, seed: int) -> Dataset:
     folds.check(data)
     if data["metric"] not in (None, *METRICS):
         raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
-    dataset = _load(data, seed)
+    dataset = _load(data, seed, spelling)
     return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
 
 
@@ -99,14 +103,14 @@ def _with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "root": local_path(root) if root and is_remote(root) else root}
 
 
-def _load(data: Mapping[str, Any], seed: int) -> Dataset:
+def _load(data: Mapping[str, Any], seed: int, spelling: Spelling | None) -> Dataset:
     match data["name"]:
         case "digits":
             return _digits(data, seed)
         case "glyphs":
             return _glyphs(data, seed)
         case "folder":
-            listing = list_metadata(data) or list_folder(data["root"])
+            listing = list_metadata(data) or list_folder(data["root"], data["folder_rules"], spelling)
             return from_listing(listing, data, seed)
         case "list":
             return from_listing(list_lists(data), data, seed)

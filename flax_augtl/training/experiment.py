@@ -14,6 +14,7 @@ from flax_augtl import freezing, leep, network
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
 from flax_augtl.data.crops import training_path
 from flax_augtl.data.pool import Pool, make_pool
+from flax_augtl.data.unicode_names import Spelling
 from flax_augtl.head import HeadSettings, head_settings
 from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
@@ -102,12 +103,13 @@ def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuples(value) for name, value in settings.items()}
 
 
-def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
+def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelling | None = None) -> Experiment:
     """Load the data and the weights, and build everything else.
 
     Args:
       config: see configs/common.py.
       dataset: takes the place of what `config.data` names, as `data.dataset_from_arrays` makes it.
+      spelling: how a run that goes on writes the names of classes and examples.
 
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
@@ -129,7 +131,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     groups = [group for group in source.groups if settings.keep_classifier or group not in network.CLASSIFICATION]
     plan = freezing.freezing_plan((*groups, network.HEAD), config.freeze, pretrained=config.weights is not None,
                                   classifier_rate=settings.classifier_rate)
-    dataset = load_dataset(config.data, seed=config.seed) if dataset is None else dataset
+    dataset = load_dataset(config.data, seed=config.seed, spelling=spelling) if dataset is None else dataset
     pool = None
     if config.data.cache == "device":
         pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)

@@ -18,6 +18,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "gradient_clip": _AT_LEAST_0, "label_smoothing": _BELOW_1, "schedule.final": _AT_LEAST_0, "schedule.factor": _AT_LEAST_0,
     "head.scale": _ABOVE_0, "head.widen": _AT_LEAST_0, "head.dropout": _BELOW_1,
     "data.jitter": _SHARE, "data.erase": _SHARE, "data.mixup": _AT_LEAST_0, "data.cutmix": _AT_LEAST_0,
+    "data.folder_rules": (1, 2, "[]"),
     "data.views": _AT_LEAST_0, "data.shift": _AT_LEAST_0, "data.threads": _AT_LEAST_0, "data.workers": _AT_LEAST_0,
     "data.list_rules": (1, 2, "[]"),
     "data.cache_gb": _AT_LEAST_0, "data.split_seed": _AT_LEAST_0, "data.folds": _AT_LEAST_0, "data.fold": _AT_LEAST_0,

@@ -78,7 +78,7 @@ def test_litter_is_passed_over_and_other_files_are_told(make_folder):
     assert listing.class_names == ("a", "b")
     assert len(listing.splits["all"][0]) == 4
     assert any("1 files" in note and "readme.txt" in note for note in listing.notes)
-    assert any("empty" in note and "no picture" in note for note in listing.notes)
+    assert any("empty" in note and "no image" in note for note in listing.notes)
 
 
 def test_links_are_followed_once(make_folder):
@@ -112,9 +112,9 @@ def test_a_moved_folder_is_the_same_data(make_folder, tmp_path):
         (None, "config.data.root is not set"),
         ("nowhere", "nowhere does not exist"),
         ("file.txt", "is a file, not a folder"),
-        ("empty", "no pictures in .*empty. It is empty"),
-        ("texts", "no pictures in .*other files, among them a/x.txt"),
-        ("flat", "3 pictures of .*flat lie in no class folder"),
+        ("empty", "no images in .*empty. It is empty"),
+        ("texts", "no images in .*other files, among them a/x.txt"),
+        ("flat", "3 images of .*flat lie in no class folder"),
         ("one", "one class only, cats"),
     ],
 )

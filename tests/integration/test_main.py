@@ -95,7 +95,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     assert len((workdir / "predictions.csv").read_text().splitlines()) == 3
     assert f"1 picture could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
-    assert "there is no such picture" in said
+    assert "there is no such image" in said
 
 
 def test_predictions_of_an_earlier_start_stay_where_no_picture_can_be_read(trained, tmp_path):

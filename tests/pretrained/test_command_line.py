@@ -67,8 +67,8 @@ def test_errors_are_sentences_and_the_exit_code_tells(checkpoint, tmp_path, caps
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(checkpoint), "--model=resnet32"], "This file fits resnet20."),
-        ([str(checkpoint), f"--images={tmp_path / 'empty'}"], "there is no such picture, and no folder or pattern"),
-        ([str(checkpoint), f"--images={tmp_path / 'absent'}"], "there is no such picture"),
+        ([str(checkpoint), f"--images={tmp_path / 'empty'}"], "there is no such image, and no folder or pattern"),
+        ([str(checkpoint), f"--images={tmp_path / 'absent'}"], "there is no such image"),
         ([str(checkpoint), "--model=resnet19"], "There is no network 'resnet19'."),
         ([str(checkpoint), "--verify"], "resnet20 has no original in torchvision"),
     ):
