@@ -49,7 +49,8 @@ def test_a_split_that_is_too_small_is_told_with_its_figures():
     said = choices.too_few(48, 40)
     assert said.startswith("Warning: 48 validation images are too few to choose between 40 settings (heads × depths × "
                            "learning rates). One image is 2.1 points, and only a lead of 11 images (22.9 points) is more "
-                           "than chance (exact McNemar test at 5 %, corrected for 39 comparisons). Expect ties and near-ties. "
+                           "than chance (exact McNemar test at 5 %, corrected for 39 comparisons). "
+                           "Expect ties and near-ties. "
                            "With 220 images a lead of 5 points is enough: give more validation images")
     assert "no lead is more than chance, for that takes 11 images" in choices.too_few(10, 40)
 
