@@ -29,7 +29,8 @@ def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **ch
     return {
         "cell": f"{stage}-{head}-{depth}-{rate:g}-{seed}", "stage": stage, "head": head, "depth": depth,
         "learning_rate": rate, "seed": seed, "steps": 100, "settings": settings, "metric": "mean_per_class",
-        "val": metrics(value) if stage == "select" else None, "test": metrics(value) if stage == "final" else None,
+        "val": metrics(value) if stage == "select" else None,
+        "test": metrics(value) | {"precision": value, "f1": value} if stage == "final" else None,
         "best_step": 100, "seconds": 100.0, "examples_seen": 3200, "trainable": 11_000_000 // (frozen + 1),
         "history": history, "change": {group: 0.0 if index < frozen else float(0.02 * (index + 1) * (0.5 + rng.random()))
                                        for index, group in enumerate(groups)},

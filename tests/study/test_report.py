@@ -193,6 +193,7 @@ def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):
         assert float(row[f"{split}_mean_per_class"]) == cell[split]["mean_per_class"] and row[f"{other}_top1"] == ""
         assert (row["seed"], row["keep_classifier"]) == (str(cell["seed"]), str(cell["settings"]["keep_classifier"]))
         assert int(row["trainable_parameters"]) == cell["trainable"] and int(row["examples_seen"]) == 3200
+        assert row["test_precision"] == ("" if cell["stage"] == "select" else str(cell["test"]["precision"]))
         assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (cell["stage"] == "select")
     assert {row["new_layers"] for row in rows} == {"", "1024", "2048 1024"}
 
