@@ -15,8 +15,8 @@ from flax_augtl import distributed, heap, interruption, overrides, prediction, r
 from flax_augtl.data import folds
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.run import load_run, train
-from flax_augtl.training import metrics
-from flax_augtl.training.log import describe
+from flax_augtl.training.evaluation import as_lines
+from flax_augtl.training.log import BRACKETS, describe
 
 MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
@@ -200,15 +200,16 @@ def _part(text: str) -> tuple[int, int] | None:
 
 def _evaluate(flags: Any) -> None:
     run = load_run(flags.workdir, step=flags.step)
-    result = run.evaluate(flags.split)
-    confusion = result.pop("confusion")
-    print(f"{flags.split}, step {run.step}: {describe(result)}")
-    for name in ("top5", "calibration_error"):
-        print(f"  {name} {result[name]:.4f}")
-    print(f"  {'label':24} {'n':>6} {'accuracy':>9}  most often taken for")
-    for row in metrics.class_table(confusion, run.class_names):
-        accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
-        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {accuracy:>9}  {row['taken_for'] or ''}"))
+    evaluated = run.evaluation(flags.split)
+    values = evaluated.metrics
+    print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
+    for line in as_lines(values):
+        print(f"  {line}")
+    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often taken for")
+    for row in evaluated.class_table(run.class_names):
+        numbers = " ".join("–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
+                           for name in ("recall", "precision", "f1", "roc_auc"))
+        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
 
 
 def _predict(flags: Any) -> None:

@@ -21,12 +21,13 @@ from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, check_split, named_as_in, spelling_in
-from flax_augtl.training import metrics
+from flax_augtl.training.balance import imbalance
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
+from flax_augtl.training.evaluation import Evaluation, evaluation
 from flax_augtl.training.experiment import Experiment, build_network, prepare
 from flax_augtl.training.ineffective import ineffective_settings
 from flax_augtl.training.log import RunLog
-from flax_augtl.training.loop import evaluate, fit
+from flax_augtl.training.loop import fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
@@ -88,7 +89,15 @@ class Run:
         return np.concatenate(probabilities)
 
     def evaluate(self, split: str = "test", *, dataset: Dataset | None = None) -> dict[str, Any]:
-        """Return the metrics (`metrics.summary`) of a split, with the `confusion` matrix [C, C] beside them.
+        """Return the metrics (`Evaluation.metrics`) of a split, with the `confusion` matrix [C, C] beside them.
+
+        The arguments are those of `evaluation`.
+        """
+        evaluated = self.evaluation(split, dataset=dataset)
+        return {**evaluated.metrics, "confusion": evaluated.confusion}
+
+    def evaluation(self, split: str = "test", *, dataset: Dataset | None = None) -> Evaluation:
+        """Evaluate a split: metrics, intervals, what is true of each class, and the probabilities of every image.
 
         Args:
           split: `train`, `val` or `test`.
@@ -100,9 +109,8 @@ class Run:
         dataset, examples = distributed.together(lambda: self._examples(split, dataset))
         distributed.require_equal(distributed.digest(self.variables) + dataset.fingerprint,
                                   "The processes evaluate different weights or data.")
-        sums = evaluate(self.network, self.preprocessing, self.variables, examples, self.config.data,
-                        batch_size=self.config.batch_size)
-        return {**metrics.summary(sums), "confusion": sums["confusion"]}
+        return evaluation(self.network, self.preprocessing, self.variables, examples, self.config.data,
+                          batch_size=self.config.batch_size)
 
     def _examples(self, split: str, dataset: Dataset | None) -> tuple[Dataset, Examples]:
         """Return the data and their split, checked against what the run was trained on."""
@@ -245,6 +253,8 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
             f"{len(dataset.test)} test examples"
     names = on_one_line(", ".join(dataset.class_names[:4]) + ", …" * (len(dataset.class_names) > 4))
     log.say(f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; chosen by {dataset.metric}")
+    if warning := imbalance(dataset.train.labels, dataset.class_names, experiment.config):
+        log.say(warning)
     log.say(f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
             f"{experiment.preprocessing.image_size} pixels")
     log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),

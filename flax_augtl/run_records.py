@@ -5,10 +5,9 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import added_fields, run_directory
-from flax_augtl.training import metrics
+from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import Experiment, config_values
-from flax_augtl.training.log import RunLog, describe, duration
-from flax_augtl.training.loop import evaluate
+from flax_augtl.training.log import BRACKETS, RunLog, describe, duration
 from flax_augtl.training.progress import Progress
 
 
@@ -30,19 +29,22 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
 def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,
            log: RunLog | None) -> dict[str, Any]:
     """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"test": None, "val": None}
+    intervals: dict[str, Any] = dict(found)
+    classes: list[dict[str, Any]] = []
     for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
         if examples is None:
-            found[split] = None
             continue
-        sums = evaluate(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
-                        batch_size=experiment.config.batch_size)
-        found[split] = metrics.summary(sums)
+        evaluated = evaluation(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
+                               batch_size=experiment.config.batch_size)
+        found[split], intervals[split] = evaluated.metrics, evaluated.intervals
+        if split == "test":
+            classes = evaluated.class_table(experiment.dataset.class_names)
         if split == "test" and log:
             log.write(best_step, split, found[split])
-            log.write_confusion(split, sums["confusion"], experiment.dataset.class_names, best_step)
-            run_directory.write_json(log.workdir / "classes_test.json",
-                                     metrics.class_table(sums["confusion"], experiment.dataset.class_names))
-            log.say(f"test, step {best_step}: {describe(found[split])}, in {duration(progress.seconds)}")
-    return {**found, "best_step": best_step, "metric": experiment.dataset.metric, "seconds": progress.seconds,
-            "config_name": experiment.config.name}
+            log.write_confusion(split, evaluated.confusion, experiment.dataset.class_names, best_step)
+            run_directory.write_json(log.workdir / "classes_test.json", classes)
+            log.say(f"test, step {best_step}: {describe(found[split], intervals[split])}, in {duration(progress.seconds)}; "
+                    f"{BRACKETS}")
+    return {**found, "intervals": intervals, "classes": classes, "best_step": best_step, "metric": experiment.dataset.metric,
+            "seconds": progress.seconds, "config_name": experiment.config.name}

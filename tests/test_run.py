@@ -383,3 +383,28 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
         np.testing.assert_array_equal(restored.params["source"]["a"], [step, step])
         assert progress.step == step and progress.best_step == 3
     again.close()
+
+
+def test_the_result_has_intervals_and_the_scores_of_every_class(whole):
+    result = json.loads((whole.workdir / "result.json").read_text())
+    for split in ("test", "val"):
+        for metric, (low, high) in result["intervals"][split].items():
+            assert metric in ("top1", "mean_per_class") and 0 <= low <= result[split][metric] <= high <= 1 and low < high
+    assert result["classes"] == json.loads((whole.workdir / "classes_test.json").read_text())
+    found = whole.evaluation("test")
+    assert found.intervals == result["intervals"]["test"] and found.class_table(whole.class_names) == result["classes"]
+    assert found.probabilities.shape == (result["test"]["n"], 10)
+
+
+def test_the_log_has_the_interval_and_a_warning_about_unequal_classes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [40, 4])
+    images = rng.integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
+    dataset = flax_augtl.data.dataset_from_arrays(images, labels, test=(images[30:], labels[30:]), class_names=["a", "b"],
+                                                  data={"validation": 0})
+    run = flax_augtl.train(config(steps=1), tmp_path, dataset=dataset)
+    said = capsys.readouterr().err
+    assert "Warning: the classes are unequal. a has 40 training images, b has 4." in said
+    low, high = run.result["intervals"]["test"]["top1"]
+    assert f"test, step 1: top-1 {run.result['test']['top1']:.4f} [{low:.4f}, {high:.4f}], mean per class" in said
+    assert "in brackets: 95 % intervals over these images (bootstrap), for this one training" in said

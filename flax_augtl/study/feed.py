@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -104,20 +104,21 @@ class Feed:
         return jax.tree.map(split, batch)
 
 
-def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Sequence[str]],
-             labels: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Sequence[str]], labels: Sequence[np.ndarray],
+             each: Callable[[int, np.ndarray], None] | None = None) -> list[dict[str, np.ndarray]]:
     """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
 
     Args:
       material, feed: of the cells.
       variables: stacked [cells, ...].
       ids, labels: of the examples, for each cell.
+      each: told, batch after batch, which cell it is and the probabilities float32 [b, C] of the next of its examples.
     """
     cells, devices = len(ids), jax.local_device_count()
     longest = max(map(len, ids))
     size = EVALUATION_BATCH if is_dense(material, feed.activations, feed.shape) else feed.batch_size
     size = math.ceil(min(size, longest) / devices) * devices
-    step = pmapped_pack_eval_step(feed.shape.network, material.preprocessing, feed.shape.start, cells)
+    step = pmapped_pack_eval_step(feed.shape.network, material.preprocessing, feed.shape.start, cells, each is not None)
     padded = math.ceil(longest / size) * size
     rows, marks, masks = (np.zeros((cells, padded), kind) for kind in (np.int64, np.int32, np.float32))
     for cell in range(cells):
@@ -125,8 +126,13 @@ def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Seque
         rows[cell, :n] = feed.activations.rows.of(ids[cell], EVALUATION)
         marks[cell, :n], masks[cell, :n] = labels[cell], 1
     pool = feed.pool
-    sums = [step(variables, feed.batch(rows[:, i:i + size], marks[:, i:i + size], mask=masks[:, i:i + size]), pool)
-            for i in range(0, padded, size)]
+    sums = []
+    for i in range(0, padded, size):
+        found = step(variables, feed.batch(rows[:, i:i + size], marks[:, i:i + size], mask=masks[:, i:i + size]), pool)
+        if each is not None:
+            for cell, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
+                each(cell, probabilities[:max(len(ids[cell]) - i, 0)])
+        sums.append(found)
     return [metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
             for cell in range(cells)]
 

@@ -17,6 +17,7 @@ from flax_augtl.head import PRESETS
 from flax_augtl.network import CLASSIFICATION
 from flax_augtl.pretrained.run_description import read_result
 from flax_augtl.run import load_run
+from flax_augtl.study import choices, predicted
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.caches import spent
 from flax_augtl.study.feed import source_logits
@@ -29,7 +30,9 @@ from flax_augtl.study.rows import EVALUATION
 from flax_augtl.study.work import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
+from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.training.experiment import config_values, optimizer_of
+from flax_augtl.training.intervals import confusion_intervals
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
@@ -89,9 +92,13 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
         "fingerprint": dataset.fingerprint, "train": list(material.examples(cell)[0]), "test": list(dataset.test.ids)})
     run_directory.write_json(workdir / run_directory.CONFIG, config_values(winner_config(material, cell)))
     row = pack.results()[index]
+    said, intervals = predicted.read(row), None
+    if said is not None:
+        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(material.class_names)))
     run_directory.write_json(workdir / run_directory.RESULT, {
-        "test": row["test"], "val": None, "best_step": pack.step, "metric": material.metric, "seconds": pack.seconds,
-        "config_name": f"{material.config.name}/{cell.head}", "cell": cell.name})
+        "test": row["test"], "val": None, "intervals": {"test": intervals, "val": None}, "best_step": pack.step,
+        "metric": material.metric, "seconds": pack.seconds, "config_name": f"{material.config.name}/{cell.head}",
+        "cell": cell.name})
 
 
 def kept_cell(folder: Path) -> str | None:
@@ -108,7 +115,7 @@ def leep_row(material: Material, train: Activations, test: Activations) -> dict[
     """
     if material.source.groups[-1] not in CLASSIFICATION:
         return None
-    classes, tested, validated = len(material.class_names), [], []
+    classes, tested, validated, said = len(material.class_names), [], [], []
     of_source = probabilities = None
     for seed in material.grid.seeds:
         dataset = material.datasets[seed]
@@ -118,14 +125,16 @@ def leep_row(material: Material, train: Activations, test: Activations) -> dict[
         validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
         together = np.concatenate([fitted["train"], fitted["val"]])
         both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
-        tested.append(_summary(leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both),
-                               dataset.test.labels))
+        of_test = leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both)
+        tested.append(_summary(of_test, dataset.test.labels))
+        said.append(predicted.written(of_test.argmax(axis=1)))
         if of_source is None:
             of_source, probabilities = both, together
     names = material.source.class_names
     speaks = {name: [[names[z] if names else str(z), share] for z, share in some]
               for name, some in zip(material.class_names, leep.speakers(of_source, probabilities), strict=True)}
-    return {"val": _mean(validated), "test": _mean(tested), "test_by_seed": tested, "speaks": speaks}
+    return {"val": _mean(validated), "test": _mean(tested), "test_by_seed": tested, "predicted_by_seed": said,
+            "speaks": speaks}
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -133,20 +142,25 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return metrics.summary(_sums(probabilities, labels))
+
+
+def _sums(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     logits = np.log(np.maximum(probabilities, 1e-30)).astype(np.float32)
     targets = np.eye(logits.shape[1], dtype=np.float32)[labels]
-    return metrics.summary(metrics.add([metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels,
-                                                                np.ones(len(labels), np.float32))]))
+    return metrics.add([metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels,
+                                                np.ones(len(labels), np.float32))])
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def predictions(material: Material, test: Activations, folder: Path) -> dict[str, list] | None:
-    """Return what the best network says of the test pictures of its seed; None if there is no such network."""
+def predictions(material: Material, test: Activations,
+                folder: Path) -> tuple[dict[str, list] | None, dict[str, Any] | None]:
+    """Return what the best network says of the test images of its seed, and its scores; None if there is no such network."""
     if not (folder / BEST / run_directory.RESULT).exists():
-        return None
+        return None, None
     run = load_run(folder / BEST)
     examples = material.datasets[run.config.seed].test
     depth = run.network.groups.index(run.config.freeze) + 1 if run.config.freeze != "none" else 0
@@ -164,15 +178,18 @@ def predictions(material: Material, test: Activations, folder: Path) -> dict[str
                                   test.gather(run.network, start, np.resize(part, size), decoders)))[:len(part)]
                  for part in np.split(rows, range(size, len(rows), size))]
     probabilities = np.concatenate(found)
-    return {"id": list(examples.ids), "label": examples.labels.tolist(), "prediction": probabilities.argmax(1).tolist(),
+    said = {"id": list(examples.ids), "label": examples.labels.tolist(), "prediction": probabilities.argmax(1).tolist(),
             "confidence": probabilities.max(1).tolist()}
+    evaluated = Evaluation(_sums(probabilities, examples.labels), examples.labels, probabilities)
+    return said, {"metrics": evaluated.metrics, "intervals": evaluated.intervals,
+                  "classes": evaluated.class_table(material.class_names)}
 
 
 def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], tested: list[dict[str, Any]],
             winners: dict[str, dict[str, Any]], best: str) -> StudyResult:
     """Return what a study measured, for its report."""
     first = material.datasets[material.grid.seeds[0]]
-    said = predictions(material, work.test, folder)
+    said, scores = predictions(material, work.test, folder)
     rows = [*chosen, *tested]
 
     def picture(index: int) -> np.ndarray:
@@ -191,6 +208,8 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         notes=(*first.notes, *seen_by_other_seeds(material.datasets)), one_test_split=one_test_split(material.datasets),
         leakage=leakage(material.config.data.name, material.class_names, material.source.class_names), versions=versions,
         seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
+        tests={seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()},
+        choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))), scores=scores,
         picture=None if said is None else picture)
 
 

@@ -16,6 +16,7 @@ from flax_augtl.study.activations import Activations
 from flax_augtl.study.feed import Feed, evaluate, loops, shape_of, source_logits
 from flax_augtl.study.material import Material
 from flax_augtl.study.plan import Cell
+from flax_augtl.study.predicted import tested_cells
 from flax_augtl.training import metrics
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import TrainState, create_state
@@ -159,14 +160,13 @@ class Pack:
     def results(self) -> list[dict[str, Any]]:
         """Return the row of each cell, as `StudyResult.rows` has it; final cells are tested now."""
         tested: list[dict[str, Any] | None] = [None] * len(self.cells)
+        predicted: list[str | None] = [None] * len(self.cells)
         if self.shape.final:
             with self.test.rows.decoders() as decoders:
                 feed = Feed(self.test, self.shape, self.feed.batch_size,
                             self.test.fits(self.shape.network, self.shape.start), decoders)
                 splits = [self.material.datasets[cell.seed].test for cell in self.cells]
-                sums = evaluate(self.material, feed, _variables(self.states), [split.ids for split in splits],
-                                [split.labels for split in splits])
-                tested = [metrics.summary(each) for each in sums]
+                tested, predicted = tested_cells(self.material, feed, _variables(self.states), splits)
         params = jax.tree.map(np.asarray, self.states.params)
         rows = []
         for index, cell in enumerate(self.cells[:self.distinct]):
@@ -182,6 +182,7 @@ class Pack:
                 "steps": self.shape.total, "settings": settings, "metric": self.material.metric,
                 "val": None if best is None else best["values"],
                 "test": None if diverged else tested[index],
+                "predicted": None if diverged else predicted[index],
                 "best_step": None if best is None else best["step"],
                 "seconds": self.seconds, "examples_seen": self.step * self.feed.batch_size,
                 "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),

@@ -1,7 +1,7 @@
 """What a study measured, as its report reads it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ class StudyResult:
         classification layer has no "fc" / "fc8".
       rows: one a cell: `cell` (its id), `stage` ("select" or "final"), `head`, `depth`, `learning_rate`, `seed`, `steps`,
         `settings` (of the head), `metric`, `val` and `test` (`top1`, `top5`, `mean_per_class`, `loss`,
-        `calibration_error`, `n`; or None), `best_step`, `seconds`, `examples_seen`, `trainable` (parameters), `history`
+        `calibration_error`, `n`; `test` also what `training.evaluation.averages` gives; or None), `predicted` (of a final
+        cell the classes it predicts of the test images, as `study.predicted` writes them; rows of earlier versions lack
+        it), `best_step`, `seconds`, `examples_seen`, `trainable` (parameters), `history`
         (rows of `step`, `examples`, `seconds`, `loss` of training, `val` (the metric) and `val_loss` or None), `change`
         (pretrained layer group: ‖w − w₀‖ / ‖w₀‖), `diverged`, `error` (None or a sentence). Selecting cells have `val`;
         final ones, trained on training and validation data, have `test`.
@@ -27,7 +29,8 @@ class StudyResult:
       best: the head that validation chose; None where every cell failed.
       finals_by_depth: the best rate of every head and depth was retrained and tested, not the winners' alone.
       leep: None, or of LEEP's predictor `val` and `test` (metrics as above), `test_by_seed` (such metrics, a seed each, in
-        ascending order of the seeds of the final cells) and `speaks` (target class: [[source class, P(y|z) share], …]).
+        ascending order of the seeds of the final cells), `predicted_by_seed` (likewise, as in rows) and `speaks` (target
+        class: [[source class, P(y|z) share], …]).
       counts: examples in `train`, `val`, `test`.
       class_names: of the target task.
       notes: sentences about the data and the study.
@@ -37,6 +40,11 @@ class StudyResult:
       predictions: None, or what the winner's first seed said of the test split: `id` (texts), `label`, `prediction`
         (positions in `class_names`), `confidence`, each a list in the order of the examples.
       one_test_split: all seeds were tested on the same images.
+      tests: the test images by seed, in the order of what cells predict: `id` (texts) and `label` (positions in
+        `class_names`), each a sequence.
+      choices: sentences about how sure the choices on validation data are: too few images, ties.
+      scores: None, or of the winner's first seed `metrics` (numbers or None), `intervals` over the test images
+        ({metric: [low, high]}) and `classes` (`Evaluation.class_table`).
       picture: gives a test example, by its position in `predictions`, as uint8 [H, W, 3]; None where there are none.
     """
 
@@ -55,5 +63,8 @@ class StudyResult:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     predictions: Mapping[str, list] | None = None
+    tests: Mapping[int, Mapping[str, Sequence]] = dataclasses.field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    scores: Mapping[str, Any] | None = None
     picture: Callable[[int], np.ndarray] | None = None
     one_test_split: bool = True

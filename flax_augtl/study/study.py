@@ -15,6 +15,7 @@ from flax_augtl.data import Dataset
 from flax_augtl.paths import absolute
 from flax_augtl.study import selection, timing
 from flax_augtl.study.caches import CACHE, fill, kind_of, open_cache
+from flax_augtl.study.choices import ties, too_few_of
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
 from flax_augtl.study.leakage import seen_by_other_seeds
@@ -25,6 +26,7 @@ from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import test_rows, training_rows
 from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
+from flax_augtl.training.balance import imbalance
 from flax_augtl.training.experiment import config_values
 from flax_augtl.training.log import duration
 from flax_augtl.training.memory import explain_out_of_memory
@@ -70,6 +72,10 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         print(f"data (seed {split}): {note}")
     for sentence in seen_by_other_seeds(material.datasets):
         print(sentence)
+    labels = material.datasets[material.grid.seeds[0]].train.labels
+    for warning in (imbalance(labels, material.class_names, config), too_few_of(material)):
+        if warning:
+            print(warning, flush=True)
     grid, budget = material.grid, 1e9 * config.study.cache_gb
     rows = training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
     tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
@@ -219,6 +225,8 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
         raise ValueError("No cell of the study came to a finite end. " + (
             f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."))
     best = max(heads, key=lambda name: heads[name]["score"])
+    for sentence in ties(material, rows, best):
+        print(sentence, flush=True)
     choices = [(name, choice) for name, choice in heads.items()]
     if material.config.study.finals == "depths":
         by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))

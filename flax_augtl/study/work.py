@@ -9,6 +9,7 @@ from typing import Any
 
 from flax_augtl import field_types, interruption, run_directory
 from flax_augtl.printable import for_terminal
+from flax_augtl.study import predicted
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.feed import Shape, loops, shape_of
@@ -45,6 +46,10 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
         for name in ("val", "test")) and isinstance(row.get("history"), list)
     its_own = all(row[name] == getattr(cell, name) for name in ("stage", "head", "depth", "classifier_rate",
                                                                 "learning_rate", "seed"))
+    try:
+        predicted.read(row)
+    except ValueError:
+        whole = False
     if row["cell"] != cell.name or not whole or not its_own:
         raise ValueError(f"{path} is not the row of {cell.name}.")
     for point in row["history"]:
@@ -187,9 +192,9 @@ class Work:
 
     def _failure(self, cell: Cell, sentence: str) -> dict[str, Any]:
         return {"cell": cell.name, **dataclasses.asdict(cell), "settings": dataclasses.asdict(self.material.settings(cell)),
-                "metric": self.material.metric, "val": None, "test": None, "best_step": None, "seconds": 0.0,
-                "examples_seen": 0, "trainable": 0, "history": [], "change": {}, "diverged": False, "error": sentence,
-                "together": 1, "start": 0}
+                "metric": self.material.metric, "val": None, "test": None, "predicted": None, "best_step": None,
+                "seconds": 0.0, "examples_seen": 0, "trainable": 0, "history": [], "change": {}, "diverged": False,
+                "error": sentence, "together": 1, "start": 0}
 
     def _finish(self, pack: Pack, cells: Sequence[Cell]) -> None:
         partial = Partial(self.folder / PARTIAL, pack)

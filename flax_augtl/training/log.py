@@ -17,6 +17,8 @@ from flax_augtl.paths import is_remote
 from flax_augtl.printable import for_terminal
 from flax_augtl.training.confusion import confusion_picture
 
+BRACKETS = "in brackets: 95 % intervals over these images (bootstrap), for this one training"
+
 
 def duration(seconds: float) -> str:
     """Return a duration as text such as `1:02:03` or `4:05`."""
@@ -116,7 +118,8 @@ class RunLog:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
         run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
-            self._events.scalar(f"{split}/{name}", value, step)
+            if value is not None:  # A metric that is not defined for these images.
+                self._events.scalar(f"{split}/{name}", value, step)
         self._events.flush()
         if split != "train":
             self._copy_events()
@@ -148,7 +151,8 @@ class RunLog:
             file.copy(there / file.name, overwrite=True)
 
 
-def describe(values: Mapping[str, Any]) -> str:
-    """Return evaluation metrics as one short text."""
-    return (f"top-1 {values['top1']:.4f}, mean per class {values['mean_per_class']:.4f}, loss {values['loss']:.4f} "
-            f"({values['n']} examples)")
+def describe(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]] | None = None) -> str:
+    """Return evaluation metrics as one short text, with intervals over images where there are any (`BRACKETS`)."""
+    ends = {name: f" [{low:.4f}, {high:.4f}]" for name, (low, high) in (intervals or {}).items()}
+    return (f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"
+            f"{ends.get('mean_per_class', '')}, loss {values['loss']:.4f} ({values['n']} examples)")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ class NotFinite(ValueError):
 
 
 def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *,
-             batch_size: int) -> dict[str, np.ndarray]:
+             batch_size: int, each: Callable[[np.ndarray, np.ndarray], None] | None = None) -> dict[str, np.ndarray]:
     """Return the sums of `metrics.evaluation_sums` over all examples, each of them counted once.
 
     Args:
@@ -50,6 +50,8 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
       examples: a split.
       data: `config.data`.
       batch_size: over all devices of all processes; it is rounded up to a multiple of their number.
+      each: told, for every batch of all processes, the positions in `examples` int [b] and the probabilities float32
+        [b, C]; without padding, in any order.
     """
     devices = jax.local_device_count()
     batch_size = math.ceil(batch_size / jax.device_count()) * jax.device_count()
@@ -58,10 +60,21 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
     variables = replicate(variables)
 
     def sums():
-        for batch in eval_batches(examples, preprocessing, data, batch_size=batch_size,
-                                  image_size=preprocessing.image_size, **_share()):
+        batches = eval_batches(examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size,
+                               **_share())
+        for number, batch in enumerate(batches):
             interruption.raise_if_alone()
-            yield step(variables, split_over_devices({name: batch[name] for name in ("image", "label", "mask")}, devices))
+            local = number * len(batch["label"]) + np.arange(len(batch["label"]), dtype=np.int32)
+            # Always given, so that evaluations with and without `each` share one compilation.
+            place = (local * jax.process_count() + jax.process_index()).astype(np.int32)
+            found = step(variables, split_over_devices({"image": batch["image"], "label": batch["label"],
+                                                        "mask": batch["mask"], "place": place}, devices))
+            places, probabilities = found.pop("place"), found.pop("probabilities")
+            if each is not None:
+                places = np.asarray(places)
+                real = places < len(examples)
+                each(places[real], np.asarray(probabilities)[real])
+            yield found
 
     return metrics.add(sums())
 
@@ -285,6 +298,7 @@ def _validate(experiment: Experiment, state: TrainState, progress: Progress, log
     value = values[experiment.dataset.metric]
     # The loss decides between equal accuracies, which small validation splits often give; then the earlier step.
     better = progress.best_value is None or (value, -values["loss"]) > (progress.best_value, -progress.best_loss)
+    tie = f" (as good as step {progress.best_step}; the lower loss decides)" if value == progress.best_value else ""
     if better:
         progress = dataclasses.replace(progress, best_step=progress.step, best_value=value, best_loss=values["loss"],
                                        evaluations_since_best=0)
@@ -292,5 +306,6 @@ def _validate(experiment: Experiment, state: TrainState, progress: Progress, log
         progress = dataclasses.replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
     if log:
         log.write(progress.step, "val", values)
-        log.say(f"step {progress.step}/{experiment.total_steps}  validation: {describe(values)}{'  best' * better}")
+        log.say(f"step {progress.step}/{experiment.total_steps}  validation: {describe(values)}"
+                f"{f'  best{tie}' * better}")
     return progress

@@ -77,6 +77,11 @@ def summary(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
 
 
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return counts [C, C], a row a label and a column a prediction."""
+    return np.bincount(np.asarray(labels) * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
     """Return the accuracy of each class [C] of a confusion matrix [C, C]; NaN for a class without examples."""
     count = confusion.sum(axis=1)

@@ -183,11 +183,17 @@ def eval_step(variables: Any, batch: Mapping[str, jax.Array], *, network: Augmen
 
     Args:
       variables: of the network.
-      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded.
+      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded. With `place`
+        int32 [b], the position of each image in its split, the step also returns `place` [B] and `probabilities` float32
+        [B, C] of the global batch.
     """
     logits = network.apply(variables, preprocessing.normalise(batch["image"]))
     losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
-    return jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), axis_name)
+    sums = jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), axis_name)
+    if "place" not in batch:
+        return sums
+    each = {"place": batch["place"], "probabilities": jax.nn.softmax(logits)}
+    return {**sums, **jax.lax.all_gather(each, axis_name, tiled=True)}
 
 
 # Cells of a study differ in seed, rate and schedule only: one compiled step serves them all.
@@ -205,7 +211,7 @@ def pmapped_train_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer:
 
 @functools.lru_cache(maxsize=64)
 def pmapped_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing) -> Callable:
-    """Return `eval_step` over all local devices: (variables, batch [devices, b, ...]) -> sums."""
+    """Return `eval_step` over all local devices: (variables, batch [devices, b, ...]) -> what it returns, once."""
     step = functools.partial(eval_step, network=network, preprocessing=preprocessing, axis_name=AXIS)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
@@ -249,16 +255,21 @@ def pmapped_pack_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: 
 
 
 @functools.lru_cache(maxsize=128)
-def pmapped_pack_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int) -> Callable:
+def pmapped_pack_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int,
+                           each: bool = False) -> Callable:
     """Return the evaluation of `cells` networks, each on its own batch of kept activations, over all local devices.
 
     Args of it: variables stacked [cells, ...]; batches [devices, cells, b, ...] with `label` and `mask`; the pool. It
-    returns the sums of `eval_step`, stacked [cells, ...].
+    returns the sums of `eval_step`, stacked [cells, ...], and with `each` also `probabilities` [cells, B, C] in the order
+    of the global batch.
     """
     def evaluate(variables, batch, pool):
         logits = network.apply(variables, kept_inputs(batch, pool, start, preprocessing), start)
         losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
-        return jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), AXIS)
+        sums = jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), AXIS)
+        if each:
+            sums["probabilities"] = jax.lax.all_gather(jax.nn.softmax(logits), AXIS, tiled=True)
+        return sums
 
     return jax.pmap(_each(evaluate, cells, (0, 0, None)), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
 

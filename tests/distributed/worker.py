@@ -20,6 +20,7 @@ from flax_augtl.data.digits import digits
 from flax_augtl.freezing import freezing_plan
 from flax_augtl.run import load_run, train
 from flax_augtl.training import loop, replicas
+from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
@@ -56,9 +57,10 @@ def same(folder):
         state = create_state(experiment.variables, create_optimizer(experiment.optimizer, plan), plan, seed=0)
         state, progress = loop.fit(experiment, state, Progress())
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        sums = loop.evaluate(net, experiment.preprocessing, variables, experiment.dataset.test, experiment.config.data,
-                             batch_size=8)
-        tree = {"state": (variables, state.opt_state), "sums": sums, "best": [progress.best_value, progress.best_loss]}
+        found = evaluation(net, experiment.preprocessing, variables, experiment.dataset.test, experiment.config.data,
+                           batch_size=8)
+        tree = {"state": (variables, state.opt_state), "sums": found.sums, "probabilities": found.probabilities,
+                "best": [progress.best_value, progress.best_loss]}
         saved |= {f"{freeze}{jax.tree_util.keystr(path)}": np.asarray(leaf)
                   for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     np.savez(folder / f"{name_of_topology()}-{jax.process_index()}.npz", **saved)

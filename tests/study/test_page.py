@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flax_augtl.head import PRESETS
-from flax_augtl.study.report import cells, figures, mistakes, terminal_table, verdict, write_report
+from flax_augtl.study.report import cells, figures, mistakes, tables, terminal_table, verdict, words, write_report
 from flax_augtl.study.report.page import page
 from tests.study import pretended
 
@@ -116,6 +116,28 @@ def test_a_picture_that_is_gone_does_not_cost_the_report(result):
     assert "no picture" in page(dataclasses.replace(result, picture=gone))
 
 
+def test_seeds_and_images_stand_side_by_side_by_their_names():
+    """With two seeds the page shows the two values, and intervals over images alone."""
+    study = pretended.study(("traditional", "kept"), seeds=2)
+    line = tables.summary(study)[1]
+    text = page(study)
+    values, images = words.over_seeds(line.test), words.over_images(line.test)
+    assert f"<small>seeds: {values}</small><br><small>images: {images}</small>" in text
+    assert re.fullmatch(r"\d\d\.\d, \d\d\.\d", values) and re.fullmatch(r"\[\d\d\.\d, \d\d\.\d\]", images)
+    difference = line.difference
+    assert (f"<small>seeds: {words.probability(difference.p)}</small><br><small>images: "
+            f"{words.probability(difference.images.p)}</small>") in text
+    assert "<b>Seeds:</b> 95 % BCa bootstrap interval over seeds, below six seeds the values themselves" in text
+    assert "<b>Images:</b> 95 % bootstrap interval over the 500 test images; p of the paired sign-flip test" in text
+
+
+def test_the_metrics_of_the_winner_are_shown_and_those_that_are_not_defined_are_a_dash(result):
+    text = page(result)
+    section = text[text.index('id="metrics-of-the-winner'):text.index('id="most-confident')]
+    assert "<th>Cohen&#x27;s kappa</th><td>0.7000</td>" in section and "<th>ROC AUC, mean</th><td>–</td>" in section
+    assert "[0.7700, 0.8500]" in section and "<th>class 0</th><td>5</td><td>0.8000</td><td>–</td>" in section
+
+
 def browser():
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found:
@@ -161,7 +183,7 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
     assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken pictures, or requests"
     for name in ("Verdict", "Accuracy against freeze depth", "Heads at their chosen depth", "Questions",
                  "Every freeze depth", "Learning curves", "Change of the pretrained weights", "Confusion",
-                 "Most confident mistakes",
+                 "Metrics of the winner", "Most confident mistakes",
                  "Which source classes speak for which target class", "Leakage", "Data and compute",
                  "Cells without a result", "Config"):
         assert f"<h2>{name}</h2>" in dom

@@ -8,12 +8,15 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from flax_augtl.head import PRESETS
+from flax_augtl.study import predicted
 from flax_augtl.study.leakage import leakage
 from flax_augtl.study.report import cells, spreadsheet, tables, terminal_table, verdict, words
 from flax_augtl.study.report.page import page
 from flax_augtl.study.statistics import bca_interval, holm, sign_flip_p
+from flax_augtl.training.intervals import image_interval
 from tests.study import pretended
 
 
@@ -79,6 +82,72 @@ def test_fewer_than_six_seeds_claim_nothing():
     assert "p = 0.031 with 6 seeds" in " ".join(verdict(enough))
 
 
+def mcnemar(study, head, other, seed=0):
+    """(better, worse): images that one head alone is right about, and that the other alone is."""
+    labels = np.array(study.tests[seed]["label"])
+    right = [predicted.read(next(row for row in study.rows if (row["stage"], row["head"], row["seed"], row["depth"]) == (
+        "final", name, seed, study.winners[name]["depth"]))) == labels for name in (head, other)]
+    return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+
+
+def test_one_seed_has_an_interval_over_images_and_the_exact_mcnemar_test():
+    study = dataclasses.replace(pretended.study(("traditional", "kept"), seeds=1), metric="top1")
+    line = tables.summary(study)[1]
+    better, worse = mcnemar(study, "kept", "traditional")
+    assert line.difference.images.p == pytest.approx(stats.binomtest(better, better + worse).pvalue)
+    assert line.difference.images.adjusted == line.difference.images.p  # LEEP's predictor has none here.
+    right = predicted.read(next(iter(cells.finals(study, "kept", line.depth).values()))) == study.tests[0]["label"]
+    assert (line.test.images.low, line.test.images.high) == image_interval(right, np.ones(500))[1:]
+    assert math.isnan(line.test.low) and line.test.images.images == 500
+    said = verdict(study)
+    ends = words.over_images(line.test)
+    assert f"(one seed: how much another would differ is not known; 95 % interval over the 500 test images {ends})" in (
+        said[0])
+    assert f"Over the 500 test images, for these networks: {words.over_images(line.difference)}, p = " in said[1]
+    assert "(exact McNemar test)" in said[1]
+
+
+def test_below_six_seeds_the_values_themselves_are_told():
+    few, enough = (pretended.study(("traditional", "kept"), seeds=seeds) for seeds in (2, 6))
+    line = tables.summary(few)[1]
+    values = ", ".join(f"{100 * value:.1f}" for value in finals(few, "kept", line.depth))
+    assert math.isnan(line.test.low) and math.isnan(line.difference.low) and words.over_seeds(line.test) == values
+    assert f"(its 2 seeds: {values}; too few for an interval over seeds; 95 % interval over the 500 test" in verdict(few)[0]
+    assert f"points (by seed: {words.over_seeds(line.difference)}) against traditional" in verdict(few)[1]
+    assert values in terminal_table(few) and "with 2 seeds it cannot be told which of the depths" in " ".join(verdict(few))
+    assert "95 % interval over 6 seeds [" in verdict(enough)[0]
+
+
+def test_the_mean_over_classes_has_the_interval_of_its_classes(result):
+    line = tables.summary(result)[0]
+    labels = np.array(result.tests[0]["label"])
+    right = sum((predicted.read(row) == labels).astype(int) for row in cells.finals(result, "traditional",
+                                                                                   line.depth).values())
+    assert (line.test.images.low, line.test.images.high) == image_interval(right, np.full(500, 6), labels)[1:]
+
+
+def test_seeds_with_other_test_images_are_joined_by_image():
+    """Half of the test images of two seeds are the same: 750 images in all."""
+    study = pretended.study(("traditional", "kept"), seeds=2)
+    study.tests[1]["id"][:250] = [f"others/{i}.jpg" for i in range(250)]
+    line = tables.summary(study)[1]
+    assert line.test.images.images == line.difference.images.images == 750
+
+
+@pytest.mark.parametrize("change", [{"predicted": None}, {"predicted": "0 1 2"}])
+def test_without_what_a_cell_predicts_there_is_no_interval_over_images_and_it_is_said(change):
+    study = pretended.study(("traditional", "kept"), seeds=2)
+    for row in study.rows:
+        row.update(change)
+    absent = "no interval over test images: an earlier version did not keep its predictions"
+    assert tables.summary(study)[1].test.images is None and absent in verdict(study)[0] and absent in page(study)
+    assert absent[1:] in terminal_table(study)
+
+
+def test_ties_and_few_validation_images_stand_in_the_verdict(result):
+    assert verdict(dataclasses.replace(result, choices=("Both heads had 81.2 %.",)))[1] == "Both heads had 81.2 %."
+
+
 def test_the_verdict_names_depth_head_size_and_doubt(result):
     said = verdict(result)
     line = {line.head: line for line in tables.summary(result)}["kept_deeper2"]
@@ -124,6 +193,7 @@ def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):
         assert float(row[f"{split}_mean_per_class"]) == cell[split]["mean_per_class"] and row[f"{other}_top1"] == ""
         assert (row["seed"], row["keep_classifier"]) == (str(cell["seed"]), str(cell["settings"]["keep_classifier"]))
         assert int(row["trainable_parameters"]) == cell["trainable"] and int(row["examples_seen"]) == 3200
+        assert row["test_precision"] == ("" if cell["stage"] == "select" else str(cell["test"]["precision"]))
         assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (cell["stage"] == "select")
     assert {row["new_layers"] for row in rows} == {"", "1024", "2048 1024"}
 

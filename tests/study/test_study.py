@@ -12,7 +12,7 @@ import pytest
 
 from flax_augtl import interruption, load_run, run_directory
 from flax_augtl.data import load_dataset
-from flax_augtl.study import outcome, work
+from flax_augtl.study import outcome, predicted, work
 from flax_augtl.study import study as module
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.study import study
@@ -65,6 +65,41 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     assert result.one_test_split and "on one test split" in (folder / "report.html").read_text()
     assert not any("Each seed has a test split" in note for note in result.notes)
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
+
+
+def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
+    folder, result = done
+    finals = [row for row in result.rows if row["stage"] == "final"]
+    assert len(finals) == 4
+    for row in finals:
+        right = predicted.read(row) == result.tests[row["seed"]]["label"]
+        assert np.mean(right) == pytest.approx(row["test"]["top1"]) and len(right) == row["test"]["n"]
+        assert row["test"]["roc_auc"] > 0.5 and row["test"]["kappa"] <= 1
+    assert all(row["predicted"] is None for row in result.rows if row["stage"] == "select")
+    best = load_run(folder / "best")
+    found = best.evaluation("test")
+    assert best.result["intervals"]["test"] == found.intervals == result.scores["intervals"]
+    for values in (result.scores["metrics"], found.metrics):
+        assert values["roc_auc"] == pytest.approx(best.result["test"]["roc_auc"], abs=1e-6)
+
+
+def test_few_validation_images_are_told_before_anything_is_timed(tmp_path, capsys):
+    study(study_config(), tmp_path, dry_run=True)
+    said = capsys.readouterr().out
+    assert said.index("validation images are too few to choose between 6 settings") < said.index("Timing")
+
+
+def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(done, tmp_path):
+    folder, result = done
+    shutil.copytree(folder, tmp_path / "old")
+    for path in (tmp_path / "old" / "cells").glob("final-*.json"):
+        row = json.loads(path.read_text())
+        del row["predicted"]
+        path.write_text(json.dumps(row))
+    old = study(study_config(), tmp_path / "old")
+    assert [row["test"] for row in old.rows] == [row["test"] for row in result.rows]
+    assert "no interval over test images: an earlier version did not keep its predictions" in (
+        tmp_path / "old" / "report.html").read_text()
 
 
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
@@ -264,7 +299,7 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
     lambda row: json.dumps({**row, "val": {"top1": "high"}}), lambda row: json.dumps({**row, "history": [1]}),
     lambda row: json.dumps({**row, "cell": "select-other"}), lambda row: json.dumps({**row, "classifier_rate": ""}),
     lambda row: json.dumps({**row, "history": [{**row["history"][0], "seconds": {"a": 1}}]}),
-    lambda row: json.dumps({**row, "change": {"stem": "x"}}),
+    lambda row: json.dumps({**row, "change": {"stem": "x"}}), lambda row: json.dumps({**row, "predicted": "1 a"}),
     lambda row: json.dumps({name: value for name, value in row.items() if name != "test"})])
 def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
     folder, result = done

@@ -66,11 +66,13 @@ def differences(values: Mapping[int, float], others: Mapping[int, float]) -> lis
     return [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
 
 
-def leep_values(result: StudyResult, metric: str) -> dict[int, float]:
-    """Return a test metric of LEEP's predictor by seed."""
+def leep_cells(result: StudyResult) -> dict[int, Row]:
+    """Return what stands for tested cells of LEEP's predictor, by seed."""
     seeds = sorted({row["seed"] for row in result.rows if row["stage"] == "final"})
     by_seed = result.leep["test_by_seed"] if result.leep else []
-    return {seed: summary[metric] for seed, summary in zip(seeds, by_seed, strict=False)}
+    said = (result.leep or {}).get("predicted_by_seed") or [None] * len(by_seed)
+    return {seed: {"cell": "LEEP", "test": summary, "predicted": text}
+            for seed, summary, text in zip(seeds, by_seed, said, strict=False)}
 
 
 def epochs(result: StudyResult, row: Row, examples: float) -> float:

@@ -67,6 +67,10 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
         where, means = [place[depth] for depth in points], [100 * point.mean for point in points.values()]
         style = _style(result, head)
         axes.plot(where, means, label=shortened(head, LABEL), marker="o", markersize=4, **style)
+        for place_of, point in zip(where, points.values(), strict=True):
+            if point.seeds > 1 and np.isnan(point.low):  # Too few seeds for a band: the seeds themselves.
+                axes.plot([place_of] * point.seeds, [100 * value for value in point.values], linestyle="", marker=".",
+                          markersize=4, alpha=0.6, color=style["color"])
         if banded:
             low, high = ([100 * getattr(point, end) for point in points.values()] for end in ("low", "high"))
             axes.fill_between(where, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -90,7 +94,8 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:
     """Return limits that hold every mean and band, the same in every figure that shall be compared."""
-    ends = [100 * end for band in bands for point in band.values() for end in (point.mean, point.low, point.high)]
+    ends = [100 * end for band in bands for point in band.values()
+            for end in (point.mean, point.low, point.high, *point.values)]
     low, high = np.nanmin(ends), np.nanmax(ends)
     margin = max(1.0, 0.06 * (high - low))
     return max(low - margin, -1.0), min(high + margin, 101.0)

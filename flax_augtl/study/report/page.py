@@ -3,19 +3,40 @@
 import base64
 import importlib.resources
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 from flax_augtl.study.report import cells, figures, mistakes
+from flax_augtl.study.report.images import ABSENT
 from flax_augtl.study.report.markup import Markup, details, element, join, paragraph, picture, section, table
-from flax_augtl.study.report.tables import Difference, Line, by_depth, questions, reference, summary
-from flax_augtl.study.report.verdict import shown, verdict
-from flax_augtl.study.report.words import METRICS, estimated, pairs_of, percent, probability, seconds, significance, tested
+from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
+from flax_augtl.study.report.words import (
+    METRICS,
+    images_test,
+    over_images,
+    over_seeds,
+    pairs_of,
+    percent,
+    points,
+    probability,
+    seconds,
+    significance,
+)
 from flax_augtl.study.result import StudyResult
 from flax_augtl.training.log import duration
 
+SCORES = (
+    ("Top-1 accuracy (weighted recall)", "top1"), ("Top-5 accuracy", "top5"),
+    ("Mean per-class accuracy (balanced accuracy, mean recall)", "mean_per_class"), ("Precision, mean", "precision"),
+    ("F1, mean", "f1"), ("Precision, weighted by images", "weighted_precision"), ("F1, weighted by images", "weighted_f1"),
+    ("ROC AUC, mean", "roc_auc"), ("Cohen's kappa", "kappa"), ("Log-loss", "loss"),
+    ("Expected calibration error", "calibration_error"),
+)  # fmt: skip
 # A table of more rows is folded.
 LONG = 20
-VALIDATION = ("Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals. The rate was chosen "
+VALIDATION = ("Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals over seeds, from six "
+              "seeds on; below, the dots are the seeds. The rate was chosen "
               "by the same figures, so they are a little too good; differences between depths are what to read.")
 
 
@@ -32,6 +53,7 @@ def page(result: StudyResult) -> str:
         section("Learning curves", _curves(result)),
         section("Change of the pretrained weights", _change(result)),
         section("Confusion", _confusion(result)),
+        section("Metrics of the winner", _metrics(result)),
         section("Most confident mistakes", _mistakes(result)),
         section("Which source classes speak for which target class", _speaks(result)),
         section("Leakage", _leakage(result)),
@@ -90,10 +112,22 @@ def _summary(result: StudyResult) -> Markup:
     pairs = pairs_of(lines)
     return join(
         _lines(result, lines, f"Difference to {reference(result)}"),
-        paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''} "
-                  "with its 95 % BCa bootstrap interval; differences in points, paired by seed. p: sign-flip test; "
-                  f"Holm: that p corrected for the number of lines. {significance(pairs)}. {_varied(result)} "
-                  "“90 % of its best” is of validation accuracy.", "note"))
+        paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
+                  "differences in points, paired by seed and image. “90 % of its best” is of validation accuracy.", "note"),
+        paragraph(join(element("b", "Seeds:"), " 95 % BCa bootstrap interval over seeds, below six seeds the values "
+                       fX), "note"),
+        paragraph(join(element("b", "Images:"), " ", _of_images(lines)), "note"),
+        paragraph("Holm: p corrected for the number of lines.", "note"))
+
+
+def _of_images(lines: Sequence[Line]) -> str:
+    over = [one.images for line in lines for one in (line.test, line.difference) if one and one.images]
+    if not over:
+        return f"{ABSENT}."
+    tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
+    return (f"95 % bootstrap interval over the {max(one.images for one in over)} test images"
+            + (f"; p of the {' or '.join(tests)}" if tests else "")
+            + ". This speaks of other images of the same kind, for the networks that were trained, not of training again.")
 
 
 def _varied(result: StudyResult) -> str:
@@ -110,7 +144,9 @@ def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
     rows, marks, pairs = [], [], pairs_of(lines)
     for line in lines:
         rows.append([
-            join(line.head, " ", element("small", line.role)), tested(line, pairs), *_compared(line.difference),
+            join(line.head, " ", element("small", line.role)), _mean(line.test, line.test.seeds if line.test and
+                                                                     line.test.seeds < pairs else 0, pairs),
+            *_compared(line.difference),
             line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
             "–" if line.steps is None else line.steps,
             percent(line.top1.mean if line.top1 else None), percent(line.validation.mean if line.validation else None),
@@ -120,10 +156,26 @@ def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
     return table(header, rows, marks)
 
 
-def _compared(difference: Difference | None) -> list[str]:
+def _compared(difference: Difference | None) -> list[object]:
     if difference is None:
         return ["", "", ""]
-    return [estimated(difference), probability(difference.p), probability(difference.adjusted)]
+    over = difference.images
+    return [_mean(difference), _both("", probability(difference.p), probability(over.p) if over else "–"),
+            _both("", probability(difference.adjusted), probability(over.adjusted) if over else "–")]
+
+
+def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
+    """Return a mean, and below it both of its intervals by their names; the number of seeds where some are missing."""
+    if value is None:
+        return "–"
+    mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
+    return _both(mean + (f", {seeds} of {of} seeds" if seeds else ""), over_seeds(value), over_images(value))
+
+
+def _both(first: object, seeds: object, images: object) -> Markup:
+    """Return what is known over seeds and over test images, one below the other."""
+    return join(first or Markup("&nbsp;"), Markup("<br>"), element("small", join("seeds: ", seeds)), Markup("<br>"),
+                element("small", join("images: ", images)))
 
 
 def _questions(result: StudyResult) -> Markup:
@@ -131,10 +183,12 @@ def _questions(result: StudyResult) -> Markup:
     if not found:
         return Markup("")
     return join(table(["Question", "Compared", "Difference", "p", "Holm", "Shown"],
-                      [[text, f"{head} − {other}", *_compared(difference), shown(difference)]
+                      [[text, f"{head} − {other}", *_compared(difference),
+                        _both("", shown(difference), shown_on_images(difference))]
                        for text, head, other, difference in found]),
-                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed; Holm: "
-                          "p corrected for the number of questions.", "note"))
+                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed and "
+                          "image; Holm: p corrected for the number of questions. Images: for these networks, on other "
+                          "images; only seeds tell whether training again would give the same.", "note"))
 
 
 def _by_depth(result: StudyResult) -> Markup:
@@ -183,6 +237,26 @@ def _confusion(result: StudyResult) -> Markup:
         drawn.append(table(["Label", "Taken for", "How often"],
                            [[label, other, f"{count} of {total}"] for label, other, count, total in pairs]))
     return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"), *drawn)
+
+
+def _metrics(result: StudyResult) -> Markup:
+    if not result.scores:
+        return Markup("")
+    values, ends = result.scores["metrics"], result.scores["intervals"]
+    rows = [[name, _number(values[key]), "[{:.4f}, {:.4f}]".format(*ends[key]) if key in ends else ""]
+            for name, key in SCORES if key in values]
+    classes = [[row["label"], row["n"], *(_number(row[name]) for name in ("recall", "precision", "f1", "roc_auc")),
+                row["taken_for"] or ""] for row in result.scores["classes"]]
+    shown = table(["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often taken for"], classes)
+    return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"),
+                table(["Metric", "", "95 % over images (bootstrap)"], rows),
+                shown if len(classes) <= LONG else details(f"{len(classes)} classes", shown),
+                paragraph("Means are over the classes that occur; a class that is never predicted counts with a precision "
+                          "of 0. ROC AUC: one class against the rest. –: not defined.", "note"))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _mistakes(result: StudyResult) -> Markup:

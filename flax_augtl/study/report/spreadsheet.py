@@ -7,6 +7,7 @@ from flax_augtl.study.report import cells
 from flax_augtl.study.result import StudyResult
 
 METRICS = ("top1", "top5", "mean_per_class", "loss", "calibration_error", "n")
+TEST_METRICS = ("precision", "f1", "weighted_precision", "weighted_f1", "kappa", "roc_auc")
 
 
 def study_csv(result: StudyResult) -> str:
@@ -14,7 +15,8 @@ def study_csv(result: StudyResult) -> str:
     settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
     groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
     header = ["cell", "stage", "head", "depth", "learning_rate", "seed", "steps", *settings, "metric",
-              *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS), "best_step", "seconds",
+              *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
+              *(f"test_{metric}" for metric in TEST_METRICS), "best_step", "seconds",
               "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent",
               *(f"change_{group}" for group in groups), "diverged", "error"]  # fmt: skip
     text = io.StringIO()
@@ -26,6 +28,7 @@ def study_csv(result: StudyResult) -> str:
             *(row[name] for name in ("cell", "stage", "head", "depth", "learning_rate", "seed", "steps")),
             *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
             *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
+            *((row["test"] or {}).get(metric) for metric in TEST_METRICS),
             *(row[name] for name in ("best_step", "seconds", "examples_seen", "trainable")), *reached,
             *((row["change"] or {}).get(group) for group in groups), row["diverged"], row["error"],
         ])  # fmt: skip

@@ -1,14 +1,16 @@
 """The figures of a study's tables: one value a head, one a question, one a freeze depth, all paired by seed."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from flax_augtl.head import PRESETS
 from flax_augtl.study.report import cells
+from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.statistics import bca_interval, holm, sign_flip_p
 
-# Fewer pairs cannot show p < 0.05 in a sign-flip test.
+# Fewer pairs cannot show p < 0.05 in a sign-flip test, and an interval over fewer seeds is little but their range.
 ENOUGH_SEEDS = 6
 LEEP = "LEEP, no training"
 # What the presets are in METHOD.md §2 to §5.
@@ -33,12 +35,22 @@ QUESTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % BCa interval; the ends are NaN for fewer than two seeds."""
+    """A mean over seeds.
+
+    Attributes:
+      mean: over seeds.
+      low, high: ends of its 95 % BCa interval over seeds; NaN below six seeds, where `values` are all that can be told.
+      seeds: how many.
+      values: of each seed.
+      images: its interval over test images; None where it is not known what each of them was taken for.
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
+    values: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
+    images: OverImages | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +89,13 @@ class Line:
     reach: tuple[float, float] | None
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Return the mean and interval of values, None of none."""
-    return Estimate(*bca_interval(values), len(values)) if len(values) else None
+def estimate(values: Sequence[float], images: OverImages | None = None) -> Estimate | None:
+    """Return the mean and the interval over seeds of values, None of none."""
+    return Estimate(*_over_seeds(values), len(values), values=tuple(values), images=images) if len(values) else None
+
+
+def _over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    return bca_interval(values) if len(values) >= ENOUGH_SEEDS else (cells.mean(values), math.nan, math.nan)
 
 
 def reference(result: StudyResult) -> str | None:
@@ -104,43 +120,51 @@ def role(result: StudyResult, head: str) -> str:
 def summary(result: StudyResult) -> list[Line]:
     """Return a line for the winner of every head, and one for LEEP's predictor."""
     base = reference(result)
-    against = _test(result, base, result.winners[base]["depth"]) if base else {}
+    against = cells.finals(result, base, result.winners[base]["depth"]) if base else {}
     lines = [_line(result, name, winner["depth"], {} if name == base else against)
              for name, winner in result.winners.items()]
     if result.leep:
-        values, top1 = (cells.leep_values(result, metric) for metric in (result.metric, "top1"))
+        tested = cells.leep_cells(result)
+        values, top1 = (cells.values(tested, "test", metric) for metric in (result.metric, "top1"))
         lines.append(Line(LEEP, "", "", None, None, _single(result.leep["val"], result.metric),
-                          estimate([*values.values()]) or _single(result.leep["test"], result.metric),
+                          estimate([*values.values()], over_images(result, tested))
+                          or _single(result.leep["test"], result.metric),
                           estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
-                          _difference(values, against), None))
+                          _difference(result, tested, against), None))
     return adjusted(lines)
 
 
 def by_depth(result: StudyResult) -> list[Line]:
     """Return a line for every head and freeze depth; differences are to the reference at the same depth."""
     base = reference(result)
-    return adjusted([_line(result, head, depth, {} if head == base or not base else _test(result, base, depth))
+    return adjusted([_line(result, head, depth, {} if head == base or not base else
+                           cells.finals(result, base, depth))
                      for head in cells.heads(result) for depth in result.depths if cells.selected(result, head, depth)])
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
     """Return (question, head, what it is compared with, difference) for every question both of whose heads were tested."""
-    tests = {name: _test(result, name, winner["depth"]) for name, winner in result.winners.items()}
-    found = [(text, head, other, _difference(tests[head], tests[other])) for text, head, other in QUESTIONS
+    tests = {name: cells.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
+    found = [(text, head, other, _difference(result, tests[head], tests[other])) for text, head, other in QUESTIONS
              if head in tests and other in tests]
     found = [row for row in found if row[3]]
-    levels = holm([row[3].p for row in found])
-    return [(*row[:3], dataclasses.replace(row[3], adjusted=level)) for row, level in zip(found, levels, strict=True)]
+    return [(*row[:3], difference) for row, difference in zip(found, _adjusted([row[3] for row in found]), strict=True)]
 
 
 def adjusted(lines: list[Line]) -> list[Line]:
     """Return the lines with their p values adjusted for their number."""
-    levels = iter(holm([line.difference.p for line in lines if line.difference]))
-    return [dataclasses.replace(line, difference=dataclasses.replace(line.difference, adjusted=next(levels)))
-            if line.difference else line for line in lines]
+    levels = iter(_adjusted([line.difference for line in lines if line.difference]))
+    return [dataclasses.replace(line, difference=next(levels)) if line.difference else line for line in lines]
 
 
-def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, float]) -> Line:
+def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    over = iter(holm([one.images.p for one in differences if one.images]))
+    levels = holm([one.p for one in differences])
+    return [dataclasses.replace(one, adjusted=level, images=one.images and dataclasses.replace(
+        one.images, adjusted=next(over))) for one, level in zip(differences, levels, strict=True)]
+
+
+def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, cells.Row]) -> Line:
     validated, tested = cells.selected(result, head, depth), cells.finals(result, head, depth)
     winner = result.winners.get(head, {})
     chosen = next(iter({**validated, **tested}.values()), {})
@@ -151,9 +175,9 @@ def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, floa
     reach = [found for row in validated.values() if (found := cells.reached(result, row))]
     return Line(head, role(result, head), depth, chosen.get("learning_rate"), chosen.get("steps"),
                 estimate([*cells.values(validated, "val", result.metric).values()]),
-                estimate([*cells.values(tested, "test", result.metric).values()]),
+                estimate([*cells.values(tested, "test", result.metric).values()], over_images(result, tested)),
                 estimate([*cells.values(tested, "test", "top1").values()]),
-                _difference(cells.values(tested, "test", result.metric), against),
+                _difference(result, tested, against),
                 (cells.mean(one[0] for one in reach), cells.mean(one[1] for one in reach)) if reach else None)
 
 
@@ -161,13 +185,9 @@ def _single(metrics: Mapping[str, float] | None, metric: str) -> Estimate | None
     return estimate([metrics[metric]]) if metrics else None
 
 
-def _test(result: StudyResult, head: str, depth: str) -> dict[int, float]:
-    return cells.values(cells.finals(result, head, depth), "test", result.metric)
-
-
-def _difference(values: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
-    pairs = cells.differences(values, others)
+def _difference(result: StudyResult, tested: Mapping[int, cells.Row], others: Mapping[int, cells.Row]) -> Difference | None:
+    pairs = cells.differences(*(cells.values(some, "test", result.metric) for some in (tested, others)))
     if not pairs:
         return None
     p = sign_flip_p(pairs)
-    return Difference(*bca_interval(pairs), len(pairs), p, p)
+    return Difference(*_over_seeds(pairs), len(pairs), p, p, values=tuple(pairs), images=paired(result, tested, others))

@@ -3,8 +3,19 @@
 import math
 
 from flax_augtl.study.report import cells
-from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Line, questions, reference, summary
-from flax_augtl.study.report.words import METRICS, estimated, interval, percent, points, probability, seconds
+from flax_augtl.study.report.images import ABSENT
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
+from flax_augtl.study.report.words import (
+    METRICS,
+    images_test,
+    interval,
+    over_images,
+    over_seeds,
+    percent,
+    points,
+    probability,
+    seconds,
+)
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.statistics import smallest_p
 
@@ -17,7 +28,7 @@ def verdict(result: StudyResult) -> list[str]:
     if result.best not in lines:
         return ["Nothing can be said: no cell of the study has a result.", *_failures(result)]
     best = lines[result.best]
-    return [_choice(result, best), *_comparison(result, best, lines), *_depth(result), *_questions(result),
+    return [_choice(result, best), *result.choices, *_comparison(result, best, lines), *_depth(result), *_questions(result),
             *_convergence(best, lines.get(reference(result) or "")), *_leep(result, best), *_leaks(result),
             *_failures(result)]  # fmt: skip
 
@@ -52,15 +63,46 @@ def shown(difference: Difference) -> str:
     return "a hint" if difference.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
 
 
+def shown_on_images(difference: Difference) -> str:
+    """Return in a few words what a paired difference shows over test images, after correction."""
+    over = difference.images
+    if over is None:
+        return "not known"
+    if over.p >= LEVEL:
+        return "no difference"
+    return "a hint" if over.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
+
+
 def _choice(result: StudyResult, best: Line) -> str:
     depth = "with every layer group tuned" if best.depth == "none" else f"frozen up to and including {best.depth}"
     text = f"Validation chose the head {best.head}, {depth} (learning rate {best.learning_rate:g}, {best.steps} steps)."
     if best.test is None:
         return text + " It has no test result yet."
-    several = best.test.seeds > 1
-    return (f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]}"
-            + (f" (95 % interval {interval(best.test)}, {best.test.seeds} seeds)." if several else
-               " (one seed: how much another would differ is not known)."))
+    return (f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]} "
+            f"({_how_sure(best.test)}).")
+
+
+def _how_sure(value: Estimate) -> str:
+    """Return both kinds of doubt about a mean: over seeds and over test images."""
+    if value.seeds == 1:
+        seeds = "one seed: how much another would differ is not known"
+    elif value.seeds < ENOUGH_SEEDS:
+        seeds = f"its {value.seeds} seeds: {over_seeds(value)}; too few for an interval over seeds"
+    else:
+        seeds = f"95 % interval over {value.seeds} seeds {interval(value)}"
+    if value.images is None:
+        return f"{seeds}; {ABSENT}"
+    return f"{seeds}; 95 % interval over the {value.images.images} test images {over_images(value)}"
+
+
+def _on_images(difference: Difference, *, planned: bool = False) -> str:
+    """Say what a paired difference shows over test images."""
+    over = difference.images
+    if over is None:
+        return f" There is {ABSENT}."
+    text = f" Over the {over.images} test images, for these networks: {over_images(difference)}, p = {probability(over.p)}"
+    corrected = "" if planned or over.p >= LEVEL else f", {probability(over.adjusted)} corrected (Holm)"
+    return f"{text}{corrected} ({images_test(over)})."
 
 
 def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list[str]:
@@ -69,13 +111,19 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
     if best.head != base:
         if not best.difference:
             return []
-        return [f"That is {points(best.difference.mean)} points {interval(best.difference)} against {base}: "
-                f"{sure(best.difference, planned=True)}."]
+        return [f"That is {_difference(best.difference)} against {base}: {sure(best.difference, planned=True)}."
+                f"{_on_images(best.difference, planned=True)}"]
     if not others:
         return ["There is no other head to compare it with."]
     closest = max(others, key=lambda line: line.difference.mean)
-    return [f"The best of the other heads on the test split is {closest.head}, at {points(closest.difference.mean)} points "
-            f"{interval(closest.difference)} against {base}: {sure(closest.difference)}."]
+    return [f"The best of the other heads on the test split is {closest.head}, at {_difference(closest.difference)} "
+            f"against {base}: {sure(closest.difference)}.{_on_images(closest.difference)}"]
+
+
+def _difference(value: Difference) -> str:
+    """Return a difference in points, with its interval over seeds or the values of each seed."""
+    several = f" (by seed: {over_seeds(value)})" if 1 < value.seeds < ENOUGH_SEEDS else f" {interval(value)}".rstrip()
+    return f"{points(value.mean)} points{several}"
 
 
 def _depth(result: StudyResult) -> list[str]:
@@ -100,8 +148,9 @@ def _depth(result: StudyResult) -> list[str]:
     last = max(worse, key=worse.get)
     text = (f"On validation, {result.best} at depth {chosen} is at {points(worse[last])} points against the worst depth "
             f"({last})")
-    if len(values[chosen]) < 2:
-        return [f"{text}; with one seed it cannot be told which of the depths are as good."]
+    seeds = len(values[chosen])
+    if seeds < ENOUGH_SEEDS:
+        return [f"{text}; with {seeds} seed{'s' if seeds != 1 else ''} it cannot be told which of the depths are as good."]
     if not equal:
         return [f"{text}, and no other depth is within one standard error of it."]
     deepest = max(equal, key=result.depths.index)
@@ -137,7 +186,8 @@ def _leep(result: StudyResult, best: Line) -> list[str]:
     line = next((line for line in summary(result) if line.head not in result.winners and line.test), None)
     if line is None or best.test is None:
         return []
-    return [f"Without any training, LEEP's predictor reaches {estimated(line.test)} %."]
+    return [f"Without any training, LEEP's predictor reaches {percent(line.test.mean)} % "
+            f"({_how_sure(line.test)})."]
 
 
 def _leaks(result: StudyResult) -> list[str]:

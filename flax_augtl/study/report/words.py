@@ -1,7 +1,9 @@
 """Figures of a study as text: percentages, points, intervals, and the table of the terminal."""
 
 import math
+from collections.abc import Sequence
 
+from flax_augtl.study.report.images import ABSENT, OverImages
 from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.statistics import smallest_p
@@ -36,6 +38,27 @@ def estimated(value: Estimate | None) -> str:
         return "–"
     mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
     return f"{mean} {interval(value)}".rstrip()
+
+
+def over_seeds(value: Estimate) -> str:
+    """Return the interval over seeds, and below six seeds the values themselves; "one seed" of one."""
+    if value.seeds == 1:
+        return "one seed"
+    show = points if isinstance(value, Difference) else percent
+    return interval(value) or ", ".join(map(show, value.values))
+
+
+def over_images(value: Estimate) -> str:
+    """Return the interval over test images, "–" where there is none."""
+    if value.images is None:
+        return "–"
+    show = points if isinstance(value, Difference) else percent
+    return f"[{show(value.images.low)}, {show(value.images.high)}]"
+
+
+def images_test(over: OverImages) -> str:
+    """Return the name of the paired test over images."""
+    return "exact McNemar test" if over.seeds == 1 else "paired sign-flip test over images"
 
 
 def probability(value: float) -> str:
@@ -76,7 +99,7 @@ def terminal_table(result: StudyResult) -> str:
     lines, base = summary(result), reference(result)
     if not lines:
         return "No cell of the study has a result: there is nothing to compare."
-    rows = [("", "head", "depth", "rate", "steps", "test %, 95 % interval", "top-1", f"minus {shortened(base or '–', 12)}",
+    rows = [("", "head", "depth", "rate", "steps", "test %", "top-1", f"minus {shortened(base or '–', 12)}",
              "p", "epochs", "seconds")]
     pairs = pairs_of(lines)
     for line in lines:
@@ -90,7 +113,30 @@ def terminal_table(result: StudyResult) -> str:
     return "\n".join([
         f"Test split, {METRICS[result.metric]}" + (f"; * chosen by validation: {result.best}" if result.best else ""),
         columns(rows),
-        "BCa bootstrap intervals; p: sign-flip test over paired seeds, not corrected for the number of comparisons.",
-        f"{significance(pairs)}.",
+        f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
+        "paired seeds, not",
+        f"corrected for the number of comparisons. {significance(pairs)}.",
         "Epochs and seconds: until a head first had 90 % of its own best validation accuracy, caches left out.",
+        "", *_both_kinds(lines, base),
     ])
+
+
+def _both_kinds(lines: Sequence[Line], base: str | None) -> list[str]:
+    """Return a table of what is known over seeds and over test images, and what the two mean."""
+    some = [line for line in lines if line.test]
+    over = [estimate.images for line in some for estimate in (line.test, line.difference) if estimate and estimate.images]
+    if not over:
+        return [f"{ABSENT[0].upper()}{ABSENT[1:]}."]
+    against = f"minus {shortened(base or '–', 12)}"
+    rows = [("head", "over seeds", "over test images", f"{against}: over seeds", "over test images", "p, images")]
+    for line in some:
+        difference = line.difference
+        rows.append((shortened(line.head, 18), over_seeds(line.test), over_images(line.test),
+                     *((over_seeds(difference), over_images(difference),
+                        probability(difference.images.p) if difference.images else "–") if difference else ("", "", ""))))
+    tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
+    return [columns(rows),
+            f"Over seeds: how much training again changes; below {ENOUGH_SEEDS} seeds the values themselves. Over the "
+            f"{max(one.images for one in over)} test images: how much other",
+            "images would change, for these networks; 95 % bootstrap intervals" + (
+                f"; p: {' or '.join(tests)}, not corrected." if tests else ".")]

@@ -1,0 +1,31 @@
+"""A warning where some classes have far fewer training images than others."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+RATIO = 10
+
+
+def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Mapping[str, Any]) -> str | None:
+    """Return a warning where the largest class has ten times the images of the smallest, or more.
+
+    None where the configuration weights the classes already. A class without any image is not counted.
+
+    Args:
+      labels: of the training examples, int [n].
+      class_names: of the task.
+      config: its `balance_classes` and `class_weights`.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    there = np.flatnonzero(counts)
+    if config["balance_classes"] or config["class_weights"] or not len(there):
+        return None
+    largest, smallest = there[counts[there].argmax()], there[counts[there].argmin()]
+    if counts[largest] < RATIO * counts[smallest]:
+        return None
+    return (f"Warning: the classes are unequal. {class_names[largest]} has {counts[largest]} training images, "
+            f"{class_names[smallest]} has {counts[smallest]}. A network trained on them predicts rare classes too seldom: "
+            "--config.balance_classes=True gives every class the same weight. Look at the mean per class and at F1, not at "
+            "top-1 alone.")

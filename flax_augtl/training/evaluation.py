@@ -1,0 +1,142 @@
+"""What a network says of every image of a split, and the metrics that people report of it."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flax_augtl.data import Examples
+from flax_augtl.training import loop, metrics
+from flax_augtl.training.intervals import confusion_intervals
+
+# Probabilities that would take more bytes are not kept, and metrics that need them are None.
+MOST_BYTES = 2**30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """An evaluation of one split.
+
+    Attributes:
+      sums: what `metrics.evaluation_sums` adds up over all images.
+      labels: int [N], in the order of the examples.
+      probabilities: float32 [N, C] in the order of the examples; None above `MOST_BYTES`.
+    """
+
+    sums: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    probabilities: np.ndarray | None
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts [C, C], a row a label and a column a prediction."""
+        return self.sums["confusion"]
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of `metrics.summary` and `averages`: numbers, None where one is not defined."""
+        return {**metrics.summary(self.sums), **averages(self._scores)}
+
+    @functools.cached_property
+    def intervals(self) -> dict[str, list[float]]:
+        """The ends of the 95 % bootstrap intervals over images of `top1` and `mean_per_class`."""
+        return confusion_intervals(self.confusion)
+
+    def class_table(self, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the rows of `metrics.class_table`, with `precision`, `recall` (the accuracy), `f1` and `roc_auc`."""
+        return [{**row, **{name: _or_none(self._scores[name][index]) for name in ("precision", "recall", "f1", "roc_auc")}}
+                for index, row in enumerate(metrics.class_table(self.confusion, class_names))]
+
+    @functools.cached_property
+    def _scores(self) -> dict[str, np.ndarray]:
+        return class_scores(self.confusion, self.labels, self.probabilities)
+
+
+def evaluation(network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *,
+               batch_size: int) -> Evaluation:
+    """Evaluate a network on a split; the same in every process of a run.
+
+    The arguments are those of `loop.evaluate`.
+    """
+    probabilities = None
+
+    def keep(places: np.ndarray, found: np.ndarray) -> None:
+        nonlocal probabilities
+        if probabilities is None:
+            probabilities = np.zeros((len(examples), found.shape[1]), np.float32)
+        probabilities[places] = found
+
+    kept = fits(len(examples), network.head.num_classes)
+    sums = loop.evaluate(network, preprocessing, variables, examples, data, batch_size=batch_size,
+                         each=keep if kept else None)
+    return Evaluation(sums, np.asarray(examples.labels), probabilities)
+
+
+def fits(images: int, classes: int) -> bool:
+    """Tell whether the probabilities of a split are kept."""
+    return 4 * images * classes <= MOST_BYTES
+
+
+def class_scores(confusion: np.ndarray, labels: np.ndarray | None = None,
+                 probabilities: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return scikit-learn's scores of each class, float64 [C]; NaN where one is not defined.
+
+    Args:
+      confusion: counts [C, C], a row a label and a column a prediction.
+      labels: int [N].
+      probabilities: float32 [N, C].
+
+    Returns:
+      `n`; `precision`, not defined for a class that is never predicted; `recall`, which is the accuracy of the class, not
+      defined for one without images; `f1`, not defined where there are neither; `roc_auc`, one class against the rest, not
+      defined without images of either, nor without probabilities that are finite; and `kappa`, a single value.
+    """
+    from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support, roc_auc_score  # Slow to import.
+    label, prediction = np.nonzero(confusion)
+    counts, classes = confusion[label, prediction], len(confusion)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        label, prediction, labels=np.arange(classes), sample_weight=counts, zero_division=np.nan)
+    # Where all images are of one class, and predicted to be, nothing is left that chance could not do.
+    kappa = cohen_kappa_score(label, prediction, sample_weight=counts) if len({*label, *prediction}) > 1 else np.nan
+    n, areas = confusion.sum(axis=1), np.full(classes, np.nan)
+    if probabilities is not None and np.isfinite(probabilities).all():
+        for index in np.flatnonzero((n > 0) & (n < n.sum())):
+            areas[index] = roc_auc_score(labels == index, probabilities[:, index])
+    return {"n": n, "precision": precision, "recall": recall, "f1": f1, "roc_auc": areas, "kappa": np.asarray(kappa)}
+
+
+def averages(scores: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """Return averages of the scores of classes, over the classes that occur in the split.
+
+    Returns:
+      `precision`, `f1` and `roc_auc`, means over classes; `weighted_precision` and `weighted_f1`, means over images;
+      `kappa`. A class that is never predicted counts with a precision of 0. Not among them, for they have their names in
+      `metrics.summary`: `mean_per_class` is the balanced accuracy and the mean recall, `top1` the weighted recall, and
+      `loss` the log-loss.
+    """
+    occurs = scores["n"] > 0
+    share = scores["n"][occurs] / scores["n"].sum()
+    found = {name: np.nan_to_num(scores[name][occurs]) for name in ("precision", "f1")}
+    areas = scores["roc_auc"][~np.isnan(scores["roc_auc"])]
+    return {**{name: float(values.mean()) for name, values in found.items()},
+            **{f"weighted_{name}": float(values @ share) for name, values in found.items()},
+            "kappa": _or_none(scores["kappa"]), "roc_auc": float(areas.mean()) if len(areas) else None}
+
+
+def _or_none(value: np.ndarray) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def as_lines(values: Mapping[str, Any]) -> list[str]:
+    """Return what `metrics` holds besides the accuracies and the loss as lines for people."""
+    def shown(name: str) -> str:
+        return "not defined" if values.get(name) is None else f"{values[name]:.4f}"
+
+    return [f"top5 {shown('top5')}", f"calibration_error {shown('calibration_error')}",
+            f"precision {shown('precision')}, F1 {shown('f1')} (means over the classes; weighted by their images: "
+            f"{shown('weighted_precision')}, {shown('weighted_f1')})",
+            f"Cohen's kappa {shown('kappa')}, ROC AUC {shown('roc_auc')} (one class against the rest, mean)",
+            "The mean per class is the balanced accuracy (and the mean recall), the loss is the log-loss."]
