@@ -1,14 +1,13 @@
 """report.html: everything a study found, in one file that needs no network and runs no script."""
 
 import base64
-import importlib.resources
 import json
 import math
 from collections.abc import Iterable, Sequence
 
 from flax_augtl.study.report import cells, figures, mistakes
 from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.markup import Markup, details, element, join, paragraph, picture, section, table
+from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
 from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
 from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
 from flax_augtl.study.report.words import (
@@ -62,18 +61,7 @@ def page(result: StudyResult) -> str:
         section("Config", details("Every field", element("pre", json.dumps(result.config, indent=2, ensure_ascii=False,
                                                                            default=str)))),
     )
-    resources = importlib.resources.files("flax_augtl.study.report")
-    style = resources.joinpath("page.css").read_text("utf-8")
-    return (
-        "<!DOCTYPE html>\n"
-        f'<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # Nothing is fetched and no script runs, whatever a name in the data may contain.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
-        "'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{element('title', f'{name}: layer-wise study')}\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(f"{name}: layer-wise study", body)
 
 
 def _what(result: StudyResult) -> str:
@@ -115,7 +103,7 @@ def _summary(result: StudyResult) -> Markup:
         paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
                   "differences in points, paired by seed and image. “90 % of its best” is of validation accuracy.", "note"),
         paragraph(join(element("b", "Seeds:"), " 95 % BCa bootstrap interval over seeds, below six seeds the values "
-                       fX), "note"),
+                       f"themselves; p of the sign-flip test. {significance(pairs)}. {_varied(result)}"), "note"),
         paragraph(join(element("b", "Images:"), " ", _of_images(lines)), "note"),
         paragraph("Holm: p corrected for the number of lines.", "note"))
 
@@ -133,9 +121,10 @@ def _of_images(lines: Sequence[Line]) -> str:
 def _varied(result: StudyResult) -> str:
     """Return what the seeds of a study vary, and so what its intervals are about."""
     if result.one_test_split:
-        return ("Seeds vary training and validation data, initial new layers and order, on one test split: intervals and p "
-                "speak of training again, not of other test images.")
-    return "Seeds vary training and validation data, initial new layers and order, and each has a test split of its own."
+        return ("Seeds vary training and validation data, the initial new layers and the order of the data, on one test "
+                "split: this speaks of training again, not of other images.")
+    return ("Seeds vary training and validation data, the initial new layers and the order of the data, and each has a test "
+            "split of its own.")
 
 
 def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
