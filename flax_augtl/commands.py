@@ -11,18 +11,20 @@ import jax
 from absl.flags import FlagValues, UnrecognizedFlagError
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import distributed, heap, interruption, overrides, prediction, run_directory
+from flax_augtl import distributed, heap, interruption, overrides, prediction, resumption, run_directory
 from flax_augtl.data import folds
+from flax_augtl.paths import absolute
 from flax_augtl.printable import for_terminal, on_one_line
 from flax_augtl.run import load_run, train
+from flax_augtl.run_data import load_again
 from flax_augtl.training.evaluation import as_lines
 from flax_augtl.training.log import BRACKETS, describe
 
 MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
-        "cells": ("study",), "split": ("evaluate",), "images": ("predict",), "format": ("export",),
-        "step": ("evaluate", "predict", "export")}
+        "cells": ("study",), "data_root": ("train", "evaluate"), "split": ("evaluate",), "images": ("predict",),
+        "format": ("export",), "step": ("evaluate", "predict", "export")}
 
 
 def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
@@ -148,7 +150,14 @@ def _belonging(flags: Any) -> None:
 def _train(flags: Any) -> None:
     from flax_augtl.study.variants import train_variants
     config = _required(flags, "config")
-    if config.variants:
+    if flags.data_root:
+        if config.variants or folds.over_all(config.data):
+            raise ValueError("--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
+                             "each run with --mode=evaluate --data_root.")
+        workdir = absolute(flags.workdir)
+        dataset = load_again(resumption.as_begun(config, workdir), workdir, flags.data_root)
+        train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
+    elif config.variants:
         _not_overridden(config, _overrides(flags))
         train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     elif folds.over_all(config.data):
@@ -200,7 +209,7 @@ def _part(text: str) -> tuple[int, int] | None:
 
 def _evaluate(flags: Any) -> None:
     run = load_run(flags.workdir, step=flags.step)
-    evaluated = run.evaluation(flags.split)
+    evaluated = run.evaluation(flags.split, data_root=flags.data_root)
     values = evaluated.metrics
     print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
     for line in as_lines(values):

@@ -13,14 +13,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
-from flax_augtl.data import Dataset, Examples, load_dataset
-from flax_augtl.data.unicode_names import renamed
+from flax_augtl.data import Dataset
+from flax_augtl.data.examples import fingerprint
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, check_split, named_as_in, spelling_in
+from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, named_as_in, spelling_in
+from flax_augtl.run_data import examples_of_split
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.evaluation import Evaluation, evaluation
@@ -88,45 +89,35 @@ class Run:
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[:len(batch)])
         return np.concatenate(probabilities)
 
-    def evaluate(self, split: str = "test", *, dataset: Dataset | None = None) -> dict[str, Any]:
+    def evaluate(self, split: str = "test", *, dataset: Dataset | None = None,
+                 data_root: os.PathLike | str | None = None) -> dict[str, Any]:
         """Return the metrics (`Evaluation.metrics`) of a split, with the `confusion` matrix [C, C] beside them.
 
         The arguments are those of `evaluation`.
         """
-        evaluated = self.evaluation(split, dataset=dataset)
+        evaluated = self.evaluation(split, dataset=dataset, data_root=data_root)
         return {**evaluated.metrics, "confusion": evaluated.confusion}
 
-    def evaluation(self, split: str = "test", *, dataset: Dataset | None = None) -> Evaluation:
+    def evaluation(self, split: str = "test", *, dataset: Dataset | None = None,
+                   data_root: os.PathLike | str | None = None) -> Evaluation:
         """Evaluate a split: metrics, intervals, what is true of each class, and the probabilities of every image.
 
         Args:
-          split: `train`, `val` or `test`.
+          split: `train`, `val`, `test`, or, for all images of another folder, `all`.
           dataset: the one that `train` was given, if it was given one; else the config says where the data are.
+          data_root: where the data are now; for `all` any folder with a sub-folder for each class, or for some of them.
 
         Raises:
-          ValueError: there is no such split, or the data are no longer where the config says, or no longer the same.
+          ValueError: there is no such split, or the data are not there or no longer the same.
         """
-        dataset, examples = distributed.together(lambda: self._examples(split, dataset))
-        distributed.require_equal(distributed.digest(self.variables) + dataset.fingerprint,
+        examples, notes = distributed.together(lambda: examples_of_split(
+            self.config, self.workdir, self.class_names, split, dataset=dataset, data_root=data_root))
+        distributed.require_equal(distributed.digest(self.variables) + fingerprint(examples.ids, examples.labels),
                                   "The processes evaluate different weights or data.")
+        for note in notes if distributed.is_first() else ():
+            print(for_terminal(note), file=sys.stderr)
         return evaluation(self.network, self.preprocessing, self.variables, examples, self.config.data,
                           batch_size=self.config.batch_size)
-
-    def _examples(self, split: str, dataset: Dataset | None) -> tuple[Dataset, Examples]:
-        """Return the data and their split, checked against what the run was trained on."""
-        given = dataset is not None
-        dataset = renamed(dataset, self.class_names) if given else load_dataset(self.config.data, seed=self.config.seed,
-                                                     spelling=spelling_in(self.workdir, self.config))
-        splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-        if splits.get(split) is None:
-            raise ValueError(f"{self.workdir} has no split {split!r}. Splits: "
-                             f"{', '.join(name for name, examples in splits.items() if examples is not None)}.")
-        if dataset.class_names != self.class_names:
-            raise ValueError(f"The data have other classes than {self.workdir} was trained on: "
-                             f"{len(dataset.class_names)} here, {len(self.class_names)} there.")
-        if not given:
-            check_split(splits[split].ids, split, self.workdir)
-        return dataset, splits[split]
 
 
 def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | None = None, extend: bool = False,

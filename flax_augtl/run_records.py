@@ -5,6 +5,7 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import added_fields, run_directory
+from flax_augtl.run_data import PLACE, place_of
 from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import Experiment, config_values
 from flax_augtl.training.log import BRACKETS, RunLog, describe, duration
@@ -16,8 +17,10 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
     run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(experiment.dataset.class_names))
     run_directory.write_json(workdir / run_directory.PREPROCESSING, experiment.preprocessing.to_json())
     run_directory.write_json(workdir / run_directory.SOURCE, experiment.source)
-    run_directory.write_json(workdir / run_directory.SPLITS, {"fingerprint": experiment.dataset.fingerprint,
-                                                              **experiment.dataset.split_ids()})
+    path = workdir / run_directory.SPLITS
+    before = run_directory.read_json(path).get(PLACE) if path.exists() else None
+    run_directory.write_json(path, {"fingerprint": experiment.dataset.fingerprint,
+                                    PLACE: place_of(experiment.config) or before, **experiment.dataset.split_ids()})
     if experiment.dataset.skipped:
         run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
     values, path = config_values(experiment.config), workdir / run_directory.CONFIG

@@ -30,7 +30,9 @@ def checked_root(root: epath.PathLike | None) -> epath.Path:
     return root
 
 
-def list_folder(root: epath.PathLike | None, rules: int = RULES, spelling: Spelling | None = None) -> Listing:
+def list_folder(
+    root: epath.PathLike | None, rules: int = RULES, spelling: Spelling | None = None, *, least_classes: int = 2
+) -> Listing:
     """Find the splits, classes and images below a root; see `layout.find_layout` and docs/data.md.
 
     With train and val only, val is the test split: that is how most small sets are published, and a validation split is
@@ -41,15 +43,16 @@ def list_folder(root: epath.PathLike | None, rules: int = RULES, spelling: Spell
         root: the folder.
         rules: config.data.folder_rules.
         spelling: of class names and ids; NFC by default, and under rules 1 as the disk has them.
+        least_classes: how many classes there must be.
 
     Raises:
-        DataError: no such folder, no image, one class only, or a file that links put into two classes.
+        DataError: no such folder, no image, too few classes, or a file that links put into two classes.
     """
     root = checked_root(root)
     spelling = spelling or Spelling("NFC" if rules > 1 else None)
     tree = read_tree(root, rules)
     layout = find_layout(os.fspath(root), tree, rules)
-    found = _Found(os.fspath(root), spelling, rules, list(layout.notes))
+    found = _Found(os.fspath(root), spelling, rules, list(layout.notes), least_classes)
     for split, name, place in layout.classes:
         found.add_class(split, name, place)
     for split, place in sorted(layout.splits, key=lambda part: part[0] != "train"):
@@ -65,6 +68,7 @@ class _Found:
     spelling: Spelling
     rules: int
     notes: list[str]
+    least_classes: int = 2
     splits: dict[str, dict[str, list[tuple[str, int]]]] = dataclasses.field(default_factory=dict)
     others: list[str] = dataclasses.field(default_factory=list)
     loose: list[str] = dataclasses.field(default_factory=list)
@@ -143,7 +147,7 @@ class _Found:
 
     def _numbered(self, found: dict[str, dict[str, list[tuple[str, int]]]]) -> Listing:
         names = tuple(sorted(set().union(*found.values())))
-        if len(names) < 2:
+        if len(names) < self.least_classes:
             raise DataError(
                 f"{self._named()} has one class only, {names[0]}: there is nothing to tell it from. "
                 "Each class needs its own sub-folder, and there must be two at least."

@@ -1,0 +1,58 @@
+"""Labelled images of another folder, for a network that was trained elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.examples import Examples
+from flax_augtl.data.files import FileSource
+from flax_augtl.data.folder import list_folder
+from flax_augtl.data.load import DEFAULTS
+from flax_augtl.data.scan import note, scan
+from flax_augtl.data.unicode_names import nfc
+
+
+def labelled_images(
+    root: epath.PathLike, class_names: Sequence[str], data: Mapping[str, Any]
+) -> tuple[Examples, list[str]]:
+    """Find all images of a folder with a sub-folder a class, whatever splits it has.
+
+    Args:
+      root: the folder.
+      class_names: those that the network tells apart; the folder may have some of them only.
+      data: config.data of the run, for how images are read.
+
+    Returns:
+      The images, and sentences about them.
+
+    Raises:
+      DataError: the folder has a class that the network does not know, or no image.
+    """
+    data = {**DEFAULTS, **dict(data)}
+    listing = list_folder(root, least_classes=1)
+    position = {nfc(name): number for number, name in enumerate(class_names)}
+    if unknown := [name for name in listing.class_names if nfc(name) not in position]:
+        raise DataError(
+            f"{root} has classes that the network was not trained on: {listed(unknown)}. It knows "
+            f"{listed(class_names)}. Remove or rename those folders."
+        )
+    paths = [path for split in sorted(listing.splits) for path in listing.splits[split][0]]
+    ours = np.concatenate([listing.splits[split][1] for split in sorted(listing.splits)])
+    labels = np.array([position[nfc(name)] for name in listing.class_names], np.int32)[ours]
+    source = FileSource(listing.root, tuple(paths), data["max_pixels"])
+    seen = scan(source, data["on_bad_image"], data["scan_dir"])
+    kept = np.array([index for index in range(len(paths)) if index not in seen.bad], np.int64)
+    ids = tuple(listing.ids.get(paths[index], paths[index]) for index in kept)
+    # A split of one's own is of no interest here, so notes about splits are left out.
+    notes = [f"{len(kept)} images of {len(listing.class_names)} classes in {root}."]
+    if seen.bad:
+        notes.append(note({paths[index]: reason for index, reason in seen.bad.items()}, len(paths)))
+    there = {nfc(name) for name in listing.class_names}
+    if absent := [name for name in class_names if nfc(name) not in there]:
+        notes.append(
+            f"{len(absent)} of the {len(class_names)} classes of the network have no image there: {listed(absent)}."
+        )
+    return Examples(source, kept, labels[kept], ids), notes

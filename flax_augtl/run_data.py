@@ -1,0 +1,86 @@
+"""The data of a run that is there: found again where training found them, or where the user says they are now."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from flax_augtl import run_directory
+from flax_augtl.data import DataError, Dataset, Examples, load_dataset
+from flax_augtl.data.other_folder import labelled_images
+from flax_augtl.data.unicode_names import renamed
+from flax_augtl.paths import absolute
+from flax_augtl.resumption import check_split, spelling_in
+
+ALL = "all"
+# In splits.json: where the data were when the run was trained.
+PLACE = "data_root"
+
+
+def place_of(config: ConfigDict) -> str | None:
+    """Return where the data of a configuration are, as a path that holds in any directory; None if it names none."""
+    return str(absolute(config.data.root)) if config.data.root and absolute(config.data.root).exists() else None
+
+
+def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike | str | None = None) -> Dataset:
+    """Load the dataset that the run in `workdir` was trained on.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      data_root: where the data are now; None for the place that the config names.
+
+    Raises:
+      ValueError: the data are not there; the message says where they were, and how to say where they are.
+    """
+    data = config.data.to_dict() | ({"root": os.fspath(data_root)} if data_root else {})
+    try:
+        return load_dataset(data, seed=config.seed, spelling=spelling_in(workdir, config))
+    except DataError as error:
+        if data_root or not config.data.root or absolute(config.data.root).exists():
+            raise
+        path = workdir / run_directory.SPLITS
+        known = run_directory.read_json(path) if path.exists() else {}
+        trained = known.get(PLACE) if isinstance(known, Mapping) else None
+        where = (f"It was trained on {trained}." if isinstance(trained, str) else
+                 f"It was trained on {config.data.root}, as seen from the directory in which training was started.")
+        raise DataError(f"{error} The run in {workdir} looks for its data there. {where} If they have moved, say where they "
+                        "are with --data_root=FOLDER.") from error
+
+
+def examples_of_split(config: ConfigDict, workdir: epath.Path, class_names: Sequence[str], split: str, *,
+                      dataset: Dataset | None = None,
+                      data_root: os.PathLike | str | None = None) -> tuple[Examples, list[str]]:
+    """Return the examples of a split, checked against what the run was trained on, and sentences about them.
+
+    Args:
+      config, workdir, class_names: of the run.
+      split: `train`, `val`, `test`, or, of the folder `data_root`, `all`.
+      dataset: the one that `train` was given, if it was given one.
+      data_root: see `load_again`; for `all` any folder with a sub-folder for each class, or for some.
+
+    Raises:
+      ValueError: there is no such split, or the data are not there or not the same.
+    """
+    if split == ALL:
+        if not data_root:
+            raise ValueError(f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
+                             "splits of the run's own data are train, val and test.")
+        return labelled_images(data_root, class_names, config.data.to_dict())
+    given = dataset is not None
+    dataset = renamed(dataset, tuple(class_names)) if given else load_again(config, workdir, data_root)
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    if splits.get(split) is None:
+        raise ValueError(f"{workdir} has no split {split!r}. Splits: "
+                         f"{', '.join(name for name, examples in splits.items() if examples is not None)}.")
+    other = f" To evaluate on other images, add --split={ALL}." if data_root else ""
+    if dataset.class_names != tuple(class_names):
+        raise ValueError(f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
+                         f"{len(class_names)} there.{other}")
+    if not given:
+        try:
+            check_split(splits[split].ids, split, workdir)
+        except ValueError as error:
+            raise ValueError(f"{error}{other}") from error
+    return splits[split], []
