@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from flax_augtl import manifest, quiet, run_directory
+from flax_augtl.models import MODELS
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -78,7 +79,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: "
                               f"{first_line(error)}") from error
-    top = "fc8" if "fc7" in params else "fc"
+    top = MODELS[source["network"]].groups[-1]
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:
         class_names = read_run_description(path).class_names
