@@ -14,6 +14,7 @@ from flax_augtl import manifest, quiet, run_directory
 from flax_augtl.models import MODELS
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.fetch import is_address
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_description import read_preprocessing, read_result, read_run_description, read_source
 from flax_augtl.printable import first_line
@@ -21,7 +22,7 @@ from flax_augtl.printable import first_line
 
 def is_run(path: str | os.PathLike) -> bool:
     """Tell whether a path is a run directory."""
-    return (epath.Path(path) / run_directory.SOURCE).exists()
+    return not is_address(path) and (epath.Path(path) / run_directory.SOURCE).exists()
 
 
 @dataclasses.dataclass(frozen=True)
