@@ -180,5 +180,6 @@ def _notes(entry, everything, fitting, tensors, wanted, where):
               and not any(name.startswith(other.prefix) for other in everything)
               and not _OPTIMIZER.match(name) and not name.endswith("num_batches_tracked")]
     if entry.prefix and beside:
-        yield (f"{where}: the network is what is below {inner}; {len(beside)} tensors beside it are left out: "
+        yield (f"{where}: the network is what is below {inner}; "
+               f"{len(beside)} tensor{'s' * (len(beside) != 1)} beside it {'are' if len(beside) > 1 else 'is'} left out: "
                f"{', '.join(beside[:3])}{', …' * (len(beside) > 3)}.")

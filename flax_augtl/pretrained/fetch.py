@@ -87,6 +87,7 @@ def fetch(url: str) -> Path:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part.name)
     except urllib.error.HTTPError as error:
+        error.close()
         raise CheckpointError(f"{shown} could not be fetched: the server answers {error.code} ({error.reason}).") from error
     except urllib.error.URLError as error:
         raise CheckpointError(f"{shown} could not be fetched: {error.reason}. Fetch it by other means, and give its path."

@@ -83,7 +83,7 @@ def locate(weights: str | os.PathLike) -> Located:
         return Located(path, _beside(path, usual=path.name in (*_USUAL, *_USUAL_PARTS)), {"file": path.name})
     match = _HUB_ID.fullmatch(str(weights))
     if match is None or _is_path(str(weights)):
-        raise CheckpointError(_not_there(path, match is not None))
+        raise CheckpointError(_not_there(path, match is not None and not str(weights).startswith((".", "~"))))
     return _from_hub(match[1], match[2])
 
 
@@ -91,7 +91,7 @@ def _is_path(weights: str) -> bool:
     """Tell whether what could be "owner/repository" is meant as a path: by its ending, or because its folder is there."""
     if weights.startswith(("hf-hub:", "hf_hub:")):
         return False
-    folder = Path(weights).parts[0]
+    folder = weights.partition("/")[0]
     return weights.lower().endswith(_FILES) or folder in (".", "..", "~") or Path(folder).is_dir()
 
 
@@ -102,8 +102,8 @@ def _not_there(path: Path, could_be_id: bool) -> str:
         names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     except OSError:
         names = []
-    if near := difflib.get_close_matches(path.name, names, 3):
-        message += f" Did you mean {' or '.join(str(folder / name) for name in near)}?"
+    if near := [name for name in names if name.startswith(path.name)] or difflib.get_close_matches(path.name, names, 3):
+        message += f" Did you mean {' or '.join(str(folder / name) for name in near[:3])}?"
     elif not folder.is_dir() and could_be_id is False:
         message += f" There is no folder {folder} either."
     if could_be_id and not path.name.lower().endswith(_FILES):

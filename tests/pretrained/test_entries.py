@@ -112,7 +112,7 @@ def test_what_is_beside_a_prefix_is_named(write):
                                               "optimizer.state.0.exp_avg": np.ones(3, np.float32)})
     source = load_source(None, path)
     assert bias(source) == 5.0
-    assert source.notes == (f"{path}: the network is what is below state_dict.net; 1 tensors beside it are left out: "
+    assert source.notes == (f"{path}: the network is what is below state_dict.net; 1 tensor beside it is left out: "
                             "state_dict.criterion.weight.",)
 
 
