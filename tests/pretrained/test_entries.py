@@ -1,12 +1,18 @@
 """Files with several networks: averages beside raw weights, wrappers, other networks; and what else lies beside them."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import flax_augtl
+from flax_augtl import added_fields
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.entries import find_entries
 from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.training.experiment import config_values
+from tests import small
 
 RAW, AVERAGE = 1.0, 2.0
 
@@ -136,6 +142,23 @@ def test_a_run_directory_has_no_entries(tmp_path):
     (tmp_path / "source.json").write_text("{}")
     with pytest.raises(CheckpointError, match="config.weights_entry='model' has no meaning for .*: it is a run directory"):
         load_source(None, tmp_path, entry="model")
+
+
+def test_training_says_which_weights_it_took_and_keeps_their_name(write, tmp_path, capsys):
+    path = write({"state_dict.": RAW, "state_dict_ema.": AVERAGE})
+    common = {"weights": str(path), "freeze": "all", "steps": 1, "head": {"preset": "kept"}}
+    run = flax_augtl.train(small.digits_config(**common), tmp_path / "average")
+    assert "the averaged weights (state_dict_ema) are used" in capsys.readouterr().err
+    assert run.variables["params"]["source"]["fc"]["bias"][0] == AVERAGE
+    assert json.loads((tmp_path / "average" / "source.json").read_text())["terms"]["entry"] == "state_dict_ema"
+    run = flax_augtl.train(small.digits_config(**common, weights_entry="state_dict"), tmp_path / "raw", quiet=True)
+    assert run.variables["params"]["source"]["fc"]["bias"][0] == RAW
+
+
+def test_a_run_of_an_earlier_version_keeps_to_the_raw_weights():
+    old = config_values(small.digits_config())
+    del old["weights_entry"]
+    assert added_fields.continued(small.digits_config(), old).weights_entry == "raw"
 
 
 class TestPyTorch:
