@@ -183,3 +183,6 @@ def _notes(entry, everything, fitting, tensors, wanted, where):
         yield (f"{where}: the network is what is below {inner}; "
                f"{len(beside)} tensor{'s' * (len(beside) != 1)} beside it {'are' if len(beside) > 1 else 'is'} left out: "
                f"{', '.join(beside[:3])}{', …' * (len(beside) > 3)}.")
+    if any(len(tensors[name].shape) == 4 and "classifier." in name for name in beside):
+        yield (f"{where}: this is a network for segmentation. Such networks often dilate the convolutions of their last "
+               "stages, which is not done here.")

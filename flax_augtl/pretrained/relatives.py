@@ -24,9 +24,9 @@ def kin(tensors: Mapping[str, Tensor]) -> str:
         return f"It looks like {found}, which is not supported." if found else ""
     for pattern, what in (
         (r"features\.conv0|denseblock", "a DenseNet"),
+        (r"stages\.\d+\.blocks|features\.\d+\.\d+\.block\.", "a ConvNeXt"),
         (r"features\.0\.0\.", "a MobileNet or EfficientNet"),
         (r"blocks\.\d+\.attn|encoder\.layers?\.\S*self_attention", "a vision transformer"),
-        (r"stages\.\d+\.blocks|features\.\d+\.\d+\.block\.", "a ConvNeXt"),
         (r"Mixed_", "an Inception network"),
     ):
         if re.search(pattern, names):

@@ -122,6 +122,13 @@ def test_what_is_beside_a_prefix_is_named(write):
                             "state_dict.criterion.weight.",)
 
 
+def test_a_segmentation_network_is_said_to_compute_otherwise(write):
+    path = write({"backbone.": 5.0}, **{"classifier.4.weight": np.ones((2, 8, 1, 1), np.float32)})
+    assert load_source(None, path).notes[1] == (
+        f"{path}: this is a network for segmentation. Such networks often dilate the convolutions of their last stages, "
+        "which is not done here.")
+
+
 @pytest.mark.parametrize("beside", ["encoder_k.", None])
 def test_a_moco_checkpoint(write, beside):
     prefixes = {"module.encoder_q.": 1.0} | ({f"module.{beside}": 2.0} if beside else {})
