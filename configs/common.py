@@ -18,10 +18,13 @@ def get_config() -> config_dict.ConfigDict:
     config.name = "common"
     # Fixes the validation split, the shots, the initial new layers and the order of the examples; not the test split.
     config.seed = 0
-    # Source network: resnet18, 34, 50, 101, 152; vgg11, 13, 16, 19, each also with _bn; resnet20, 32, 44, 56 (32 pixels).
+    # Source network: resnet18, 34, 50, 101, 152; vgg11, 13, 16, 19, also with _bn; resnet20, 32, 44, 56, 110 (32 px).
     config.network = "resnet18"
-    # Pretrained weights: a file, a folder, an id on the Hugging Face Hub such as timm/resnet18.tv_in1k; None = from scratch.
+    # Pretrained weights: a file, a folder, an address (https://...), an id on the Hugging Face Hub such as
+    # timm/resnet18.tv_in1k; None = from scratch.
     config.weights = placeholder(str)
+    # Which network of a file that holds several, such as state_dict; raw = not an average; None = the average, if any.
+    config.weights_entry = placeholder(str)
     # Expected SHA-256 of the weights file, 64 hexadecimal digits; None = not checked.
     config.weights_sha256 = placeholder(str)
 

@@ -35,6 +35,7 @@ ADDED: Mapping[str, Added] = {
     "data.split_column": Added(absent=None, default=None),
     "data.list_rules": Added(absent=1, default=2),
     "data.folder_rules": Added(1, 2),
+    "weights_entry": Added(absent="raw", default=None),
 }
 
 

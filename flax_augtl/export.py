@@ -6,6 +6,7 @@ import numpy as np
 from etils import epath
 
 from flax_augtl import run_directory
+from flax_augtl.models import MODELS
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.network import HEAD
 from flax_augtl.pretrained.run_description import read_source
@@ -38,7 +39,7 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
     extra: dict[str, np.ndarray] = {}
     plain = settings.norm == "none" and not (settings.keep_classifier or settings.new_layers or settings.widen)
     if plain:
-        source["params"]["fc8" if "fc7" in source["params"] else "fc"] = run.variables["params"][HEAD]["classifier"]
+        source["params"][MODELS[described["network"]].groups[-1]] = run.variables["params"][HEAD]["classifier"]
     else:
         names = described["class_names"] if settings.keep_classifier else ()
         for tree in run.variables.values():

@@ -238,7 +238,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
 def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     """Say what will be trained on what, with the table of what is frozen."""
     dataset = experiment.dataset
-    for note in dataset.notes:
+    for note in (*experiment.source["notes"], *dataset.notes):
         log.say(note)
     sizes = f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and " \
             f"{len(dataset.test)} test examples"

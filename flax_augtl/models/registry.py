@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flax_augtl.models.resnet import EXPANSION, ResNet
+from flax_augtl.models.resnet import EXPANSION, SHORTCUTS, ResNet
 from flax_augtl.models.vgg import HIDDEN, VGG
 
 
@@ -34,6 +34,7 @@ class Entry:
 
 _LARGEST = 2**20  # Of a width, or a number of classes or blocks.
 _FAMILIES = {"resnet": ResNet, "vgg": VGG}
+_CHOICES = {"block": tuple(EXPANSION), "stem": ("imagenet", "cifar"), "shortcut": SHORTCUTS}
 
 
 def _resnet(block, stage_sizes, *, image_size=224, **settings) -> Entry:
@@ -62,7 +63,7 @@ MODELS: Mapping[str, Entry] = MappingProxyType(
         "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
         "resnet152": _resnet("bottleneck", (3, 8, 36, 3)),
         **{f"vgg{n}{'_bn' * bn}": _vgg(convs, bn) for n, convs in _VGG_CONVS.items() for bn in (False, True)},
-        **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9)},
+        **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9, 18)},
     }
 )
 
@@ -116,6 +117,8 @@ def create_model(
     for field, value in variant.items():
         if not _is_like(value, getattr(usual, field)):
             raise ValueError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
+        if value not in _CHOICES.get(field, (value,)):
+            raise ValueError(f"{name}: its setting {field} must be one of {', '.join(_CHOICES[field])}, not {value!r}.")
     if num_classes is not None and not 0 <= num_classes <= _LARGEST:
         raise ValueError(f"{name}: {num_classes} classes are none, or too many.")
     fields = {**dataclasses.asdict(usual), **variant}

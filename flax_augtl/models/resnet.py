@@ -11,13 +11,30 @@ from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_
 from flax_augtl.models.pooling import max_pool
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
+SHORTCUTS = ("projection", "pad", "pad_end")
+
+
+def padded_shortcut(x: jax.Array, features: int, stride: int, kind: str) -> jax.Array:
+    """Return the shortcut without parameters of the original paper (its option A): every `stride`-th pixel, new channels 0.
+
+    Args:
+        x: [N, H, W, C].
+        features: channels to return.
+        stride: of the block.
+        kind: "pad" puts half of the new channels before and half behind the old ones, as the usual PyTorch code does;
+            "pad_end" puts all of them behind.
+    """
+    new = features - x.shape[-1]
+    before = new // 2 if kind == "pad" else 0
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (before, new - before)))
 
 
 class Block(nn.Module):
     """One residual block, [N, H, W, C] → [N, H / stride, W / stride, width · expansion].
 
     `basic` is 3×3, 3×3; `bottleneck` is 1×1, 3×3, 1×1 with the stride on the 3×3 (v1.5, torchvision) or on the
-    first 1×1 (v1, Keras). Where the shape changes, the shortcut is a 1×1 convolution with batch norm.
+    first 1×1 (v1, Keras). Where the shape changes, the shortcut is a 1×1 convolution with batch norm, or, of the kinds
+    "pad" and "pad_end", `padded_shortcut`.
     """
 
     kind: str
@@ -28,6 +45,7 @@ class Block(nn.Module):
     epsilon: float
     dtype: Any
     axis_name: str | None
+    shortcut: str = "projection"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -47,7 +65,9 @@ class Block(nn.Module):
             y = nn.relu(unit(x, "conv1", self.width, 1, first))
             y = nn.relu(unit(y, "conv2", self.width, 3, second))
             y = unit(y, "conv3", self.width * EXPANSION["bottleneck"], 1, 1)
-        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
+        if self.shortcut != "projection":
+            x = padded_shortcut(x, y.shape[-1], self.stride, self.shortcut)
+        elif self.stride != 1 or x.shape[-1] != y.shape[-1]:
             x = unit(x, "downsample_conv", y.shape[-1], 1, self.stride)
         return nn.relu(x.astype(y.dtype) + y)
 
@@ -103,6 +123,8 @@ class ResNet(nn.Module):
         axis_name: mapped axis over which training batch statistics are averaged.
         by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
         remat: keep only what enters a training block for the backward pass, and compute its inside again there.
+        shortcut: where the shape changes, "projection" (1×1 convolution with batch norm), or without parameters "pad" or
+            "pad_end"; see `padded_shortcut`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -117,6 +139,7 @@ class ResNet(nn.Module):
     axis_name: str | None = None
     by_block: bool = False
     remat: bool = False
+    shortcut: str = "projection"
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -159,7 +182,8 @@ class ResNet(nn.Module):
             else:
                 stage, _, block = name.removeprefix("layer").partition(".")
                 i = int(stage) - 1
-                settings = dict(kind=self.block, width=self.widths[i], v1_stride=self.v1_stride, **common)
+                settings = dict(kind=self.block, width=self.widths[i], v1_stride=self.v1_stride,
+                                shortcut=self.shortcut, **common)
                 stride = 1 if i == 0 else 2
                 if block:
                     unit = rematerialised(Block, self.remat and train)

@@ -50,6 +50,7 @@ class VGG(nn.Module):
         axis_name: mapped axis over which training batch statistics are averaged.
         remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside again
             there.
+        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their top.
     """
 
     convs: tuple[int, ...]
@@ -61,12 +62,14 @@ class VGG(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    global_pool: bool = False
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of the layer groups, bottom to top."""
         stages = tuple(f"conv{i + 1}" for i in range(len(self.convs)))
-        return (*stages, "fc6", "fc7") + (("fc8",) if self.num_classes else ())
+        dense = () if self.global_pool else ("fc6", "fc7")
+        return (*stages, *dense) + (("fc8",) if self.num_classes else ())
 
     @nn.compact
     def __call__(
@@ -80,7 +83,8 @@ class VGG(nn.Module):
 
         Returns:
             What the last group gives: [N, H, W, C] after conv1 … conv4; [N, 49·C] after conv5, averaged to 7×7 and
-            flattened channel first; [N, hidden] after fc6 and fc7; float32 logits [N, num_classes] after fc8.
+            flattened channel first (with `global_pool` [N, C], averaged to 1×1); [N, hidden] after fc6 and fc7; float32
+            logits [N, num_classes] after fc8.
         """
         if start == 0:
             chain.check_images(x, 2 ** len(self.convs))
@@ -91,7 +95,9 @@ class VGG(nn.Module):
                     self.convs[i], self.widths[i], self.batch_norm, self.epsilon, self.dtype, self.axis_name, name=name
                 )
                 x = group(x, train)
-                if i == len(self.convs) - 1:
+                if i == len(self.convs) - 1 and self.global_pool:
+                    x = x.mean((1, 2))
+                elif i == len(self.convs) - 1:
                     # PyTorch flattens CHW, so fc6 of every published VGG expects its inputs in that order.
                     x = adaptive_average_pool(x, POOLED).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
                 continue

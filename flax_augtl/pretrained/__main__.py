@@ -1,6 +1,6 @@
 """Says what a checkpoint is, what it sees in pictures, and how far it is from the original.
 
-    python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--images=FOLDER] [--verify]
+    python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--entry=NAME] [--images=FOLDER] [--verify]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import numpy as np
 
 from flax_augtl.data.pictures import UnreadablePicture, read_picture
 from flax_augtl.prediction import find_pictures
+from flax_augtl.pretrained.fetch import local_or_named
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.run_folder import is_run
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
@@ -36,11 +37,11 @@ def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
     yield from source.terms.items()
 
 
-def _open(checkpoint: str, model: str | None, sha256: str | None) -> tuple[Inspection, Source]:
-    if not is_run(checkpoint):
-        found = inspect_checkpoint(model, checkpoint, sha256=sha256)
+def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | None) -> tuple[Inspection, Source]:
+    if not is_run(local_or_named(checkpoint)):
+        found = inspect_checkpoint(model, checkpoint, sha256=sha256, entry=entry)
         return found, load_inspected(found)
-    source = load_source(model, checkpoint, sha256=sha256)
+    source = load_source(model, checkpoint, sha256=sha256, entry=entry)
     found = Inspection(source.name, Path(checkpoint), "a run directory of this program, in Orbax", {}, {}, source.preprocess,
                        source.class_names, source.terms)
     return found, source
@@ -73,16 +74,22 @@ def _show_verification(found, source: Source):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.pretrained", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", help="a file, a folder, or owner/repository[@revision] on the Hugging Face Hub")
+    parser.add_argument("checkpoint", help="a file, a folder, an address, or owner/repository[@revision] on the "
+                        "Hugging Face Hub")
     parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
     parser.add_argument("--sha256", help="what the file's SHA-256 must be")
+    parser.add_argument("--entry", help="which network of a file that holds several, such as state_dict")
     parser.add_argument("--images", help="a picture, or a folder of them: print the five likeliest classes")
     parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
     options = parser.parse_args(arguments)
     try:
-        found, source = _open(options.checkpoint, options.model, options.sha256)
+        found, source = _open(options.checkpoint, options.model, options.sha256, options.entry)
         for key, value in _summary(found, source):
             print(on_one_line(f"{key:<14} {value}"))
+        for note in source.notes:
+            print(on_one_line(note))
+        if options.images and not source.class_names:
+            raise ValueError(f"{found.file} has no classification layer: it cannot say what is in images.")
         if options.images:
             print()
             if unreadable := _show_pictures(source, options.images):

@@ -6,6 +6,7 @@ from flax_augtl.pretrained.content import kind_of
 from flax_augtl.pretrained.keras_file import read_keras
 from flax_augtl.pretrained.npz_file import read_npz
 from flax_augtl.pretrained.safetensors_file import read_safetensors
+from flax_augtl.pretrained.sharded import part_files
 from flax_augtl.pretrained.tensors import Checkpoint
 from flax_augtl.pretrained.torch_file import read_torch
 
@@ -13,9 +14,16 @@ from flax_augtl.pretrained.torch_file import read_torch
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint file; its content tells the format, whatever its name.
 
+    The index of a checkpoint in several files stands for all of them.
+
     Raises:
         CheckpointError: the file is of no format that is read here, damaged, or needs an extra to be installed.
     """
+    if parts := part_files(path):
+        opened = [open_checkpoint(part) for part in parts]
+        tensors = {name: tensor for one in opened for name, tensor in one.tensors.items()}
+        metadata = {key: value for one in opened for key, value in one.metadata.items()}
+        return Checkpoint(f"{opened[0].format} in {len(parts)} files", tensors, metadata)
     match kind_of(path):
         case "safetensors":
             return read_safetensors(path)

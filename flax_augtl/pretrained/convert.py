@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.resnet import ResNet
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.layout import Slot, classifier_tensors, layout
 from flax_augtl.pretrained.tensors import Tensor
@@ -134,8 +135,7 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     """
     leaves = flatten_dict({c: variables[c] for c in ("params", "batch_stats") if c in variables})
     model = create_model(name, num_classes=_classes(name, leaves))
-    if ("params", "stem", "conv1", "bias") in leaves:
-        model = model.clone(conv_bias=True)
+    model = model.clone(**_variant(model, leaves))
     slots = layout(model)
     paths = [slot.path for slot in slots.values()]
     differing = [
@@ -148,6 +148,15 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
         torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.kind]), np.float32, order="C")
         for torch_name, slot in slots.items()
     }
+
+
+def _variant(model, leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Return the fields of the module that decide which variables there are, as the variables have them."""
+    if isinstance(model, ResNet):
+        projects = any("downsample_conv" in path for path in leaves)
+        return {"conv_bias": ("params", "stem", "conv1", "bias") in leaves,
+                "shortcut": "projection" if projects else "pad"}
+    return {"global_pool": not any("fc6" in path for path in leaves)}
 
 
 def _classes(name: str, leaves: Mapping[tuple[str, ...], Any]) -> int | None:

@@ -10,11 +10,15 @@ from flax_augtl.models import MODELS
 from flax_augtl.pretrained import description
 from flax_augtl.pretrained.checkpoint_file import open_checkpoint
 from flax_augtl.pretrained.description import Description
-from flax_augtl.pretrained.detect import require_fit
-from flax_augtl.pretrained.located import check_digest, digest, locate
-from flax_augtl.pretrained.naming import to_torchvision
+from flax_augtl.pretrained.detect import fitting, require_fit, variant_notes
+from flax_augtl.pretrained.entries import choose_entry
+from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.keras_file import is_foreign
+from flax_augtl.pretrained.located import Located, check_digest, digest, locate
+from flax_augtl.pretrained.naming import to_torchvision, without_other_heads
 from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.sharded import part_files
+from flax_augtl.pretrained.tensors import Checkpoint, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Inspection:
         preprocessing: where the checkpoint or its origin says; else None.
         class_names: those that came with it; may be empty.
         terms: origin, sha256, licence, …
+        notes: sentences that the user must read, such as which of several networks in the file this is.
     """
 
     name: str
@@ -40,52 +45,101 @@ class Inspection:
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
     terms: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def inspect_checkpoint(
-    name: str | None, weights: str | os.PathLike, *, classify: bool = True, sha256: str | None = None
+    name: str | None,
+    weights: str | os.PathLike,
+    *,
+    classify: bool = True,
+    sha256: str | None = None,
+    entry: str | None = None,
 ) -> Inspection:
     """Find a checkpoint, check that it fits, and gather what is known of it.
 
     Args:
         name: of the network; None takes the one that fits.
-        weights: a file, a folder, or a hub id.
-        classify: the classification layer is wanted too.
+        weights: a file, a folder, an address, or a hub id.
+        classify: the classification layer is wanted too, where the checkpoint has one.
         sha256: what the file's SHA-256 must be.
+        entry: which network of a file that holds several; see `entries.choose_entry`.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
     located = locate(weights)
-    found = digest(located.file)
-    check_digest(found, sha256, str(weights))
+    digests = _digests(located, sha256, str(weights))
     checkpoint = open_checkpoint(located.file)
     where = str(weights)
+    whole = _Whole(checkpoint, classify)
+    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: whole.fits(name, tensors), where)
+    names, tensors, settings, out = whole.renamed(chosen.tensors, chosen.prefix)
+    if out:
+        notes += (f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
+                  f"{', '.join(out[:3])}{', …' * (len(out) > 3)}.",)
+    said = _described(checkpoint, where).over(located.description)
+    settings |= {field: said.settings[field] for field in ("stem",) if field in said.settings}
+    name = require_fit(name, tensors, where, **settings)
+    notes += tuple(f"{where}: {note}" for note in variant_notes(name, tensors, **{**settings, **said.settings}))
     if checkpoint.format == "Keras HDF5":
-        names, tensors = "keras.applications", dict(checkpoint.tensors)
-    else:
-        names, tensors = to_torchvision(checkpoint.tensors)
-    if not classify:
-        tensors = _without_classifier(tensors)
-    name = require_fit(name, tensors, where, classify=classify)
-    said = _described(name, checkpoint, where).over(located.description)
+        said = description.keras(checkpoint.metadata, MODELS[name].family == "resnet").over(said)
     description.check_architecture(name, said.architecture, where)
     return Inspection(
         name,
         located.file,
         f"{names} names in {checkpoint.format}",
         tensors,
-        said.settings,
+        {**settings, **said.settings},
         said.preprocessing,
         said.class_names if classify else (),
-        {**said.terms, **located.terms, "sha256": found},
+        {**said.terms, **located.terms, **({"entry": chosen.name} if chosen.prefix else {}), **digests},
+        notes,
     )
 
 
-def _described(name, checkpoint, where) -> Description:
-    if checkpoint.format == "Keras HDF5":
-        return description.keras(checkpoint.metadata, MODELS[name].family == "resnet")
-    return description.from_metadata(checkpoint.metadata, where)
+class _Whole:
+    """How the tensors of a checkpoint become those of a network here."""
+
+    def __init__(self, checkpoint: Checkpoint, classify: bool):
+        self._keras, self._classify = checkpoint.format == "Keras HDF5", classify
+
+    def renamed(self, tensors: Mapping[str, Tensor], prefix: str = ""):
+        """Return whose names the tensors have, and in torchvision's names which stay, settings, and which are left out."""
+        if self._keras:
+            names, out = "keras.applications", tuple(name for name in tensors if is_foreign(name))
+            out = () if len(out) == len(tensors) else out
+            kept = {name: tensor for name, tensor in tensors.items() if name not in out}
+        else:
+            names, kept = to_torchvision(tensors)
+            # What MoCo trains on its encoders is a projection, whatever its name.
+            projection = any(part.startswith("encoder_") for part in prefix.split("."))
+            kept, out = without_other_heads(kept, projection)
+        if not self._classify:
+            kept = _without_classifier(kept)
+        small = names == "pytorch-cifar" and "conv1.weight" in kept and kept["conv1.weight"].shape[2:] == (3, 3)
+        return names, kept, {"stem": "cifar"} if small else {}, out
+
+    def fits(self, name: str | None, tensors: Mapping[str, Tensor]) -> bool:
+        """Tell whether the tensors fit a network, or any."""
+        _, kept, settings, _ = self.renamed(tensors)
+        return bool(set(fitting(kept, **settings)) & ({name} if name else set(MODELS)))
+
+
+def _digests(located: Located, expected: str | None, where: str) -> dict[str, str]:
+    """Return the SHA-256 of a checkpoint's file, or of each of its parts, for the terms."""
+    parts = part_files(located.file)
+    if not parts:
+        found = digest(located.file)
+        check_digest(found, expected, where)
+        return {"sha256": found}
+    if expected is not None:
+        raise CheckpointError(f"{where} is in {len(parts)} files, which one SHA-256 cannot stand for.")
+    return {f"sha256 of {part.name}": digest(part) for part in parts}
+
+
+def _described(checkpoint: Checkpoint, where: str) -> Description:
+    return Description() if checkpoint.format == "Keras HDF5" else description.from_metadata(checkpoint.metadata, where)
 
 
 def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def _resnet_slots(model: ResNet) -> dict[str, Slot]:
                 shapes = [(width, inputs, 1, 1), (width, width, 3, 3), (outputs, width, 1, 1)]
             for k, shape in enumerate(shapes, 1):
                 unit(f"{name}.conv{k}", f"{name}.bn{k}", path, f"conv{k}", shape)
-            if j == 0 and (i > 0 or inputs != outputs):
+            if j == 0 and model.shortcut == "projection" and (i > 0 or inputs != outputs):
                 unit(f"{name}.downsample.0", f"{name}.downsample.1", path, "downsample_conv", (outputs, inputs, 1, 1))
             inputs = outputs
     if model.num_classes:
@@ -83,10 +83,12 @@ def _vgg_slots(model: VGG) -> dict[str, Slot]:
             index += 3 if model.batch_norm else 2
             inputs = width
         index += 1
-    _dense(slots, "classifier.0", ("fc6",), model.hidden, inputs * POOLED**2)
-    _dense(slots, "classifier.3", ("fc7",), model.hidden, model.hidden)
+    if not model.global_pool:
+        _dense(slots, "classifier.0", ("fc6",), model.hidden, inputs * POOLED**2)
+        _dense(slots, "classifier.3", ("fc7",), model.hidden, model.hidden)
+        inputs = model.hidden
     if model.num_classes:
-        _dense(slots, "classifier.6", ("fc8",), model.num_classes, model.hidden)
+        _dense(slots, "classifier.6", ("fc8",), model.num_classes, inputs)
     return slots
 
 

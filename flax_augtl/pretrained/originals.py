@@ -41,7 +41,9 @@ def torch_network(library: str, name: str, model: ResNet | VGG):
         CheckpointError: the library is not installed or has no such network.
     """
     if MODELS[name].image_size != 224:
-        raise CheckpointError(f"{name} has no original in {library}: it is this program's own.")
+        raise CheckpointError(f"{name} has no original in {library}.")
+    if getattr(model, "global_pool", False) or getattr(model, "stem", "imagenet") != "imagenet":
+        raise CheckpointError(f"{library} has no {name} in the variant of these weights.")
     try:
         import torch
 
@@ -50,12 +52,16 @@ def torch_network(library: str, name: str, model: ResNet | VGG):
             import timm
 
             with torch.device("meta"):
-                network = timm.create_model(name, pretrained=False, num_classes=model.num_classes)
+                network = timm.create_model(name, pretrained=False, num_classes=model.num_classes or 0)
         else:
             import torchvision
 
             with torch.device("meta"):
-                network = torchvision.models.get_model(name, weights=None, num_classes=model.num_classes)
+                network = torchvision.models.get_model(name, weights=None, num_classes=model.num_classes or 1)
+            if not model.num_classes and isinstance(model, ResNet):
+                network.fc = torch.nn.Identity()
+            elif not model.num_classes:
+                network.classifier[-1] = torch.nn.Identity()
     except ImportError as error:
         raise CheckpointError(
             f"Comparing with the original needs {library}: pip install 'flax_augtl[parity]' ({error})."
@@ -121,7 +127,7 @@ def load_torch_weights(network, tensors: Mapping[str, np.ndarray]):
     network.load_state_dict(state, assign=True)
 
 
-def keras_network(name: str, classes: int):
+def keras_network(name: str, classes: int | None):
     """Build a network of keras.applications, without its softmax.
 
     Raises:
@@ -131,6 +137,8 @@ def keras_network(name: str, classes: int):
         import keras
     except ImportError as error:
         raise CheckpointError(f"Comparing with the original needs Keras: pip install keras ({error}).") from error
+    if not classes:
+        raise CheckpointError(f"keras.applications compares whole networks, and this {name} has no classification layer.")
     names = {"resnet": "ResNet", "vgg": "VGG"}
     build = getattr(keras.applications, name.replace(MODELS[name].family, names[MODELS[name].family]), None)
     if build is None:

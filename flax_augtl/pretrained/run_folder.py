@@ -8,8 +8,10 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import manifest, network_checkpoint, run_directory
+from flax_augtl.models import MODELS
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.fetch import is_address
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_description import read_preprocessing, read_result, read_run_description, read_source
 from flax_augtl.printable import first_line
@@ -17,7 +19,7 @@ from flax_augtl.printable import first_line
 
 def is_run(path: str | os.PathLike) -> bool:
     """Tell whether a path is a run directory."""
-    return (epath.Path(path) / run_directory.SOURCE).exists()
+    return not is_address(path) and (epath.Path(path) / run_directory.SOURCE).exists()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
         raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: "
                               f"{first_line(error)}") from error
-    top = "fc8" if "fc7" in params else "fc"
+    top = MODELS[source["network"]].groups[-1]
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:
         class_names = read_run_description(path).class_names

@@ -14,7 +14,9 @@ from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.detect import model_for
+from flax_augtl.pretrained.entries import RAW
 from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.fetch import local_or_named
 from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
@@ -34,6 +36,7 @@ class Source:
         preprocess: the evaluation transform of these weights.
         class_names: of the classification layer's outputs; empty where it is left out.
         terms: what is known of the weights: origin, sha256, licence, attribution, …
+        notes: sentences that the user must read, such as which of several networks in a file was taken.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Source:
     preprocess: Preprocessing
     class_names: tuple[str, ...]
     terms: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return one line: which network, with which weights."""
@@ -64,19 +68,22 @@ def load_source(
     dtype=jnp.float32,
     axis_name: str | None = None,
     sha256: str | None = None,
+    entry: str | None = None,
 ) -> Source:
     """Load a source network.
 
     Args:
         name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run,
-            "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random weights from
-            a fixed seed.
-        num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it;
-            None or 0 leaves the layer out, with a checkpoint too.
+        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, an address (https://,
+            file://), "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random
+            weights from a fixed seed.
+        num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it, and
+            one without that layer stays without it; None or 0 leaves the layer out, with a checkpoint too.
         dtype: of the computation.
         axis_name: mapped axis over which training batch statistics are averaged.
         sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
+        entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where there
+            are averaged and raw ones; "raw" takes the others.
 
     Raises:
         ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
@@ -86,11 +93,14 @@ def load_source(
         find(name)  # before anything is downloaded
     if weights is None:
         return _random_source(name, num_classes, sha256, settings)
+    weights = local_or_named(weights)
     if is_run(weights):
         if sha256 is not None:
             raise CheckpointError(f"{weights} is a run directory: many files, which one SHA-256 cannot stand for.")
+        if entry not in (None, RAW):
+            raise CheckpointError(f"config.weights_entry={entry!r} has no meaning for {weights}: it is a run directory.")
         return _source_of_run(name, weights, bool(num_classes), settings)
-    found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
+    found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256, entry=entry)
     return load_inspected(found, classify=bool(num_classes), **settings)
 
 
@@ -112,9 +122,10 @@ def load_inspected(
         found.name,
         model,
         variables,
-        found.preprocessing or usual_preprocessing(found.name),
+        found.preprocessing or usual_preprocessing(found.name, model),
         class_names or default_names(model.num_classes),
         found.terms,
+        found.notes,
     )
 
 
@@ -142,10 +153,10 @@ def _random_source(name, num_classes, sha256, settings) -> Source:
     return Source(name, model, variables, usual_preprocessing(name), default_names(num_classes), terms)
 
 
-def usual_preprocessing(name: str) -> Preprocessing:
+def usual_preprocessing(name: str, model: nn.Module | None = None) -> Preprocessing:
     """Return what to assume where a checkpoint says nothing: torchvision's, at the size the network was made for.
 
     Small pictures, which the CIFAR networks are for, are not cropped: there is no border to spare.
     """
-    size = MODELS[name].image_size
+    size = 32 if getattr(model, "stem", None) == "cifar" else MODELS[name].image_size
     return Preprocessing(image_size=size, crop_fraction=0.875 if size >= 64 else 1.0)

@@ -16,26 +16,34 @@ from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.tensors import Checkpoint, Tensor
 from flax_augtl.printable import first_line
 
-# Where training scripts put the state dict, the usual one first.
-_HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
+_DEEPEST = 8  # Of dicts and lists within each other.
 
 
-def _state_dict(loaded: Any, torch, path: Path) -> Mapping[str, Any]:
-    """Return the innermost mapping from names to tensors."""
-    while True:
-        if not isinstance(loaded, Mapping):
-            raise CheckpointError(
-                f"{path} holds a {type(loaded).__name__}, not a state dict. Save `model.state_dict()` instead."
-            )
-        if any(isinstance(value, torch.Tensor) for value in loaded.values()):
-            return {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-        holder = next((h for h in _HOLDERS if isinstance(loaded.get(h), Mapping)), None)
-        if holder is None:
-            keys = ", ".join(map(str, list(loaded)[:10])) or "nothing"
-            raise CheckpointError(
-                f"{path} has no state dict under {', '.join(_HOLDERS)}; it holds {keys}. Save `model.state_dict()`."
-            )
-        loaded = loaded[holder]
+def _flat(loaded: Any, torch) -> dict[str, Any]:
+    """Return all tensors in nested dicts and lists, by their keys joined with dots."""
+    found, seen = {}, set()
+
+    def visit(value, prefix, depth):
+        if isinstance(value, torch.Tensor):
+            found[prefix.rstrip(".")] = value
+        # A container that is in several places, or within itself, is looked at once.
+        elif isinstance(value, (Mapping, list, tuple)) and depth < _DEEPEST and id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                visit(item, f"{prefix}{key}.", depth + 1)
+
+    visit(loaded, "", 0)
+    return found
+
+
+def _check_holds_tensors(loaded: Any, found: Mapping[str, Any], path: Path) -> None:
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(loaded).__name__}, not a state dict. Save `model.state_dict()` instead."
+        )
+    if loaded and not found:
+        raise CheckpointError(f"{path} has no state dict; it holds {', '.join(map(str, list(loaded)[:10]))}. "
+                              "Save `model.state_dict()`.")
 
 
 def _load(path: Path, torch) -> Any:
@@ -46,11 +54,24 @@ def _load(path: Path, torch) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-def _array(tensor, torch) -> np.ndarray:
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+def _tensor(tensor, name: str, torch, path: Path) -> Tensor:
+    """Wrap a tensor; one that numpy cannot have is an error once it is read."""
+    tensor, shape = tensor.detach(), tuple(tensor.shape)
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_meta or tensor.is_sparse or tensor.is_quantized:
+        problem = f"has sparse, quantised or absent tensors, which are not read: {name}, …"
+    elif tensor.dtype == torch.bfloat16:
+        return Tensor.of(tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+    else:
+        try:
+            return Tensor.of(tensor.numpy())
+        except TypeError:
+            problem = f"has tensors of type {kind}, which are not read: {name}, …. Convert them to float32."
+
+    def refuse():
+        raise CheckpointError(f"{path} {problem}")
+
+    return Tensor(shape, np.dtype(np.float32), refuse)
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -68,6 +89,9 @@ def read_torch(path: Path) -> Checkpoint:
 
     Nothing in the file is executed: `weights_only=True`. One class that is not a tensor is let through,
     `argparse.Namespace`, a bare holder of values in which torchvision's and timm's scripts save their arguments.
+
+    Returns:
+        All tensors in the file, whatever holds them, by their keys joined with dots: "state_dict.conv1.weight".
 
     Raises:
         CheckpointError: PyTorch is not installed; the file is damaged, holds more than tensors, or no state dict.
@@ -96,8 +120,6 @@ def read_torch(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: the PyTorch file is cut short or damaged ({first_line(error)}). Download it again."
         ) from error
-    state = _state_dict(loaded, torch, path)
-    odd = [n for n, t in state.items() if t.is_meta or t.is_sparse or t.is_quantized]
-    if odd:
-        raise CheckpointError(f"{path} has sparse, quantised or absent tensors, which are not read: {odd[0]}, …")
-    return Checkpoint("PyTorch", {name: Tensor.of(_array(tensor, torch)) for name, tensor in state.items()})
+    state = _flat(loaded, torch)
+    _check_holds_tensors(loaded, state, path)
+    return Checkpoint("PyTorch", {name: _tensor(tensor, name, torch, path) for name, tensor in state.items()})

@@ -68,6 +68,8 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
     run_directory.prepare(folder / CELLS)
+    for note in material.source.notes:
+        print(note)
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
     for sentence in seen_by_other_seeds(material.datasets):

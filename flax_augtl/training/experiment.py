@@ -166,7 +166,8 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
       ValueError: the network, its weights or the preprocessing are wrong.
     """
     check_compute_dtype(config)
-    source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    source = load_source(config.network, config.weights, sha256=config.weights_sha256,
+                         entry=config.get("weights_entry"))
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
         if not hasattr(source.model, "by_block"):
             raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
@@ -176,7 +177,8 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
     return source, preprocessing, {
         "network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
-        "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
+        "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms),
+        "notes": list(source.notes)}
 
 
 def optimizer_of(config: ConfigDict) -> OptimizerSettings:

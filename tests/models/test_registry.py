@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import MODELS, create_model, model_names
+from flax_augtl.models.resnet import padded_shortcut
 from flax_augtl.pretrained import random_variables
 
 # With 1000 classes as published by torchvision; the CIFAR type with 10 classes and projection shortcuts.
@@ -27,7 +28,11 @@ PARAMETERS = {
     "resnet32": 466_906,
     "resnet44": 661_338,
     "resnet56": 855_770,
+    "resnet110": 1_730_714,
 }
+# Of the original paper's networks for CIFAR-10, whose shortcuts have no parameters; its table 6 rounds these.
+WITHOUT_PROJECTIONS = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018,
+                       "resnet110": 1_727_962}
 
 
 def _shapes(model):
@@ -50,6 +55,29 @@ def test_parameters_groups_and_widths(name):
     assert set(shapes.get("batch_stats", {})) <= set(model.groups)
     kernel = shapes["params"][model.groups[-1]]["kernel"]
     assert kernel.shape == (entry.penultimate, model.num_classes)
+
+
+@pytest.mark.parametrize("name", WITHOUT_PROJECTIONS)
+def test_shortcuts_without_parameters(name):
+    shapes = _shapes(create_model(name, num_classes=10, shortcut="pad"))
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes["params"])) == WITHOUT_PROJECTIONS[name]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("pad", [0, 1, 2, 0]), ("pad_end", [1, 2, 0, 0])])
+def test_a_padded_shortcut_takes_every_second_pixel_and_adds_zeros(kind, channels):
+    x = jnp.broadcast_to(jnp.array([1.0, 2.0]), (1, 3, 3, 2)).at[:, 1].set(9.0)
+    found = padded_shortcut(x, 4, 2, kind)
+    np.testing.assert_array_equal(found, np.broadcast_to(np.array(channels, np.float32), (1, 2, 2, 4)))
+
+
+def test_a_vgg_without_dense_layers_ends_in_an_average():
+    model = create_model("vgg11", widths=(2, 3, 4, 5, 6), num_classes=3, global_pool=True)
+    shapes = _shapes(model)
+    assert model.groups == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc8")
+    assert shapes["params"]["fc8"]["kernel"].shape == (6, 3)
+    variables, x = random_variables(model), jnp.ones((1, 64, 64, 3))
+    below = model.apply(variables, x, 0, 4)
+    assert below.shape == (1, 4, 4, 5) and model.apply(variables, below, 4, 5).shape == (1, 6)
 
 
 def test_groups_have_the_documented_names():
@@ -94,7 +122,8 @@ def test_a_setting_of_another_kind_is_named(name, setting):
 @pytest.mark.parametrize(("settings", "message"), [
     ({"widths": (16, 32)}, "stage_sizes and widths must have as many entries as each other, not 3 and 2"),
     ({"widths": (), "stage_sizes": ()}, "not 0 and 0"), ({"num_classes": -1}, "-1 classes"),
-    ({"num_classes": 10**9}, "1000000000 classes")])
+    ({"num_classes": 10**9}, "1000000000 classes"), ({"block": "x"}, "block must be one of basic, bottleneck, not 'x'"),
+    ({"shortcut": "x"}, "shortcut must be one of projection, pad, pad_end, not 'x'")])
 def test_settings_that_make_no_network_are_named(settings, message):
     with pytest.raises(ValueError, match=f"resnet20: .*{message}"):
         create_model("resnet20", **settings)

@@ -110,6 +110,11 @@ def hub(state_dict):
         hub.files["org/net", commit, "README.md"] = CARD.encode()
         hub.files["org/net", commit, "model.safetensors"] = save(tensors)
     hub.files["org/empty", "a" * 40, "config.json"] = b"{}"
+    names = sorted(state_dict)
+    for i, part in ((1, names[::2]), (2, names[1::2])):
+        hub.files["org/parts", "a" * 40, f"model-0000{i}-of-00002.safetensors"] = save({n: state_dict[n] for n in part})
+    index = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
+    hub.files["org/parts", "a" * 40, "model.safetensors.index.json"] = json.dumps({"weight_map": index}).encode()
     yield hub
     hub.close()
 
@@ -134,9 +139,10 @@ def load(tmp_path, endpoint, *weights, **environment):
 
 def test_download_cache_revision_and_offline(tmp_path, hub, state_dict):
     bias = float(state_dict["fc.bias"][0])
-    plain, tagged, missing, unknown, empty = load(
-        tmp_path, hub.endpoint, "org/net", "org/net@v2", "org/absent", "org/net@v3", "org/empty"
+    plain, tagged, missing, unknown, empty, parts = load(
+        tmp_path, hub.endpoint, "org/net", "org/net@v2", "org/absent", "org/net@v3", "org/empty", "org/parts"
     )
+    assert parts["name"] == "resnet20" and parts["bias"] == pytest.approx(bias)
     assert plain["name"] == "resnet20" and plain["bias"] == pytest.approx(bias)
     assert plain["preprocess"]["image_size"] == 96 and plain["preprocess"]["interpolation"] == "bicubic"
     assert plain["terms"]["licence"] == "apache-2.0" and plain["terms"]["revision"] == "a" * 40

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.pretrained import CheckpointError
+from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.checkpoint_file import open_checkpoint
 from flax_augtl.pretrained.convert import check, to_variables
+from flax_augtl.pretrained.keras_file import is_foreign
 from flax_augtl.pretrained.layout import layout
 
 h5py = pytest.importorskip("h5py", reason="needs the extra `keras`")
@@ -203,3 +204,81 @@ def test_arrays_of_other_files_are_not_read(tmp_path, way):
             group.create_dataset("kernel", (2, 3), np.float32, external=[(str(tmp_path / "secret"), 0, 24)])
     with pytest.raises(CheckpointError, match="the arrays of layer fc1 are not in the file itself"):
         open_checkpoint(tmp_path / "w.h5")
+
+
+def write_nested(path, kind, base, head):
+    """Write a model of a base network as one layer, and dense layers on it."""
+    if kind == "legacy":
+        with h5py.File(path, "w") as file:
+            group = file.create_group("model_weights")
+            group.attrs["layer_names"] = [b"base", *(name.encode() for name, _, _ in head)]
+            # All that trains comes first there, then all statistics.
+            flat = [(f"{name}/{part}:0", array) for name, layer_kind, arrays in base
+                    for part, array in zip(PARTS[layer_kind], arrays, strict=True)]
+            flat.sort(key=lambda pair: "moving" in pair[0])
+            for layer, arrays in (("base", flat), *((name, [(f"{name}/{part}:0", array) for part, array in zip(
+                    PARTS[layer_kind], arrays, strict=True)]) for name, layer_kind, arrays in head)):
+                sub = group.create_group(layer)
+                sub.attrs["weight_names"] = [name.encode() for name, _ in arrays]
+                for name, array in arrays:
+                    sub[name] = array
+        return
+    named, counts = kind == ".keras", {}
+    with h5py.File(path, "w") as file:
+        for parent, layers in (("layers/functional/layers", base), ("layers", head)):
+            counts = {}
+            for name, layer_kind, arrays in layers:
+                number = counts[layer_kind] = counts.get(layer_kind, -1) + 1
+                group = file.create_group(f"{parent}/{layer_kind}{f'_{number}' * bool(number)}/vars")
+                if named:
+                    group.attrs["name"] = name
+                for i, array in enumerate(arrays):
+                    group[str(i)] = array
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+@pytest.mark.parametrize("kind", ["legacy", ".keras", "without names"])
+def test_a_transfer_model_gives_its_base(tmp_path, name, kind):
+    base = [layer for layer in keras_layers(name) if layer[1] != "dense"]
+    head = [("dense", "dense", [np.ones((20, 9), np.float32), np.ones(9, np.float32)]),
+            ("batch_normalization", "batch_normalization", [np.ones(9, np.float32)] * 4),
+            ("predictions", "dense", [np.ones((9, 2), np.float32), np.ones(2, np.float32)])]
+    write_nested(tmp_path / "w", kind, base, head)
+    tensors = {key: value for key, value in open_checkpoint(tmp_path / "w").tensors.items() if not is_foreign(key)}
+    settings = {"global_pool": True} if name == "vgg16" else {}
+    slots = layout(small(name).clone(num_classes=None, **settings))
+    assert not check(tensors, slots)
+    arrays = {layer: values for layer, _, values in base}
+    layer, ours = ("block3_conv2", "features.12.bias") if name == "vgg16" else ("conv4_block3_2_conv", "layer3.2.conv2.bias")
+    np.testing.assert_array_equal(tensors[ours].read(), arrays[layer][1])
+    if name == "resnet50":
+        np.testing.assert_array_equal(tensors["layer1.1.bn3.running_var"].read(), arrays["conv2_block2_3_bn"][3])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_network_without_its_top(tmp_path, named):
+    # include_top=False, at full width.
+    random = np.random.RandomState(0)
+    path, widths, inputs, layers = tmp_path / "w.weights.h5", (64, 128, 256, 512, 512), 3, []
+    for block, (convs, width) in enumerate(zip(MODELS["vgg16"].settings["convs"], widths, strict=True), 1):
+        for conv in range(1, convs + 1):
+            kernel = random.standard_normal((3, 3, inputs, width)).astype(np.float32)
+            layers.append((f"block{block}_conv{conv}", "conv2d", [kernel, np.full(width, conv, np.float32)]))
+            inputs = width
+    write_new(path, [*layers, ("dense", "dense", [np.ones((512, 3), np.float32), np.ones(3, np.float32)])], named)
+    source = load_source(None, path)
+    assert source.name == "vgg16" and source.groups == ("conv1", "conv2", "conv3", "conv4", "conv5")
+    assert source.preprocess.channel_order == "BGR"
+    np.testing.assert_array_equal(source.variables["params"]["conv5"]["conv2"]["kernel"], layers[-1][2][0])
+    assert source.notes == (
+        f"{path}: 2 tensors of another head than a classification layer are left out: dense.weight, dense.bias.",
+        f"{path}: it has no fc6 and fc7: the head reads conv5, averaged over space.")
+
+
+def test_two_networks_in_one_model_are_refused(tmp_path):
+    base = [layer for layer in keras_layers("vgg16") if layer[1] != "dense"]
+    write_legacy(tmp_path / "w", base)
+    with h5py.File(tmp_path / "w", "a") as file:
+        file.attrs["layer_names2"] = [b"block1_conv2"]
+    with pytest.raises(CheckpointError, match="holds several networks: block1_conv2 is in it more than once"):
+        open_checkpoint(tmp_path / "w")
