@@ -24,7 +24,10 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    "data.near_copies": Added("ignore", "warn"),
+    "data.on_conflict": Added("ignore", None),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,14 @@
 """What a run writes beside its checkpoints: the description that loading it needs, and its result."""
 
+import csv
+import io
 from typing import Any
 
 from etils import epath
 
 from flax_augtl import run_directory
+from flax_augtl.data import Dataset
+from flax_augtl.printable import for_spreadsheet
 from flax_augtl.training import metrics
 from flax_augtl.training.experiment import Experiment, config_values
 from flax_augtl.training.log import RunLog, describe, duration
@@ -21,7 +25,26 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
                                                               **experiment.dataset.split_ids()})
     if experiment.dataset.skipped:
         run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
+    write_near_copies(workdir, experiment.dataset)
     run_directory.write_json(workdir / run_directory.CONFIG, config_values(experiment.config))
+
+
+def write_near_copies(workdir: epath.Path, dataset: Dataset) -> None:
+    """Write a CSV file of the near-copies of a dataset, nearest first, if there are any.
+
+    The split of an image is empty if it was dropped, or left out by config.data.rate or shots.
+    """
+    if not dataset.near_copies:
+        return
+    split_of = {name: split for split, names in dataset.split_ids().items() for name in names}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "split", "label", "copy_path", "copy_split", "copy_label", "distance", "mirrored"])
+    for copy in dataset.near_copies:
+        one, other = ((for_spreadsheet(name), split_of.get(name, ""), for_spreadsheet(dataset.class_names[label]))
+                      for name, label in ((copy.image, copy.label), (copy.copy, copy.copy_label)))
+        writer.writerow([*one, *other, copy.distance, str(copy.mirrored).lower()])
+    run_directory.write_text(workdir / run_directory.NEAR_COPIES, text.getvalue())
 
 
 def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import leaks
+from flax_augtl.data.copies import ByContent
 from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError, listed, nearest
 from flax_augtl.data.examples import ArraySource, Dataset, Examples
@@ -62,7 +62,7 @@ def dataset_from_arrays(
         parts[split] = examples_of(
             ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
         )
-    return divide(name, names, parts, fields, seed, find_copies=_copies)
+    return divide(name, names, parts, fields, seed, find_copies=ByContent(_content))
 
 
 def dataset_from_files(
@@ -121,5 +121,5 @@ def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tupl
     return names, {label: numbers.get(label, -1) for label in labels}
 
 
-def _copies(train: Examples, test: Examples) -> list[leaks.Copy]:
-    return leaks.copies_by(train, test, lambda examples, i: examples.source[int(examples.indices[i])].tobytes())
+def _content(examples: Examples, position: int) -> bytes:
+    return examples.source[int(examples.indices[position])].tobytes()

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import leaks, splits
+from flax_augtl.data import splits
+from flax_augtl.data.copies import ByScan
 from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Dataset, Examples, Source
@@ -26,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "test": 0.2,
     "on_bad_image": "error",
     "on_leak": "warn",
+    "on_conflict": None,
+    "near_copies": "warn",
     "max_pixels": MAX_PIXELS,
     "scan_dir": None,
     "metric": None,
@@ -116,7 +119,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         seed,
         notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ())),
         skipped=skipped,
-        find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
+        find_copies=ByScan({source: seen}, data["scan_dir"]),
     )
 
 
@@ -172,5 +175,5 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         metric=found.metric,
         notes=(*found.notes, *((note(skipped, read),) if skipped else ())),
         skipped=skipped,
-        find_copies=lambda train, test: leaks.copies(train, test, (seen[train.source], seen[test.source])),
+        find_copies=ByScan(seen, data["scan_dir"]),
     )
