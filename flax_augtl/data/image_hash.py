@@ -50,22 +50,30 @@ class Pairs(NamedTuple):
     limit: int
 
 
-def describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of an RGB image and of its mirror image, uint8 [2, 32], and a grey thumbnail, uint8 [256]."""
+def shrunk(image: Image.Image) -> Image.Image:
+    """Return an RGB image in the size that `describe` wants."""
+    return image.resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
+
+
+def describe(small: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of a `shrunk` image and of its mirror image, uint8 [2, 32], and a grey thumbnail, uint8 [256]."""
     import imagehash  # Takes a while, and only a scan needs it.
 
-    grey = image.resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
+    grey = small.convert("L")
     hashes = [np.packbits(imagehash.phash(view, hash_size=_HASH_SIDE).hash) for view in (grey, ImageOps.mirror(grey))]
     return np.stack(hashes), np.asarray(grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)).ravel()
 
 
-def search(hashes: np.ndarray, thumbs: np.ndarray, max_distance: int = MAX_DISTANCE) -> Pairs:
+def search(
+    hashes: np.ndarray, thumbs: np.ndarray, max_distance: int = MAX_DISTANCE, *, check_thumbs: bool = True
+) -> Pairs:
     """Find all near-copies among n images.
 
     Args:
       hashes: uint8 [n, 2, 32], as `describe` makes them.
       thumbs: uint8 [n, 256], as `describe` makes them.
       max_distance: bits that may differ.
+      check_thumbs: also compare the thumbnails.
     """
     brightness = thumbs.mean(1, dtype=np.float32)
     compared = np.flatnonzero(thumbs.std(1, dtype=np.float32) >= MIN_CONTRAST)
@@ -84,8 +92,9 @@ def search(hashes: np.ndarray, thumbs: np.ndarray, max_distance: int = MAX_DISTA
                 rows, columns = rows + start, columns + left
                 once = (columns > rows) & (columns < ends[rows])
                 rows, columns = rows[once], columns[once]
-                alike = _look_alike(thumbs[order[rows]], thumbs[order[columns]], bool(mirrored))
-                rows, columns = rows[alike], columns[alike]
+                if check_thumbs:
+                    alike = _look_alike(thumbs[order[rows]], thumbs[order[columns]], bool(mirrored))
+                    rows, columns = rows[alike], columns[alike]
                 distance = np.bitwise_count(words[rows, mirrored] ^ words[columns, 0]).sum(1, dtype=np.int64)
                 found.append(np.stack([order[rows], order[columns], distance, np.full(len(rows), mirrored)], 1))
         return np.concatenate(found)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
-from flax_augtl.data.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe
+from flax_augtl.data.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
 from flax_augtl.data.pictures import read_picture, upright_size
 
 _VERSION = (2, VERSION)  # Of what is remembered.
@@ -132,8 +132,9 @@ def _look_at_all(source: Encoded) -> Scan:
         except UnreadablePicture as error:
             return error.reason
         digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
-        looks[i] = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
-        hashes[i], thumbs[i] = describe(image)
+        small = shrunk(image)
+        looks[i] = np.asarray(small.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
+        hashes[i], thumbs[i] = describe(small)
         sizes[i] = _full_size(content)
         return None
 

@@ -6,9 +6,12 @@ import pytest
 from etils import epath
 from PIL import Image, ImageOps
 
-from flax_augtl import run_records
+from flax_augtl import added_fields, run_records
 from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files, load_dataset
 from flax_augtl.data import copies as copies_module
+from flax_augtl.data.files import FileSource
+from flax_augtl.data.load import examples_of
+from flax_augtl.data.scan import scan
 
 
 def note_of(dataset, phrase):
@@ -188,3 +191,26 @@ def test_equal_arrays_with_different_labels():
         dataset_from_arrays(images, labels, test=test, data={"on_leak": "error"})
     dataset = dataset_from_arrays(images, labels, test=test, data={"on_leak": "drop", "validation": 0})
     assert len(dataset.train) == 18
+
+
+def test_images_of_two_sources_are_compared(near):
+    """Each split of a TFDS dataset is a source of its own."""
+    parts, seen = {}, {}
+    for split in ("train", "test"):
+        paths = tuple(sorted(str(path.relative_to(near)) for path in (near / split).rglob("*.*")))
+        source = FileSource(str(near), paths)
+        seen[source] = scan(source, remember_in="")
+        parts[split] = examples_of(source, np.zeros(len(paths)), paths)
+    found = copies_module.ByScan(seen).near(parts["train"].take(range(2, 12)), parts["test"])
+    ids = {(parts["train"].ids[2 + i], parts["test"].ids[j])
+           for i, j in zip(found.left.tolist(), found.right.tolist(), strict=True)}  # fmt: skip
+    assert ids == {("train/a/encoded.jpg", "test/a/000.png"), ("train/b/mirrored.png", "test/a/000.png"),
+                   ("train/b/encoded.jpg", "test/b/000.png"), ("train/b/same.png", "test/b/001.png")}  # fmt: skip
+
+
+def test_a_run_of_an_earlier_version_goes_on_without(contradictory):
+    old = added_fields.filled({"data": {"on_leak": "error"}})["data"]
+    dataset = load_dataset({"root": contradictory, "validation": 0, **old}, seed=0)
+    assert len(dataset.train) == 18 and not dataset.near_copies
+    dataset = load_dataset({"root": contradictory, "validation": 0, **old, "on_leak": "drop"}, seed=0)
+    assert len(dataset.train) == 18 and not any("different label" in note for note in dataset.notes)

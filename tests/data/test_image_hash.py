@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from flax_augtl.data import image_hash
-from flax_augtl.data.image_hash import describe, search
+from flax_augtl.data.image_hash import describe, search, shrunk
 
 
 def scene(number, size=(160, 120)):
@@ -25,7 +25,7 @@ def encoded(image, quality):
 
 
 def found_among(images, **settings):
-    hashes, thumbs = zip(*map(describe, images), strict=True)
+    hashes, thumbs = zip(*(describe(shrunk(image)) for image in images), strict=True)
     return search(np.stack(hashes), np.stack(thumbs), **settings)
 
 
