@@ -97,6 +97,10 @@ def get_config() -> config_dict.ConfigDict:
     config.data.on_bad_image = "error"
     # Pictures of the test split that are in the training data too: warn, drop (from training), error.
     config.data.on_leak = "warn"
+    # Training images that are equal but have different labels: warn, drop (all of them), error, ignore; None = as on_leak.
+    config.data.on_conflict = placeholder(str)
+    # Images that are re-encoded, resized, mirrored or slightly changed copies of test images: warn, drop, error, ignore.
+    config.data.near_copies = "warn"
     # Where the results of scanning pictures are kept; None = the user's cache folder, "" = nowhere.
     config.data.scan_dir = placeholder(str)
     # Views of an example that training draws from; 0 = a fresh one in every epoch.

@@ -36,6 +36,8 @@ ADDED: Mapping[str, Added] = {
     "data.list_rules": Added(absent=1, default=2),
     "data.folder_rules": Added(1, 2),
     "weights_entry": Added(absent="raw", default=None),
+    "data.near_copies": Added("ignore", "warn"),
+    "data.on_conflict": Added("ignore", None),
 }
 
 

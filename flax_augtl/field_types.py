@@ -33,12 +33,12 @@ _NAMES = {
     ),
     "list of numbers or null": "class_weights head.new_layers preprocessing.mean preprocessing.std",
     "text": (
-        "compute_dtype data.cache data.crop data.name data.on_bad_image data.on_leak data.policy freeze head.preset "
-        "name network on_nan optimizer schedule.name"
+        "compute_dtype data.cache data.crop data.name data.near_copies data.on_bad_image data.on_leak data.policy "
+        "freeze head.preset name network on_nan optimizer schedule.name"
     ),
     "text or null": (
         "data.cache_dir data.class_list data.group data.metric data.label_column data.path_column "
-        "data.split_column "
+        "data.split_column data.on_conflict "
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "

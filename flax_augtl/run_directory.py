@@ -21,6 +21,7 @@ PREPROCESSING = "preprocessing.json"
 SOURCE = "source.json"
 SPLITS = "splits.json"
 SKIPPED = "skipped_pictures.json"
+NEAR_COPIES = "near_copies.csv"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -30,8 +31,8 @@ PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
-_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, METRICS, RESULT, CHECKPOINTS, FROZEN, TENSORBOARD,
-         PROFILE, PREDICTIONS)
+_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, NEAR_COPIES, METRICS, RESULT, CHECKPOINTS, FROZEN,
+         TENSORBOARD, PROFILE, PREDICTIONS)
 
 
 class CannotWrite(ValueError):

@@ -1,10 +1,14 @@
 """What a run writes beside its checkpoints: the description that loading it needs, and its result."""
 
+import csv
+import io
 from typing import Any
 
 from etils import epath
 
 from flax_augtl import added_fields, run_directory
+from flax_augtl.data import Dataset
+from flax_augtl.printable import for_spreadsheet
 from flax_augtl.run_data import PLACE, place_of
 from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import Experiment, config_values
@@ -23,10 +27,29 @@ def write_description(workdir: epath.Path, experiment: Experiment) -> None:
                                     PLACE: place_of(experiment.config) or before, **experiment.dataset.split_ids()})
     if experiment.dataset.skipped:
         run_directory.write_json(workdir / run_directory.SKIPPED, experiment.dataset.skipped)
+    write_near_copies(workdir, experiment.dataset)
     values, path = config_values(experiment.config), workdir / run_directory.CONFIG
     if path.exists():
         values = added_fields.still_lacking(values, run_directory.read_json(path))
     run_directory.write_json(path, values)
+
+
+def write_near_copies(workdir: epath.Path, dataset: Dataset) -> None:
+    """Write a CSV file of the near-copies of a dataset, nearest first, if there are any.
+
+    The split of an image is empty if it was dropped, or left out by config.data.rate or shots.
+    """
+    if not dataset.near_copies:
+        return
+    split_of = {name: split for split, names in dataset.split_ids().items() for name in names}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "split", "label", "copy_path", "copy_split", "copy_label", "distance", "mirrored"])
+    for copy in dataset.near_copies:
+        one, other = ((for_spreadsheet(name), split_of.get(name, ""), for_spreadsheet(dataset.class_names[label]))
+                      for name, label in ((copy.image, copy.label), (copy.copy, copy.copy_label)))
+        writer.writerow([*one, *other, copy.distance, str(copy.mirrored).lower()])
+    run_directory.write_text(workdir / run_directory.NEAR_COPIES, text.getvalue())
 
 
 def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,

@@ -1,17 +1,15 @@
 """The parts that a data set comes with → train, validation and test for one seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import folds, leaks, splits
+from flax_augtl.data import copies, folds, splits
 from flax_augtl.data import groups as grouping
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.examples import Dataset, Examples
 from flax_augtl.data.unicode_names import look_alikes
-
-FindCopies = Callable[[Examples, Examples], list[leaks.Copy]]
 
 
 def divide(
@@ -24,7 +22,7 @@ def divide(
     metric: str = "top1",
     notes: tuple[str, ...] = (),
     skipped: dict[str, str] | None = None,
-    find_copies: FindCopies | None = None,
+    find_copies: copies.Finder | None = None,
     groups: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Make the three splits.
@@ -42,11 +40,11 @@ def divide(
         seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of earlier
             versions, that one too.
         metric, notes, skipped: see `Dataset`.
-        find_copies: finds pictures that are in two parts; None where there can be none.
+        find_copies: finds images that are there more than once; None where there can be none.
         groups: {id: its group}, where groups must stay in one split.
 
     Raises:
-        DataError: see `splits` and `leaks`; a label out of range; an id twice; a class that is not trained on; an empty
+        DataError: see `splits` and `copies`; a label out of range; an id twice; a class that is not trained on; an empty
             split.
     """
     _check_labels(name, class_names, parts)
@@ -61,19 +59,17 @@ def divide(
         train, val, said = _settle_groups(train, val, test, groups, data["on_leak"])
         notes = (*notes, *said)
         _check_classes(name, class_names, train, {"val": val, "test": test})
+    near = ()
     if find_copies is not None:
-        train, leak = leaks.settle(train, test, find_copies(train, test), data["on_leak"])
-        notes = (*notes, leak) if leak else notes
-        if val is not None:
-            val, leak = leaks.settle(val, test, find_copies(val, test), data["on_leak"], what="validation")
-            notes = (*notes, leak) if leak else notes
+        train, val, found, near = copies.settle(train, val, test, find_copies, data, class_names)
+        notes = (*notes, *found)
         _check_classes(name, class_names, train, {"val": val, "test": test})
     train = splits.sample(train, data["rate"], seed, class_names)
     if data["shots"] is not None:
         train, _ = splits.shots(train, int(data["shots"]), seed, class_names)
     if val is None:
         train, val = splits.carve(train, data["validation"], seed, class_names, groups=groups)
-    return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {})
+    return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {}, near_copies=near)
 
 
 def _set_aside(

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import zlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -89,6 +89,17 @@ class Examples:
         return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
+class NearCopy(NamedTuple):
+    """Two examples, by id and label, whose images are alike but not equal; see `image_hash`."""
+
+    image: str
+    label: int
+    copy: str
+    copy_label: int
+    distance: int
+    mirrored: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A labelled data set, split for one seed.
@@ -103,6 +114,7 @@ class Dataset:
         notes: sentences that the log must say.
         fingerprint: hexadecimal; differs if the pictures known to be there, the labels or the splits differ.
         skipped: {path: reason} of the bad pictures that were left out.
+        near_copies: those that were found, nearest first, also of examples that are in no split.
     """
 
     name: str
@@ -114,6 +126,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    near_copies: tuple[NearCopy, ...] = ()
 
     def __post_init__(self):
         if not self.fingerprint:

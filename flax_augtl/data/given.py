@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import folds, groups, leaks
+from flax_augtl.data import folds, groups
+from flax_augtl.data.copies import ByContent
 from flax_augtl.data.division import divide
 from flax_augtl.data.errors import DataError, listed, nearest
 from flax_augtl.data.examples import ArraySource, Dataset, Examples
@@ -64,7 +65,7 @@ def dataset_from_arrays(
         parts[split] = examples_of(
             ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
         )
-    return divide(name, names, parts, fields, seed, notes=_notes(names), find_copies=_copies)
+    return divide(name, names, parts, fields, seed, notes=_notes(names), find_copies=ByContent(_content))
 
 
 def dataset_from_files(
@@ -136,5 +137,5 @@ def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tupl
     return names, {label: numbers.get(nfc(label), -1) for label in labels}
 
 
-def _copies(train: Examples, test: Examples) -> list[leaks.Copy]:
-    return leaks.copies_by(train, test, lambda examples, i: examples.source[int(examples.indices[i])].tobytes())
+def _content(examples: Examples, position: int) -> bytes:
+    return examples.source[int(examples.indices[position])].tobytes()

@@ -1,7 +1,7 @@
 """Pictures that are in the training data and in the test split too."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,36 @@ def copies_by(train: Examples, test: Examples, content: Callable[[Examples, int]
     digests = [[hashlib.blake2b(content(part, i), digest_size=16).digest() for i in range(len(part))]
                for part in (train, test)]  # fmt: skip
     return [Copy(i, j, "bytes") for i, j in _equal(*digests)]
+
+
+def conflicts(part: Examples, digests: Sequence[bytes], alike: Iterable[tuple[int, int]] = ()) -> list[Copy]:
+    """Return pairs of examples that are the same image under different labels; each such image is in one pair at least.
+
+    Args:
+        part: the examples.
+        digests: one for each, equal for equal bytes.
+        alike: pairs of positions, among which all that have the same pixels are.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for i, digest in enumerate(digests):
+        groups.setdefault(digest, []).append(i)
+    labels, found, known = part.labels.tolist(), {}, {}
+    for group in groups.values():
+        if len({labels[i] for i in group}) > 1:
+            for i in group:  # Not every pair: there may be very many copies of one image.
+                other = next(j for j in group if labels[j] != labels[i])
+                found[min(i, other), max(i, other)] = "bytes"
+    for i, j in sorted(alike):
+        unequal = labels[i] != labels[j] and digests[i] != digests[j]
+        if unequal and _pixels(part, i, known) == _pixels(part, j, known):
+            found[i, j] = "pixels"
+    return sorted(Copy(i, j, same) for (i, j), same in found.items())
+
+
+def alike_within(part: Examples, some: np.ndarray, seen: Scan) -> set[tuple[int, int]]:
+    """Return the pairs of positions among `some`, int [k], that can have the same pixels."""
+    pairs = _alike(part.indices[some], part.indices[some], (seen, seen))
+    return {(int(some[i]), int(some[j])) for i, j in pairs if i < j}
 
 
 def settle(train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training") -> tuple[Examples, str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import folds, groups, leaks, splits
+from flax_augtl.data import folds, groups, splits
+from flax_augtl.data.copies import ByScan
 from flax_augtl.data.division import divide
 from flax_augtl.data.downloads import is_url, local_path
 from flax_augtl.data.errors import DataError
@@ -36,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "fold": None,
     "on_bad_image": "error",
     "on_leak": "warn",
+    "on_conflict": None,
+    "near_copies": "warn",
     "max_pixels": MAX_PIXELS,
     "scan_dir": None,
     "folder_rules": RULES,
@@ -148,7 +151,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         seed,
         notes=(*listing.notes, *((note(skipped, total),) if skipped else ())),
         skipped=skipped,
-        find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
+        find_copies=ByScan({source: seen}, data["scan_dir"]),
         groups=found and {listing.ids.get(path, path): group for path, group in found.items()},
     )
 
@@ -210,5 +213,5 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         metric=found.metric,
         notes=(*found.notes, *((note(skipped, read),) if skipped else ())),
         skipped=skipped,
-        find_copies=lambda train, test: leaks.copies(train, test, (seen[train.source], seen[test.source])),
+        find_copies=ByScan(seen, data["scan_dir"]),
     )

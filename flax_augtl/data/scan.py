@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
+from flax_augtl.data.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
 from flax_augtl.data.pictures import read_picture, upright_size
 
-_VERSION = 1  # Of what is remembered.
+_VERSION = (2, VERSION)  # Of what is remembered.
 _GRID = 4
 
 
@@ -35,12 +36,16 @@ class Scan:
         digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
         sizes: int32 [n, 2], width and height once upright.
         looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
+        hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
+        thumbs: uint8 [n, 256], a grey thumbnail of each.
     """
 
     bad: dict[int, str]
     digests: np.ndarray
     sizes: np.ndarray
     looks: np.ndarray
+    hashes: np.ndarray
+    thumbs: np.ndarray
 
 
 class Encoded(Protocol):
@@ -83,7 +88,7 @@ def scan(
     """
     if on_bad_image not in ("error", "skip"):
         raise DataError(f'config.data.on_bad_image="{on_bad_image}" is unknown; choose error or skip.')
-    folder = cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
+    folder = scan_folder(remember_in)
     state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
     memory = folder / f"{state}.npz" if folder else None
     seen = _remembered(memory, len(source)) if memory else None
@@ -109,9 +114,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
 
 
+def scan_folder(remember_in: str | Path | None) -> Path | None:
+    """Where results are kept, given config.data.scan_dir; None for nowhere."""
+    return cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
+
+
 def _look_at_all(source: Encoded) -> Scan:
     n = len(source)
     digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
+    hashes, thumbs = np.zeros((n, 2, HASH_BYTES), np.uint8), np.zeros((n, THUMB_SIDE**2), np.uint8)
     sizes, bad = np.zeros((n, 2), np.int32), {}
 
     def look(i: int) -> str | None:
@@ -121,7 +132,9 @@ def _look_at_all(source: Encoded) -> Scan:
         except UnreadablePicture as error:
             return error.reason
         digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
-        looks[i] = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
+        small = shrunk(image)
+        looks[i] = np.asarray(small.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
+        hashes[i], thumbs[i] = describe(small)
         sizes[i] = _full_size(content)
         return None
 
@@ -130,7 +143,7 @@ def _look_at_all(source: Encoded) -> Scan:
         for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
             if reason:
                 bad[i] = reason
-    return Scan(bad, digests, sizes, looks)
+    return Scan(bad, digests, sizes, looks, hashes, thumbs)
 
 
 def _full_size(content: bytes) -> tuple[int, int]:
@@ -141,25 +154,40 @@ def _full_size(content: bytes) -> tuple[int, int]:
 
 def _remembered(memory: Path, n: int) -> Scan | None:
     try:
-        with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
-            bad = dict(zip(file["bad"].tolist(), file["reasons"].tolist(), strict=True))
-            found = Scan(bad, file["digests"], file["sizes"], file["looks"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # Not there, or half written by a run that was killed: look again.
-    return found if len(found.digests) == n else None
+        found = load_arrays(memory)
+        bad = dict(zip(found.pop("bad").tolist(), found.pop("reasons").tolist(), strict=True))
+        seen = Scan(bad, **found)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seen if len(seen.digests) == n else None
 
 
 def _remember(memory: Path, seen: Scan) -> None:
+    arrays = {field.name: getattr(seen, field.name) for field in dataclasses.fields(seen) if field.name != "bad"}
+    bad, reasons = np.array(list(seen.bad), np.int64), np.array(list(seen.bad.values()), np.str_)
+    save_arrays(memory, bad=bad, reasons=reasons, **arrays)
+
+
+def load_arrays(memory: Path) -> dict[str, np.ndarray]:
+    """Return what `save_arrays` kept; empty if it is not there, or half written by a run that was killed."""
+    try:
+        with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
+    """Keep arrays in a file, whole or not at all; one that cannot be written only means that the next run looks again."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: on a full disk nothing stays behind.
         with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
-            np.savez(file, bad=np.array(list(seen.bad), np.int64), reasons=np.array(list(seen.bad.values()), np.str_),
-                     digests=seen.digests, sizes=seen.sizes, looks=seen.looks)  # fmt: skip
+            np.savez(file, **arrays)
             file.close()
             os.replace(file.name, memory)
     except OSError:
-        pass  # A home that cannot be written to only means that the next run looks again.
+        pass
 
 
 def _error(source: Encoded, bad: dict[int, str]) -> DataError:

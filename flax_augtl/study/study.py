@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from flax_augtl import added_fields, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.paths import absolute
+from flax_augtl.run_records import write_near_copies
 from flax_augtl.study import selection, timing
 from flax_augtl.study.caches import CACHE, fill, kind_of, open_cache
 from flax_augtl.study.choices import ties, too_few_of
@@ -72,6 +73,7 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         print(note)
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
+    write_near_copies(folder, material.datasets[material.grid.seeds[0]])
     for sentence in seen_by_other_seeds(material.datasets):
         print(sentence)
     labels = material.datasets[material.grid.seeds[0]].train.labels
