@@ -113,9 +113,11 @@ def get_config() -> config_dict.ConfigDict:
     config.image_size = placeholder(int)
     # What pictures become on their way to the network, where it shall differ from what the weights bring along.
     config.preprocessing = config_dict.ConfigDict()
+    # Before the crop: short_side (keeps the shape), squash (to a square, whatever the shape), none.
+    config.preprocessing.resize = placeholder(str)
     # Side of the crop as a share of the short side of the resized picture, in (0, 1].
     config.preprocessing.crop_fraction = placeholder(float)
-    # nearest, bilinear, bicubic, lanczos.
+    # nearest, bilinear, bicubic, lanczos, box, hamming.
     config.preprocessing.interpolation = placeholder(str)
     # RGB, BGR.
     config.preprocessing.channel_order = placeholder(str)

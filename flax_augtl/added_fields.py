@@ -24,7 +24,9 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    "preprocessing.resize": Added(absent=None, default=None),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _NAMES = {
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "
-        "weights weights_sha256"
+        "preprocessing.resize weights weights_sha256"
     ),
     "true or false": "balance_classes data.flip remat",
     "true or false or null": "head.keep_classifier",

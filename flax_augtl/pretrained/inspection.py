@@ -15,6 +15,7 @@ from flax_augtl.pretrained.located import check_digest, digest, locate
 from flax_augtl.pretrained.naming import to_torchvision
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.unsettled import Unsettled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Inspection:
         preprocessing: where the checkpoint or its origin says; else None.
         class_names: those that came with it; may be empty.
         terms: origin, sha256, licence, …
+        unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Inspection:
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
     terms: Mapping[str, str]
+    unsettled: tuple[Unsettled, ...] = ()
 
 
 def inspect_checkpoint(
@@ -79,6 +82,7 @@ def inspect_checkpoint(
         said.preprocessing,
         said.class_names if classify else (),
         {**said.terms, **located.terms, "sha256": found},
+        said.unsettled,
     )
 
 

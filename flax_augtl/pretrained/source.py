@@ -20,6 +20,7 @@ from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_folder import is_run, read_run
+from flax_augtl.pretrained.unsettled import settle
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ def load_source(
     dtype=jnp.float32,
     axis_name: str | None = None,
     sha256: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Source:
     """Load a source network.
 
@@ -69,6 +71,8 @@ def load_source(
         dtype: of the computation.
         axis_name: mapped axis over which training batch statistics are averaged.
         sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
+        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands for
+            one that does not.
 
     Raises:
         ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
@@ -77,19 +81,27 @@ def load_source(
     if name is not None:
         find(name)  # before anything is downloaded
     if weights is None:
-        return _random_source(name, num_classes, sha256, settings)
+        return _preprocessed(_random_source(name, num_classes, sha256, settings), preprocessing)
     if is_run(weights):
         if sha256 is not None:
             raise CheckpointError(f"{weights} is a run directory: many files, which one SHA-256 cannot stand for.")
-        return _source_of_run(name, weights, bool(num_classes), settings)
+        return _preprocessed(_source_of_run(name, weights, bool(num_classes), settings), preprocessing)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256)
-    return load_inspected(found, classify=bool(num_classes), **settings)
+    return load_inspected(found, classify=bool(num_classes), preprocessing=preprocessing, **settings)
+
+
+def _preprocessed(source: Source, given: Mapping[str, Any] | None) -> Source:
+    return dataclasses.replace(source, preprocess=settle(source.preprocess, (), given, source.name))
 
 
 def load_inspected(
-    found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None
-) -> Source:
+    found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Source:  # fmt: skip
     """Read the weights of a checkpoint that was inspected, with the same `classify`; see `load_source`."""
+    # First, since reading the weights takes time.
+    preprocess = settle(found.preprocessing or usual_preprocessing(found.name), found.unsettled, preprocessing,
+                        str(found.file))  # fmt: skip
     settings = {"dtype": dtype, "axis_name": axis_name}
     if unknown := sorted(set(found.settings) & {*settings, "name", "num_classes", "parent"}):
         raise CheckpointError(f"{found.file}: its notes set {', '.join(unknown)}, which is not theirs to set.")
@@ -104,7 +116,7 @@ def load_inspected(
         found.name,
         model,
         variables,
-        found.preprocessing or usual_preprocessing(found.name),
+        preprocess,
         class_names or default_names(model.num_classes),
         found.terms,
     )

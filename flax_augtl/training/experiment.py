@@ -164,15 +164,14 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
       ValueError: the network, its weights or the preprocessing are wrong.
     """
     check_compute_dtype(config)
-    source = load_source(config.network, config.weights, sha256=config.weights_sha256)
+    source = load_source(config.network, config.weights, sha256=config.weights_sha256,
+                         preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()})
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
         if not hasattr(source.model, "by_block"):
             raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
         source = dataclasses.replace(source, model=source.model.clone(by_block=True), variables={
             collection: by_block(tree) for collection, tree in source.variables.items()})
-    changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
-    preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
-    return source, preprocessing, {
+    return source, source.preprocess, {
         "network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
         "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms)}
 
