@@ -74,6 +74,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.metric = placeholder(str)
     # Pictures that cannot be read: error, or skip (counted, and listed in the run directory).
     config.data.on_bad_image = "error"
+    # An image with more pixels (width × height) is one that cannot be read. Decoded, a pixel takes three bytes or more.
+    config.data.max_pixels = 178_956_970
     # Pictures of the test split that are in the training data too: warn, drop (from training), error.
     config.data.on_leak = "warn"
     # Where the results of scanning pictures are kept; None = the user's cache folder, "" = nowhere.

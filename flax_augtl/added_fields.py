@@ -25,6 +25,7 @@ class Added(NamedTuple):
 
 # By dotted name, such as "data.split_seed".
 ADDED: Mapping[str, Added] = {
+    "data.max_pixels": Added(absent=178_956_970, default=178_956_970),
     "preprocessing.resize": Added(absent=None, default=None),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 _NAMES = {
     "whole number": (
         "accumulate batch_size check_replicas_every "
-        "data.shift data.threads data.view_seed data.views data.workers early_stopping "
+        "data.max_pixels data.shift data.threads data.view_seed data.views data.workers early_stopping "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (

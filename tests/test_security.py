@@ -56,14 +56,15 @@ def test_the_kinds_of_fields_are_those_of_the_configuration():
                     walk(value, f"{path}.")
                 continue
             kind = {str: "text", int: "whole number", float: "number", bool: "true or false",
-                    tuple: "list of numbers"}[config.get_type(name)]
+                    tuple: "list of numbers", object: "text, number, true or false"}[config.get_type(name)]
             found[path] = kind if value is not None else f"{kind} or null"
     walk(common.get_config(), "")
     assert found == field_types.KINDS
     assert set(field_types.NEEDED) <= set(found)
 
 
-WRONG = {"whole number": "x", "text": ["a"], "number": {"a": 1}, "list of numbers": ["1"], "true or false": 1}
+WRONG = {"whole number": "x", "text": ["a"], "number": {"a": 1}, "list of numbers": ["1"], "true or false": 1,
+         "text, number, true or false": ["a"]}
 
 
 @pytest.mark.parametrize("field", sorted(field_types.KINDS))
@@ -252,7 +253,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
 
     class Flags:
         mode, workdir, images, step, traceback = "predict", str(run), str(photos / "sub" / ".."), "best", False
-        coordinator = num_processes = process_id = None
+        coordinator = num_processes = process_id = max_pixels = None
 
     commands.run(Flags)
     after = {path: at for path, at in everything(tmp_path).items() if run not in path.parents and path != run}

@@ -14,7 +14,7 @@ from flax_augtl.data.files import FileSource, Listing
 from flax_augtl.data.folder import checked_root, list_folder
 from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.pictures import MAX_PIXELS
-from flax_augtl.data.scan import note, scan
+from flax_augtl.data.scan import note, remarks, scan
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
@@ -114,7 +114,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ())),
+        notes=(*listing.notes, *((note(skipped, len(source)),) if skipped else ()), *remarks(source, seen)),
         skipped=skipped,
         find_copies=lambda train, test: leaks.copies(train, test, (seen, seen)),
     )
@@ -155,10 +155,11 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
     from flax_augtl.data.tfds_data import prepared
 
     found = prepared(data["name"], data["root"], data["max_pixels"])
-    seen, parts, skipped = {}, {}, {}
+    seen, parts, skipped, said = {}, {}, {}, []
     for split, (source, indices, labels) in found.splits.items():
         seen[source] = scan(source, data["on_bad_image"], data["scan_dir"], among=indices)
         skipped |= {source.path(i): reason for i, reason in seen[source].bad.items()}
+        said += remarks(source, seen[source], indices)
         kept = np.array([i not in seen[source].bad for i in indices.tolist()], bool)
         ids = [f"{data['name']}/{split}/{i:07d}" for i in indices[kept]]
         parts[split] = examples_of(source, labels[kept], ids, indices[kept])
@@ -170,7 +171,7 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         data,
         seed,
         metric=found.metric,
-        notes=(*found.notes, *((note(skipped, read),) if skipped else ())),
+        notes=(*found.notes, *((note(skipped, read),) if skipped else ()), *said),
         skipped=skipped,
         find_copies=lambda train, test: leaks.copies(train, test, (seen[train.source], seen[test.source])),
     )

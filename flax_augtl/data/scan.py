@@ -18,12 +18,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from flax_augtl.data import tiff
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.pictures import read_picture, upright_size
 
-_VERSION = 1  # Of what is remembered.
+_VERSION = 2  # Of what is remembered.
 _GRID = 4
+_TENTH = 25  # Of the 255 steps between black and white.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,12 +37,16 @@ class Scan:
         digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
         sizes: int32 [n, 2], width and height once upright.
         looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
+        flat: bool [n], the image uses less than a tenth of the range from black to white.
+        stacked: bool [n], a TIFF of several pages.
     """
 
     bad: dict[int, str]
     digests: np.ndarray
     sizes: np.ndarray
     looks: np.ndarray
+    flat: np.ndarray
+    stacked: np.ndarray
 
 
 class Encoded(Protocol):
@@ -104,6 +110,21 @@ def note(skipped: Mapping[str, str], of: int) -> str:
     return f"{len(skipped)} of {of} pictures cannot be read and are left out: {named}."
 
 
+def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
+    """Sentences about images that can be read, but perhaps not as they were meant; of those `among`, or of all."""
+    among = np.arange(len(source)) if among is None else among
+    said = []
+    for which, what in (
+        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, which "
+                    "look black; scale their values if that is not meant"),
+        (seen.stacked, "are TIFFs of several pages, of which the first is used"),
+    ):  # fmt: skip
+        found = among[which[among]].tolist()
+        if found:
+            said.append(f"{len(found)} of {len(among)} images {what}: {listed(source.name(i) for i in found)}.")
+    return tuple(said)
+
+
 def cache_folder() -> Path:
     """Where this package keeps what it can find out again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
@@ -113,6 +134,7 @@ def _look_at_all(source: Encoded) -> Scan:
     n = len(source)
     digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
     sizes, bad = np.zeros((n, 2), np.int32), {}
+    flat, stacked = np.zeros(n, bool), np.zeros(n, bool)
 
     def look(i: int) -> str | None:
         try:
@@ -122,7 +144,10 @@ def _look_at_all(source: Encoded) -> Scan:
             return error.reason
         digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
         looks[i] = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
-        sizes[i] = _full_size(content)
+        sizes[i] = _full_size(content) if content.startswith(b"\xff\xd8") else image.size
+        least, most = np.array(image.getextrema()).T
+        flat[i] = most.max() - least.min() < _TENTH
+        stacked[i] = tiff.is_tiff(content) and tiff.has_more_pages(content)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -130,11 +155,11 @@ def _look_at_all(source: Encoded) -> Scan:
         for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
             if reason:
                 bad[i] = reason
-    return Scan(bad, digests, sizes, looks)
+    return Scan(bad, digests, sizes, looks, flat, stacked)
 
 
 def _full_size(content: bytes) -> tuple[int, int]:
-    """Upright, and as it is when not decoded at a reduced scale."""
+    """Upright, and as it is when not decoded at a reduced scale, which happens to JPEGs only."""
     with Image.open(io.BytesIO(content)) as image:
         return upright_size(image)
 
@@ -143,7 +168,7 @@ def _remembered(memory: Path, n: int) -> Scan | None:
     try:
         with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
             bad = dict(zip(file["bad"].tolist(), file["reasons"].tolist(), strict=True))
-            found = Scan(bad, file["digests"], file["sizes"], file["looks"])
+            found = Scan(bad, file["digests"], file["sizes"], file["looks"], file["flat"], file["stacked"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # Not there, or half written by a run that was killed: look again.
     return found if len(found.digests) == n else None
@@ -155,7 +180,8 @@ def _remember(memory: Path, seen: Scan) -> None:
         # Whole or not at all: on a full disk nothing stays behind.
         with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
             np.savez(file, bad=np.array(list(seen.bad), np.int64), reasons=np.array(list(seen.bad.values()), np.str_),
-                     digests=seen.digests, sizes=seen.sizes, looks=seen.looks)  # fmt: skip
+                     digests=seen.digests, sizes=seen.sizes, looks=seen.looks, flat=seen.flat,
+                     stacked=seen.stacked)  # fmt: skip
             file.close()
             os.replace(file.name, memory)
     except OSError:
