@@ -88,10 +88,14 @@ def get_config() -> config_dict.ConfigDict:
     config.data.crop = "resized"
     # Of `resized`: smallest and largest share of the picture's area.
     config.data.crop_scale = (0.25, 1.0)
-    # Mirror pictures at random.
-    config.data.flip = True
+    # Mirror images at random: none, horizontal (left and right), both (also top and bottom).
+    config.data.flip = config_dict.FieldReference("horizontal", field_type=object)
+    # Rotate images at random: largest angle in degrees, each way; or right_angles, for images that have no upright.
+    config.data.rotate = config_dict.FieldReference(0.0, field_type=object)
     # Largest random shift in pixels; 0 = none.
     config.data.shift = 0
+    # Largest standard deviation of a random Gaussian blur, in pixels; 0 = none.
+    config.data.blur = 0.0
     # Changes of colour and shape on the host: none, rand (RandAugment), trivial (TrivialAugment).
     config.data.policy = "none"
     # Brightness, contrast and saturation each change by a factor of up to 1 ± this.

@@ -18,7 +18,7 @@ _NAMES = {
         "examples head.widen image_size schedule.warmup_examples schedule.warmup_steps steps"
     ),
     "number": (
-        "data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "
+        "data.blur data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "
         "gradient_clip label_smoothing learning_rate momentum new_layer_multiplier schedule.factor schedule.final "
         "weight_decay"
     ),
@@ -41,7 +41,8 @@ _NAMES = {
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "
         "preprocessing.resize weights weights_sha256"
     ),
-    "true or false": "balance_classes data.flip remat",
+    "true or false": "balance_classes remat",
+    "text, number, true or false": "data.flip data.rotate",
     "true or false or null": "head.keep_classifier",
 }
 KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
@@ -56,6 +57,8 @@ def is_a(value: Any, kind: str) -> bool:
     if kind.startswith("list of "):
         one = kind.removeprefix("list of ").removesuffix("s")
         return isinstance(value, (list, tuple)) and all(is_a(item, one) for item in value)
+    if kind == "text, number, true or false":
+        return any(is_a(value, each) for each in ("text", "number", "true or false"))
     if isinstance(value, bool):
         return kind == "true or false"
     whole = isinstance(value, int) and abs(value) < 2**63

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import freezing, leep, network
+from flax_augtl import added_fields, freezing, leep, network
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
+from flax_augtl.data.augment import augmentations
 from flax_augtl.data.crops import training_path
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.head import HeadSettings, head_settings
@@ -67,7 +68,7 @@ class Experiment:
 
 def config_values(config: ConfigDict) -> dict[str, Any]:
     """Return a configuration as JSON values, with tuples as lists."""
-    return json.loads(config.to_json())
+    return added_fields.as_written(json.loads(config.to_json()))
 
 
 def head_of(config: Mapping[str, Any]) -> HeadSettings:
@@ -123,6 +124,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     # The network is checked before the data are read and the weights are loaded, which can take long.
     source, preprocessing, described = source_of(config)
     training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
+    changes = augmentations(config.data)
     if settings.keep_classifier and not source.model.num_classes:
         raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
                          "that replaces it, such as traditional.")
@@ -151,8 +153,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None) -> Experiment:
     step = StepSettings(label_smoothing=config.label_smoothing, class_weights=weights,
                         accumulate=config.accumulate, skip_not_finite=config.on_nan == "skip",
                         pool=None if pool is None else (pool.crop, pool.method),
-                        **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
-                                                                "view_seed")})
+                        **changes, **{name: config.data[name] for name in ("mixup", "cutmix", "view_seed")})
     return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
                       every, in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size))
 

@@ -19,7 +19,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "head.scale": _ABOVE_0, "head.widen": _AT_LEAST_0, "head.dropout": _BELOW_1,
     "data.jitter": _SHARE, "data.erase": _SHARE, "data.mixup": _AT_LEAST_0, "data.cutmix": _AT_LEAST_0,
     "data.views": _AT_LEAST_0, "data.shift": _AT_LEAST_0, "data.threads": _AT_LEAST_0, "data.workers": _AT_LEAST_0,
-    "data.max_pixels": _AT_LEAST_1,
+    "data.max_pixels": _AT_LEAST_1, "data.blur": _AT_LEAST_0,
     "data.cache_gb": _AT_LEAST_0, "image_size": _AT_LEAST_1, "keep_checkpoints": _AT_LEAST_1, "early_stopping": _AT_LEAST_0,
     "batch_size": _AT_LEAST_1, "accumulate": _AT_LEAST_1,
     "on_nan_limit": _AT_LEAST_0, "log_every_steps": _AT_LEAST_1, "check_replicas_every": _AT_LEAST_0,
