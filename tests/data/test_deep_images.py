@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from flax_augtl.data import DataError, UnreadablePicture, load_dataset
 from flax_augtl.data.pictures import read_picture
+from flax_augtl.prediction import predict_files
 
 GREY = np.add.outer(3 * np.arange(37), 4 * np.arange(53)) % 256
 GREY[0, :2] = 0, 255
@@ -211,3 +213,13 @@ def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):
     assert len(load_dataset({"root": root, "max_pixels": 40 * 30}, seed=0).test)
     with pytest.raises(DataError, match="40 × 30 pixels, more than the limit of 1,199; .*max_pixels=1200"):
         load_dataset({"root": root, "max_pixels": 40 * 30 - 1}, seed=0)
+
+
+def test_predict_takes_the_limit_of_training_unless_it_is_given_another(tmp_path):
+    Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
+    run = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
+                          predict=lambda images, batch_size: np.full((len(images), 2), 0.5))  # fmt: skip
+    rows, unreadable = predict_files(run, str(tmp_path))
+    assert not rows and "10 × 10 pixels, more than the limit of 99;" in unreadable[str(tmp_path / "a.png")]
+    rows, unreadable = predict_files(run, str(tmp_path), max_pixels=100)
+    assert len(rows) == 1 and not unreadable

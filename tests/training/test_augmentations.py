@@ -18,7 +18,8 @@ CHANGES = {"flip": "both", "rotate": "right_angles", "blur": 0.7, "shift": 0, "v
 
 
 def config(**data):
-    return small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, data={"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", **CHANGES, **data})
+    fields = {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", **CHANGES, **data}
+    return small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, data=fields)
 
 
 def test_data_on_the_device_are_changed_alike(tmp_path):
