@@ -95,6 +95,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.metric = placeholder(str)
     # Pictures that cannot be read: error, or skip (counted, and listed in the run directory).
     config.data.on_bad_image = "error"
+    # An image with more pixels (width × height) is one that cannot be read. Decoded, a pixel takes three bytes or more.
+    config.data.max_pixels = 178_956_970
     # Pictures of the test split that are in the training data too: warn, drop (from training), error.
     config.data.on_leak = "warn"
     # Training images that are equal but have different labels: warn, drop (all of them), error, ignore; None = as on_leak.
@@ -111,10 +113,14 @@ def get_config() -> config_dict.ConfigDict:
     config.data.crop = "resized"
     # Of `resized`: smallest and largest share of the picture's area.
     config.data.crop_scale = (0.25, 1.0)
-    # Mirror pictures at random.
-    config.data.flip = True
+    # Mirror images at random: none, horizontal (left and right), both (also top and bottom).
+    config.data.flip = config_dict.FieldReference("horizontal", field_type=object)
+    # Rotate images at random: largest angle in degrees, each way; or right_angles, for images that have no upright.
+    config.data.rotate = config_dict.FieldReference(0.0, field_type=object)
     # Largest random shift in pixels; 0 = none.
     config.data.shift = 0
+    # Largest standard deviation of a random Gaussian blur, in pixels; 0 = none.
+    config.data.blur = 0.0
     # Changes of colour and shape on the host: none, rand (RandAugment), trivial (TrivialAugment).
     config.data.policy = "none"
     # Brightness, contrast and saturation each change by a factor of up to 1 ± this.
@@ -138,9 +144,11 @@ def get_config() -> config_dict.ConfigDict:
     config.image_size = placeholder(int)
     # What pictures become on their way to the network, where it shall differ from what the weights bring along.
     config.preprocessing = config_dict.ConfigDict()
+    # Before the crop: short_side (keeps the shape), squash (to a square, whatever the shape), none.
+    config.preprocessing.resize = placeholder(str)
     # Side of the crop as a share of the short side of the resized picture, in (0, 1].
     config.preprocessing.crop_fraction = placeholder(float)
-    # nearest, bilinear, bicubic, lanczos.
+    # nearest, bilinear, bicubic, lanczos, box, hamming.
     config.preprocessing.interpolation = placeholder(str)
     # RGB, BGR.
     config.preprocessing.channel_order = placeholder(str)

@@ -23,7 +23,7 @@ def get_config():
     config.data.name = "digits"
     config.data.shots = 10
     config.data.crop = "none"
-    config.data.flip = False
+    config.data.flip = "none"
     config.data.shift = 1
     config.image_size = 16
     config.batch_size = 32

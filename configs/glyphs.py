@@ -22,7 +22,7 @@ def get_config():
     config.data.shots = 100
     config.data.validation = 0.05
     config.data.crop = "none"
-    config.data.flip = False
+    config.data.flip = "none"
     config.data.shift = 1
     config.head.preset = "traditional"
     config.batch_size = 128

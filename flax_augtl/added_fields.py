@@ -38,12 +38,25 @@ ADDED: Mapping[str, Added] = {
     "weights_entry": Added(absent="raw", default=None),
     "data.near_copies": Added("ignore", "warn"),
     "data.on_conflict": Added("ignore", None),
+    "data.blur": Added(absent=0.0, default=0.0),
+    "data.rotate": Added(absent=0.0, default=0.0),
+    "data.max_pixels": Added(absent=178_956_970, default=178_956_970),
+    "preprocessing.resize": Added(absent=None, default=None),
 }
+
+
+def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of a config.json, with values that mean the same written the same way."""
+    values = _copied(values)
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(data.get("flip"), bool):
+        data["flip"] = "horizontal" if data["flip"] else "none"  # Before there were other flips, it was true or false.
+    return values
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of a config.json, with the fields that it is too old to have set to what they were then."""
-    values = _copied(old)
+    values = as_written(old)
     for field, added in ADDED.items():
         *parents, name = field.split(".")
         place = values

@@ -24,7 +24,7 @@ MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
         "cells": ("study",), "data_root": ("train", "evaluate"), "split": ("evaluate",), "images": ("predict",),
-        "format": ("export",), "step": ("evaluate", "predict", "export")}
+        "max_pixels": ("predict",), "format": ("export",), "step": ("evaluate", "predict", "export")}
 
 
 def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
@@ -226,7 +226,7 @@ def _predict(flags: Any) -> None:
     run = load_run(flags.workdir, step=flags.step)
     if not distributed.is_first():
         return
-    rows, unreadable = prediction.predict_files(run, images)
+    rows, unreadable = prediction.predict_files(run, images, max_pixels=flags.max_pixels)
     path = run.workdir / run_directory.PREDICTIONS
     if rows:  # Else those of an earlier start stay.
         run_directory.write_text(path, prediction.as_csv(rows))

@@ -11,7 +11,7 @@ _NAMES = {
     "whole number": (
         "accumulate batch_size check_replicas_every "
         "data.folds data.shift data.threads data.view_seed data.views data.workers early_stopping data.list_rules "
-        "data.folder_rules "
+        "data.folder_rules data.max_pixels "
         "keep_checkpoints log_every_steps on_nan_limit seed"
     ),
     "whole number or null": (
@@ -20,7 +20,7 @@ _NAMES = {
         "schedule.warmup_examples schedule.warmup_steps steps"
     ),
     "number": (
-        "data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "
+        "data.blur data.cache_gb data.cutmix data.erase data.jitter data.mixup data.rate data.test data.validation "
         "gradient_clip label_smoothing learning_rate momentum new_layer_multiplier schedule.factor schedule.final "
         "weight_decay"
     ),
@@ -42,9 +42,10 @@ _NAMES = {
         "data.root data.scan_dir data.test_list data.train_list data.val_list "
         "head.classifier_init head.classifier_init_from "
         "head.classifier_rate head.norm preprocessing.channel_order preprocessing.interpolation "
-        "weights weights_entry weights_sha256"
+        "weights weights_entry weights_sha256 preprocessing.resize "
     ),
-    "true or false": "balance_classes data.flip remat",
+    "true or false": "balance_classes remat",
+    "text, number, true or false": "data.flip data.rotate",
     "true or false or null": "head.keep_classifier",
 }
 KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
@@ -59,6 +60,8 @@ def is_a(value: Any, kind: str) -> bool:
     if kind.startswith("list of "):
         one = kind.removeprefix("list of ").removesuffix("s")
         return isinstance(value, (list, tuple)) and all(is_a(item, one) for item in value)
+    if kind == "text, number, true or false":
+        return any(is_a(value, each) for each in ("text", "number", "true or false"))
     if isinstance(value, bool):
         return kind == "true or false"
     whole = isinstance(value, int) and abs(value) < 2**63

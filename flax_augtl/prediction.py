@@ -36,8 +36,9 @@ def find_pictures(images: str) -> list[str]:
     return paths
 
 
-def predict_files(run: Run, images: str, *, batch_size: int = 32) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Predict pictures in files.
+def predict_files(run: Run, images: str, *, batch_size: int = 32,
+                  max_pixels: int | None = None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Predict pictures in files; one with more than `max_pixels` (None: as in training) counts as unreadable.
 
     Returns:
       A row for each picture that can be read: its `path`, and up to five `labels` with their `probabilities`, the likeliest
@@ -52,7 +53,7 @@ def predict_files(run: Run, images: str, *, batch_size: int = 32) -> tuple[list[
         pictures = {}
         for path in paths[start:start + batch_size]:
             try:
-                pictures[path] = np.asarray(read_picture(path))
+                pictures[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
             except UnreadablePicture as error:
                 unreadable[path] = error.reason
         probabilities = run.predict(list(pictures.values()), batch_size=batch_size)

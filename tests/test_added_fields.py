@@ -23,22 +23,30 @@ def test_defaults_are_those_of_the_configuration():
 @pytest.fixture
 def flip_is_new(monkeypatch):
     """Pretend that an earlier version had no `config.data.flip`, and mirrored nothing; and its configuration."""
-    monkeypatch.setattr(added_fields, "ADDED", {"data.flip": Added(absent=False, default=True)})
+    monkeypatch.setattr(added_fields, "ADDED", {"data.flip": Added(absent="none", default="horizontal")})
     old = config_values(common.get_config())
     del old["data"]["flip"]
     return old
 
 
 def test_an_old_configuration_is_filled_with_the_old_behaviour(flip_is_new):
-    assert added_fields.filled(flip_is_new)["data"]["flip"] is False
+    assert added_fields.filled(flip_is_new)["data"]["flip"] == "none"
     assert "flip" not in flip_is_new["data"]
-    assert added_fields.filled({"data": {"flip": True}}) == {"data": {"flip": True}}
+    assert added_fields.filled({"data": {"flip": "both"}}) == {"data": {"flip": "both"}}
+
+
+def test_flips_of_earlier_versions_are_true_or_false():
+    for old, new in ((True, "horizontal"), (False, "none"), ("both", "both")):
+        assert added_fields.filled({"data": {"flip": old}})["data"]["flip"] == new
+        config = common.get_config()
+        config.data.flip = old
+        assert config_values(config)["data"]["flip"] == new
 
 
 def test_the_same_command_goes_on_as_it_began(flip_is_new):
     config = common.get_config()
-    assert added_fields.continued(config, flip_is_new).data.flip is False
-    assert config.data.flip is True
+    assert added_fields.continued(config, flip_is_new).data.flip == "none"
+    assert config.data.flip == "horizontal"
 
 
 def test_what_is_set_otherwise_than_by_default_stays(monkeypatch, flip_is_new):

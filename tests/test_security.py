@@ -57,7 +57,7 @@ def test_the_kinds_of_fields_are_those_of_the_configuration():
                     walk(value, f"{path}.")
                 continue
             kind = {str: "text", int: "whole number", float: "number", bool: "true or false",
-                    tuple: "list of numbers"}[config.get_type(name)]
+                    tuple: "list of numbers", object: "text, number, true or false"}[config.get_type(name)]
             # null is also what a run of an earlier version goes on with.
             found[path] = f"{kind} or null" if None in (value, *ADDED.get(path, ())) else kind
     walk(common.get_config(), "")
@@ -65,7 +65,8 @@ def test_the_kinds_of_fields_are_those_of_the_configuration():
     assert set(field_types.NEEDED) <= set(found)
 
 
-WRONG = {"whole number": "x", "text": ["a"], "number": {"a": 1}, "list of numbers": ["1"], "true or false": 1}
+WRONG = {"whole number": "x", "text": ["a"], "number": {"a": 1}, "list of numbers": ["1"], "true or false": 1,
+         "text, number, true or false": ["a"]}
 
 
 @pytest.mark.parametrize("field", sorted(field_types.KINDS))
@@ -254,7 +255,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
 
     class Flags:
         mode, workdir, images, step, traceback = "predict", str(run), str(photos / "sub" / ".."), "best", False
-        coordinator = num_processes = process_id = None
+        coordinator = num_processes = process_id = max_pixels = None
 
     commands.run(Flags)
     after = {path: at for path, at in everything(tmp_path).items() if run not in path.parents and path != run}

@@ -14,7 +14,6 @@ from PIL import Image
 from flax_augtl.data import draws, policies
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.examples import Source
-from flax_augtl.strips import without_ends
 
 CROPS = ("resized", "random", "none")
 RATIO = (3 / 4, 4 / 3)
@@ -50,8 +49,8 @@ def evaluation_path(preprocessing, size: int) -> Path:
 def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
     """The path of config.data.
 
-    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the short
-    side is scaled as for evaluation, then a random square is cut; "none": the evaluation transform. Then
+    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the image
+    is resized as for evaluation, then a random square is cut; "none": the evaluation transform. Then
     `policy` "rand" (RandAugment) or "trivial" (TrivialAugment), if asked for.
 
     Raises:
@@ -63,8 +62,9 @@ def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
     if not 0 < scale[0] <= scale[1] <= 1:
         raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
     policy = policies.policy(data.get("policy", "none"))
-    # Taken out here: a worker process that got `preprocessing` itself would have to import JAX.
     resample, short = resampling(preprocessing), preprocessing.resize_size
+    # An image that is not resized is needed at its own size.
+    enough_to_resize = None if preprocessing.resize == "none" else (2 * short, 2 * short)
 
     def prepare_resized(source, index):
         # Even the smallest crop then has the pixels that the input needs.
@@ -77,8 +77,7 @@ def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
         return np.asarray(policy(cut, uniform[22:]))
 
     def prepare_random(source, index):
-        image = without_ends(decoded(source, index, at_least=(2 * short, 2 * short)))
-        return image.resize(short_side(image.size, short), resample)
+        return at_least_square(preprocessing.resized(decoded(source, index, at_least=enough_to_resize)), size)
 
     def finish_random(image, draw_id, view):
         uniform = draws.example_uniforms(2 + policies.DRAWS, view_seed, draw_id, view)
@@ -93,7 +92,7 @@ def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
         path = evaluation_path(preprocessing, size)
         return path if policy is policies.nothing else path._replace(finish=finish_none)
     if crop == "random":
-        return Path(f"short side {short} {resample.name}", prepare_random, finish_random, size)
+        return Path(f"{preprocessing.resize} {short} {resample.name}", prepare_random, finish_random, size)
     return Path(f"decoded for {size} {scale[0]}", prepare_resized, finish_resized, size)
 
 
@@ -133,12 +132,13 @@ def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[fl
     return left, top, left + w, top + h
 
 
-def short_side(image_size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(width, height) of a picture scaled so that its short side is `side`; the long side is rounded down."""
-    width, height = image_size
-    if width <= height:
-        return side, max(side, int(side * height / width))
-    return max(side, int(side * width / height)), side
+def at_least_square(image: Image.Image, side: int) -> Image.Image:
+    """Return an image with black around it where it is shorter than `side`."""
+    width, height = (max(extent, side) for extent in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def resampling(preprocessing) -> Image.Resampling:

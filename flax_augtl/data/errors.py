@@ -28,6 +28,10 @@ class UnreadablePicture(DataError):
         return type(self), (self.path, self.reason)
 
 
+class Refused(Exception):
+    """An image that is sound but cannot be used; the message is the reason, as a phrase without a full stop."""
+
+
 def listed(names: Iterable[object], limit: int = 10) -> str:
     """Join at most `limit` names with commas, and say how many more there are."""
     names = [str(name) for name in names]

@@ -18,7 +18,7 @@ from flax_augtl.data.folder import checked_root, list_folder
 from flax_augtl.data.lists import list_files, list_lists
 from flax_augtl.data.metadata_files import list_metadata
 from flax_augtl.data.pictures import MAX_PIXELS
-from flax_augtl.data.scan import note, scan
+from flax_augtl.data.scan import note, remarks, scan
 from flax_augtl.data.tree import RULES
 from flax_augtl.data.unicode_names import Spelling
 from flax_augtl.paths import is_remote
@@ -149,7 +149,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(skipped, total),) if skipped else ())),
+        notes=(*listing.notes, *((note(skipped, total),) if skipped else ()), *remarks(source, seen)),
         skipped=skipped,
         find_copies=ByScan({source: seen}, data["scan_dir"]),
         groups=found and {listing.ids.get(path, path): group for path, group in found.items()},
@@ -196,10 +196,11 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
 
     groups.refuse(data["group"], data["name"])
     found = prepared(data["name"], data["root"], data["max_pixels"])
-    seen, parts, skipped = {}, {}, {}
+    seen, parts, skipped, said = {}, {}, {}, []
     for split, (source, indices, labels) in found.splits.items():
         seen[source] = scan(source, data["on_bad_image"], data["scan_dir"], among=indices)
         skipped |= {source.path(i): reason for i, reason in seen[source].bad.items()}
+        said += remarks(source, seen[source], indices)
         kept = np.array([i not in seen[source].bad for i in indices.tolist()], bool)
         ids = [f"{data['name']}/{split}/{i:07d}" for i in indices[kept]]
         parts[split] = examples_of(source, labels[kept], ids, indices[kept])
@@ -211,7 +212,7 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         data,
         seed,
         metric=found.metric,
-        notes=(*found.notes, *((note(skipped, read),) if skipped else ())),
+        notes=(*found.notes, *((note(skipped, read),) if skipped else ()), *said),
         skipped=skipped,
         find_copies=ByScan(seen, data["scan_dir"]),
     )

@@ -5,6 +5,7 @@ Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a doze
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -14,7 +15,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageFile, ImageOps
 
-from flax_augtl.data.errors import UnreadablePicture
+from flax_augtl.data import grey, png, tiff
+from flax_augtl.data.errors import Refused, UnreadablePicture
 from flax_augtl.paths import is_remote
 
 # Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
@@ -23,7 +25,13 @@ FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()
 )
-MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Where Pillow refuses; half a gigabyte once decoded to RGB.
+MAX_PIXELS = 178_956_970  # Where Pillow refuses by default; half a gigabyte once decoded to RGB.
+
+# What makes an image upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 # Everything that Pillow's decoders were seen to raise on damaged files.
 _DAMAGE = (
@@ -62,7 +70,7 @@ def read_picture(
 ) -> Image.Image:
     """Decode the first frame of a picture file.
 
-    Grey, palette, transparent, CMYK and 16-bit pictures become RGB; transparency is laid on white; an EXIF
+    Grey, palette, transparent, CMYK and deeper pictures become RGB; transparency is laid on white; an EXIF
     orientation is applied.
 
     Args:
@@ -81,19 +89,54 @@ def read_picture(
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
         content = file if isinstance(file, bytes) else _content(file)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
-            if at_least is not None and image.format == "JPEG":
-                turned = _orientation(image) in (5, 6, 7, 8)
-                image.draft(None, at_least[::-1] if turned else at_least)
-            image.load()
-            return upright_rgb(image)
-    except _TooLarge as error:
+        allow_pixels(max_pixels)
+        try:
+            return _decoded(content, max_pixels, at_least)
+        except _DAMAGE:
+            if content.startswith(png.SIGNATURE):
+                return _decoded(png.only_the_image(content), max_pixels, at_least)
+            raise
+    except Refused as error:
         raise UnreadablePicture(name, str(error)) from None
-    except Image.DecompressionBombError:
-        raise UnreadablePicture(name, f"it has more pixels than Pillow allows, {MAX_PIXELS:,}") from None
+    except Image.DecompressionBombError as error:
+        count = int(re.search(r"\d+", str(error))[0])  # Pillow says how many, and not the sides.
+        raise UnreadablePicture(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
     except _DAMAGE as error:
         raise UnreadablePicture(name, _reason(file, error)) from None
+
+
+def _decoded(content: bytes, max_pixels: int, at_least: tuple[int, int] | None) -> Image.Image:
+    if tiff.is_tiff(content):
+        content = tiff.from_first_page(content)
+        if deep := tiff.open_grey(content):
+            return _deep(deep, max_pixels)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        if tiff.is_tiff(content):
+            raise tiff.unsupported(content) from None
+        raise
+    with image:
+        _check_size(*image.size, max_pixels)
+        if at_least is not None and image.format == "JPEG":
+            turned = _orientation(image) in (5, 6, 7, 8)
+            image.draft(None, at_least[::-1] if turned else at_least)
+        image.load()
+        return upright_rgb(image)
+
+
+def _deep(found: tiff.Grey, max_pixels: int) -> Image.Image:
+    _check_size(*found.size, max_pixels)
+    allow_pixels(8 * found.size[0] * found.size[1])  # Pillow counts bytes here.
+    image = Image.fromarray(grey.eight_bits(found.numbers(), found.samples))
+    turn = _TURNS.get(found.orientation)
+    return (image if turn is None else image.transpose(turn)).convert("RGB")
+
+
+def allow_pixels(count: int) -> None:
+    """Raise Pillow's own limit of pixels, which is one for the whole process; `max_pixels` is what protects from bombs."""
+    if count > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < count:
+        Image.MAX_IMAGE_PIXELS = count
 
 
 def _content(file: str | Path) -> bytes:
@@ -110,14 +153,14 @@ def _content(file: str | Path) -> bytes:
         os.close(descriptor)
 
 
-class _TooLarge(Exception):
-    pass
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise _TooLarge(f"it has {width} × {height} pixels, more than the limit of {max_pixels:,}")
+        raise Refused(_too_large(f"{width} × {height} pixels", width * height, max_pixels))
+
+
+def _too_large(size: str, count: int, max_pixels: int) -> str:
+    return (f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, to "
+            f"predict, with --max_pixels={count}")  # fmt: skip
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -134,28 +177,22 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
+    samples, clear = grey.samples_of(image), image.info.get("transparency")
     if _orientation(image) in range(2, 9):
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_deep(image)
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if samples is not None:
+        values = np.asarray(image)
+        scaled = grey.eight_bits(values, samples)
+        if isinstance(clear, int):
+            scaled[values == clear] = 255
+        return Image.fromarray(scaled).convert("RGB")
+    if clear is not None or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or float grey → RGB. Pillow's own conversion clips at 255, which turns such pictures white."""
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=65535.0, neginf=0.0)
-    if image.mode == "F" and values.size and values.max() <= 1.0:
-        values = values * 255
-    elif not values.size or values.max() > 255 or image.mode.startswith("I;16"):
-        values = values / 257  # 65535 → 255
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _reason(file: str | Path | bytes, error: Exception) -> str:

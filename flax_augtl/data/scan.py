@@ -18,13 +18,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from flax_augtl.data import tiff
 from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
 from flax_augtl.data.pictures import read_picture, upright_size
 
-_VERSION = (2, VERSION)  # Of what is remembered.
+_VERSION = (3, VERSION)  # Of what is remembered.
 _GRID = 4
+_TENTH = 25  # Of the 255 steps between black and white.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class Scan:
         looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
         hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
         thumbs: uint8 [n, 256], a grey thumbnail of each.
+        flat: bool [n], the image uses less than a tenth of the range from black to white.
+        stacked: bool [n], a TIFF of several pages.
     """
 
     bad: dict[int, str]
@@ -46,6 +50,8 @@ class Scan:
     looks: np.ndarray
     hashes: np.ndarray
     thumbs: np.ndarray
+    flat: np.ndarray
+    stacked: np.ndarray
 
 
 class Encoded(Protocol):
@@ -109,6 +115,21 @@ def note(skipped: Mapping[str, str], of: int) -> str:
     return f"{len(skipped)} of {of} pictures cannot be read and are left out: {named}."
 
 
+def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
+    """Sentences about images that can be read, but perhaps not as they were meant; of those `among`, or of all."""
+    among = np.arange(len(source)) if among is None else among
+    said = []
+    for which, what in (
+        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, which "
+                    "look black; scale their values if that is not meant"),
+        (seen.stacked, "are TIFFs of several pages, of which the first is used"),
+    ):  # fmt: skip
+        found = among[which[among]].tolist()
+        if found:
+            said.append(f"{len(found)} of {len(among)} images {what}: {listed(source.name(i) for i in found)}.")
+    return tuple(said)
+
+
 def cache_folder() -> Path:
     """Where this package keeps what it can find out again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
@@ -124,6 +145,7 @@ def _look_at_all(source: Encoded) -> Scan:
     digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
     hashes, thumbs = np.zeros((n, 2, HASH_BYTES), np.uint8), np.zeros((n, THUMB_SIDE**2), np.uint8)
     sizes, bad = np.zeros((n, 2), np.int32), {}
+    flat, stacked = np.zeros(n, bool), np.zeros(n, bool)
 
     def look(i: int) -> str | None:
         try:
@@ -135,7 +157,10 @@ def _look_at_all(source: Encoded) -> Scan:
         small = shrunk(image)
         looks[i] = np.asarray(small.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
         hashes[i], thumbs[i] = describe(small)
-        sizes[i] = _full_size(content)
+        sizes[i] = _full_size(content) if content.startswith(b"\xff\xd8") else image.size
+        least, most = np.array(image.getextrema()).T
+        flat[i] = most.max() - least.min() < _TENTH
+        stacked[i] = tiff.is_tiff(content) and tiff.has_more_pages(content)
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -143,11 +168,11 @@ def _look_at_all(source: Encoded) -> Scan:
         for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
             if reason:
                 bad[i] = reason
-    return Scan(bad, digests, sizes, looks, hashes, thumbs)
+    return Scan(bad, digests, sizes, looks, hashes, thumbs, flat, stacked)
 
 
 def _full_size(content: bytes) -> tuple[int, int]:
-    """Upright, and as it is when not decoded at a reduced scale."""
+    """Upright, and as it is when not decoded at a reduced scale, which happens to JPEGs only."""
     with Image.open(io.BytesIO(content)) as image:
         return upright_size(image)
 

@@ -15,6 +15,7 @@ from flax_augtl.data.pictures import UnreadablePicture, read_picture
 from flax_augtl.prediction import find_pictures
 from flax_augtl.pretrained.fetch import local_or_named
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_folder import is_run
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
 from flax_augtl.pretrained.verification import verify
@@ -30,11 +31,15 @@ def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
     yield "network", found.name + "".join(f", {k}={v}" for k, v in found.settings.items())
     yield "parameters", f"{sum(leaf.size for leaf in leaves):,}"
     yield "classes", f"{len(names)}: {', '.join(names[:3])}, …" if names else "none"
-    yield "preprocessing", f"resize {p.resize_size}, crop {p.image_size}, {p.interpolation}, {p.channel_order}"
+    yield "preprocessing", f"{_resizing(p)}, crop {p.image_size}, {p.interpolation}, {p.channel_order}"
     yield "", f"range {p.value_range:g}, mean {p.mean}, std {p.std}"
     if found.preprocessing is None:
         yield "", "(the checkpoint says nothing of it: this is the usual one)"
     yield from source.terms.items()
+
+
+def _resizing(p: Preprocessing) -> str:
+    return "no resize" if p.resize == "none" else f"{p.resize.replace('short_side', 'resize')} {p.resize_size}"
 
 
 def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | None) -> tuple[Inspection, Source]:

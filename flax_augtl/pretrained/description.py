@@ -5,15 +5,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from flax_augtl.pretrained import preprocessor_config, timm_preprocessing
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
+from flax_augtl.pretrained.unsettled import Unsettled
 
 NOTES = "flax_augtl"
 """Key of this program's notes in the metadata of a safetensors file: a JSON object, see `notes`."""
 
 _TIMM_ALIASES = ("tv_", "ssl_", "swsl_", "gluon_")
 _HARMLESS_ARGUMENTS = {"num_classes", "drop_rate", "drop_path_rate"}
-_PILLOW_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _KERAS_PREPROCESSING = Preprocessing(
     channel_order="BGR", value_range=255.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0)
 )
@@ -29,6 +30,7 @@ class Description:
         class_names: of its classifier.
         settings: fields of the module that differ from the network's usual ones.
         terms: licence, attribution and the like.
+        unsettled: what it asks of images besides `preprocessing`, which is for the user to decide.
     """
 
     architecture: str | None = None
@@ -36,6 +38,7 @@ class Description:
     class_names: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unsettled: tuple[Unsettled, ...] = ()
 
     def over(self, other: "Description") -> "Description":
         """Return this description, completed by the other where it says nothing."""
@@ -45,6 +48,7 @@ class Description:
             self.class_names or other.class_names,
             {**other.settings, **self.settings},
             {**other.terms, **self.terms},
+            self.unsettled if self.preprocessing else other.unsettled,
         )
 
 
@@ -120,6 +124,9 @@ def _from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any], whe
         return _from_transformers(config, preprocessor, where)
     if "model_type" in config:
         raise CheckpointError(f"{where} is a {config['model_type']} by its config.json, not a ResNet or a VGG.")
+    if preprocessor:
+        preprocessing, unsettled = preprocessor_config.read(preprocessor)
+        return Description(preprocessing=preprocessing, unsettled=tuple(unsettled))
     return Description()
 
 
@@ -185,26 +192,17 @@ def _from_timm(config: Mapping[str, Any], where: str) -> Description:
         )
     # Early files have these fields at the top.
     fields = config.get("pretrained_cfg") or config
-    values = {}
-    if "input_size" in fields:
-        channels, height, width = fields["input_size"]
-        if channels != 3 or height != width:
-            raise CheckpointError(f"{where} takes inputs of {fields['input_size']}; only square RGB is supported.")
-        values["image_size"] = height
-    if fields.get("crop_mode", "center") != "center":
-        raise CheckpointError(f"{where}: crop mode {fields['crop_mode']!r} is not supported, only 'center'.")
-    for theirs, ours in (("mean", "mean"), ("std", "std"), ("crop_pct", "crop_fraction")):
-        if fields.get(theirs) is not None:
-            values[ours] = fields[theirs]
-    if fields.get("interpolation") not in (None, "random"):
-        values["interpolation"] = fields["interpolation"]
+    if fields.get("input_size") and fields["input_size"][0] != 3:
+        raise CheckpointError(f"{where} takes inputs of {fields['input_size']}; only RGB is supported.")
+    preprocessing, unsettled = timm_preprocessing.read(fields)
     labels = config.get("label_names") or fields.get("label_names") or ()
     described = config.get("label_descriptions") or fields.get("label_descriptions") or {}
     return Description(
         config["architecture"],
-        Preprocessing(**values),
+        preprocessing,
         tuple(str(described.get(label, label)) for label in labels),
         terms=_terms({**config, **fields}),
+        unsettled=tuple(unsettled),
     )
 
 
@@ -221,24 +219,12 @@ def _from_transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any
         names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     except ValueError:
         names = ()
-    values = {}
-    size = preprocessor.get("crop_size") or preprocessor.get("size")
-    if isinstance(size, Mapping):
-        size = size.get("shortest_edge") or size.get("height")
-    if size:
-        values["image_size"] = int(size)
-        # transformers' ConvNeXT processor, which its ResNets use, crops below 384 pixels only.
-        fraction = preprocessor.get("crop_pct") or 0.875
-        values["crop_fraction"] = float(fraction) if size < 384 else 1.0
-    if preprocessor.get("resample") in _PILLOW_FILTERS:
-        values["interpolation"] = _PILLOW_FILTERS[preprocessor["resample"]]
-    for theirs, ours in (("image_mean", "mean"), ("image_std", "std")):
-        if preprocessor.get(theirs) is not None:
-            values[ours] = preprocessor[theirs]
+    preprocessing, unsettled = preprocessor_config.read(preprocessor) if preprocessor else (None, ())
     return Description(
-        preprocessing=Preprocessing(**values) if values else None,
+        preprocessing=preprocessing,
         # "LABEL_0", … is what transformers writes where nobody gave names.
         class_names=() if all(n == f"LABEL_{i}" for i, n in enumerate(names)) else names,
         settings={"v1_stride": True} if config.get("downsample_in_bottleneck") else {},
         terms=_terms(config),
+        unsettled=tuple(unsettled),
     )

@@ -19,6 +19,7 @@ from flax_augtl.pretrained.naming import to_torchvision, without_other_heads
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.sharded import part_files
 from flax_augtl.pretrained.tensors import Checkpoint, Tensor
+from flax_augtl.pretrained.unsettled import Unsettled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Inspection:
         class_names: those that came with it; may be empty.
         terms: origin, sha256, licence, …
         notes: sentences that the user must read, such as which of several networks in the file this is.
+        unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Inspection:
     class_names: tuple[str, ...]
     terms: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    unsettled: tuple[Unsettled, ...] = ()
 
 
 def inspect_checkpoint(
@@ -95,6 +98,7 @@ def inspect_checkpoint(
         said.class_names if classify else (),
         {**said.terms, **located.terms, **({"entry": chosen.name} if chosen.prefix else {}), **digests},
         notes,
+        said.unsettled,
     )
 
 

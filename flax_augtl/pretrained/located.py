@@ -130,9 +130,9 @@ def _beside(file: Path, usual: bool) -> Description:
         found = _json(own)
         if isinstance(found, dict) and "network" in found and "preprocessing" in found:
             said = from_notes(found, str(own))
-    if usual and (file.parent / "config.json").exists():
-        preprocessor = file.parent / "preprocessor_config.json"
-        config = _json(file.parent / "config.json")
+    preprocessor, config = file.parent / "preprocessor_config.json", file.parent / "config.json"
+    if usual and (config.exists() or preprocessor.exists()):
+        config = _json(config) if config.exists() else {}
         said = said.over(from_config(config, _json(preprocessor) if preprocessor.exists() else None, str(file)))
         if (file.parent / "README.md").exists():
             said = said.over(from_card(hub.front_matter(file.parent / "README.md")))
@@ -152,7 +152,7 @@ def _from_hub(repository: str, revision: str | None) -> Located:
     pinned = commit or revision
     found = _json(config) if config else {}
     preprocessor = None
-    if found and "architecture" not in found:
+    if "architecture" not in found:
         preprocessor, _ = hub.fetch(repository, "preprocessor_config.json", pinned)
     for name in (*_USUAL, *_USUAL_PARTS):
         file, commit = hub.fetch(repository, name, pinned)

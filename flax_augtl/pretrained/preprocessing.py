@@ -17,12 +17,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
 
-_FILTERS = {
+FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
+RESIZES = ("short_side", "squash", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,12 @@ class Preprocessing:
     Attributes:
         image_size: pixels a side of the square that the network sees.
         crop_fraction: that square's part of the short side of the resized picture, in (0, 1].
-        interpolation: "nearest", "bilinear", "bicubic" or "lanczos", as Pillow does them, antialiased.
+        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them, antialiased.
         channel_order: "RGB" or "BGR"; mean and std are in this order.
         value_range: what the brightest pixel is before the mean is taken off, 1 or 255.
         mean, std: taken off, then divided by, channel by channel.
+        resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it as
+            it is, with black around an image that is smaller than the crop.
     """
 
     image_size: int = 224
@@ -45,6 +50,7 @@ class Preprocessing:
     value_range: float = 1.0
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "short_side"
 
     def __post_init__(self):
         # Lists come from JSON and from configs; tuples keep the value hashable, so that it can key a jit cache.
@@ -61,8 +67,8 @@ class Preprocessing:
         elif isinstance(self.image_size, int) and self.image_size / self.crop_fraction > 2 * LARGEST_SIDE:
             problems.append(f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
                             f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}")
-        if self.interpolation not in _FILTERS:
-            problems.append(f"interpolation must be one of {', '.join(_FILTERS)}, got {self.interpolation!r}")
+        if self.interpolation not in FILTERS:
+            problems.append(f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}")
         if self.channel_order not in ("RGB", "BGR"):
             problems.append(f"channel_order must be RGB or BGR, got {self.channel_order!r}")
         if not self.value_range > 0:
@@ -71,12 +77,14 @@ class Preprocessing:
             problems.append(f"mean must be three numbers, got {self.mean!r}")
         if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
             problems.append(f"std must be three numbers above 0, got {self.std!r}")
+        if self.resize not in RESIZES:
+            problems.append(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
         if problems:
             raise ValueError("preprocessing: " + "; ".join(problems))
 
     @property
     def resize_size(self) -> int:
-        """Pixels of the short side before the crop."""
+        """Pixels of the short side, or of both sides if the image is squashed, before the crop."""
         # The small term keeps 224 / (224 / 232) at 232, where floating point gives 231.99….
         return math.floor(self.image_size / self.crop_fraction + 1e-6)
 
@@ -103,27 +111,33 @@ class Preprocessing:
         _check_fields(fields)
         return cls(**fields)
 
+    def resized(self, image: Image.Image) -> Image.Image:
+        """Return an RGB image as it is before the crop."""
+        if self.resize == "none":
+            return image
+        side = self.resize_size
+        if self.resize == "squash":
+            size = side, side
+        else:
+            image = without_ends(image)
+            width, height = image.size
+            size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+        return image if size == image.size else image.resize(size, FILTERS[self.interpolation])
+
     def resize_and_crop(self, image: Image.Image) -> np.ndarray:
-        """Resize the short side and cut out the centre, as torchvision does on a Pillow image.
+        """Resize an image and cut out the centre, as torchvision does on a Pillow image.
 
         Args:
             image: of mode RGB, any size.
 
         Returns:
-            uint8 [image_size, image_size, 3], channels in the order of the picture (RGB).
+            uint8 [image_size, image_size, 3], channels in the order of the image (RGB).
         """
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB picture, got one of mode {image.mode}")
-        image = without_ends(image)
-        width, height = image.size
-        short = self.resize_size
-        if width <= height:
-            size = short, int(short * height / width)
-        else:
-            size = int(short * width / height), short
-        if size != image.size:
-            image = image.resize(size, _FILTERS[self.interpolation])
-        left, top = (int(round((extent - self.image_size) / 2)) for extent in size)
+        image = self.resized(image)
+        # What lies outside of an image that is smaller than the crop becomes black.
+        left, top = (int(round((extent - self.image_size) / 2)) for extent in image.size)
         return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
     def normalise(self, images) -> "jax.Array":

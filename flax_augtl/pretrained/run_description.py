@@ -13,7 +13,8 @@ from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
 
 _SOURCE = {"network": "text", "num_classes": "whole number or null", "class_names": "list of texts"}
 _PREPROCESSING = {"image_size": "whole number", "crop_fraction": "number", "interpolation": "text", "channel_order": "text",
-                  "value_range": "number", "mean": "list of numbers", "std": "list of numbers"}
+                  "value_range": "number", "mean": "list of numbers", "std": "list of numbers",
+                  "resize": "text"}
 
 
 @dataclasses.dataclass(frozen=True)

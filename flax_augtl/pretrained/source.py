@@ -22,6 +22,7 @@ from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.layout import layout
 from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.pretrained.run_folder import is_run, read_run
+from flax_augtl.pretrained.unsettled import settle
 from flax_augtl.printable import for_terminal
 
 
@@ -69,6 +70,7 @@ def load_source(
     axis_name: str | None = None,
     sha256: str | None = None,
     entry: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Source:
     """Load a source network.
 
@@ -84,6 +86,8 @@ def load_source(
         sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
         entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where there
             are averaged and raw ones; "raw" takes the others.
+        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands for
+            one that does not.
 
     Raises:
         ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
@@ -92,21 +96,26 @@ def load_source(
     if name is not None:
         find(name)  # before anything is downloaded
     if weights is None:
-        return _random_source(name, num_classes, sha256, settings)
+        return _preprocessed(_random_source(name, num_classes, sha256, settings), preprocessing)
     weights = local_or_named(weights)
     if is_run(weights):
         if sha256 is not None:
             raise CheckpointError(f"{weights} is a run directory: many files, which one SHA-256 cannot stand for.")
         if entry not in (None, RAW):
             raise CheckpointError(f"config.weights_entry={entry!r} has no meaning for {weights}: it is a run directory.")
-        return _source_of_run(name, weights, bool(num_classes), settings)
+        return _preprocessed(_source_of_run(name, weights, bool(num_classes), settings), preprocessing)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256, entry=entry)
-    return load_inspected(found, classify=bool(num_classes), **settings)
+    return load_inspected(found, classify=bool(num_classes), preprocessing=preprocessing, **settings)
+
+
+def _preprocessed(source: Source, given: Mapping[str, Any] | None) -> Source:
+    return dataclasses.replace(source, preprocess=settle(source.preprocess, (), given, source.name))
 
 
 def load_inspected(
-    found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None
-) -> Source:
+    found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Source:  # fmt: skip
     """Read the weights of a checkpoint that was inspected, with the same `classify`; see `load_source`."""
     settings = {"dtype": dtype, "axis_name": axis_name}
     if unknown := sorted(set(found.settings) & {*settings, "name", "num_classes", "parent"}):
@@ -116,13 +125,16 @@ def load_inspected(
         model = model_for(found.name, found.tensors, classify=classify, **{**given, **settings})
     except ValueError as error:
         raise CheckpointError(f"{found.file}: {error}") from error
+    # Before the weights, since reading them takes time.
+    preprocess = settle(found.preprocessing or usual_preprocessing(found.name, model), found.unsettled, preprocessing,
+                        str(found.file))  # fmt: skip
     variables = to_variables(found.tensors, layout(model))
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(
         found.name,
         model,
         variables,
-        found.preprocessing or usual_preprocessing(found.name, model),
+        preprocess,
         class_names or default_names(model.num_classes),
         found.terms,
         found.notes,

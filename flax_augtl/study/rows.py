@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flax_augtl.data.augment import augment
+from flax_augtl.data.augment import augment, augmentations
 from flax_augtl.data.cache import view_of
 from flax_augtl.data.crops import evaluation_path, training_path
 from flax_augtl.data.examples import Dataset, Examples, fingerprint
@@ -42,7 +42,7 @@ class Rows:
         self._threads = max(1, int(data["threads"]))
         size = preprocessing.image_size
         self._paths = evaluation_path(preprocessing, size), training_path(data, preprocessing, size)
-        draws = {name: data[name] for name in ("view_seed", "flip", "shift", "jitter", "erase")}
+        draws = {"view_seed": data["view_seed"], **augmentations(data)}
         self._augment = jax.jit(functools.partial(_augmented, draws=tuple(draws.items())))
         crop = {name: data[name] for name in ("crop", "crop_scale", "policy")} if views else None
         stamps = [source.stamp(index) if hasattr(source, "stamp") else "" for source, index in
@@ -92,8 +92,8 @@ def _augmented(images, ids, views, *, draws):
 
 def has_draws(data: Mapping[str, Any]) -> bool:
     """Return whether a training view differs from the evaluation view."""
-    return data["crop"] != "none" or data["policy"] != "none" or any(data[name] for name in
-                                                                     ("flip", "shift", "jitter", "erase"))
+    return data["crop"] != "none" or data["policy"] != "none" or any(value not in ("none", 0) for value in
+                                                                     augmentations(data).values())
 
 
 def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import freezing, leep, network
+from flax_augtl import added_fields, freezing, leep, network
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
+from flax_augtl.data.augment import augmentations
 from flax_augtl.data.crops import training_path
 from flax_augtl.data.pool import Pool, make_pool
 from flax_augtl.data.unicode_names import Spelling
@@ -68,7 +69,7 @@ class Experiment:
 
 def config_values(config: ConfigDict) -> dict[str, Any]:
     """Return a configuration as JSON values, with tuples as lists."""
-    return json.loads(config.to_json())
+    return added_fields.as_written(json.loads(config.to_json()))
 
 
 def head_of(config: Mapping[str, Any]) -> HeadSettings:
@@ -125,6 +126,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     # The network is checked before the data are read and the weights are loaded, which can take long.
     source, preprocessing, described = source_of(config)
     training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
+    changes = augmentations(config.data)
     if settings.keep_classifier and not source.model.num_classes:
         raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
                          "that replaces it, such as traditional.")
@@ -153,8 +155,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     step = StepSettings(label_smoothing=config.label_smoothing, class_weights=weights,
                         accumulate=config.accumulate, skip_not_finite=config.on_nan == "skip",
                         pool=None if pool is None else (pool.crop, pool.method),
-                        **{name: config.data[name] for name in ("flip", "shift", "jitter", "erase", "mixup", "cutmix",
-                                                                "view_seed")})
+                        **changes, **{name: config.data[name] for name in ("mixup", "cutmix", "view_seed")})
     return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
                       every, in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size))
 
@@ -167,15 +168,14 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     """
     check_compute_dtype(config)
     source = load_source(config.network, config.weights, sha256=config.weights_sha256,
-                         entry=config.get("weights_entry"))
+                         entry=config.get("weights_entry"),
+                         preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()})
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
         if not hasattr(source.model, "by_block"):
             raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
         source = dataclasses.replace(source, model=source.model.clone(by_block=True), variables={
             collection: by_block(tree) for collection, tree in source.variables.items()})
-    changes = {"image_size": config.image_size, **config.preprocessing.to_dict()}
-    preprocessing = source.preprocess.replace(**{name: value for name, value in changes.items() if value is not None})
-    return source, preprocessing, {
+    return source, source.preprocess, {
         "network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
         "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms),
         "notes": list(source.notes)}

@@ -20,6 +20,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "data.jitter": _SHARE, "data.erase": _SHARE, "data.mixup": _AT_LEAST_0, "data.cutmix": _AT_LEAST_0,
     "data.folder_rules": (1, 2, "[]"),
     "data.views": _AT_LEAST_0, "data.shift": _AT_LEAST_0, "data.threads": _AT_LEAST_0, "data.workers": _AT_LEAST_0,
+    "data.max_pixels": _AT_LEAST_1, "data.blur": _AT_LEAST_0,
     "data.list_rules": (1, 2, "[]"),
     "data.cache_gb": _AT_LEAST_0, "data.split_seed": _AT_LEAST_0, "data.folds": _AT_LEAST_0, "data.fold": _AT_LEAST_0,
     "image_size": _AT_LEAST_1, "keep_checkpoints": _AT_LEAST_1, "early_stopping": _AT_LEAST_0,

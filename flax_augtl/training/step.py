@@ -31,7 +31,7 @@ class StepSettings:
       class_weights: weight of each class in the loss; () for equal ones.
       accumulate: micro-batches into which a device's share of the batch is cut. Trainable batch norm then normalises by
         the statistics of one micro-batch over all devices.
-      flip, shift, jitter, erase: see `data.augment.augment`.
+      flip, shift, jitter, erase, rotate, blur: see `data.augment.augment`.
       mixup, cutmix: see `data.mix.mix`.
       view_seed: of their draws.
       skip_not_finite: leave the state as it was where the loss or the gradient is not finite.
@@ -43,10 +43,12 @@ class StepSettings:
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     accumulate: int = 1
-    flip: bool = False
+    flip: str | bool = "none"
     shift: int = 0
     jitter: float = 0.0
     erase: float = 0.0
+    rotate: float | str = 0.0
+    blur: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     view_seed: int = 0
@@ -109,7 +111,7 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
                          image_size=preprocessing.image_size)
         draws = {"ids": micro["id"], "views": micro["view"], "view_seed": settings.view_seed}
         images = augment(images, **draws, flip=settings.flip, shift=settings.shift, jitter=settings.jitter,
-                         erase=settings.erase)
+                         erase=settings.erase, rotate=settings.rotate, blur=settings.blur)
         targets = jax.nn.one_hot(micro["label"], network.head.num_classes)
         images, targets = mix(images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name)
         return preprocessing.normalise(images), targets

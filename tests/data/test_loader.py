@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from flax_augtl.data import ArraySource, Examples, eval_batches, load_dataset, train_batches
+from flax_augtl.data.crops import at_least_square, training_path
+from flax_augtl.pretrained import Preprocessing
 
 SIZE = 24
 
@@ -199,3 +201,26 @@ def test_a_batch_that_does_not_divide_is_refused(arrays, batches):
 def test_a_run_that_is_over_yields_nothing(arrays, batches):
     assert batches(arrays, steps=3, position=3) == []
     assert batches(arrays, steps=3, position=5) == []
+
+
+@pytest.mark.parametrize("crop", ["random", "none", "resized"])
+@pytest.mark.parametrize("resize", ["squash", "none"])
+def test_training_resizes_as_evaluation_does(tmp_path, picture, data, crop, resize):
+    for label in "ab":
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number, size in enumerate([(60, 30), (30, 60), (20, 44), (24, 24)]):
+            picture(number, size).save(tmp_path / "images" / label / f"{number}.png")
+    train = load_dataset({"root": tmp_path / "images", "validation": 0, "test": 2}, seed=0).train
+    transform = Preprocessing(image_size=24, crop_fraction=24 / 28, resize=resize)
+    path = training_path(data(crop=crop), transform, 24)
+    for index in train.indices.tolist():
+        prepared = path.prepare(train.source, index)
+        view = np.asarray(prepared) if path.finish is None else path.finish(prepared, 5, 1)
+        assert view.shape == (24, 24, 3) and view.dtype == np.uint8
+        image = train.source[index]
+        if crop == "none":
+            np.testing.assert_array_equal(view, transform.resize_and_crop(image))
+        if crop == "random":
+            whole = np.asarray(transform.resized(image) if resize == "squash" else at_least_square(image, 24))
+            windows = np.lib.stride_tricks.sliding_window_view(whole, (24, 24, 3))
+            assert (windows == view).all((-3, -2, -1)).any()

@@ -89,6 +89,7 @@ def test_what_a_worker_gets_makes_it_import_neither(black, loaded, preprocessing
     examples = of(black())
     assert len(list(loaded(examples, steps=2))) == 2
     assert len(list(loaded(examples, steps=2, crop="none"))) == 2
+    assert len(list(loaded(examples, steps=2, crop="random"))) == 2
     assert len(list(eval_batches(examples, preprocessing(SIZE), data(workers=2), batch_size=24, image_size=SIZE))) == 2
 
 

@@ -161,8 +161,8 @@ def test_a_folder_with_no_checkpoint_or_several(tmp_path, good):
     [
         ('{"architecture": "resnetblur50"}', "weights of resnetblur50 by its config.json, which is not the same"),
         ('{"architecture": "resnet20", "model_args": {"aa_layer": "avg"}}', r"changes the network \(aa_layer\)"),
-        ('{"architecture": "resnet20", "pretrained_cfg": {"input_size": [1, 28, 28]}}', "only square RGB"),
-        ('{"architecture": "resnet20", "pretrained_cfg": {"crop_mode": "squash"}}', "crop mode 'squash'"),
+        ('{"architecture": "resnet20", "pretrained_cfg": {"input_size": [1, 28, 28]}}', "only RGB is supported"),
+        ('{"architecture": "resnet20", "pretrained_cfg": {"crop_mode": "border"}}', "crop_mode='border': set config"),
         ('{"model_type": "vit"}', "is a vit by its config.json"),
         ('{"model_type": "resnet", "hidden_act": "gelu"}', "asks for hidden_act='gelu'"),
         ('{"model_type": "resnet", "downsample_in_first_stage": true}', "asks for downsample_in_first_stage=True"),

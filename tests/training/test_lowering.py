@@ -24,7 +24,8 @@ from flax_augtl.training.step import (
 from tests import small, tpu
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
 
-EVERYTHING = StepSettings(flip=True, shift=1, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0, label_smoothing=0.1)
+EVERYTHING = StepSettings(flip="both", rotate=15.0, shift=1, blur=1.0, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0,
+                          label_smoothing=0.1)
 
 
 KINDS = [("none", True, StepSettings(accumulate=2)), ("layer2", False, EVERYTHING), ("all", False, StepSettings())]

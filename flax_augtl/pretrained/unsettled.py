@@ -1,0 +1,49 @@
+"""What a checkpoint's own description asks of images that this program does not do, and how the user decides it instead."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.preprocessing import Preprocessing
+
+
+class Unsettled(NamedTuple):
+    """A field of a foreign description that cannot be honoured.
+
+    Attributes:
+        said: the field as it stands there, such as "do_resize=False".
+        by: fields of `Preprocessing`, any of which decides the matter once the user sets it.
+    """
+
+    said: str
+    by: tuple[str, ...]
+
+
+def settle(
+    preprocessing: Preprocessing, unsettled: Sequence[Unsettled], given: Mapping[str, Any] | None, where: str
+) -> Preprocessing:
+    """Return a checkpoint's preprocessing with the fields that the user sets by hand.
+
+    Args:
+        preprocessing: what the checkpoint asks for.
+        unsettled: what it asks for besides.
+        given: fields of `Preprocessing`; None stands for one that is not set.
+        where: the checkpoint's name for messages.
+
+    Raises:
+        CheckpointError: a field of the description cannot be honoured, and no field that is set replaces it.
+        ValueError: a field is unknown, or a value out of range.
+    """
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    still = [each for each in unsettled if not given.keys() & set(each.by)]
+    if still:
+        lines = (f"{each.said}: set {' or '.join(map(_field, each.by))} by hand" for each in still)
+        raise CheckpointError(
+            f"{where} asks for preprocessing that is not supported:\n  " + "\n  ".join(lines) + "\n"
+            "What is set by hand takes the place of what the checkpoint says."
+        )
+    return preprocessing.replace(**given)
+
+
+def _field(name: str) -> str:
+    return "config.image_size" if name == "image_size" else f"config.preprocessing.{name}"
