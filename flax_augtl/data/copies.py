@@ -220,15 +220,15 @@ def _settle_near(part: Examples, test: Examples, found: Near, near_copies: str, 
         return part, ""
     leaked = np.unique(found.left)
     named = _named(part, test, found)
-    count = (f"{len(np.unique(found.right))} of {len(test)} test images have a near-copy in the {what} data (re-encoded, "
+    count = (f"Near-copies of {len(np.unique(found.right))} of {len(test)} test images are in the {what} data (re-encoded, "
              f"resized, mirrored or slightly changed): {named}.{_limit(found)}")  # fmt: skip
     if near_copies == "error":
         raise DataError(f"{count} Remove them, or set config.data.near_copies to drop (from {what}), warn or ignore.")
     if near_copies == "drop":
         kept = np.setdiff1d(np.arange(len(part)), leaked)
-        return part.take(kept), f"{count} The {len(leaked)} {what} images were dropped."
+        return part.take(kept), f"{count} Dropped from {what}: {len(leaked)}."
     return part, (f"{count} Test figures may be too good by that; near_copies.csv lists all pairs, and "
-                  f"config.data.near_copies=drop takes the {len(leaked)} images out of {what}.")  # fmt: skip
+                  f"config.data.near_copies=drop takes them out of {what} ({len(leaked)}).")  # fmt: skip
 
 
 def _near_conflicts(train: Examples, found: Near) -> str:

@@ -33,12 +33,12 @@ def near(make_folder):
 def test_near_copies_are_counted_apart_from_exact_ones(near):
     dataset = load_dataset({"root": near, "validation": 0}, seed=0)
     assert note_of(dataset, "are in the training data too").startswith("1 of 4 test pictures")
-    note = note_of(dataset, "near-copy in the training data")
-    assert note.startswith("2 of 4 test images have a near-copy in the training data (re-encoded, resized, mirrored or "
+    note = note_of(dataset, "test images are in the training data")
+    assert note.startswith("Near-copies of 2 of 4 test images are in the training data (re-encoded, resized, mirrored or "
                            "slightly changed): ")  # fmt: skip
     assert "train/a/encoded.jpg ~ test/a/000.png (distance " in note and "same.png" not in note
     assert note.endswith("Test figures may be too good by that; near_copies.csv lists all pairs, and "
-                         "config.data.near_copies=drop takes the 3 images out of training.")  # fmt: skip
+                         "config.data.near_copies=drop takes them out of training (3).")  # fmt: skip
     assert {(copy.image, copy.copy, copy.mirrored) for copy in dataset.near_copies if copy.copy.startswith("test")} == {
         ("train/a/encoded.jpg", "test/a/000.png", False), ("train/b/mirrored.png", "test/a/000.png", True),
         ("train/b/encoded.jpg", "test/b/000.png", False)}  # fmt: skip
@@ -47,15 +47,15 @@ def test_near_copies_are_counted_apart_from_exact_ones(near):
 def test_near_copies_are_dropped_from_training(near):
     dataset = load_dataset({"root": near, "validation": 0, "near_copies": "drop"}, seed=0)
     assert len(dataset.train) == 9 and len(dataset.test) == 4 and "train/b/same.png" in dataset.train.ids
-    assert note_of(dataset, "near-copy in the training data").endswith("The 3 training images were dropped.")
+    assert note_of(dataset, "test images are in the training data").endswith("Dropped from training: 3.")
     assert len(dataset.near_copies) == 3
 
 
 def test_near_copies_can_be_an_error_or_no_matter(near):
-    with pytest.raises(DataError, match="2 of 4 test images have a near-copy .*near_copies to drop"):
+    with pytest.raises(DataError, match="Near-copies of 2 of 4 test images .*near_copies to drop"):
         load_dataset({"root": near, "near_copies": "error"}, seed=0)
     dataset = load_dataset({"root": near, "validation": 0, "near_copies": "ignore"}, seed=0)
-    assert not dataset.near_copies and not any("near-copy" in note for note in dataset.notes)
+    assert not dataset.near_copies and not any("ear-cop" in note for note in dataset.notes)
     with pytest.raises(DataError, match='near_copies="drop it" is unknown; choose one of warn, drop, error, ignore'):
         load_dataset({"root": near, "near_copies": "drop it"}, seed=0)
 
@@ -68,7 +68,7 @@ def test_on_leak_does_not_act_on_near_copies(near):
 def test_near_copies_leave_the_validation_split_too(near):
     shutil.copytree(near / "train", near / "val")
     dataset = load_dataset({"root": near, "near_copies": "drop"}, seed=0)
-    assert len(dataset.val) == 9 and note_of(dataset, "near-copy in the validation data")
+    assert len(dataset.val) == 9 and note_of(dataset, "test images are in the validation data")
 
 
 def test_near_copies_with_another_label_are_told_and_stay(near):
