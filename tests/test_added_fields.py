@@ -61,4 +61,4 @@ def test_a_config_json_that_lacks_a_field_keeps_lacking_it(flip_is_new):
     now = config_values(added_fields.continued(common.get_config(), flip_is_new))
     assert added_fields.still_lacking(now, flip_is_new) == flip_is_new
     assert added_fields.still_lacking(now, now) == now
-    assert now["data"]["flip"] is False
+    assert now["data"]["flip"] == "none"
