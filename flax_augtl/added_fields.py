@@ -24,7 +24,9 @@ class Added(NamedTuple):
 
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {}
+ADDED: Mapping[str, Added] = {
+    "study.minutes": Added(absent=0.0, default=None),
+}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
