@@ -14,14 +14,14 @@ class StudyResult:
     Attributes:
       config: the resolved config as JSON values.
       metric: "top1" or "mean_per_class": the data set's own, by which validation chose.
-      depths: freeze depths, bottom to top: "none" (all tuned), then topmost frozen layer groups. A head without the kept
-        classification layer has no "fc" / "fc8".
-      rows: one a cell: `cell` (its id), `stage` ("select" or "final"), `head`, `depth`, `learning_rate`, `seed`, `steps`,
-        `settings` (of the head), `metric`, `val` and `test` (`top1`, `top5`, `mean_per_class`, `loss`,
-        `calibration_error`, `n`; or None), `best_step`, `seconds`, `examples_seen`, `trainable` (parameters), `history`
-        (rows of `step`, `examples`, `seconds`, `loss` of training, `val` (the metric) and `val_loss` or None), `change`
-        (pretrained layer group: ‖w − w₀‖ / ‖w₀‖), `diverged`, `error` (None or a sentence). Selecting cells have `val`;
-        final ones, trained on training and validation data, have `test`.
+      depths: freeze depths that were asked for, bottom to top: "none" (all tuned), then topmost frozen layer groups, then
+        "all" (all but the new layers).
+      rows: one a cell: `cell` (its id), `stage` ("select" or "final"), `head`, `depth` (one of `depths`), `frozen` (its
+        topmost frozen layer group, or "none"), `learning_rate`, `seed`, `steps`, `settings` (of the head), `metric`, `val`
+        and `test` (`top1`, `top5`, `mean_per_class`, `loss`, `calibration_error`, `n`; or None), `best_step`, `seconds`,
+        `examples_seen`, `trainable` (parameters), `history` (rows of `step`, `examples`, `seconds`, `loss` of training,
+        `val` (the metric) and `val_loss` or None), `change` (pretrained layer group: ‖w − w₀‖ / ‖w₀‖), `diverged`, `error`
+        (None or a sentence). Selecting cells have `val`; final ones, trained on training and validation data, have `test`.
       winners: `depth`, `learning_rate` and `steps` that validation chose for each head, in the config's order; a head of
         which every cell failed is not among them.
       best: the head that validation chose; None where every cell failed.
@@ -36,6 +36,9 @@ class StudyResult:
       seconds: compute of all cells, caches included.
       predictions: None, or what the winner's first seed said of the test split: `id` (texts), `label`, `prediction`
         (positions in `class_names`), `confidence`, each a list in the order of the examples.
+      same_depths: for each head, depths that freeze the same as another one, and the name of that: {head: {depth: name}}.
+      left_out: sentences about what the time budget left out.
+      account: seconds that each part of a study with a time budget took, by its name; empty without one.
       picture: gives a test example, by its position in `predictions`, as uint8 [H, W, 3]; None where there are none.
     """
 
@@ -54,4 +57,7 @@ class StudyResult:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     predictions: Mapping[str, list] | None = None
+    same_depths: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    account: Mapping[str, float] = dataclasses.field(default_factory=dict)
     picture: Callable[[int], np.ndarray] | None = None
