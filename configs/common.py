@@ -229,27 +229,33 @@ def get_config() -> config_dict.ConfigDict:
     # {name: {field: value, ...}, ...}: train once for each, in WORKDIR/name, and print their results side by side.
     config.variants = config_dict.ConfigDict()
     config.study = config_dict.ConfigDict()
-    # Mode study. A list of heads and depths: quick, paper, controls, full; "" = only what the next fields say.
+    # Mode study. What it compares: quick, paper, controls, full; "" = only what the next fields say. A field that is given
+    # takes the place of what the preset decides; None leaves it to the preset (docs/study.md).
     config.study.preset = "quick"
-    # Further heads, by the name of their preset, or scratch: the traditional one on random weights.
-    config.study.heads = ()
+    # Minutes that the study may take, over all of its starts; 0 = no limit. None = 10 for the preset quick, 0 for others.
+    config.study.minutes = placeholder(float)
+    # Further heads, beside those of the preset, by the name of their preset, or scratch: the traditional one on random
+    # weights.
+    config.study.heads = placeholder(tuple)
     # Further heads as {name: {field of config.head: value, ...}, ...}.
     config.study.own_heads = config_dict.ConfigDict()
-    # Freeze depths: the topmost frozen layer group, none, all; () = those of the preset, or every one; ("blocks",) = every
-    # residual block.
-    config.study.depths = ()
-    # Learning rates that every head is tried with at every depth; a choice at the edge widens them.
-    config.study.learning_rates = (0.0003, 0.001, 0.003, 0.01, 0.03)
-    # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance.
-    config.study.seeds = (0, 1, 2, 3, 4, 5)
-    config.study.selection_seeds = 0
-    # How the grid is searched: grid (all of it), halving (fewer and longer trainings, step by step).
-    config.study.search = "grid"
+    # Freeze depths: the topmost frozen layer group, none, all; None = every one; ("blocks",) = every residual block.
+    config.study.depths = placeholder(tuple)
+    # Learning rates that every head is tried with at every depth; a choice at the edge widens them. None = 0.0003, 0.001,
+    # 0.003, 0.01, 0.03.
+    config.study.learning_rates = placeholder(tuple)
+    # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance. None = the seed 0
+    # for the preset quick, six for the others.
+    config.study.seeds = placeholder(tuple)
+    config.study.selection_seeds = placeholder(int)
+    # How the grid is searched: grid (all of it), halving (fewer and longer trainings, step by step), budget (from the depth
+    # all downwards, by halving, while config.study.minutes last). None = budget where there are minutes, else grid.
+    config.study.search = placeholder(str)
     # What is trained on training and validation data together, and tested: the depth that validation chose for each head
-    # (winners), or every depth of each head (depths).
-    config.study.finals = "winners"
-    # Views of a picture to train with, where config.data.views = 0.
-    config.study.views = 4
+    # (winners), or every depth of each head (depths). None = winners.
+    config.study.finals = placeholder(str)
+    # Views of an image to train with, where config.data.views = 0. None = 4, or fewer where the time budget is short.
+    config.study.views = placeholder(int)
     # Kept activations: auto, file (below the workdir), memory, none; gigabytes of them; gigabytes on the device at a time;
     # float32, bfloat16.
     config.study.cache = "auto"

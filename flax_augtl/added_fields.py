@@ -42,6 +42,7 @@ ADDED: Mapping[str, Added] = {
     "data.rotate": Added(absent=0.0, default=0.0),
     "data.max_pixels": Added(absent=178_956_970, default=178_956_970),
     "preprocessing.resize": Added(absent=None, default=None),
+    "study.minutes": Added(absent=0.0, default=None),
 }
 
 

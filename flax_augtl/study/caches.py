@@ -1,10 +1,11 @@
 """The kept activations of one study: what is kept of its pictures, where, and under which key."""
 
+import dataclasses
 import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,10 +28,39 @@ CACHE = "cache"
 _CODE = ("models", "pretrained/preprocessing.py", "data", "study/activations.py", "study/rows.py", "study/store.py")
 
 
-def needed(material: Material) -> list[str]:
-    """Return the names of all arrays that the cells of a study read."""
+@dataclasses.dataclass
+class TrainingCache:
+    """The activations of a study's training and validation images, which are opened more than once.
+
+    Attributes:
+      material, folder: of the study.
+      rows: what the images are.
+      tests: number of test images, whose cache is another one.
+      room: bytes for both caches.
+      names: of the arrays that may be kept; None for all that cells read.
+    """
+
+    material: Material
+    folder: Path
+    rows: Rows
+    tests: int
+    room: float
+    names: Sequence[str] | None = None
+
+    @property
+    def share(self) -> float:
+        """Share of the room that this cache has, by its number of rows."""
+        return len(self.rows) / (len(self.rows) + self.tests)
+
+    def open(self) -> Activations:
+        """Open the cache."""
+        return open_cache(self.material, self.rows, "train", self.folder, self.room * self.share, self.names)
+
+
+def needed(material: Material, groups: Sequence[tuple[str, str, str]] | None = None) -> list[str]:
+    """Return the names of all arrays that the cells of a study, or of some (head, depth, classifier rate) of it, read."""
     names = set()
-    for group in material.grid.groups():
+    for group in material.grid.groups() if groups is None else groups:
         cell = Cell("select", *group, 1.0, material.grid.seeds[0])
         names |= set(jax.tree.leaves(cut_names(material.network(cell), material.shared(cell))))
     if material.source.groups[-1] in CLASSIFICATION:
@@ -74,7 +104,8 @@ def weights_key(material: Material) -> str:
     return fingerprint(digest.hexdigest(), described["network"], described["settings"], material.config.compute_dtype)
 
 
-def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: float) -> Activations:
+def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: float,
+               names: Sequence[str] | None = None) -> Activations:
     """Open the activations of some rows of a study.
 
     Args:
@@ -83,6 +114,7 @@ def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: 
       part: name of the folder below that of the caches.
       folder: of the study.
       budget: bytes that may be kept.
+      names: of the arrays that may be kept; None for all that cells read.
 
     Raises:
       ValueError: a setting is unknown, or the files cannot be written.
@@ -91,7 +123,8 @@ def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: 
     if study.cache_dtype not in ("float32", "bfloat16"):
         raise ValueError(f"config.study.cache_dtype={study.cache_dtype!r} is not one of float32, bfloat16.")
     return open_activations(
-        rows, material.source.model, material.source.variables, material.preprocessing, needed(material),
+        rows, material.source.model, material.source.variables, material.preprocessing,
+        needed(material) if names is None else names,
         kind=kind_of(material, folder), budget=budget, device_bytes=1e9 * study.device_gb, dtype=study.cache_dtype,
         key=f"{weights_key(material)}-{code_key()}-{jax.__version__}", folder=folder / CACHE / part)
 

@@ -43,7 +43,7 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
             for group, some in _by_group(done).items():
                 rate = selection.widened(some, tried[group])
                 if rate is not None:
-                    print(f"      {' '.join(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
+                    print(f"      {grid.title(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
                     tried[group].append(rate)
                     grown += short(group, [rate], part)
             if not grown:

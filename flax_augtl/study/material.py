@@ -13,7 +13,9 @@ from flax_augtl.head import HeadSettings
 from flax_augtl.network import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
 from flax_augtl.study.plan import SCRATCH, Cell, Grid, make_grid
+from flax_augtl.study.presets import BUDGET, resolved
 from flax_augtl.training.experiment import check_batch, hashable, schedule_of, source_of, variant_of
+from flax_augtl.training.lengths import in_steps
 from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.step import AXIS
 
@@ -114,11 +116,21 @@ class Material:
         config = self.config.copy_and_resolve_references()
         config.update({"learning_rate": cell.learning_rate})
         if cell.steps is not None:
+            if config.study.search == BUDGET:
+                self._shorten_warmup(config, cell)
             config.update({"steps": cell.steps, "epochs": None, "examples": None})
             # The chosen length may be shorter than the warm-up.
             if cell.steps < 2:
                 config.schedule.update({"warmup_steps": None, "warmup_epochs": None, "warmup_examples": None})
         return schedule_of(config, len(self.examples(cell)[1]))
+
+    def _shorten_warmup(self, config: ConfigDict, cell: Cell) -> None:
+        """Let the warm-up of a shorter training have the share of its steps that it has of the config's own length."""
+        lengths = {"examples": len(self.examples(cell)[1]), "batch_size": config.batch_size}
+        warmup, total = in_steps(config.schedule, "warmup", **lengths), in_steps(config, "", **lengths)
+        if warmup and total and cell.steps < total:
+            config.schedule.update({"warmup_steps": warmup * cell.steps // total or None, "warmup_epochs": None,
+                                    "warmup_examples": None})
 
 
 def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) -> Material:
@@ -133,6 +145,7 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
     """
     config = config.copy_and_resolve_references()
     check_ranges(config)
+    config = resolved(config)
     check_batch(config)
     for name in ("mixup", "cutmix"):
         if config.data[name]:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from flax_augtl import leep, run_directory
 from flax_augtl.head import PRESETS
-from flax_augtl.network import CLASSIFICATION
+from flax_augtl.network import CLASSIFICATION, HEAD
 from flax_augtl.pretrained.run_description import read_result
 from flax_augtl.run import load_run
 from flax_augtl.study import choices, predicted
@@ -24,7 +24,7 @@ from flax_augtl.study.feed import source_logits
 from flax_augtl.study.leakage import leakage, one_test_split, seen_by_other_seeds
 from flax_augtl.study.material import Material
 from flax_augtl.study.pack import Pack
-from flax_augtl.study.plan import SCRATCH, Cell
+from flax_augtl.study.plan import ALL, NONE, SCRATCH, Cell, Grid
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import EVALUATION
 from flax_augtl.study.work import Work
@@ -47,9 +47,9 @@ def winner_config(material: Material, cell: Cell) -> Any:
     settings = dataclasses.asdict(material.settings(cell))
     preset = cell.head if cell.head in PRESETS else "traditional"
     with config.unlocked():
-        config.update({"name": f"{config.name}/{cell.head}", "seed": cell.seed, "freeze": cell.depth,
-                       "learning_rate": cell.learning_rate, "steps": cell.steps, "epochs": None, "examples": None,
-                       "head": {"preset": preset, **settings}})
+        config.update({"name": f"{config.name}/{cell.head}", "seed": cell.seed,
+                       "freeze": material.grid.label(cell.head, cell.depth), "learning_rate": cell.learning_rate,
+                       "steps": cell.steps, "epochs": None, "examples": None, "head": {"preset": preset, **settings}})
         config.data.validation = 0.0
         if cell.head == SCRATCH:
             config.weights = None
@@ -163,8 +163,10 @@ def predictions(material: Material, test: Activations,
         return None, None
     run = load_run(folder / BEST)
     examples = material.datasets[run.config.seed].test
-    depth = run.network.groups.index(run.config.freeze) + 1 if run.config.freeze != "none" else 0
-    kept = run.config.head.classifier_init == "pretrained" or run.config.freeze not in CLASSIFICATION
+    groups = [group for group in run.network.groups if group != HEAD]
+    frozen = groups[-1] if run.config.freeze == ALL else run.config.freeze
+    depth = groups.index(frozen) + 1 if frozen != NONE else 0
+    kept = run.config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
     start = test.nearest(run.network, depth if kept else depth - 1)
 
     @jax.jit
@@ -185,12 +187,19 @@ def predictions(material: Material, test: Activations,
                   "classes": evaluated.class_table(material.class_names)}
 
 
+def shown_rows(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of cells as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
+    return [{**row, "depth": grid.label(row["head"], row["depth"]), "frozen": row["depth"]} for row in rows]
+
+
 def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], tested: list[dict[str, Any]],
-            winners: dict[str, dict[str, Any]], best: str) -> StudyResult:
-    """Return what a study measured, for its report."""
+            winners: dict[str, dict[str, Any]], best: str, left_out: Sequence[str] = (),
+            account: Mapping[str, float] | None = None) -> StudyResult:
+    """Return what a study measured, for its report; `winners` have `Cell.depth`."""
     first = material.datasets[material.grid.seeds[0]]
     said, scores = predictions(material, work.test, folder)
-    rows = [*chosen, *tested]
+    rows = shown_rows(material.grid, [*chosen, *tested])
+    winners = {head: {**winner, "depth": material.grid.label(head, winner["depth"])} for head, winner in winners.items()}
 
     def picture(index: int) -> np.ndarray:
         with work.test.rows.decoders() as decoders:
@@ -210,6 +219,7 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
         tests={seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()},
         choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))), scores=scores,
+        same_depths=material.grid.same_depths(), left_out=tuple(left_out), account=account or {},
         picture=None if said is None else picture)
 
 

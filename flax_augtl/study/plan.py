@@ -9,19 +9,9 @@ from ml_collections import ConfigDict
 
 from flax_augtl.head import PRESETS, HeadSettings, head_settings
 from flax_augtl.network import CLASSIFICATION
+from flax_augtl.study.presets import SCRATCH, STUDIES, preset_of, resolved
 
-SCRATCH = "scratch"
 NONE, ALL, BLOCKS = "none", "all", "blocks"
-PAPER = ("traditional", "kept", "kept_deeper", "kept_deeper2")
-CONTROLS = ("traditional", "traditional_l2", "kept_plain", "kept", "kept_deeper", "deeper", "wider", "random_deeper",
-            "shuffled_deeper")
-# Heads, number of depths (0 = every one) and of seeds (0 = those of the config) of each preset.
-STUDIES: Mapping[str, tuple[tuple[str, ...], int, int]] = {
-    "quick": (("traditional", "kept_deeper"), 4, 1),
-    "paper": (PAPER, 0, 0),
-    "controls": (CONTROLS, 0, 0),
-    "full": ((*CONTROLS, "kept_deeper_batch", "kept_deeper2", SCRATCH), 0, 0),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +21,7 @@ class Cell:
     Attributes:
       stage: `select` (validation chooses) or `final` (trained on training and validation data, and tested).
       head: its name in the study.
-      depth: the topmost frozen layer group, or `none`.
+      depth: the topmost frozen layer group, or `none`; `Grid.label` has the name that is shown.
       classifier_rate: at which the kept classification layer learns; controls are tried with both.
       learning_rate: of pretrained layers.
       seed: of split, initialisation and order.
@@ -65,8 +55,9 @@ class Grid:
 
     Attributes:
       heads: settings of every head, by name; `scratch` stands for random weights under the traditional head.
-      depths: freeze depths of every head, from `none` upwards.
-      axis: all of these depths, bottom to top.
+      depths: freeze depths of every head, from `none` upwards, as `Cell.depth` has them.
+      labels: of every head, the depths that were asked for and that it has, and their `Cell.depth`.
+      axis: all of these depths as they were asked for, bottom to top, `all` last.
       rates: learning rates, ascending.
       seeds: paired over all heads.
       selection_seeds: those of them that choices are made with.
@@ -74,6 +65,7 @@ class Grid:
 
     heads: Mapping[str, HeadSettings]
     depths: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Mapping[str, str]]
     axis: tuple[str, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -89,6 +81,21 @@ class Grid:
                 rates = ("pretrained", "new") if control and depth not in CLASSIFICATION else (settings.classifier_rate,)
                 found += [(name, depth, rate) for rate in rates]
         return found
+
+    def label(self, head: str, depth: str) -> str:
+        """Return the one name under which a head's depth is shown: `all` where everything below the new layers is frozen."""
+        found = [label for label, group in self.labels[head].items() if group == depth]
+        return ALL if ALL in found else found[0]
+
+    def title(self, group: tuple[str, str, str]) -> str:
+        """Return a (head, depth, classifier rate) as it is shown."""
+        head, depth, rate = group
+        return f"{head} {self.label(head, depth)}{' (at new rate)' if rate == 'new' else ''}"
+
+    def same_depths(self) -> dict[str, dict[str, str]]:
+        """Return, of each head, the depths that were asked for and are shown under another name, and that name."""
+        return {head: {label: self.label(head, depth) for label, depth in labels.items() if self.label(head, depth) != label}
+                for head, labels in self.labels.items()}
 
     def cells(self, group: tuple[str, str, str], rate: float) -> list[Cell]:
         """Return the selecting cells of a group at a learning rate, one a seed."""
@@ -124,11 +131,9 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     Raises:
       ValueError: an unknown preset, head, setting or depth, or nothing to compare.
     """
-    study = config.study
-    if study.preset and study.preset not in STUDIES:
-        raise ValueError(f"config.study.preset={study.preset!r} is not one of {', '.join(STUDIES)}.")
-    names, count, seeds = STUDIES.get(study.preset, ((), 0, 0))
-    names = tuple(dict.fromkeys((*names, *study.heads)))
+    config = resolved(config)
+    study, preset = config.study, preset_of(config.study)
+    names = tuple(dict.fromkeys((*preset.heads, *study.heads)))
     own = study.own_heads.to_dict()
     if not names and not own:
         raise ValueError("There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
@@ -153,29 +158,47 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
         if not heads:
             raise ValueError("The weights have no classification layer that could be kept, and every head of the study "
                              "keeps it. Compare heads that replace it, such as traditional, deeper, wider.")
+    labels = _labels(tuple(study.depths), groups, heads, 0 if study.minutes else preset.depths)
+    depths = {name: tuple(depth for depth in (NONE, *groups) if depth in some.values()) for name, some in labels.items()}
+    used = {label for some in labels.values() for label in some}
+    rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
+    seeds = tuple(dict.fromkeys(study.seeds))
+    if not rates or not seeds or rates[0] <= 0:
+        raise ValueError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
+    return Grid(heads, depths, labels, tuple(label for label in (NONE, *groups, ALL) if label in used), rates, seeds,
+                seeds[:study.selection_seeds or len(seeds)])
+
+
+def _labels(asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings],
+            count: int) -> dict[str, dict[str, str]]:
+    """Return of every head the depths that were asked for, and the topmost group that it freezes at each of them.
+
+    Args:
+      asked: `config.study.depths`.
+      groups: layer groups of the source network, bottom to top.
+      heads: their settings, by name.
+      count: how many depths are chosen where none was asked for; 0 for every one.
+
+    Raises:
+      ValueError: a depth is unknown, or a head has none of them.
+    """
     backbone = [group for group in groups if group not in CLASSIFICATION]
-    axis = (NONE, *groups)
-    given = tuple(study.depths)
-    if not given and count:
+    every, axis = (NONE, *backbone, ALL), (NONE, *groups)
+    given = every if not asked or BLOCKS in asked else asked
+    if not asked and count:
         chosen = [round(i * len(backbone) / (count - 1)) for i in range(count)]
         given = tuple(ALL if index == len(backbone) else axis[index] for index in chosen)
-    given = (*axis, ALL) if not given or BLOCKS in given else given
+    elif given is every and not any(settings.keep_classifier for settings in heads.values()):
+        given = (*every[:-2], ALL)  # What is frozen up to the topmost group is `all` for every head.
     for depth in given:
         if depth not in (*axis, ALL):
             raise ValueError(f"config.study.depths: {depth!r} is not a layer group of this network. "
                              f"Choices: {', '.join((*axis, ALL))}.")
-    depths = {}
+    labels = {}
     for name, settings in heads.items():
-        found = {depth_of(settings, groups, depth, scratch=name == SCRATCH) for depth in given} - {None}
-        if name == SCRATCH:
-            found = {NONE}
-        depths[name] = tuple(depth for depth in axis if depth in found)
-        if not depths[name]:
+        scratch = name == SCRATCH
+        found = {label: depth_of(settings, groups, label, scratch=scratch) for label in ((NONE,) if scratch else given)}
+        labels[name] = {label: depth for label, depth in found.items() if depth is not None}
+        if not labels[name]:
             raise ValueError(f"The head {name} has none of the depths config.study.depths={given}.")
-    used = {depth for some in depths.values() for depth in some}
-    rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
-    all_seeds = tuple(study.seeds)[:seeds or None]
-    if not rates or not all_seeds or rates[0] <= 0:
-        raise ValueError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
-    some = int(study.selection_seeds) or len(all_seeds)
-    return Grid(heads, depths, tuple(depth for depth in axis if depth in used), rates, all_seeds, all_seeds[:some])
+    return labels

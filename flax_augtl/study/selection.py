@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+RISING = 0.05  # Share by which the validation loss falls at the end of a curve that is still rising.
 LARGEST_GRID = 12  # Learning rates that a grid grows to at most.
 
 
@@ -55,6 +56,28 @@ def widened(rows: Sequence[Mapping[str, Any]], tried: Sequence[float]) -> float 
         return None
     new = rates[0] ** 2 / rates[1] if found[0] == rates[0] else rates[-1] ** 2 / rates[-2]
     return float(f"{new:.3g}")
+
+
+def still_rising(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a training was still getting better at its end: a longer one may be better.
+
+    It was, if its last evaluation was its best one, and the validation loss fell by a twentieth or more over the last third
+    of its evaluations.
+
+    Args:
+      rows: of one setting, one a seed; more than half of them must have been getting better.
+    """
+    return bool(rows) and sum(map(_rising, rows)) > len(rows) / 2
+
+
+def _rising(row: Mapping[str, Any]) -> bool:
+    points = [point for point in row["history"] or () if point["val"] is not None]
+    if len(points) < 3 or row["diverged"]:
+        return False
+    before, last = points[-1 - max(1, len(points) // 3)], points[-1]
+    if any((point["val"], -point["val_loss"]) > (last["val"], -last["val_loss"]) for point in points):
+        return False
+    return last["val_loss"] <= (1 - RISING) * before["val_loss"]
 
 
 def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, dict[str, Any]]:

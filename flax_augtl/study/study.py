@@ -1,9 +1,10 @@
 """The layer-wise study: the paper's experiment, from a plan to a report and the best network."""
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from flax_augtl import added_fields, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.paths import absolute
 from flax_augtl.run_records import write_near_copies
-from flax_augtl.study import selection, timing
-from flax_augtl.study.caches import CACHE, fill, kind_of, open_cache
+from flax_augtl.study import budget_study, presets, selection, timing
+from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget
+from flax_augtl.study.budget_choices import final_cells, train_finals
+from flax_augtl.study.caches import CACHE, TrainingCache, fill, kind_of, open_cache
 from flax_augtl.study.choices import ties, too_few_of
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
@@ -24,8 +27,9 @@ from flax_augtl.study.material import Material, gather
 from flax_augtl.study.outcome import BEST, keep_best, kept_cell, outcome
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.report import terminal_table, write_report
+from flax_augtl.study.report.verdict import rising
 from flax_augtl.study.result import StudyResult
-from flax_augtl.study.rows import test_rows, training_rows
+from flax_augtl.study.rows import test_rows
 from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.experiment import config_values
@@ -33,7 +37,6 @@ from flax_augtl.training.log import duration
 from flax_augtl.training.memory import explain_out_of_memory
 
 TIMING, DATA = "timing.json", "data.json"
-SEARCHES, FINALS = ("grid", "halving"), ("winners", "depths")
 
 
 def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None,
@@ -65,6 +68,13 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
            datasets: Mapping[int, Dataset] | None) -> StudyResult | None:
     folder, begun = _check(config, workdir), time.monotonic()
     config = as_begun(config, folder)
+    views_given = config.study.views is not None or bool(config.data.views)
+    config = presets.resolved(config)
+    if part is not None and config.study.search != presets.GRID:
+        raise ValueError(f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
+                         "depend on earlier ones. " + (
+                             "Start one program." if config.study.search == presets.BUDGET else
+                             "Start the same command on every machine instead: they claim cells."))
     material = gather(config, datasets)
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
@@ -80,21 +90,22 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
     for warning in (imbalance(labels, material.class_names, config), too_few_of(material)):
         if warning:
             print(warning, flush=True)
-    grid, budget = material.grid, 1e9 * config.study.cache_gb
-    rows = training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+    grid = material.grid
+    budget = Budget(folder, config.study.minutes, begun) if config.study.minutes else None
     tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
-    # Each gets its share of the budget, by its number of rows.
-    share = len(rows) / (len(rows) + tests)
-
-    def again():
-        return open_cache(material, rows, "train", folder, budget * share)
-
-    activations = again()
+    cache = TrainingCache(material, folder, budget_study.rows_of(material), tests, 1e9 * config.study.cache_gb)
+    if budget:
+        budget_study.reopen(cache, budget)
+    activations = cache.open()
     timed = _timing(material, activations, folder)
     finals = len(grid.heads) if config.study.finals == "winners" else len({group[:2] for group in grid.groups()})
-    kept = {name: int(array.nbytes / share) for name, array in activations.store.arrays.items()}
-    print(timing.describe(grid, timed, rows=len(rows), test_rows=tests, kept=kept, finals=finals,
-                          kind=kind_of(material, folder) if kept else "none"), flush=True)
+    if budget:
+        activations, plan = budget_study.prepare(cache, budget, activations, timed, views_given=views_given)
+        print(plan, flush=True)
+    else:
+        kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
+        print(timing.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals,
+                              kind=kind_of(material, folder) if kept else "none"), flush=True)
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
@@ -104,20 +115,34 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         values = added_fields.still_lacking(values, run_directory.read_json(path))
     run_directory.write_json(path, values)
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
+    room = cache.room * (1 - cache.share)
     try:
-        activations = fill(activations, claims, "train", again, folder)
-        mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
-        work = Work(material, activations, folder, claims, timed,
-                    later=finals * len(grid.seeds) * mean + tests * timed.row_seconds)
-        chosen = _select(material, work, part)
-        if part is not None:
-            return None
-        best, finals = _choices(material, chosen)
-        result = _finish(material, work, folder, chosen, best, finals, budget * (1 - share))
+        if budget:
+            work, found = budget_study.select(cache, budget, activations, timed, claims)
+            if not found.chosen:
+                raise ValueError(_no_result(found.rows))
+            for sentence in ties(material, found.rows, found.best):
+                print(sentence, flush=True)
+            cells = final_cells(grid, found, by_depth=config.study.finals == "depths")
+            result = _finish(material, work, folder, found.rows, found.best, cells, room, budget, found.left_out)
+        else:
+            activations = fill(activations, claims, "train", cache.open, folder)
+            mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
+            work = Work(material, activations, folder, claims, timed,
+                        later=finals * len(grid.seeds) * mean + tests * timed.row_seconds)
+            chosen = _select(material, work, part)
+            if part is not None:
+                return None
+            best, finals = _choices(material, chosen)
+            result = _finish(material, work, folder, chosen, best, finals, room)
     finally:
         claims.close()
     write_report(result, folder)
     print("\n" + terminal_table(result))
+    if budget:
+        budget.save()
+    if said := [*([budget.describe()] if budget else []), *result.left_out, *rising(result)]:
+        print("\n" + "\n".join(said))
     print(f"\n{folder / run_directory.REPORT}, {run_directory.STUDY}; {duration(time.monotonic() - begun)} in this start. "
           f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER")
     return result
@@ -127,20 +152,20 @@ def as_begun(config: ConfigDict, folder: Path) -> ConfigDict:
     """Return the configuration with which the study in `folder` goes on; `config` itself where there is none."""
     path = folder / run_directory.CONFIG
     old = run_directory.read_json(path) if path.exists() else None
-    return added_fields.continued(config, old) if isinstance(old, Mapping) else config
+    if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
+        return config
+    return presets.as_begun(added_fields.continued(config, old), old)
 
 
 def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
         raise ValueError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
-    for name, choices in (("search", SEARCHES), ("finals", FINALS)):
-        if config.study[name] not in choices:
-            raise ValueError(f"config.study.{name}={config.study[name]!r} is not one of {', '.join(choices)}.")
+    presets.resolved(config)
     folder = Path(absolute(workdir))
     path = folder / run_directory.CONFIG
     run_directory.check_links(folder, (run_directory.CONFIG, run_directory.CHECKPOINTS, run_directory.REPORT,
-                                       run_directory.STUDY, TIMING, DATA, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
+                                       run_directory.STUDY, TIMING, DATA, BUDGET, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
     if (folder / run_directory.CHECKPOINTS).exists():
         raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
@@ -148,7 +173,7 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
             raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
         if found := run_directory.differences(_lasting(added_fields.filled(old)),
-                                                _lasting(config_values(added_fields.continued(config, old)))):
+                                                _lasting(config_values(presets.resolved(as_begun(config, folder))))):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
 
@@ -169,21 +194,27 @@ def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that must not change in mid-study: what is compared may grow, how it is may not."""
-    free = {"preset", "heads", "depths", "learning_rates", "seeds", "selection_seeds", "finals", "cache", "cache_gb",
-            "device_gb", "together", "checkpoint_seconds", "lease_seconds"}
+    free = {"preset", "minutes", "heads", "depths", "learning_rates", "seeds", "selection_seeds", "finals", "cache",
+            "cache_gb", "device_gb", "together", "checkpoint_seconds", "lease_seconds"}
     return {**values, "study": {name: value for name, value in values["study"].items() if name not in free}}
 
 
 def _timing(material: Material, activations: Any, folder: Path) -> timing.Timing:
     """Return what was timed in an earlier start of the same grid on the same devices, or time it now."""
     path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    limited = material.config.study.search == presets.BUDGET
+    key += ", estimated" if limited else ""
     groups = material.grid.groups()
     if path.exists():
         found = run_directory.read_json(path)
         if known := timing.from_json(found, key, [" ".join(group) for group in groups]):
             return known
-    print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
-    timed = timing.measure(material, activations, groups)
+    if limited:
+        print("Timing one block of images …", flush=True)
+        timed = timing.estimate(material, activations, groups)
+    else:
+        print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
+        timed = timing.measure(material, activations, groups)
     run_directory.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
     return timed
 
@@ -192,9 +223,6 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
     """Return the rows of the selecting cells, edges widened."""
     grid = material.grid
     if material.config.study.search == "halving":
-        if part is not None:
-            raise ValueError("--cells splits the cells of a grid; with config.study.search='halving' later cells depend on "
-                             "earlier ones. Start the same command on every machine instead: they claim cells.")
         return halve(grid, work)
     tried = {group: list(grid.rates) for group in grid.groups()}
     cells = [cell for group, rates in tried.items() for rate in rates for cell in grid.cells(group, rate)]
@@ -211,7 +239,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
         for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
             rate = selection.widened(some, tried[group])
             if rate is not None:
-                print(f"      {' '.join(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
+                print(f"      {grid.title(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
                 tried[group].append(rate)
                 new += grid.cells(group, rate)
         if not new:
@@ -225,9 +253,7 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
         rows = complete(rows, len(material.grid.selection_seeds))
     heads = selection.winners(rows, lambda row: row["head"])
     if not heads:
-        errors = sorted({row["error"] for row in rows if row["error"]})
-        raise ValueError("No cell of the study came to a finite end. " + (
-            f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."))
+        raise ValueError(_no_result(rows))
     best = max(heads, key=lambda name: heads[name]["score"])
     for sentence in ties(material, rows, best):
         print(sentence, flush=True)
@@ -239,22 +265,42 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
                        choice["steps"]) for name, choice in choices for seed in material.grid.seeds]
 
 
+def _no_result(rows: list[dict[str, Any]]) -> str:
+    """Return why no cell of a study has a result."""
+    errors = sorted({row["error"] for row in rows if row["error"]})
+    return "No cell of the study came to a finite end. " + (
+        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates.")
+
+
 def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], best: str, finals: list[Cell],
-            budget: float) -> StudyResult:
-    """Retrain the winners, and only now look at the test pictures."""
+            room: float, budget: Budget | None = None, left_out: Sequence[str] = ()) -> StudyResult:
+    """Retrain the winners, and only now look at the test images; within a time budget as many of them as there is time for.
+
+    Args:
+      material, work, folder: of the study.
+      chosen: rows of the selecting cells.
+      best: the head that validation chose.
+      finals: the final cells; within a time budget those of the best head first.
+      room: bytes of activations that may be kept.
+      budget: of time.
+      left_out: sentences about what there was no time for.
+    """
     rows = test_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
 
     def again():
-        return open_cache(material, rows, "test", folder, budget)
+        return open_cache(material, rows, "test", folder, room)
 
     work.later = 0.0
-    work.test = fill(again(), work.claims, "test", again, folder)
+    with budget.part(TEST) if budget else contextlib.nullcontext():
+        work.test = fill(again(), work.claims, "test", again, folder)
     winner = next(cell for cell in finals if cell.head == best)
     work.keep = keep_best(material, winner, folder)
     if kept_cell(folder) != winner.name:
         (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
-    tested = work.do(finals)
+    with budget.part(FINALS) if budget else contextlib.nullcontext():
+        tested, untested = train_finals(work, budget, finals) if budget else (work.do(finals), [])
     heads = {cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
              for cell in reversed(finals)}
     heads = {name: heads[name] for name in material.grid.heads if name in heads}
-    return outcome(material, work, folder, chosen, tested, heads, best)
+    return outcome(material, work, folder, chosen, tested, heads, best, [*left_out, *untested],
+                   budget.account() if budget else None)

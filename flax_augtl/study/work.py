@@ -57,6 +57,11 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
     return row
 
 
+def compilation(shape: Shape) -> Shape:
+    """Return a shape without what does not change the compiled programs: trainings of several lengths share them."""
+    return dataclasses.replace(shape, total=0, every=0)
+
+
 def _has_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(field_types.is_a(value, "number or null") for value in values.values())
 
@@ -73,6 +78,7 @@ class Work:
       test: activations of the test pictures, once the winners are fixed.
       keep: told of each finished pack, before its cells count as done.
       later: seconds that the study will take after the cells at hand, for the time that is left.
+      left: gives the seconds that are left of a time budget.
     """
 
     material: Material
@@ -83,7 +89,9 @@ class Work:
     test: Activations | None = None
     keep: Callable[[Pack], None] | None = None
     later: float = 0.0
+    left: Callable[[], float] | None = None
     _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
+    _compiled: dict[Any, float] = dataclasses.field(default_factory=dict)
     _warm: set[Any] = dataclasses.field(default_factory=set)
     _rows: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     _shapes: dict[Cell, Shape] = dataclasses.field(default_factory=dict)
@@ -199,10 +207,10 @@ class Work:
     def _finish(self, pack: Pack, cells: Sequence[Cell]) -> None:
         partial = Partial(self.folder / PARTIAL, pack)
         partial.restore()
-        key = pack.shape, len(pack.cells)
+        key = compilation(pack.shape), len(pack.cells), pack.steps_per_call
         if key not in self._warm and not pack.done:
             self._warm.add(key)
-            pack.warm_up()
+            self._compiled[pack.cells[0].group] = pack.warm_up()
         begun = time.monotonic()
         # Until the cells are written a signal waits: what they have trained would be lost.
         interruption.defer()
@@ -256,11 +264,48 @@ class Work:
         return sum(self._measured[cell.group] * len(self.material.schedule(cell)[0]) if cell.group in self._measured
                    else self.seconds_of(cell) for cell in cells)
 
+    def expected(self, cells: Iterable[Cell], *, compilation: bool = True) -> float:
+        """Return the seconds that the cells which are not done will take.
+
+        A head that was not trained yet is expected to take what another one took at that depth, and a depth that was not
+        trained yet is expected to be as much slower than its timing as the slowest of the others was.
+
+        Args:
+          cells: done or not.
+          compilation: count that of what was not compiled yet.
+        """
+        slowest = max(self._measured, key=self._timed_step, default=None)
+        ratio = self._measured[slowest] / self._timed_step(slowest) if slowest else 1.0
+        longest = max(self._compiled, key=self._timed_compilation, default=None)
+        factor = self._compiled[longest] / self._timed_compilation(longest) if longest else 1.0
+        steps = {group[1:]: value for group, value in self._measured.items()}
+        compiled = {group[1:]: value for group, value in self._compiled.items()}
+        seconds, new = 0.0, set()
+        for cell in cells:
+            if self.row(cell) is not None:
+                continue
+            step = self._measured.get(cell.group, steps.get(cell.group[1:]))
+            step = ratio * self._timed_step(cell.group) if step is None else step
+            seconds += step * len(self.material.schedule(cell)[0])
+            if cell.group not in self._compiled:
+                new.add(cell.group)
+        return seconds + compilation * sum(
+            compiled.get(group[1:], factor * self._timed_compilation(group)) for group in new)
+
+    def _timed_compilation(self, group: tuple[str, str, str]) -> float:
+        return max(self.timed.compile_seconds.get(" ".join(group), 0.0), 1e-9)
+
+    def _timed_step(self, group: tuple[str, str, str]) -> float:
+        """Return the seconds that a step of a group takes by the timing, evaluation included."""
+        cell = Cell("select", *group, self.material.grid.rates[0], self.material.grid.seeds[0])
+        return max(self.seconds_of(cell), 1e-9) / len(self.material.schedule(cell)[0])
+
     def _say(self, rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
         missing = [cell for cell in cells if self.row(cell) is None]
-        left = duration(self.seconds(missing) + self.later)
+        left = duration(max(0.0, self.left()) if self.left else self.seconds(missing) + self.later)
+        of = " of the time budget" if self.left else ""
         for row in rows:
             value = row["test"] or row["val"]
             said = "diverged" if value is None else (
                 f"{'test' if row['test'] else 'validation'} {value[row['metric']]:.4f}")
-            print(f"{len(cells) - len(missing):5}/{len(cells)}  {row['cell']:52} {said}  {left} left", flush=True)
+            print(f"{len(cells) - len(missing):5}/{len(cells)}  {row['cell']:52} {said}  {left}{of} left", flush=True)

@@ -170,7 +170,7 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     source = load_source(config.network, config.weights, sha256=config.weights_sha256,
                          entry=config.get("weights_entry"),
                          preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()})
-    if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths):
+    if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths or ()):
         if not hasattr(source.model, "by_block"):
             raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
         source = dataclasses.replace(source, model=source.model.clone(by_block=True), variables={

@@ -26,9 +26,9 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "image_size": _AT_LEAST_1, "keep_checkpoints": _AT_LEAST_1, "early_stopping": _AT_LEAST_0,
     "batch_size": _AT_LEAST_1, "accumulate": _AT_LEAST_1,
     "on_nan_limit": _AT_LEAST_0, "log_every_steps": _AT_LEAST_1, "check_replicas_every": _AT_LEAST_0,
-    "study.selection_seeds": _AT_LEAST_0, "study.views": _AT_LEAST_1, "study.cache_gb": _AT_LEAST_0,
-    "study.device_gb": _AT_LEAST_0, "study.together": _AT_LEAST_0, "study.checkpoint_seconds": _AT_LEAST_0,
-    "study.lease_seconds": _ABOVE_0,
+    "study.minutes": _AT_LEAST_0, "study.selection_seeds": _AT_LEAST_0, "study.views": _AT_LEAST_1,
+    "study.cache_gb": _AT_LEAST_0, "study.device_gb": _AT_LEAST_0, "study.together": _AT_LEAST_0,
+    "study.checkpoint_seconds": _AT_LEAST_0, "study.lease_seconds": _ABOVE_0,
 }
 # Fields that hold several numbers.
 _SEVERAL = ("head.new_layers", "class_weights", "data.crop_scale", "preprocessing.mean", "preprocessing.std",

@@ -80,6 +80,15 @@ def test_file_names_that_are_not_unicode_can_be_reported(tmp_path):
     assert r"b\udce9.jpg" in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_a_point_of_a_shorter_training_is_hollow():
+    study = pretended.study(("kept",), ("none", "stem"), 1, finals_by_depth=False)
+    ((alike, _),) = figures.depth_figures(study, "val")
+    for row in study.rows:
+        row["steps"] = 30 if row["depth"] == "none" else 100
+    ((unlike, _),) = figures.depth_figures(study, "val")
+    assert alike.count("fill: #ffffff; stroke: #0072b2") == 0 != unlike.count("fill: #ffffff; stroke: #0072b2")
+
+
 def test_the_same_study_gives_the_same_page():
     one, two = (pretended.study(("kept",), ("none", "stem"), 2) for _ in range(2))
     assert page(one) == page(two)

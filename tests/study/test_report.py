@@ -73,6 +73,65 @@ def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
     assert [row["val"]["mean_per_class"] for row in found.values()] == [0.9, 0.9]
 
 
+def test_a_depth_that_is_all_for_a_head_has_one_name_and_is_found_by_both():
+    study = pretended.study(("traditional", "kept"), ("none", "layer4", "all"), seeds=2)
+    rows = [row for row in study.rows if (row["head"], row["depth"]) != ("traditional", "layer4")]
+    study = dataclasses.replace(study, rows=rows, same_depths={"traditional": {"layer4": "all"}},
+                                winners={head: {**winner, "depth": "all"} for head, winner in study.winners.items()})
+    assert cells.depths(study, "traditional") == ("none", "all") and cells.depths(study, "kept") == study.depths
+    assert cells.finals(study, "traditional", "layer4") == cells.finals(study, "traditional", "all") != {}
+    lines = {(line.head, line.depth): line for line in tables.by_depth(study)}
+    assert [*lines] == [("traditional", "none"), ("traditional", "all"),
+                        ("kept", "none"), ("kept", "layer4"), ("kept", "all")]
+    # At layer4 the kept head is compared with what the traditional one has frozen up to there.
+    assert lines["kept", "layer4"].difference.seeds == 2
+    assert verdict(study)[0].startswith("Validation chose the head kept, with everything below the new layers frozen (all)")
+
+
+def test_depths_are_compared_after_trainings_of_one_length():
+    """Of 360 steps at one depth and 30 at another, only what both have says something of the depth."""
+    def cell(depth, steps, value):
+        return pretended.cell("select", "kept", depth, 0.01, 0, value, steps=steps)
+
+    rows = [cell("layer3", 30, 0.6), cell("layer3", 360, 0.9), cell("none", 30, 0.5)]
+    study = dataclasses.replace(pretended.study(("kept",), seeds=1), rows=rows, best="kept", leep=None,
+                                winners={"kept": {"depth": "layer3", "learning_rate": 0.01, "steps": 360}})
+    said = " ".join(verdict(study))
+    assert "kept at depth layer3 is at +10.0 points against the worst depth (none), both after 30 steps; with one" in said
+    assert [row["steps"] for row in cells.selected(study, "kept", "layer3").values()] == [360]
+    apart = dataclasses.replace(study, rows=rows[1:])
+    assert "kept has no trainings of one length at layer3 and at none: they are not compared." in " ".join(verdict(apart))
+
+
+def test_the_rate_of_new_layers_stands_beside_that_of_pretrained_ones():
+    study = pretended.study(("traditional", "kept"), ("none", "stem"), 1)
+    study = dataclasses.replace(study, config={**study.config, "new_layer_multiplier": 10.0})
+    assert "(learning rate 0.003, of new layers 0.03, 100 steps)" in verdict(study)[0]
+    assert "0.003, new 0.03" in page(study) and re.search(r"stem +0\.003/0\.03 +100", terminal_table(study))
+    row = next(csv.DictReader(io.StringIO(spreadsheet.study_csv(study))))
+    assert (float(row["learning_rate"]), float(row["new_layers_learning_rate"])) == (0.003, 0.03)
+
+
+def test_a_curve_that_was_still_rising_is_told(result):
+    assert not [sentence for sentence in verdict(result) if sentence.startswith("Still getting better")]
+    study = pretended.study(("traditional", "kept"), ("none", "stem"), 2)
+    for row in study.rows:
+        for index, point in enumerate(row["history"]):
+            if row["stage"] == "select" and row["head"] == "kept" and row["depth"] == "none":
+                point["val_loss"] = 2.0 - 0.15 * index
+    said = " ".join(verdict(study))
+    assert "Still getting better on validation when the training ended: kept at none (100 steps). Longer trainings" in said
+    assert "raise config.epochs or config.steps." in said
+    rows = csv.DictReader(io.StringIO(spreadsheet.study_csv(study)))
+    assert {(row["head"], row["depth"]) for row in rows if row["still_rising"] == "True"} == {("kept", "none")}
+
+
+def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
+    study = dataclasses.replace(result, left_out=("No time was left for the depth none.",), account={"final trainings": 75.0})
+    assert "No time was left for the depth none." in verdict(study)
+    assert re.search(r"time budget: final trainings</th><td[^>]*>1:15<", page(study))
+
+
 def test_fewer_than_six_seeds_claim_nothing():
     few, enough = (pretended.study(("traditional", "kept"), ("none", "stem"), seeds) for seeds in (5, 6))
     for text in (terminal_table(few), " ".join(verdict(few)), page(few)):

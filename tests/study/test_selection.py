@@ -46,6 +46,26 @@ def test_winners_by_head_and_by_depth():
     assert selection.winners(rows, lambda row: (row["head"], row["depth"]))["a", "none"]["learning_rate"] == 0.2
 
 
+def curve(*points, **changes):
+    return {"history": [{"val": val, "val_loss": loss} for val, loss in points], "diverged": False, **changes}
+
+
+def test_a_curve_rises_if_its_end_is_its_best_and_the_loss_still_falls():
+    rising = curve((0.2, 2.0), (0.4, 1.5), (0.5, 1.2), (0.6, 1.0))
+    assert selection.still_rising([rising])
+    assert not selection.still_rising([curve((0.2, 2.0), (0.4, 1.0), (0.6, 0.99), (0.6, 0.97))])  # Flat.
+    assert not selection.still_rising([curve((0.2, 2.0), (0.7, 1.5), (0.5, 1.2), (0.6, 1.0))])  # It was better before.
+    assert not selection.still_rising([curve((0.2, 2.0), (0.6, 1.0))])  # Two points are no curve.
+    assert not selection.still_rising([]) and not selection.still_rising([{**rising, "diverged": True}])
+    final = {"history": [{"val": None, "val_loss": None}] * 4, "diverged": False}
+    assert not selection.still_rising([final])
+
+
+def test_a_setting_rises_if_more_than_half_of_its_seeds_do():
+    rising, flat = curve((0.2, 2.0), (0.4, 1.5), (0.6, 1.0)), curve((0.6, 1.0), (0.6, 1.0), (0.6, 1.0))
+    assert selection.still_rising([rising, rising, flat]) and not selection.still_rising([rising, flat])
+
+
 def test_after_halving_only_what_was_trained_in_full_on_all_seeds_can_win():
     rows = [row(0.1, 0, 0.9, steps=4), row(0.2, 0, 0.8), row(0.3, 0, 0.7), row(0.3, 1, 0.7)]
     assert complete(rows, 2) == rows[2:]

@@ -337,10 +337,98 @@ def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
         study(config, tmp_path, part=(1, 2))
 
 
+def budget_config(**changes):
+    return study_config(minutes=60.0, depths=("layer3", "all"), heads=("traditional", "kept"), seeds=(0,),
+                        learning_rates=(0.05,), **changes)
+
+
+@pytest.fixture(scope="module")
+def in_time(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("budget")
+    return folder, study(budget_config(), folder)
+
+
+def test_a_study_with_a_time_budget_says_what_it_was_spent_on(in_time):
+    folder, result = in_time
+    assert set(result.winners) == {"traditional", "kept"} and result.account["trainings that choose"] > 0
+    # For the traditional head the topmost group, layer3 here, is all that can be frozen.
+    assert result.depths == ("layer3", "all") and result.same_depths["traditional"] == {"layer3": "all"}
+    assert {row["depth"] for row in result.rows if row["head"] == "traditional"} == {"all"}
+    assert {row["frozen"] for row in result.rows if row["depth"] == "all"} == {"layer3", "fc"}
+    lengths = {(row["head"], row["depth"]): max(other["steps"] for other in result.rows if other["stage"] == "select" and (
+        other["head"], other["depth"]) == (row["head"], row["depth"])) for row in result.rows}
+    assert len(set(lengths.values())) == 1
+    budget = json.loads((folder / "budget.json").read_text())
+    assert budget["minutes"] == 60.0 and budget["views"] == 2 and sum(budget["seconds"].values()) > 0
+    assert "time budget: final trainings" in (folder / "report.html").read_text()
+    best = load_run(folder / "best")
+    assert best.config.freeze == result.winners[result.best]["depth"]
+    assert json.loads((folder / "config.json").read_text())["study"]["minutes"] == 60.0
+
+
+def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatch):
+    folder, result = in_time
+    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    again = study(budget_config(), folder)
+    assert lasting(again.rows) == lasting(result.rows) and again.winners == result.winners
+    assert sum(again.account.values()) > sum(result.account.values())
+
+
+def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
+    advance, count = Pack.advance, []
+
+    def signalled(pack, pause):
+        advance(pack, pause)
+        count.append(1)
+        if len(count) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Pack, "advance", signalled)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        study(budget_config(), tmp_path)
+    spent = sum(json.loads((tmp_path / "budget.json").read_text())["seconds"].values())
+    result = study(budget_config(), tmp_path)
+    # The same trainings; their last bits depend on how many are trained together, which is measured.
+    assert {row["cell"] for row in result.rows} == {row["cell"] for row in in_time[1].rows}
+    assert sum(result.account.values()) > spent > 0
+
+
+def test_one_program_does_a_study_with_a_time_budget(in_time, monkeypatch):
+    monkeypatch.setattr(module.Claims, "take", lambda self, name: False)
+    with pytest.raises(ValueError, match="Another program works on the study in .*: wait for it, or choose another"):
+        study(budget_config(), in_time[0])
+    with pytest.raises(ValueError, match="--cells splits the cells of a grid; with config.study.search='budget'"):
+        study(budget_config(), in_time[0], part=(1, 2))
+
+
+def test_a_dry_run_with_a_budget_times_one_block_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module.timing, "measure", lambda *_: pytest.fail("every head and depth was timed"))
+    assert study(budget_config(), tmp_path, dry_run=True) is None
+    said = capsys.readouterr().out
+    assert "Timing one block of images" in said and "of 60 minutes (config.study.minutes)" in said
+    assert not list((tmp_path / "cells").iterdir()) and not (tmp_path / "budget.json").exists()
+
+
+def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch):
+    """Its config.json has no minutes, and values where today a preset decides."""
+    folder, result = done
+    shutil.copytree(folder, tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    old = json.loads(path.read_text())
+    del old["study"]["minutes"]
+    old["study"].update({"seeds": [0, 1, 2, 3, 4, 5], "selection_seeds": 0, "search": "grid", "finals": "winners", "views": 4})
+    assert old["study"]["depths"] == ["all"]
+    path.write_text(json.dumps(old))
+    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    assert lasting(study(study_config(), tmp_path / "old").rows) == lasting(result.rows)
+    with pytest.raises(ValueError, match="config.study.search: 'grid' there, 'budget' here"):
+        study(study_config(minutes=5.0), tmp_path / "old")
+
+
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"cache": "disk"}, "config.study.cache='disk' is not one of auto, file, memory, none"),
     ({"cache_dtype": "int8"}, "config.study.cache_dtype='int8' is not one of float32, bfloat16"),
-    ({"search": "random"}, "config.study.search='random' is not one of grid, halving"),
+    ({"search": "random"}, "config.study.search='random' is not one of grid, halving, budget"),
     ({"finals": "all"}, "config.study.finals='all' is not one of winners, depths"),
 ])
 def test_mistakes_are_told(changes, sentence, tmp_path):

@@ -14,6 +14,22 @@ def heads(result: StudyResult) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*result.winners, *(row["head"] for row in result.rows)]))
 
 
+def shown(result: StudyResult, head: str, depth: str) -> str:
+    """Return the name under which a head's depth is shown: two that were asked for may freeze the same in that head."""
+    return result.same_depths.get(head, {}).get(depth, depth)
+
+
+def depths(result: StudyResult, head: str) -> tuple[str, ...]:
+    """Return the depths of a study, bottom to top, without those that are shown under another name for a head."""
+    return tuple(depth for depth in result.depths if shown(result, head, depth) == depth)
+
+
+def new_layers_rate(result: StudyResult, learning_rate: float | None) -> float | None:
+    """Return the learning rate of new layers beside one of pretrained layers; None where it is not known."""
+    multiplier = result.config.get("new_layer_multiplier")
+    return None if learning_rate is None or multiplier is None else learning_rate * multiplier
+
+
 def failed(result: StudyResult) -> list[Row]:
     """Return the cells without a result: an error stopped them, or their loss ceased to be finite."""
     return [row for row in result.rows if row["error"] or row["diverged"]]
@@ -21,23 +37,34 @@ def failed(result: StudyResult) -> list[Row]:
 
 def finals(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
     """Return the tested cells of a head and depth by seed, in ascending order."""
+    depth = shown(result, head, depth)
     found = {row["seed"]: row for row in result.rows
              if row["stage"] == "final" and row["head"] == head and row["depth"] == depth and row["test"]}
     return dict(sorted(found.items()))
 
 
-def selected(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
+def lengths(result: StudyResult, head: str, depth: str) -> set[int]:
+    """Return the lengths in steps of the selecting cells of a head and depth that have a result."""
+    depth = shown(result, head, depth)
+    return {row["steps"] for row in result.rows if row["stage"] == "select" and row["head"] == head
+            and row["depth"] == depth and row["val"] and not row["diverged"]}
+
+
+def selected(result: StudyResult, head: str, depth: str, steps: int | None = None) -> dict[int, Row]:
     """Return the selecting cells, by seed, of the choice that is best on validation for a head and depth.
 
-    A choice is a learning rate and the settings of the head; one that failed with any seed is passed over while there is
-    another. For the winner's depth it is the winner's choice, as the final cells say it.
+    A choice is a learning rate and the settings of the head, among the longest trainings that there are or those of a length
+    in steps; one that failed with any seed is passed over while there is another. For the winner's depth it is the winner's
+    choice, as the final cells say it.
     """
+    depth = shown(result, head, depth)
+    steps = max(lengths(result, head, depth), default=None) if steps is None else steps
     choices: dict[tuple[float, str], dict[int, Row]] = {}
     seeds = set()
     for row in result.rows:
         if row["stage"] == "select" and row["head"] == head and row["depth"] == depth:
             seeds.add(row["seed"])
-            if row["val"] and not row["diverged"]:
+            if row["val"] and not row["diverged"] and row["steps"] == steps:
                 choices.setdefault((row["learning_rate"], _settings(row)), {})[row["seed"]] = row
     if not choices:
         return {}

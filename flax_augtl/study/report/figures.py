@@ -62,6 +62,8 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
                   split: str, *, banded: bool, small: bool = False, leep: float | None = None) -> str:
     figure, axes = _canvas(len(shown) + (leep is not None), small)
     place = {depth: position for position, depth in enumerate(result.depths)}
+    lengths = {head: _lengths(result, head, bands[head]) for head in bands}
+    longest = max(steps for some in lengths.values() for steps in some)
     for head in shown:
         points = bands[head]
         where, means = [place[depth] for depth in points], [100 * point.mean for point in points.values()]
@@ -71,6 +73,10 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
             if point.seeds > 1 and np.isnan(point.low):  # Too few seeds for a band: the seeds themselves.
                 axes.plot([place_of] * point.seeds, [100 * value for value in point.values], linestyle="", marker=".",
                           markersize=4, alpha=0.6, color=style["color"])
+        # Like with like: a shorter training is another kind of point.
+        shorter = [index for index, steps in enumerate(lengths[head]) if steps < longest]
+        axes.plot([where[index] for index in shorter], [means[index] for index in shorter], linestyle="", marker="o",
+                  markersize=4, markerfacecolor="white", markeredgecolor=style["color"], zorder=4)
         if banded:
             low, high = ([100 * getattr(point, end) for point in points.values()] for end in ("low", "high"))
             axes.fill_between(where, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -90,6 +96,11 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
     axes.set_ylim(limits)
     axes.set(xlabel="topmost frozen layer group", ylabel="%" if small else f"{_short(result.metric)}, {split} (%)")
     return _svg(figure, axes)
+
+
+def _lengths(result: StudyResult, head: str, depths: Sequence[str]) -> list[int]:
+    """Return the longest training of a head, in steps, at each depth."""
+    return [max(cells.lengths(result, head, depth), default=0) for depth in depths]
 
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:

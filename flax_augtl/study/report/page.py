@@ -19,6 +19,7 @@ from flax_augtl.study.report.words import (
     percent,
     points,
     probability,
+    rates,
     seconds,
     significance,
 )
@@ -36,7 +37,8 @@ SCORES = (
 LONG = 20
 VALIDATION = ("Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals over seeds, from six "
               "seeds on; below, the dots are the seeds. The rate was chosen "
-              "by the same figures, so they are a little too good; differences between depths are what to read.")
+              "by the same figures, so they are a little too good; differences between depths are what to read. Hollow "
+              "points are of shorter trainings.")
 
 
 def page(result: StudyResult) -> str:
@@ -136,7 +138,7 @@ def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
             join(line.head, " ", element("small", line.role)), _mean(line.test, line.test.seeds if line.test and
                                                                      line.test.seeds < pairs else 0, pairs),
             *_compared(line.difference),
-            line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
+            line.depth or "–", rates(result, line.learning_rate, ", new "),
             "–" if line.steps is None else line.steps,
             percent(line.top1.mean if line.top1 else None), percent(line.validation.mean if line.validation else None),
             f"{line.reach[0]:.1f} epochs, {seconds(line.reach[1])}" if line.reach else "",
@@ -284,6 +286,7 @@ def _data(result: StudyResult) -> Markup:
     counts = [[f"{split} examples", f"{result.counts[split]:,}".replace(",", " ")] for split in ("train", "val", "test")
               if split in result.counts]
     rows = [*counts, ["classes", len(result.class_names)], ["compute in all, caches included", duration(result.seconds)],
+            *([f"time budget: {name}", duration(seconds)] for name, seconds in result.account.items()),
             *([name, version] for name, version in result.versions.items())]
     return join(table(["", ""], rows), element("ul", join(*(element("li", note) for note in result.notes)))
                 if result.notes else "")

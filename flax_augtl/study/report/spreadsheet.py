@@ -5,6 +5,7 @@ import io
 
 from flax_augtl.study.report import cells
 from flax_augtl.study.result import StudyResult
+from flax_augtl.study.selection import still_rising
 
 METRICS = ("top1", "top5", "mean_per_class", "loss", "calibration_error", "n")
 TEST_METRICS = ("precision", "f1", "weighted_precision", "weighted_f1", "kappa", "roc_auc")
@@ -14,10 +15,11 @@ def study_csv(result: StudyResult) -> str:
     """Return a row a cell as CSV: settings, seed, metrics, costs; accuracies are fractions, empty is "not measured"."""
     settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
     groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
-    header = ["cell", "stage", "head", "depth", "learning_rate", "seed", "steps", *settings, "metric",
+    header = ["cell", "stage", "head", "depth", "frozen_up_to", "learning_rate", "new_layers_learning_rate", "seed", "steps",
+              *settings, "metric",
               *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
               *(f"test_{metric}" for metric in TEST_METRICS), "best_step", "seconds",
-              "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent",
+              "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent", "still_rising",
               *(f"change_{group}" for group in groups), "diverged", "error"]  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -25,11 +27,13 @@ def study_csv(result: StudyResult) -> str:
     for row in result.rows:
         reached = cells.reached(result, row) or (None, None)
         writer.writerow([
-            *(row[name] for name in ("cell", "stage", "head", "depth", "learning_rate", "seed", "steps")),
+            *(row[name] for name in ("cell", "stage", "head", "depth")), row.get("frozen", row["depth"]),
+            row["learning_rate"], cells.new_layers_rate(result, row["learning_rate"]), row["seed"], row["steps"],
             *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
             *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
             *((row["test"] or {}).get(metric) for metric in TEST_METRICS),
             *(row[name] for name in ("best_step", "seconds", "examples_seen", "trainable")), *reached,
+            still_rising([row]) if row["stage"] == "select" else None,
             *((row["change"] or {}).get(group) for group in groups), row["diverged"], row["error"],
         ])  # fmt: skip
     return text.getvalue()

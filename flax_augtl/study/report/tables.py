@@ -137,9 +137,9 @@ def summary(result: StudyResult) -> list[Line]:
 def by_depth(result: StudyResult) -> list[Line]:
     """Return a line for every head and freeze depth; differences are to the reference at the same depth."""
     base = reference(result)
-    return adjusted([_line(result, head, depth, {} if head == base or not base else
-                           cells.finals(result, base, depth))
-                     for head in cells.heads(result) for depth in result.depths if cells.selected(result, head, depth)])
+    return adjusted([_line(result, head, depth, {} if head == base or not base else cells.finals(result, base, depth))
+                     for head in cells.heads(result) for depth in cells.depths(result, head)
+                     if cells.selected(result, head, depth)])
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:

@@ -14,9 +14,11 @@ from flax_augtl.study.report.words import (
     percent,
     points,
     probability,
+    rates,
     seconds,
 )
 from flax_augtl.study.result import StudyResult
+from flax_augtl.study.selection import still_rising
 from flax_augtl.study.statistics import smallest_p
 
 LEVEL = 0.05
@@ -28,7 +30,8 @@ def verdict(result: StudyResult) -> list[str]:
     if result.best not in lines:
         return ["Nothing can be said: no cell of the study has a result.", *_failures(result)]
     best = lines[result.best]
-    return [_choice(result, best), *result.choices, *_comparison(result, best, lines), *_depth(result), *_questions(result),
+    return [_choice(result, best), *result.choices, *_comparison(result, best, lines), *_depth(result), *rising(result),
+            *result.left_out, *_questions(result),
             *_convergence(best, lines.get(reference(result) or "")), *_leep(result, best), *_leaks(result),
             *_failures(result)]  # fmt: skip
 
@@ -74,8 +77,10 @@ def shown_on_images(difference: Difference) -> str:
 
 
 def _choice(result: StudyResult, best: Line) -> str:
-    depth = "with every layer group tuned" if best.depth == "none" else f"frozen up to and including {best.depth}"
-    text = f"Validation chose the head {best.head}, {depth} (learning rate {best.learning_rate:g}, {best.steps} steps)."
+    depth = {"none": "with every layer group tuned", "all": "with everything below the new layers frozen (all)"}.get(
+        best.depth, f"frozen up to and including {best.depth}")
+    rate = rates(result, best.learning_rate, ", of new layers ")
+    text = f"Validation chose the head {best.head}, {depth} (learning rate {rate}, {best.steps} steps)."
     if best.test is None:
         return text + " It has no test result yet."
     return (f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]} "
@@ -127,36 +132,65 @@ def _difference(value: Difference) -> str:
 
 
 def _depth(result: StudyResult) -> list[str]:
-    """Say how the chosen depth compares with the others on validation, whose standard error is of paired differences."""
-    chosen = result.winners[result.best]["depth"]
-    values = {depth: cells.values(found, "val", result.metric) for depth in result.depths
-              if (found := cells.selected(result, result.best, depth))}
-    if len(values) < 2 or chosen not in values:
-        return [f"{result.best} was tried at one freeze depth, so nothing is said about others."]
-    worse, equal = {}, []
-    for depth, others in values.items():
-        pairs = cells.differences(values[chosen], others)
-        if depth == chosen or not pairs:
+    """Say how the chosen depth compares with the others on validation, whose standard error is of paired differences.
+
+    Depths are compared by trainings of one length, the longest that both have.
+    """
+    best, chosen = result.best, result.winners[result.best]["depth"]
+    lengths = {depth: found for depth in cells.depths(result, best) if (found := cells.lengths(result, best, depth))}
+    if len(lengths) < 2 or chosen not in lengths:
+        return [f"{best} was tried at one freeze depth, so nothing is said about others."]
+    worse, steps, equal, apart, seeds = {}, {}, [], [], 0
+    for depth, found in lengths.items():
+        if depth == chosen:
             continue
-        worse[depth] = cells.mean(pairs)
+        if not found & lengths[chosen]:
+            apart.append(depth)
+            continue
+        steps[depth] = max(found & lengths[chosen])
+        mine, others = (cells.values(cells.selected(result, best, one, steps[depth]), "val", result.metric)
+                        for one in (chosen, depth))
+        pairs = cells.differences(mine, others)
+        if not pairs:
+            del steps[depth]
+            continue
+        worse[depth], seeds = cells.mean(pairs), max(seeds, len(mine))
         if len(pairs) > 1:
             spread = math.sqrt(sum((one - worse[depth]) ** 2 for one in pairs) / (len(pairs) - 1) / len(pairs))
             if worse[depth] <= spread:
                 equal.append(depth)
+    unlike = [f"{best} has no trainings of one length at {chosen} and at {', '.join(apart)}: they are not compared."] if (
+        apart) else []
     if not worse:
-        return []
+        return unlike
     last = max(worse, key=worse.get)
-    text = (f"On validation, {result.best} at depth {chosen} is at {points(worse[last])} points against the worst depth "
-            f"({last})")
-    seeds = len(values[chosen])
+    text = (f"On validation, {best} at depth {chosen} is at {points(worse[last])} points against the worst depth ({last}), "
+            f"both after {steps[last]} steps")
     if seeds < ENOUGH_SEEDS:
-        return [f"{text}; with {seeds} seed{'s' if seeds != 1 else ''} it cannot be told which of the depths are as good."]
+        return [f"{text}; with {seeds} seed{'s' if seeds != 1 else ''} it cannot be told which of the depths are as good.",
+                *unlike]
     if not equal:
-        return [f"{text}, and no other depth is within one standard error of it."]
+        return [f"{text}, and no other depth is within one standard error of it.", *unlike]
     deepest = max(equal, key=result.depths.index)
     cheaper = (f" Freezing up to {deepest} costs least of these." if
                result.depths.index(deepest) > result.depths.index(chosen) else "")
-    return [f"{text}. Within one standard error of it: {', '.join(equal)}.{cheaper}"]
+    return [f"{text}. Within one standard error of it: {', '.join(equal)}.{cheaper}", *unlike]
+
+
+def rising(result: StudyResult) -> list[str]:
+    """Say which trainings of the winners, and of the best head's depths, ended while they were still getting better."""
+    pairs = [(head, winner["depth"]) for head, winner in result.winners.items()]
+    pairs += [(result.best, depth) for depth in cells.depths(result, result.best)] if result.best else []
+    found = []
+    for head, depth in dict.fromkeys(pairs):
+        rows = [*cells.selected(result, head, depth).values()]
+        if still_rising(rows):
+            found.append(f"{head} at {depth} ({rows[0]['steps']} steps)")
+    if not found:
+        return []
+    return [f"Still getting better on validation when the training ended: {', '.join(found)}. Longer trainings may reach "
+            "more, and change the order: raise config.epochs or config.steps"
+            + (", and config.study.minutes." if result.account else ".")]
 
 
 def _questions(result: StudyResult) -> list[str]:

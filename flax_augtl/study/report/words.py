@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from flax_augtl.study.report import cells
 from flax_augtl.study.report.images import ABSENT, OverImages
 from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
 from flax_augtl.study.result import StudyResult
@@ -88,6 +89,14 @@ def pairs_of(lines: list[Line]) -> int:
                or [line.test.seeds for line in lines if line.test] or [0])
 
 
+def rates(result: StudyResult, learning_rate: float | None, between: str) -> str:
+    """Return the learning rates of pretrained and of new layers; "–" of nothing."""
+    if learning_rate is None:
+        return "–"
+    new = cells.new_layers_rate(result, learning_rate)
+    return f"{learning_rate:g}" + ("" if new is None else f"{between}{new:g}")
+
+
 def tested(line: Line, pairs: int) -> str:
     """Return the test result of a line, and its number of seeds where it lacks some."""
     fewer = line.test is not None and line.test.seeds < pairs
@@ -105,7 +114,7 @@ def terminal_table(result: StudyResult) -> str:
     for line in lines:
         rows.append((
             shortened(line.role.split(",")[0], 11), ("*" if line.head == result.best else "") + shortened(line.head, 18),
-            line.depth or "–", "–" if line.learning_rate is None else f"{line.learning_rate:g}",
+            line.depth or "–", rates(result, line.learning_rate, "/"),
             "–" if line.steps is None else line.steps, tested(line, pairs), percent(line.top1.mean if line.top1 else None),
             estimated(line.difference) if line.difference else "", probability(line.difference.p) if line.difference else "",
             f"{line.reach[0]:.1f}" if line.reach else "", f"{line.reach[1]:.1f}" if line.reach else "",
@@ -116,6 +125,7 @@ def terminal_table(result: StudyResult) -> str:
         f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
         "paired seeds, not",
         f"corrected for the number of comparisons. {significance(pairs)}.",
+        "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
         "Epochs and seconds: until a head first had 90 % of its own best validation accuracy, caches left out.",
         "", *_both_kinds(lines, base),
     ])

@@ -1,0 +1,117 @@
+"""What a search within a time budget chose, and the final trainings for which there is time."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax_augtl.study import selection
+from flax_augtl.study.budget import Budget
+from flax_augtl.study.plan import Cell, Grid
+from flax_augtl.study.work import Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the search found.
+
+    Attributes:
+      cells: that were trained to choose.
+      rows: theirs.
+      chosen: of each head that has a result, the row fields of its choice, as `selection.winners` has them.
+      best: the best head.
+      left_out: sentences about what there was no time for.
+    """
+
+    cells: list[Cell]
+    rows: list[dict[str, Any]]
+    chosen: dict[str, dict[str, Any]]
+    best: str | None
+    left_out: list[str]
+
+
+def choices(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Return what validation chose for each head, and the best head.
+
+    A head's choice is made among its longest trainings; heads are compared by the longest that all of them have.
+    """
+    lengths: dict[str, set[int]] = {}
+    for row in rows:
+        if row["val"] is not None:
+            lengths.setdefault(row["head"], set()).add(row["steps"])
+    found = {}
+    for head, some in lengths.items():
+        for length in sorted(some, reverse=True):
+            chosen = selection.winners([row for row in rows if row["head"] == head and row["steps"] == length], _head)
+            if head in chosen:
+                found[head] = {**chosen[head], "length": length}
+                break
+    if not found:
+        return {}, None
+    common = set.intersection(*(lengths[head] for head in found))
+    at = max(common, default=None)
+    scores = {head: choice["score"] for head, choice in found.items()}
+    if at is not None:
+        by_head = selection.winners([row for row in rows if row["steps"] == at], _head)
+        scores = {head: by_head[head]["score"] for head in found if head in by_head} or scores
+    return found, max(scores, key=lambda head: scores[head])
+
+
+def found_before(work: Work, budget: Budget) -> Found | None:
+    """Return what a search in an earlier start found in the whole of this budget; None if there was none.
+
+    Another search would have less time than that one had, and may choose otherwise.
+    """
+    if budget.chosen is None:
+        return None
+    try:
+        cells = [Cell(**fields) for fields in budget.chosen["cells"]]
+        left_out = [str(sentence) for sentence in budget.chosen["left_out"]]
+        groups = set(work.material.grid.groups())
+        rows = [work.row(cell) for cell in cells if cell.group in groups]
+    except (KeyError, TypeError, ValueError):
+        return None  # Not written by this program: the search begins anew, with the rows that there are.
+    if len(rows) < len(cells) or any(row is None for row in rows):
+        return None
+    return Found(cells, rows, *choices(rows), left_out)
+
+
+def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
+    """Return the final cells, those of the best head first.
+
+    Args:
+      grid: what is compared.
+      found: what the search found.
+      by_depth: with the best of each head and depth, and not only of each head.
+    """
+    choices = sorted(found.chosen.items(), key=lambda item: item[0] != found.best)
+    if by_depth:
+        by = {}
+        for length in sorted({row["steps"] for row in found.rows}):
+            by |= selection.winners([row for row in found.rows if row["steps"] == length],
+                                    lambda row: (row["head"], row["depth"]))
+        choices += [(head, choice) for (head, depth), choice in by.items()
+                    if depth != found.chosen.get(head, {}).get("depth")]
+    return [Cell("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+            for head, choice in choices for seed in grid.seeds]
+
+
+def train_finals(work: Work, budget: Budget, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Train final cells while time lasts, those of the first head in any case.
+
+    Returns:
+      The rows, and sentences about those for which there was no time.
+    """
+    rows, missing = [], []
+    for group, some in selection.by([{"cell": cell, "key": (cell.group, cell.learning_rate, cell.steps)} for cell in cells],
+                                    "key").items():
+        some = [each["cell"] for each in some]
+        if rows and work.expected(some) > budget.left() - budget.report():
+            missing.append(f"{group[0][0]} at {work.material.grid.label(*group[0][:2])}")
+        else:
+            rows += work.do(some)
+            budget.save()
+    return rows, [f"No time was left to train and test: {', '.join(missing)}."] if missing else []
+
+
+def _head(row: Mapping[str, Any]) -> str:
+    return row["head"]

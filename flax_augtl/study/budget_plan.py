@@ -1,0 +1,62 @@
+"""The plan of a study with a time budget, as text."""
+
+from collections.abc import Sequence
+
+from flax_augtl.study.budget_search import LONGER, Search
+from flax_augtl.study.plan import Cell
+from flax_augtl.training.log import duration
+
+
+class _Planned(Search):
+    """A search that trains nothing, and counts what it would take."""
+
+    taken = 0.0
+
+    def _do(self, cells: Sequence[Cell]) -> None:
+        self.taken += self.work.expected(cells)
+
+    def _left(self) -> float:
+        return super()._left() - self.taken
+
+
+def plan_of(search: Search, *, passes: float) -> "_Planned":
+    """Return a search that went downwards without training anything.
+
+    Args:
+      search: that has not begun.
+      passes: seconds of the passes over the images to train and validate with.
+    """
+    plan = _Planned(search.grid, search.work, search.budget, search.own, reserved=passes + search.reserved)
+    plan.downwards()
+    return plan
+
+
+def describe(search: Search, *, passes: float, images: str) -> str:
+    """Return the plan of a search.
+
+    Args:
+      search: that has not begun; nothing is trained.
+      passes: seconds of the passes over the images to train and validate with.
+      images: what these are.
+    """
+    grid, work, budget = search.grid, search.work, search.budget
+    plan = plan_of(search, passes=passes)
+    lines = [f"{'depth':14} {'seconds a step':>15} {'first trainings':>16} {'(estimated)':>12}"]
+    for label, some in plan.first.items():
+        groups = [group for group in grid.groups() if grid.label(*group[:2]) == label]
+        step = max(work.timed.cell_seconds[" ".join(group)] for group in groups) / plan.total
+        cells = [cell for each in some for cell in plan.cells(each, plan.shortest)]
+        said = f"{len(cells):16} {duration(work.expected(cells)):>12}" if cells else f"{'no time':>16}"
+        lines.append(f"{label:14} {step:15.3f} {said}")
+    more = max(0.0, budget.left() - plan.reserved - plan.taken)
+    lines += [
+        f"First trainings have {plan.shortest} steps. The best third of each head goes on {LONGER} times as long, up to "
+        f"{plan.total} steps and, while a curve still rises, beyond;",
+        "the winner of each head is trained again with the validation data, and tested.",
+        f"{images} {duration(passes)}, first trainings {duration(plan.taken)}, longer and final "
+        f"trainings up to {duration(more)}, test images and report {duration(search.reserved)}:",
+        f"at most about {duration(passes + plan.taken + more + search.reserved)} of the {duration(max(budget.left(), 0.0))} "
+        f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes)."]
+    if missed := [label for label, some in plan.first.items() if not some]:
+        lines.append(f"There is no time for {', '.join(missed)}: more minutes try more depths, and 0 sets no limit.")
+    return "\n".join(lines)

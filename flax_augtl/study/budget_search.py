@@ -1,0 +1,282 @@
+"""The search within a time budget: from depth `all` downwards; short trainings first, the best third three times longer.
+
+Like is compared with like: a choice is made among trainings of one length.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flax_augtl.study import selection
+from flax_augtl.study.budget import Budget
+from flax_augtl.study.budget_choices import Found, choices
+from flax_augtl.study.plan import ALL, Cell, Grid
+from flax_augtl.study.work import Work
+
+KEPT, LONGER, SHORTEST = 3, 3, 9  # One in so many goes on; so many times longer; the first length is such a part.
+LENGTHENED = 4  # Times its own length that a training whose curve still rises is lengthened to at most.
+SHARE = 0.5  # Of the time that is left: the most that depths besides the first two, or second choices, may take.
+CHEAP = 0.1  # Of the time that is left: what a depth may take in any case.
+FEWER = (None, 3, 1)  # How many learning rates a depth is tried with: all, or as many as there is time for.
+WIDENED = 2  # How often a choice at the edge of the learning rates is followed.
+
+Group = tuple[str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A head at a depth, with a learning rate."""
+
+    group: Group
+    rate: float
+
+
+def order_of(grid: Grid, own: str) -> list[str]:
+    """Return the depths in the order in which they are tried: `all`, the configuration's own, and downwards.
+
+    Args:
+      grid: what is compared.
+      own: `config.freeze`.
+    """
+    downwards = list(reversed(grid.axis))
+    mine = [label for label in downwards if label == own or any(
+        labels.get(label) == own and grid.label(head, own) == label for head, labels in grid.labels.items())]
+    return list(dict.fromkeys([*(label for label in downwards if label == ALL), *mine, *downwards]))
+
+
+class Search:
+    """A search in progress."""
+
+    def __init__(self, grid: Grid, work: Work, budget: Budget, own: str, *, reserved: float):
+        """Prepare a search.
+
+        Args:
+          grid: what is compared.
+          work: that trains its cells.
+          budget: of the study.
+          own: `config.freeze`.
+          reserved: seconds that are needed after the search, besides final trainings.
+        """
+        self.grid, self.work, self.budget, self.own, self.reserved = grid, work, budget, own, reserved
+        first = Cell("select", *grid.groups()[0], grid.rates[0], grid.seeds[0])
+        self.total = len(work.material.schedule(first)[0])
+        self.shortest = max(1, math.ceil(self.total / SHORTEST))
+        self.trained: list[Cell] = []
+        self.rows: list[dict[str, Any]] = []
+        self.left_out: list[str] = []
+        self.first: dict[str, list[Candidate]] = {}  # What each depth was tried with, in the order of the depths.
+
+    def run(self) -> Found:
+        """Search while time lasts."""
+        standing = self.downwards()
+        length = self.shortest
+        while longer := self._longer(length, standing):
+            done = self._go_on(standing, length, longer)
+            if not done:
+                break
+            standing, length = standing | done, longer
+        self._compare(length)
+        self._tell_lengths(standing, length)
+        return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
+
+    def cells(self, candidate: Candidate, length: int, stage: str = "select") -> list[Cell]:
+        """Return the cells of a candidate at a length, one a seed; the full length has no number in its name."""
+        steps = None if length == self.total and stage == "select" else length
+        seeds = self.grid.selection_seeds if stage == "select" else self.grid.seeds
+        return [Cell(stage, *candidate.group, candidate.rate, seed, steps) for seed in seeds]
+
+    def _do(self, cells: Sequence[Cell]) -> None:
+        new = [cell for cell in dict.fromkeys(cells) if cell not in self.trained]
+        self.rows += self.work.do(new)
+        self.trained += new
+        self.budget.save()
+
+    def _left(self) -> float:
+        """Return the seconds that are left for trainings."""
+        return self.budget.left() - self.reserved
+
+    def _room(self, candidates: Iterable[Candidate], length: int, **more: bool) -> float:
+        """Return the seconds that are left for choosing, if the final trainings of these candidates are of some length."""
+        return self._left() - self._slowest(candidates, length, "final", **more)
+
+    def _slowest(self, candidates: Iterable[Candidate], length: int, stage: str, **more: bool) -> float:
+        """Return the seconds of one training of each head, by its slowest candidate.
+
+        Where final trainings of all heads would take more than half of what is left, only one head's is counted on.
+        """
+        slowest: dict[str, float] = {}
+        for candidate in candidates:
+            seconds = self.work.expected(self.cells(candidate, length, stage), **more)
+            slowest[candidate.group[0]] = max(seconds, slowest.get(candidate.group[0], 0.0))
+        together = sum(slowest.values())
+        whole = stage == "select" or together <= SHARE * self._left()
+        return together if whole else max(slowest.values(), default=0.0)
+
+    def downwards(self) -> dict[str, list[Candidate]]:
+        """Try depth after depth with the shortest trainings; return the candidates of each head, the best first."""
+        tried: list[Candidate] = []
+        beginning = self._left()
+        for position, label in enumerate(order_of(self.grid, self.own)):
+            groups = [group for group in self.grid.groups() if self.grid.label(*group[:2]) == label]
+            wanted: list[Candidate] = []
+            # Of depths that nothing is kept for, every step would compute the frozen layers.
+            kept = not self.budget.planned or label in self.budget.depths
+            for count in FEWER if kept else ():
+                some = [Candidate(group, rate) for group in groups for rate in self._rates(group, count)]
+                # The first two depths are tried in any case; what they take beyond that, and others, leaves time for more.
+                if self._seconds(some, self.shortest) <= self._for_depth(
+                        [*tried, *some], beginning, least=position == 0 or position == 1 and count == 1):
+                    wanted = some
+                    break
+            if not wanted and position < 2 and kept:
+                wanted = self._that_fit(groups, tried, always=position == 0)
+            self.first[label] = wanted
+            if not wanted:
+                continue
+            self._do([cell for candidate in wanted for cell in self.cells(candidate, self.shortest)])
+            tried += wanted
+            if len(wanted) == len(groups) * len(self.grid.rates):
+                tried += self._widened(groups)
+        self._tell_depths()
+        return {head: self._ranked([each for each in tried if each.group[0] == head], self.shortest)
+                for head in self.grid.heads}
+
+    def _for_depth(self, candidates: Sequence[Candidate], beginning: float, *, least: bool) -> float:
+        """Return the seconds that the first trainings of a depth may take.
+
+        Args:
+          candidates: all that are then tried.
+          beginning: seconds that there were for trainings.
+          least: final trainings as short as these are enough; else there must be time for longer ones.
+        """
+        if least:
+            return self._room(candidates, self.shortest, compilation=False)
+        longer = min(LONGER * self.shortest, self.total)
+        room = self._room(candidates, longer, compilation=False) - self._slowest(candidates, longer, "select",
+                                                                                 compilation=False)
+        return max(min(room, SHARE * beginning - (beginning - self._left())),
+                   CHEAP * self._room(candidates, self.shortest, compilation=False))
+
+    def _tell_depths(self) -> None:
+        missed = [label for label, some in self.first.items() if not some]
+        if missed:
+            self.left_out.append(f"No time was left for the depth{'s' * (len(missed) > 1)} {', '.join(missed)}.")
+        count = {label: len([group for group in self.grid.groups() if self.grid.label(*group[:2]) == label])
+                 for label in self.first}
+        fewer = [label for label, some in self.first.items() if 0 < len(some) < count[label] * len(self.grid.rates)]
+        if fewer:
+            self.left_out.append(f"Not every head and learning rate was tried at {', '.join(fewer)}.")
+
+    def _that_fit(self, groups: Sequence[Group], tried: Sequence[Candidate], *, always: bool) -> list[Candidate]:
+        """Return one learning rate of each of the first heads for which there is time; of one head at least for `always`."""
+        wanted: list[Candidate] = []
+        for group in groups:
+            more = [*wanted, *(Candidate(group, rate) for rate in self._rates(group, 1))]
+            if self._seconds(more, self.shortest) <= self._room([*tried, *more], self.shortest, compilation=False) or (
+                    always and not wanted):
+                wanted = more
+        return wanted
+
+    def _seconds(self, candidates: Iterable[Candidate], length: int) -> float:
+        return self.work.expected([cell for each in candidates for cell in self.cells(each, length)])
+
+    def _rates(self, group: Group, count: int | None) -> list[float]:
+        """Return the learning rates nearest to the one that was best for the head so far; all of them for None."""
+        if count is None or count >= len(self.grid.rates):
+            return list(self.grid.rates)
+        mine = selection.choose([row for row in self.rows if row["head"] == group[0]], "learning_rate")
+        middle = mine[0] if mine else self.grid.rates[len(self.grid.rates) // 2]
+        return sorted(self.grid.rates, key=lambda rate: (round(abs(math.log(rate / middle)), 6), rate))[:count]
+
+    def _widened(self, groups: Sequence[Group]) -> list[Candidate]:
+        """Follow choices at the edge of the learning rates, while there is time; return what was tried."""
+        tried: list[Candidate] = []
+        for _ in range(WIDENED):
+            new = []
+            for group in groups:
+                rows = [row for row in self.rows if _group(row) == group and row["steps"] == self.shortest]
+                rate = selection.widened(rows, sorted({row["learning_rate"] for row in rows}))
+                if rate is not None:
+                    new.append(Candidate(group, rate))
+            if not new or self._seconds(new, self.shortest) > SHARE * self._room(new, self.shortest):
+                break
+            for each in new:
+                print(f"      {self.grid.title(each.group)}: the choice is at the edge of the learning rates; trying "
+                      f"{each.rate:g}", flush=True)
+            self._do([cell for each in new for cell in self.cells(each, self.shortest)])
+            tried += new
+        return tried
+
+    def _merit(self, candidate: Candidate, length: int) -> tuple[float, float] | None:
+        names = {cell.name for cell in self.cells(candidate, length)}
+        rows = [row for row in self.rows if row["cell"] in names]
+        return selection.score(rows) if len(rows) == len(names) else None
+
+    def _ranked(self, candidates: Iterable[Candidate], length: int) -> list[Candidate]:
+        scored = [(self._merit(each, length), each) for each in candidates]
+        return [each for _, each in sorted((pair for pair in scored if pair[0] is not None), key=lambda pair: pair[0],
+                                           reverse=True)]
+
+    def _longer(self, length: int, standing: Mapping[str, Sequence[Candidate]]) -> int | None:
+        """Return the next length; None where nothing would be learnt from it."""
+        if length < self.total:
+            return min(self.total, LONGER * length)
+        firsts = [some[0] for some in standing.values() if some]
+        rising = any(selection.still_rising([row for row in self.rows if row["cell"] in
+                                             {cell.name for cell in self.cells(each, length)}]) for each in firsts)
+        return 2 * length if rising and 2 * length <= LENGTHENED * self.total else None
+
+    def _go_on(self, standing: Mapping[str, Sequence[Candidate]], length: int, longer: int) -> dict[str, list[Candidate]]:
+        """Train the best third of each head longer, while time lasts; return what each head has then, the best first."""
+        kept = {head: some[:max(1, math.ceil(len(some) / KEPT))] for head, some in standing.items()}
+        firsts = [some[0] for some in kept.values() if some]
+        firsts.sort(key=lambda each: self._merit(each, length) or (-math.inf, -math.inf), reverse=True)
+        seconds = [each for some in kept.values() for each in some[1:]]
+        seconds.sort(key=lambda each: self._merit(each, length) or (-math.inf, -math.inf), reverse=True)
+        trained: list[Candidate] = []
+        for each in firsts:
+            # The best of all goes on first, so that there is one longer training at least.
+            if self._seconds([each], longer) <= self._room([*trained, each], longer):
+                self._do(self.cells(each, longer))
+                trained.append(each)
+        while trained and seconds:
+            # Those that can be trained together are; of those that cannot, one after the other.
+            room = SHARE * self._room([*trained, *seconds], longer)
+            some = [each for each in seconds if each.group == seconds[0].group]
+            if self._seconds(some, longer) > room:
+                some = some[:1]
+            if self._seconds(some, longer) <= room:
+                self._do([cell for each in some for cell in self.cells(each, longer)])
+                trained += some
+            seconds = [each for each in seconds if each not in some]
+        found = {head: self._ranked([each for each in trained if each.group[0] == head], longer) for head in standing}
+        return {head: some for head, some in found.items() if some}
+
+    def _compare(self, length: int) -> None:
+        """Train each depth with its best rate at the length of the choice, where there is time: for like with like."""
+        tried = {(_group(row), row["learning_rate"]) for row in self.rows}
+        best: dict[Group, Candidate] = {}
+        for group in {group for group, _ in tried}:
+            for some in (length, *sorted({row["steps"] for row in self.rows}, reverse=True)):
+                if ranked := self._ranked([Candidate(*each) for each in tried if each[0] == group], some):
+                    best[group] = ranked[0]
+                    break
+        winners, _ = choices(self.rows)
+        chosen = [Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
+                  for head, found in winners.items()]
+        for each in sorted(best.values(), key=lambda each: self._seconds([each], length)):
+            if self._seconds([each], length) <= self._room([*chosen, each], length):
+                self._do(self.cells(each, length))
+
+    def _tell_lengths(self, standing: Mapping[str, Sequence[Candidate]], length: int) -> None:
+        if length < self.total:
+            self.left_out.append(f"No training that chooses had more than {length} steps; the configuration asks for "
+                                 f"{self.total}.")
+        behind = [head for head, some in standing.items() if some and self._merit(some[0], length) is None]
+        if behind:
+            self.left_out.append(f"Of the heads {', '.join(behind)} no training has {length} steps.")
+
+
+def _group(row: Mapping[str, Any]) -> Group:
+    return row["head"], row["depth"], row["classifier_rate"]

@@ -1,0 +1,102 @@
+"""A study within a time budget: what is kept of its images, and the search."""
+
+import dataclasses
+
+from flax_augtl.study.activations import Activations
+from flax_augtl.study.budget import PASSES, TRAININGS, Budget
+from flax_augtl.study.budget_choices import Found, found_before
+from flax_augtl.study.budget_plan import describe, plan_of
+from flax_augtl.study.budget_search import Search
+from flax_augtl.study.caches import TrainingCache, fill, needed
+from flax_augtl.study.claims import Claims
+from flax_augtl.study.material import Material
+from flax_augtl.study.rows import Rows, training_rows
+from flax_augtl.study.timing import Timing
+from flax_augtl.study.work import Work
+
+
+def rows_of(material: Material) -> Rows:
+    """Return the rows of all training and validation images of a study."""
+    return training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+
+
+def reopen(cache: TrainingCache, budget: Budget) -> None:
+    """Let a cache be what it was in an earlier start, in which views and depths were chosen by the time that there was."""
+    if budget.views:
+        cache.material.config.data.views = budget.views
+        cache.rows = rows_of(cache.material)
+    if budget.depths:
+        cache.names = _names(cache.material, budget)
+
+
+def _names(material: Material, budget: Budget) -> list[str]:
+    grid = material.grid
+    return needed(material, [group for group in grid.groups() if grid.label(*group[:2]) in budget.depths])
+
+
+def prepare(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, *,
+            views_given: bool) -> tuple[Activations, str]:
+    """Choose how many views are kept, and of which layers; return the activations to fill, and the plan as text.
+
+    Args:
+      cache: of the training and validation images; it is changed.
+      budget: of time.
+      activations: as the cache has them so far.
+      timed: what was timed.
+      views_given: the user asked for a number of views.
+
+    Raises:
+      ValueError: the budget is too short.
+    """
+    material, asked = cache.material, cache.rows.views
+    views = budget.choose_views(len(cache.rows.ids), cache.tests, timed.row_seconds, asked, given=views_given)
+    if views < asked:
+        material.config.data.views = views
+        cache.rows = rows_of(material)
+        activations = cache.open()
+    budget.views = views
+    search = _search(cache, budget, activations, timed)
+    if not budget.planned:
+        plan = plan_of(search, passes=_passes(activations, timed))
+        tried = [label for label, some in plan.first.items() if some]
+        spare = [label for label in plan.first if label not in tried][:1]  # There may be time for one more.
+        budget.depths = list(dict.fromkeys([*budget.depths, *tried, *spare]))
+        budget.planned = True
+        cache.names = _names(material, budget)
+        activations = cache.open()
+    kept = sum(array.nbytes for array in activations.store.arrays.values()) / 1e9
+    images = f"{len(cache.rows.ids)} images in {cache.rows.views + 1} views ({kept:.2f} GB kept)"
+    search = _search(cache, budget, activations, timed)
+    return activations, describe(search, passes=_passes(activations, timed), images=images)
+
+
+def _passes(activations: Activations, timed: Timing) -> float:
+    """Return the seconds that what is not kept yet takes."""
+    return timed.row_seconds * sum(stop - first for first, stop in activations.store.missing())
+
+
+def _search(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing,
+            claims: Claims | None = None) -> Search:
+    work = Work(cache.material, activations, cache.folder, claims, timed, left=budget.left)
+    return Search(cache.material.grid, work, budget, cache.material.config.freeze,
+                  reserved=budget.report() + cache.tests * timed.row_seconds)
+
+
+def select(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing,
+           claims: Claims) -> tuple[Work, Found]:
+    """Fill the cache and search; return the work, and what was found.
+
+    Raises:
+      ValueError: another program works on the study.
+    """
+    if not claims.take("budget"):
+        raise ValueError(f"Another program works on the study in {cache.folder}. A study with a time budget is done by one "
+                         "program: wait for it, or choose another --workdir.")
+    with budget.part(PASSES):
+        activations = fill(activations, claims, "train", cache.open, cache.folder)
+    search = _search(cache, budget, activations, timed, claims)
+    with budget.part(TRAININGS):
+        found = found_before(search.work, budget) or search.run()
+        if found.chosen:
+            budget.chosen = {"cells": [dataclasses.asdict(cell) for cell in found.cells], "left_out": found.left_out}
+    return search.work, found

@@ -1,0 +1,273 @@
+"""The time budget of a study: what is counted, what it buys, and in which order."""
+
+import json
+import re
+import types
+
+import numpy as np
+import pytest
+
+from configs import common
+from flax_augtl.study import budget as module
+from flax_augtl.study.budget import Budget
+from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
+from flax_augtl.study.budget_plan import describe
+from flax_augtl.study.budget_search import Search, order_of
+from flax_augtl.study.plan import Cell, make_grid
+
+RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
+# Seconds of a step at each depth, about as a ResNet-18 at 224 pixels takes them on two cores.
+STEP = {"none": 4.0, "stem": 3.8, "layer1": 2.6, "layer2": 1.7, "layer3": 1.0, "layer4": 0.01, "fc": 0.01}
+TOTAL = 160
+
+
+class Clock:
+    """A budget whose time passes only with trainings."""
+
+    planned, depths = False, ()
+
+    def __init__(self, minutes):
+        self.seconds = self.now = 60.0 * minutes
+
+    def left(self):
+        return self.now
+
+    def report(self):
+        return 20.0
+
+    def save(self):
+        pass
+
+
+class FakeWork:
+    """Trains nothing; deeper trainings and longer ones are better, and take their time."""
+
+    def __init__(self, grid, clock, merit=lambda cell, steps: 0.0, slower=1.0):
+        self.grid, self.clock, self.merit, self.slower, self.trained = grid, clock, merit, slower, {}
+        self.material = types.SimpleNamespace(schedule=self._schedule, grid=grid)
+        seconds = {" ".join(group): TOTAL * STEP[group[1]] for group in grid.groups()}
+        self.timed = types.SimpleNamespace(cell_seconds=seconds, row_seconds=0.02)
+
+    def _schedule(self, cell):
+        return np.zeros(cell.steps or TOTAL), 16
+
+    def row(self, cell):
+        return self.trained.get(cell.name)
+
+    def expected(self, cells, *, compilation=True):
+        missing = [cell for cell in cells if cell.name not in self.trained]
+        return sum((cell.steps or TOTAL) * STEP[cell.depth] for cell in missing)
+
+    def do(self, cells):
+        for cell in cells:
+            if cell.name in self.trained:
+                continue
+            self.clock.now -= self.slower * self.expected([cell])
+            steps = cell.steps or TOTAL
+            value = 0.5 + self.merit(cell, steps)
+            self.trained[cell.name] = {
+                "cell": cell.name, "head": cell.head, "depth": cell.depth, "classifier_rate": cell.classifier_rate,
+                "learning_rate": cell.learning_rate, "seed": cell.seed, "steps": steps, "best_step": steps, "metric": "top1",
+                "val": {"top1": value, "loss": 1 - value}, "history": [], "diverged": False}
+        return [self.trained[cell.name] for cell in cells]
+
+
+def grid_of(**study):
+    config = common.get_config()
+    config.study.update(study)
+    return make_grid(config, RESNET, pretrained=True, classifier=True)
+
+
+def search(minutes, own="layer3", merit=lambda cell, steps: 0.0, slower=1.0, **study):
+    grid, clock = grid_of(**study), Clock(minutes)
+    work = FakeWork(grid, clock, merit, slower)
+    return Search(grid, work, clock, own, reserved=30.0), work, clock
+
+
+def better_below(cell, steps):
+    """Training layers pays, longer training too; the rate 0.003 is best."""
+    trained = RESNET.index(cell.depth) if cell.depth in RESNET else -1
+    return 0.05 * (5 - trained) * (trained >= 3) + 0.0001 * steps - 0.01 * abs(np.log(cell.learning_rate / 0.003))
+
+
+def test_the_depths_are_tried_from_all_downwards_and_the_configurations_own_early():
+    assert order_of(grid_of(), "layer3") == ["all", "layer3", "layer4", "layer2", "layer1", "stem", "none"]
+    assert order_of(grid_of(), "none")[:3] == ["all", "none", "layer4"]
+    assert order_of(grid_of(), "all")[:3] == ["all", "layer4", "layer3"]
+    assert order_of(grid_of(depths=("none", "fc", "layer2")), "layer3") == ["fc", "layer2", "none"]
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 5, 10, 30, 240])
+@pytest.mark.parametrize("slower", [1.0, 1.3])
+def test_a_budget_is_kept(minutes, slower):
+    """With what it reserves; trainings that take longer than expected cost what is reserved first."""
+    one, work, clock = search(minutes, merit=better_below, slower=slower)
+    found = one.run()
+    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert rows and clock.now >= -0.2 * clock.seconds
+    assert found.best in found.chosen
+
+
+def test_a_few_minutes_try_the_own_depth_and_choose_it():
+    one, _, _ = search(7, merit=better_below)
+    found = one.run()
+    assert {head: (choice["depth"], choice["learning_rate"]) for head, choice in found.chosen.items()} == {
+        "traditional": ("layer3", 0.003), "kept_deeper": ("layer3", 0.003)}
+    tried = {(cell.head, cell.depth) for cell in found.cells}
+    assert ("traditional", "layer3") in tried and ("kept_deeper", "fc") in tried and ("traditional", "none") not in tried
+    assert found.left_out[0] == "No time was left for the depths layer2, layer1, stem, none."
+    assert "Not every head and learning rate was tried at layer3." in found.left_out
+
+
+def test_more_time_goes_further_down_and_trains_longer():
+    few, many = (search(minutes, merit=better_below)[0].run() for minutes in (10, 600))
+    assert {cell.depth for cell in few.cells} < {cell.depth for cell in many.cells} == {"none", *RESNET}
+    assert max(row["steps"] for row in few.rows) < max(row["steps"] for row in many.rows) == TOTAL
+    assert many.left_out == []
+
+
+def test_the_best_third_goes_on_three_times_as_long():
+    one, _, _ = search(600, heads=(), depths=("all",), merit=better_below)
+    found = one.run()
+    rates = {steps: {row["learning_rate"] for row in found.rows if row["head"] == "traditional" and row["steps"] == steps}
+             for steps in (18, 54, 160)}
+    assert {steps: len(some) for steps, some in rates.items()} == {18: 5, 54: 2, 160: 1}
+    assert all(0.003 in some for some in rates.values())
+
+
+def test_what_is_compared_has_one_length():
+    """A depth that lost early is trained at the length of the winner, where there is time."""
+    one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
+    found = one.run()
+    longest = {(row["head"], row["depth"]): max(other["steps"] for other in found.rows if (
+        other["head"], other["depth"]) == (row["head"], row["depth"])) for row in found.rows}
+    assert set(longest.values()) == {TOTAL} and len(longest) == 4
+
+
+def test_heads_are_compared_by_their_longest_common_training():
+    def row(head, steps, value):
+        return {"head": head, "depth": "layer3", "classifier_rate": "pretrained", "learning_rate": 0.01, "seed": 0,
+                "steps": steps, "best_step": steps, "metric": "top1", "val": {"top1": value, "loss": 1.0}}
+
+    chosen, best = choices([row("a", 18, 0.5), row("b", 18, 0.6), row("a", 54, 0.9)])
+    assert best == "b" and (chosen["a"]["length"], chosen["b"]["length"]) == (54, 18)
+    assert choices([{**row("a", 18, 0.5), "val": None}]) == ({}, None)
+
+
+def test_a_curve_that_still_rises_is_lengthened(monkeypatch):
+    monkeypatch.setattr("flax_augtl.study.selection.still_rising", lambda rows: True)
+    rows = search(600, depths=("all",), merit=better_below)[0].run().rows
+    assert max(row["steps"] for row in rows) == 4 * TOTAL
+    monkeypatch.setattr("flax_augtl.study.selection.still_rising", lambda rows: False)
+    rows = search(600, depths=("all",), merit=better_below)[0].run().rows
+    assert max(row["steps"] for row in rows) == TOTAL
+
+
+def test_every_seed_that_is_given_is_trained():
+    one, work, clock = search(600, seeds=(0, 1, 5), depths=("all",), selection_seeds=2, merit=better_below)
+    found = one.run()
+    assert {cell.seed for cell in found.cells} == {0, 1}
+    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert {row["seed"] for row in rows} == {0, 1, 5}
+
+
+def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():
+    one, work, clock = search(10, merit=better_below)
+    found = one.run()
+    clock.now = 20.0
+    rows, said = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert [row["head"] for row in rows] == [found.best]
+    other = next(head for head in found.chosen if head != found.best)
+    assert said == [f"No time was left to train and test: {other} at layer3."]
+
+
+def test_finals_of_every_depth_come_after_those_of_the_winners():
+    one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
+    found = one.run()
+    cells = final_cells(one.grid, found, by_depth=True)
+    assert len(cells) == 4 and {cell.depth for cell in cells[:2]} == {"layer3"}
+
+
+def test_another_start_finds_what_was_found(tmp_path):
+    one, work, _ = search(10, merit=better_below)
+    found = one.run()
+    one.budget.chosen = {"cells": [vars(cell) for cell in found.cells], "left_out": found.left_out}
+    assert found_before(work, one.budget) == found
+    work.trained.popitem()
+    assert found_before(work, one.budget) is None
+    one.budget.chosen = {"cells": [{"head": 1}], "left_out": []}
+    assert found_before(work, one.budget) is None
+
+
+def test_the_plan_trains_nothing_and_says_what_there_is_no_time_for():
+    one, work, _ = search(10)
+    said = describe(one, passes=100.0, images="640 images in 5 views")
+    assert not work.trained and one.rows == []
+    assert re.search(r"^all +0\.010 +10 ", said, re.MULTILINE) and re.search(r"^layer3 +1\.000 +\d", said, re.MULTILINE)
+    assert re.search(r"^none +4\.000 +no time", said, re.MULTILINE)
+    assert "There is no time for layer2, layer1, stem, none: more minutes try more depths, and 0 sets no limit." in said
+    assert "10:00 that are left of 10 minutes (config.study.minutes)" in said
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_time_is_counted_over_all_starts(tmp_path, clock):
+    first = Budget(tmp_path, 10.0, 1000.0)
+    clock[0] += 30
+    with first.part(module.PASSES):
+        clock[0] += 100
+    assert first.left() == 470.0
+    with pytest.raises(RuntimeError), first.part(module.TRAININGS):  # A start that is killed within a part.
+        clock[0] += 50
+        raise RuntimeError
+    clock[0] += 10000  # Time between two starts does not count.
+    second = Budget(tmp_path, 10.0, clock[0])
+    assert second.left() == 420.0
+    assert second.account() == {module.PASSES: 100.0, module.TRAININGS: 50.0, module.TEST: 0.0, module.FINALS: 0.0,
+                                module.OTHER: 30.0}
+    assert second.describe() == ("3:00 of 10 minutes (config.study.minutes): passes over the images 1:40, trainings that "
+                                 "choose 0:50, pass over the test images 0:00, final trainings 0:00, start and report 0:30.")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"seconds": 3}', '{"seconds": {"a": "b"}, "views": "4", "depths": 3}'])
+def test_a_budget_of_another_kind_is_begun_anew(content, tmp_path, clock):
+    (tmp_path / "budget.json").write_text(content)
+    found = Budget(tmp_path, 1.0, 1000.0)
+    assert (found.left(), found.views, found.depths, found.chosen) == (60.0, None, [], None)
+
+
+def test_what_was_chosen_stands_until_there_is_more_time(tmp_path, clock):
+    first = Budget(tmp_path, 10.0, 1000.0)
+    first.chosen, first.depths, first.views = {"cells": [], "left_out": []}, ["all"], 2
+    first.save()
+    same, more = (Budget(tmp_path, minutes, 1000.0) for minutes in (10.0, 11.0))
+    assert same.chosen and same.planned and not more.chosen and not more.planned
+    assert more.views == 2 and more.depths == ["all"]
+
+
+def test_fewer_views_are_kept_where_the_passes_take_too_long(tmp_path, clock):
+    budget = Budget(tmp_path, 10.0, 1000.0)
+    views = [budget.choose_views(640, 160, seconds, 4, given=False) for seconds in (0.01, 0.05, 0.07, 0.13)]
+    assert views == [4, 4, 3, 1]
+    assert budget.choose_views(640, 160, 0.09, 4, given=True) == 4
+    assert budget.choose_views(640, 160, 0.09, 0, given=False) == 0
+
+
+def test_a_budget_that_the_passes_exceed_is_refused_with_what_would_do(tmp_path, clock):
+    with pytest.raises(ValueError, match=re.escape(
+            "config.study.minutes=10 is too short: the passes over 25000 images alone take about 22.5 minutes. Set "
+            "config.study.minutes to 38 or more (0 for no budget), or lower config.image_size or config.data.shots.")):
+        Budget(tmp_path, 10.0, 1000.0).choose_views(20000, 5000, 0.03, 4, given=False)
+    with pytest.raises(ValueError, match="give fewer config.study.views, or lower"):
+        Budget(tmp_path, 10.0, 1000.0).choose_views(20000, 5000, 0.03, 4, given=True)
+
+
+def test_the_account_is_written_as_json(tmp_path, clock):
+    Budget(tmp_path, 10.0, 1000.0).save()
+    assert json.loads((tmp_path / "budget.json").read_text())["minutes"] == 10.0
+    assert Cell("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
