@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -157,6 +158,7 @@ def _train(flags: Any) -> None:
         workdir = absolute(flags.workdir)
         dataset = load_again(resumption.as_begun(config, workdir), workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
+        print(_next_steps(flags.workdir))
     elif config.variants:
         _not_overridden(config, _overrides(flags))
         train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
@@ -165,6 +167,17 @@ def _train(flags: Any) -> None:
         train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+        print(_next_steps(flags.workdir))
+
+
+def _next_steps(workdir: str) -> str:
+    """Return the commands that a user is likely to need next, for a run directory."""
+    folder = shlex.quote(workdir)
+    lines = [f"python main.py --mode=evaluate --workdir={folder}",
+             f"python main.py --mode=predict --workdir={folder} --images=FOLDER",
+             f"python main.py --mode=export --workdir={folder}",
+             f"tensorboard --logdir={shlex.quote(os.path.join(workdir, run_directory.TENSORBOARD))}"]
+    return for_terminal("\nNext:\n  " + "\n  ".join(lines))
 
 
 def _overrides(flags: Any) -> set[str]:

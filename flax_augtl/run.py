@@ -162,7 +162,8 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
 
     if distributed.first_decides(is_finished):
         if not quiet:
-            print(f"{workdir} holds this run, and it is finished. --extend goes on with it.")
+            print(f"{workdir} holds this run, and it is finished. To train it longer, give a longer config.epochs or "
+                  "config.steps, and --extend.")
         return load_run(workdir)
     config = distributed.together(lambda: as_begun(config, workdir))
     experiment = distributed.together(lambda: prepare(config, named_as_in(workdir, dataset), spelling_in(workdir, config)))

@@ -52,14 +52,27 @@ def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bo
 
 
 def table(runs: Mapping[str, Run | CrossValidation]) -> str:
-    """Return the test metrics of runs as text, a line a run."""
+    """Return the test metrics of runs as text, a line a run, with the validation accuracy that a choice is made by."""
     width = max(12, *(len(name) for name in runs))
-    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8}  directory"]
+    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  directory"]
+    scores = {name: _validation(run) for name, run in runs.items()}
     for name, run in runs.items():
-        test = run.result["test"]
+        test, val = run.result["test"], scores[name]
         lines.append(f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
-                     f"{test['n']:9} {run.result['seconds']:8.1f}  {_short(run.workdir)}")
+                     f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
+                     f"{_short(run.workdir)}")
+    known = {name: score for name, score in scores.items() if score is not None}
+    if len(runs) > 1:
+        best = [name for name, score in known.items() if score == max(known.values())]
+        lines.append(f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}." if len(known) == len(runs) else
+                     "Without validation figures of all of them, none is called the best: the test split is not for choosing.")
     return "\n".join(lines)
+
+
+def _validation(run: Run | CrossValidation) -> float | None:
+    """Return the validation figure by which a run is chosen, None without a validation split."""
+    val = run.result.get("val")
+    return val[run.result.get("metric") or "top1"] if val else None
 
 
 def _short(path: Any) -> str:
