@@ -17,7 +17,8 @@ class Found:
     Attributes:
       cells: that were trained to choose.
       rows: theirs.
-      chosen: of each head that has a result, the row fields of its choice, as `selection.winners` has them.
+      chosen: of each head that has a result, its choice as `selection.winners` has it, and the `length` of the trainings
+        among which it was made.
       best: the best head.
       left_out: sentences about what there was no time for.
     """
@@ -32,28 +33,43 @@ class Found:
 def choices(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Return what validation chose for each head, and the best head.
 
-    A head's choice is made among its longest trainings; heads are compared by the longest that all of them have.
+    A head's choice is made among trainings of one length, the longest that the best of the shorter ones had as well; it has
+    the length of a shorter training of the same choice if that was better. Heads are compared by the longest trainings that
+    all of them have.
     """
-    lengths: dict[str, set[int]] = {}
-    for row in rows:
-        if row["val"] is not None:
-            lengths.setdefault(row["head"], set()).add(row["steps"])
-    found = {}
-    for head, some in lengths.items():
-        for length in sorted(some, reverse=True):
-            chosen = selection.winners([row for row in rows if row["head"] == head and row["steps"] == length], _head)
-            if head in chosen:
-                found[head] = {**chosen[head], "length": length}
-                break
+    by_head = {head: _choice(some) for head, some in selection.by(rows, "head").items()}
+    found = {head: choice for head, choice in by_head.items() if choice is not None}
     if not found:
         return {}, None
-    common = set.intersection(*(lengths[head] for head in found))
-    at = max(common, default=None)
+    lengths = [{row["steps"] for row in rows if row["head"] == head and row["val"] is not None
+                and row["steps"] <= choice["length"]} for head, choice in found.items()]
+    at = max(set.intersection(*lengths), default=None)
     scores = {head: choice["score"] for head, choice in found.items()}
     if at is not None:
-        by_head = selection.winners([row for row in rows if row["steps"] == at], _head)
-        scores = {head: by_head[head]["score"] for head in found if head in by_head} or scores
+        alike = selection.winners([row for row in rows if row["steps"] == at], _head)
+        scores = {head: alike[head]["score"] for head in found if head in alike} or scores
     return found, max(scores, key=lambda head: scores[head])
+
+
+def _choice(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the choice among the rows of one head, None if every training failed."""
+    chosen, length = None, 0
+    for steps in sorted({row["steps"] for row in rows if row["val"] is not None}):
+        if chosen is not None and not any(row["steps"] == steps for row in _alike(rows, chosen)):
+            continue  # Only others were trained for so long.
+        best = selection.winners([row for row in rows if row["steps"] == steps], _head)
+        if best:
+            (chosen,), length = best.values(), steps
+    if chosen is None:
+        return None
+    (found,) = selection.winners([row for row in _alike(rows, chosen) if row["steps"] in range(length + 1)], _head).values()
+    return {**found, "length": length}
+
+
+def _alike(rows: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows with the settings of a choice, of any length."""
+    return [row for row in rows if row["val"] is not None and all(
+        row[name] == choice[name] for name in ("depth", "classifier_rate", "learning_rate"))]
 
 
 def found_before(work: Work, budget: Budget) -> Found | None:
@@ -86,8 +102,9 @@ def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
     choices = sorted(found.chosen.items(), key=lambda item: item[0] != found.best)
     if by_depth:
         by = {}
-        for length in sorted({row["steps"] for row in found.rows}):
-            by |= selection.winners([row for row in found.rows if row["steps"] == length],
+        rows = [row for row in found.rows if row["val"] is not None]
+        for length in sorted({row["steps"] for row in rows}):
+            by |= selection.winners([row for row in rows if row["steps"] == length],
                                     lambda row: (row["head"], row["depth"]))
         choices += [(head, choice) for (head, depth), choice in by.items()
                     if depth != found.chosen.get(head, {}).get("depth")]

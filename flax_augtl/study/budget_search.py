@@ -76,8 +76,9 @@ class Search:
             if not done:
                 break
             standing, length = standing | done, longer
+        self._refine()
         self._compare(length)
-        self._tell_lengths(standing, length)
+        self._tell_lengths(length)
         return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
 
     def cells(self, candidate: Candidate, length: int, stage: str = "select") -> list[Cell]:
@@ -182,11 +183,12 @@ class Search:
         return self.work.expected([cell for each in candidates for cell in self.cells(each, length)])
 
     def _rates(self, group: Group, count: int | None) -> list[float]:
-        """Return the learning rates nearest to the one that was best for the head so far; all of them for None."""
+        """Return the learning rates nearest to the one that was best at the head's last depth; all of them for None."""
         if count is None or count >= len(self.grid.rates):
             return list(self.grid.rates)
-        mine = selection.choose([row for row in self.rows if row["head"] == group[0]], "learning_rate")
-        middle = mine[0] if mine else self.grid.rates[len(self.grid.rates) // 2]
+        rows = [row for row in self.rows if row["head"] == group[0] and row["depth"] != group[1]]
+        best = selection.choose([row for row in rows if row["depth"] == rows[-1]["depth"]], "learning_rate")
+        middle = best[0] if best else self.grid.rates[len(self.grid.rates) // 2]
         return sorted(self.grid.rates, key=lambda rate: (round(abs(math.log(rate / middle)), 6), rate))[:count]
 
     def _widened(self, groups: Sequence[Group]) -> list[Candidate]:
@@ -240,7 +242,9 @@ class Search:
             if self._seconds([each], longer) <= self._room([*trained, each], longer):
                 self._do(self.cells(each, longer))
                 trained.append(each)
-        while trained and seconds:
+        going_on = {each.group[0] for each in trained}
+        seconds = [each for each in seconds if each.group[0] in going_on]
+        while seconds:
             # Those that can be trained together are; of those that cannot, one after the other.
             room = SHARE * self._room([*trained, *seconds], longer)
             some = [each for each in seconds if each.group == seconds[0].group]
@@ -253,12 +257,38 @@ class Search:
         found = {head: self._ranked([each for each in trained if each.group[0] == head], longer) for head in standing}
         return {head: some for head, some in found.items() if some}
 
+    def _refine(self) -> None:
+        """Try learning rates beside those of the choices that were not tried at that depth, at the same length."""
+        while True:
+            winners, _ = choices(self.rows)
+            chosen = [Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
+                      for head, found in winners.items()]
+            chosen.sort(key=lambda each: winners[each.group[0]]["score"], reverse=True)
+            for each in chosen:
+                length = winners[each.group[0]]["length"]
+                new = [Candidate(each.group, rate) for rate in self._neighbours(each)]
+                fitting = [one for one in new if self._seconds([one], length) <= self._room([*chosen, one], length)]
+                if fitting:
+                    self._do(self.cells(fitting[0], length))
+                    break
+            else:
+                return
+
+    def _neighbours(self, candidate: Candidate) -> list[float]:
+        """Return the learning rates next to a candidate's, above and below, that were not tried at its head and depth."""
+        rows = [row for row in self.rows if _group(row) == candidate.group]
+        tried = {row["learning_rate"] for row in rows}
+        rates = sorted({*self.grid.rates, candidate.rate})
+        at = rates.index(candidate.rate)
+        return [rate for rate in (*rates[at + 1:at + 2], *rates[max(at - 1, 0):at]) if rate not in tried]
+
     def _compare(self, length: int) -> None:
         """Train each depth with its best rate at the length of the choice, where there is time: for like with like."""
-        tried = {(_group(row), row["learning_rate"]) for row in self.rows}
+        rows = [row for row in self.rows if row["val"] is not None]
+        tried = dict.fromkeys((_group(row), row["learning_rate"]) for row in rows)
         best: dict[Group, Candidate] = {}
-        for group in {group for group, _ in tried}:
-            for some in (length, *sorted({row["steps"] for row in self.rows}, reverse=True)):
+        for group in dict.fromkeys(group for group, _ in tried):
+            for some in (length, *sorted({row["steps"] for row in rows}, reverse=True)):
                 if ranked := self._ranked([Candidate(*each) for each in tried if each[0] == group], some):
                     best[group] = ranked[0]
                     break
@@ -269,13 +299,13 @@ class Search:
             if self._seconds([each], length) <= self._room([*chosen, each], length):
                 self._do(self.cells(each, length))
 
-    def _tell_lengths(self, standing: Mapping[str, Sequence[Candidate]], length: int) -> None:
+    def _tell_lengths(self, length: int) -> None:
         if length < self.total:
             self.left_out.append(f"No training that chooses had more than {length} steps; the configuration asks for "
                                  f"{self.total}.")
-        behind = [head for head, some in standing.items() if some and self._merit(some[0], length) is None]
+        behind = [head for head, found in choices(self.rows)[0].items() if found["length"] < length]
         if behind:
-            self.left_out.append(f"Of the heads {', '.join(behind)} no training has {length} steps.")
+            self.left_out.append(f"There was no time to train {', '.join(behind)} for {length} steps.")
 
 
 def _group(row: Mapping[str, Any]) -> Group:

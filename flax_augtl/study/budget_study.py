@@ -49,7 +49,9 @@ def prepare(cache: TrainingCache, budget: Budget, activations: Activations, time
       ValueError: the budget is too short.
     """
     material, asked = cache.material, cache.rows.views
-    views = budget.choose_views(len(cache.rows.ids), cache.tests, timed.row_seconds, asked, given=views_given)
+    views = asked
+    if activations.store.arrays:
+        views = budget.choose_views(len(cache.rows.ids), cache.tests, timed.row_seconds, asked, given=views_given)
     if views < asked:
         material.config.data.views = views
         cache.rows = rows_of(material)

@@ -135,6 +135,16 @@ def test_the_best_third_goes_on_three_times_as_long():
     assert all(0.003 in some for some in rates.values())
 
 
+def test_time_that_is_left_tries_more_learning_rates_at_the_chosen_depth():
+    """Also at the length of the choice, and on both sides of it."""
+    one, _, clock = search(7, merit=better_below)
+    found = one.run()
+    rates = {row["learning_rate"] for row in found.rows if row["depth"] == "layer3" and row["head"] == found.best}
+    assert {0.001, 0.003, 0.01} <= rates
+    finals = sum(one.work.expected([cell]) for cell in final_cells(one.grid, found, by_depth=False))
+    assert clock.now - 30.0 - finals < 0.2 * clock.seconds
+
+
 def test_what_is_compared_has_one_length():
     """A depth that lost early is trained at the length of the winner, where there is time."""
     one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
@@ -150,8 +160,18 @@ def test_heads_are_compared_by_their_longest_common_training():
                 "steps": steps, "best_step": steps, "metric": "top1", "val": {"top1": value, "loss": 1.0}}
 
     chosen, best = choices([row("a", 18, 0.5), row("b", 18, 0.6), row("a", 54, 0.9)])
-    assert best == "b" and (chosen["a"]["length"], chosen["b"]["length"]) == (54, 18)
+    assert best == "b" and (chosen["a"]["steps"], chosen["b"]["steps"]) == (54, 18)
+    # A longer training that was worse is not chosen, nor is a setting for its shorter training alone.
+    worse, _ = choices([row("a", 18, 0.7), row("a", 54, 0.6), {**row("a", 18, 0.65), "depth": "none"}])
+    assert (worse["a"]["depth"], worse["a"]["steps"]) == ("layer3", 18)
     assert choices([{**row("a", 18, 0.5), "val": None}]) == ({}, None)
+
+
+def test_cheap_trainings_that_went_on_alone_do_not_win():
+    """At three minutes only depths that cost nothing are trained in full: the better depth was not."""
+    for minutes in (3, 30):
+        found = search(minutes, merit=better_below)[0].run()
+        assert {choice["depth"] for choice in found.chosen.values()} == {"layer3"}
 
 
 def test_a_curve_that_still_rises_is_lengthened(monkeypatch):
@@ -169,6 +189,23 @@ def test_every_seed_that_is_given_is_trained():
     assert {cell.seed for cell in found.cells} == {0, 1}
     rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
     assert {row["seed"] for row in rows} == {0, 1, 5}
+
+
+def test_trainings_that_fail_are_passed_over():
+    one, work, _ = search(600, depths=("layer3", "all"), merit=better_below)
+    do = work.do
+
+    def failing(cells):
+        rows = do(cells)
+        for row, cell in zip(rows, cells, strict=True):
+            if cell.head == "kept_deeper":
+                row.update(val=None, steps=cell.steps)
+        return rows
+
+    work.do = failing
+    found = one.run()
+    assert list(found.chosen) == ["traditional"] == [found.best]
+    assert {cell.head for cell in final_cells(one.grid, found, by_depth=True)} == {"traditional"}
 
 
 def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():

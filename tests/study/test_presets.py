@@ -54,7 +54,7 @@ def test_any_preset_can_have_a_time_budget():
     ({"search": "grid", "minutes": 5}, r"config.study.search='grid' keeps no time budget, but config.study.minutes=5. Set "
                                        "one of the two only."),
     ({"search": "halving", "minutes": 5}, "config.study.search='halving' keeps no time budget"),
-    ({"search": "budget", "minutes": 0}, "config.study.search='budget' needs a time budget: set config.study.minutes above 0"),
+    ({"search": "budget", "minutes": 0}, "config.study.search='budget' needs a time budget: set config.study.minutes"),
     ({"search": "budget", "preset": "paper"}, "config.study.search='budget' needs a time budget"),
     ({"seeds": (0, 1), "selection_seeds": 3}, r"config.study.selection_seeds=3 is above the number of config.study.seeds="
                                               r"\(0, 1\). Give more seeds, or lower it."),

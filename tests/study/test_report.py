@@ -127,7 +127,8 @@ def test_a_curve_that_was_still_rising_is_told(result):
 
 
 def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
-    study = dataclasses.replace(result, left_out=("No time was left for the depth none.",), account={"final trainings": 75.0})
+    left_out = ("No time was left for the depth none.",)
+    study = dataclasses.replace(result, left_out=left_out, account={"final trainings": 75.0})
     assert "No time was left for the depth none." in verdict(study)
     assert re.search(r"time budget: final trainings</th><td[^>]*>1:15<", page(study))
 

@@ -416,8 +416,8 @@ def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch)
     path = tmp_path / "old" / "config.json"
     old = json.loads(path.read_text())
     del old["study"]["minutes"]
-    old["study"].update({"seeds": [0, 1, 2, 3, 4, 5], "selection_seeds": 0, "search": "grid", "finals": "winners", "views": 4})
-    assert old["study"]["depths"] == ["all"]
+    old["study"].update({"seeds": [0, 1, 2, 3, 4, 5], "selection_seeds": 0, "search": "grid", "finals": "winners"})
+    assert old["study"]["views"] == 4
     path.write_text(json.dumps(old))
     monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
     assert lasting(study(study_config(), tmp_path / "old").rows) == lasting(result.rows)
