@@ -54,7 +54,8 @@ def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bo
 def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     """Return the test metrics of runs as text, a line a run, with the validation accuracy that a choice is made by."""
     width = max(12, *(len(name) for name in runs))
-    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  directory"]
+    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
+             "directory"]
     scores = {name: _validation(run) for name, run in runs.items()}
     for name, run in runs.items():
         test, val = run.result["test"], scores[name]
@@ -64,8 +65,9 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     known = {name: score for name, score in scores.items() if score is not None}
     if len(runs) > 1:
         best = [name for name, score in known.items() if score == max(known.values())]
-        lines.append(f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}." if len(known) == len(runs) else
-                     "Without validation figures of all of them, none is called the best: the test split is not for choosing.")
+        lines.append(
+            f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}." if len(known) == len(runs) else
+            "Without validation figures of all of them, none is called the best: the test split is not for choosing.")
     return "\n".join(lines)
 
 

@@ -167,8 +167,8 @@ def _depth(result: StudyResult) -> list[str]:
     text = (f"On validation, {best} at depth {chosen} is at {points(worse[last])} points against the worst depth ({last}), "
             f"both after {steps[last]} steps")
     if seeds < ENOUGH_SEEDS:
-        return [f"{text}; with {'one seed' if seeds == 1 else f'{seeds} seeds'} it cannot be told which of the depths are as good.",
-                *unlike]
+        count = "one seed" if seeds == 1 else f"{seeds} seeds"
+        return [f"{text}; with {count} it cannot be told which of the depths are as good.", *unlike]
     if not equal:
         return [f"{text}, and no other depth is within one standard error of it.", *unlike]
     deepest = max(equal, key=result.depths.index)
