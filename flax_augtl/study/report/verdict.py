@@ -76,7 +76,7 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
         return [f"That is {points(best.difference.mean)} points {interval(best.difference)} against {base}: "
                 f"{sure(best.difference, planned=True)}."]
     if not others:
-        return ["There is no other head to compare it with."]
+        return ["No other head was tested."] if len(result.winners) > 1 else ["There is no other head to compare it with."]
     closest = max(others, key=lambda line: line.difference.mean)
     return [f"The best of the other heads on the test split is {closest.head}, at {points(closest.difference.mean)} points "
             f"{interval(closest.difference)} against {base}: {sure(closest.difference)}."]
