@@ -62,7 +62,7 @@ def still_rising(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a training was still getting better at its end: a longer one may be better.
 
     It was, if its last evaluation was its best one, and the validation loss fell by a twentieth or more over the last third
-    of its evaluations.
+    of its steps.
 
     Args:
       rows: of one setting, one a seed; more than half of them must have been getting better.
@@ -74,7 +74,9 @@ def _rising(row: Mapping[str, Any]) -> bool:
     points = [point for point in row["history"] or () if point["val"] is not None]
     if len(points) < 3 or row["diverged"]:
         return False
-    before, last = points[-1 - max(1, len(points) // 3)], points[-1]
+    last = points[-1]
+    before = max((point for point in points if 3 * point["step"] <= 2 * last["step"]), key=lambda point: point["step"],
+                 default=points[0])
     if any((point["val"], -point["val_loss"]) > (last["val"], -last["val_loss"]) for point in points):
         return False
     return last["val_loss"] <= (1 - RISING) * before["val_loss"]

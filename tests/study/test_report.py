@@ -227,6 +227,12 @@ def test_where_traditional_wins_the_others_are_said_to_lose(result):
     assert "The best of the other heads on the test split is kept_deeper2, at +" in said and "a hint, no proof" in said
 
 
+def test_a_head_that_was_not_tested_is_no_comparison(result):
+    rows = [row for row in result.rows if row["stage"] == "select" or row["head"] == "traditional"]
+    said = verdict(dataclasses.replace(result, rows=rows, best="traditional", leep=None))
+    assert "No other head was tested." in said
+
+
 def test_the_questions_compare_the_heads_that_answer_them(result):
     asked = {(head, other): difference for _, head, other, difference in tables.questions(result)}
     assert set(asked) == {("kept", "traditional"), ("kept_deeper", "kept"), ("kept_deeper2", "kept_deeper")}

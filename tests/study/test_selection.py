@@ -47,7 +47,8 @@ def test_winners_by_head_and_by_depth():
 
 
 def curve(*points, **changes):
-    return {"history": [{"val": val, "val_loss": loss} for val, loss in points], "diverged": False, **changes}
+    history = [{"step": step, "val": val, "val_loss": loss} for step, (val, loss) in enumerate(points, 1)]
+    return {"history": history, "diverged": False, **changes}
 
 
 def test_a_curve_rises_if_its_end_is_its_best_and_the_loss_still_falls():
@@ -57,7 +58,12 @@ def test_a_curve_rises_if_its_end_is_its_best_and_the_loss_still_falls():
     assert not selection.still_rising([curve((0.2, 2.0), (0.7, 1.5), (0.5, 1.2), (0.6, 1.0))])  # It was better before.
     assert not selection.still_rising([curve((0.2, 2.0), (0.6, 1.0))])  # Two points are no curve.
     assert not selection.still_rising([]) and not selection.still_rising([{**rising, "diverged": True}])
-    final = {"history": [{"val": None, "val_loss": None}] * 4, "diverged": False}
+    # The last evaluation may come soon after the one before: the last third of the steps counts.
+    late = curve((0.2, 2.0), (0.4, 1.5), (0.5, 1.01), (0.6, 1.0))
+    for point, step in zip(late["history"], (16, 32, 48, 50), strict=True):
+        point["step"] = step
+    assert selection.still_rising([late])
+    final = {"history": [{"step": 1, "val": None, "val_loss": None}] * 4, "diverged": False}
     assert not selection.still_rising([final])
 
 

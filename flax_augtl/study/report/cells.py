@@ -27,7 +27,8 @@ def depths(result: StudyResult, head: str) -> tuple[str, ...]:
 def new_layers_rate(result: StudyResult, learning_rate: float | None) -> float | None:
     """Return the learning rate of new layers beside one of pretrained layers; None where it is not known."""
     multiplier = result.config.get("new_layer_multiplier")
-    return None if learning_rate is None or multiplier is None else learning_rate * multiplier
+    # Rounded: 10 × 0.0003 is 0.003.
+    return None if learning_rate is None or multiplier is None else float(f"{learning_rate * multiplier:.6g}")
 
 
 def failed(result: StudyResult) -> list[Row]:

@@ -119,7 +119,7 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
         return [f"That is {_difference(best.difference)} against {base}: {sure(best.difference, planned=True)}."
                 f"{_on_images(best.difference, planned=True)}"]
     if not others:
-        return ["There is no other head to compare it with."]
+        return ["No other head was tested."] if len(result.winners) > 1 else ["There is no other head to compare it with."]
     closest = max(others, key=lambda line: line.difference.mean)
     return [f"The best of the other heads on the test split is {closest.head}, at {_difference(closest.difference)} "
             f"against {base}: {sure(closest.difference)}.{_on_images(closest.difference)}"]
