@@ -89,7 +89,7 @@ def get_config() -> config_dict.ConfigDict:
     config.data.folds = 0
     # Which of them is the test split, from 0; None = each in turn, in WORKDIR/fold0 and so on.
     config.data.fold = placeholder(int)
-    # Validation split, carved from the training data: a share in (0, 1), a number of examples, or 0 for none.
+    # Validation split, taken from the training data: a share in (0, 1), a number of examples, or 0 for none.
     config.data.validation = 0.2
     # What validation chooses by: top1, mean_per_class; None = what the literature reports for the data set, or top1.
     config.data.metric = placeholder(str)
@@ -241,8 +241,8 @@ def get_config() -> config_dict.ConfigDict:
     config.study.own_heads = config_dict.ConfigDict()
     # Freeze depths: the topmost frozen layer group, none, all; None = every one; ("blocks",) = every residual block.
     config.study.depths = placeholder(tuple)
-    # Learning rates that every head is tried with at every depth; a choice at the edge widens them. None = 0.0003, 0.001,
-    # 0.003, 0.01, 0.03.
+    # Learning rates that every head is tried with at every depth; if the lowest or highest is the best, further ones are
+    # tried. None = 0.0003, 0.001, 0.003, 0.01, 0.03.
     config.study.learning_rates = placeholder(tuple)
     # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance. None = the seed 0
     # for the preset quick, six for the others.

@@ -127,7 +127,7 @@ class _Found:
             found["test"] = found.pop("val")
             notes.append(
                 f"{self._named()} has train and val only: val is the test split here, looked at once, and the "
-                "validation split is carved from train."
+                "validation split is taken from train."
             )
         if layout.aside:
             notes.append(f"These folders beside the splits of {self._named()} are not used: {_listed(layout.aside)}.")

@@ -134,7 +134,7 @@ def _preset_of(builder) -> Preset:
             test=val,
             note=(
                 f"{builder.name} has train and {val} only: {val} is the test split here, looked at once, and the "
-                "validation split is carved from train."
+                "validation split is taken from train."
             ),
         )
     return Preset(train=train, test=None, note=f"{builder.name} has no test split: one is carved.")

@@ -19,7 +19,7 @@ LENGTHENED = 4  # Times its own length that a training whose curve still rises i
 SHARE = 0.5  # Of the time that is left: the most that depths besides the first two, or second choices, may take.
 CHEAP = 0.1  # Of the time that is left: what a depth may take in any case.
 FEWER = (None, 3, 1)  # How many learning rates a depth is tried with: all, or as many as there is time for.
-WIDENED = 2  # How often a choice at the edge of the learning rates is followed.
+WIDENED = 2  # How often a learning rate is added where the lowest or highest is the best.
 
 Group = tuple[str, str, str]
 
@@ -192,7 +192,7 @@ class Search:
         return sorted(self.grid.rates, key=lambda rate: (round(abs(math.log(rate / middle)), 6), rate))[:count]
 
     def _widened(self, groups: Sequence[Group]) -> list[Candidate]:
-        """Follow choices at the edge of the learning rates, while there is time; return what was tried."""
+        """Try further learning rates where the lowest or highest is the best, while there is time; return what was tried."""
         tried: list[Candidate] = []
         for _ in range(WIDENED):
             new = []
@@ -204,8 +204,8 @@ class Search:
             if not new or self._seconds(new, self.shortest) > SHARE * self._room(new, self.shortest):
                 break
             for each in new:
-                print(f"      {self.grid.title(each.group)}: the choice is at the edge of the learning rates; trying "
-                      f"{each.rate:g}", flush=True)
+                print(f"      {self.grid.title(each.group)}: the best learning rate is at the end of the grid; "
+                      f"trying {each.rate:g} too", flush=True)
             self._do([cell for each in new for cell in self.cells(each, self.shortest)])
             tried += new
         return tried

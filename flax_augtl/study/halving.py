@@ -43,7 +43,8 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
             for group, some in _by_group(done).items():
                 rate = selection.widened(some, tried[group])
                 if rate is not None:
-                    print(f"      {grid.title(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
+                    print(f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying "
+                          f"{rate:g} too")
                     tried[group].append(rate)
                     grown += short(group, [rate], part)
             if not grown:

@@ -239,7 +239,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
         for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
             rate = selection.widened(some, tried[group])
             if rate is not None:
-                print(f"      {grid.title(group)}: the choice is at the edge of the learning rates; trying {rate:g}")
+                print(f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too")
                 tried[group].append(rate)
                 new += grid.cells(group, rate)
         if not new:

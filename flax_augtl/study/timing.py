@@ -212,7 +212,7 @@ def describe(grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dic
       kind: of the caches.
     """
     per = len(grid.rates) * len(grid.selection_seeds)
-    lines = [f"{'head':22} {'frozen up to':14} {'cells':>6} {'seconds a cell':>15} {'together':>9} {'in all':>9}"]
+    lines = [f"{'head':22} {'freeze depth':14} {'cells':>6} {'seconds a cell':>15} {'together':>9} {'in all':>9}"]
     total = 0.0
     for group in grid.groups():
         name = " ".join(group)
@@ -229,5 +229,6 @@ def describe(grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dic
     lines += [f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
               f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
               f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
-              f"{where}; about {duration(total + final * mean + fill)} in all. Choices at the edge of the grid add to it."]
+              f"{where}; about {duration(total + final * mean + fill)} in all. A best "
+              "learning rate at the end of the grid adds further ones."]
     return "\n".join(lines)

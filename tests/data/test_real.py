@@ -12,7 +12,7 @@ def test_a_folder_with_real_mess(real_folder):
     assert len(dataset.test) == 153
     ids = [*dataset.train.ids, *dataset.val.ids]
     assert sum(name.endswith(".gif") for name in [*ids, *dataset.test.ids]) == 1
-    assert len(ids) == len(set(ids)) and any("validation split is carved from train" in note for note in dataset.notes)
+    assert len(ids) == len(set(ids)) and any("validation split is taken from train" in note for note in dataset.notes)
 
 
 def test_published_lists(real_folder):

@@ -193,7 +193,7 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
     for name in ("Verdict", "Accuracy against freeze depth", "Heads at their chosen depth", "Questions",
                  "Every freeze depth", "Learning curves", "Change of the pretrained weights", "Confusion",
                  "Metrics of the winner", "Most confident mistakes",
-                 "Which source classes speak for which target class", "Leakage", "Data and compute",
+                 "Source classes that predict each target class", "Leakage", "Data and compute",
                  "Cells without a result", "Config"):
         assert f"<h2>{name}</h2>" in dom
     assert dom.count("<script") == 1, "the probe's own"

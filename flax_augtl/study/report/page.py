@@ -56,7 +56,7 @@ def page(result: StudyResult) -> str:
         section("Confusion", _confusion(result)),
         section("Metrics of the winner", _metrics(result)),
         section("Most confident mistakes", _mistakes(result)),
-        section("Which source classes speak for which target class", _speaks(result)),
+        section("Source classes that predict each target class", _speaks(result)),
         section("Leakage", _leakage(result)),
         section("Data and compute", _data(result)),
         section("Cells without a result", _failed(result)),
@@ -71,8 +71,9 @@ def _what(result: StudyResult) -> str:
     parts = ((len(cells.heads(result)), "head"), (len(result.depths), "freeze depth"), (seeds, "seed"),
              (len(result.rows), "cell"))
     return (", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
-            + f"; {METRICS[result.metric]} decides. Choices were made on validation data; the test split was read once a "
-            + ("head and depth." if result.finals_by_depth else "winner."))
+            + f"; {METRICS[result.metric]} decides. Every choice was made on validation data. The test split was used "
+            "once for "
+            + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth."))
 
 
 def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:

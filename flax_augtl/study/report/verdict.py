@@ -213,15 +213,15 @@ def _convergence(best: Line, base: Line | None) -> list[str]:
             f"({seconds(best.reach[1])})")
     if base is not None and base.head != best.head and base.reach:
         text += f", {base.head} after {base.reach[0]:.1f} ({seconds(base.reach[1])})"
-    return [text + "; seconds leave the filling of caches out."]
+    return [text + ". The seconds do not include computing the frozen layers."]
 
 
 def _leep(result: StudyResult, best: Line) -> list[str]:
     line = next((line for line in summary(result) if line.head not in result.winners and line.test), None)
     if line is None or best.test is None:
         return []
-    return [f"Without any training, LEEP's predictor reaches {percent(line.test.mean)} % "
-            f"({_how_sure(line.test)})."]
+    return [f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It counts which "
+            "source classes the network sees in the images of each target class, and predicts from these counts."]
 
 
 def _leaks(result: StudyResult) -> list[str]:

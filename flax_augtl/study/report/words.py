@@ -126,7 +126,8 @@ def terminal_table(result: StudyResult) -> str:
         "paired seeds, not",
         f"corrected for the number of comparisons. {significance(pairs)}.",
         "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
-        "Epochs and seconds: until a head first had 90 % of its own best validation accuracy, caches left out.",
+        "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy,",
+        "without the time for computing the frozen layers.",
         "", *_both_kinds(lines, base),
     ])
 
