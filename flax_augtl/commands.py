@@ -10,22 +10,26 @@ from typing import Any, NoReturn
 
 import jax
 from absl.flags import FlagValues, UnrecognizedFlagError
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import distributed, heap, interruption, overrides, prediction, resumption, run_directory
+from flax_augtl import distributed, heap, interruption, overrides, prediction, prediction_files, resumption, run_directory
 from flax_augtl.data import folds
-from flax_augtl.paths import absolute
+from flax_augtl.paths import absolute, exists
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.run import load_run, train
-from flax_augtl.run_data import load_again
-from flax_augtl.training.evaluation import as_lines
+from flax_augtl.run import Run, load_run, train
+from flax_augtl.run_data import ALL, load_again
+from flax_augtl.training.evaluation import Evaluation, as_lines
 from flax_augtl.training.log import BRACKETS, describe
 
+# The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
+SOME_UNREADABLE = 2
 MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
         "cells": ("study",), "data_root": ("train", "evaluate"), "split": ("evaluate",), "images": ("predict",),
-        "max_pixels": ("predict",), "format": ("export",), "step": ("evaluate", "predict", "export")}
+        "max_pixels": ("predict",), "output": ("evaluate", "predict"), "format": ("export",),
+        "step": ("evaluate", "predict", "export")}
 
 
 def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
@@ -52,7 +56,10 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
 
 
 def run(flags: Any) -> None:
-    """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1."""
+    """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1.
+
+    `SOME_UNREADABLE` is the exit code of predictions that lack some of the images.
+    """
     heap.limit_heaps()
     try:
         _keep_compilations()
@@ -62,7 +69,7 @@ def run(flags: Any) -> None:
         act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export,
                "compare": _compare}[flags.mode]
         with interruption.handled(training=flags.mode in ("train", "study")):
-            act(flags)
+            code = act(flags)
             # None leaves while another still works: those that are left would take it for dead.
             distributed.wait()
     except KeyboardInterrupt as error:
@@ -78,6 +85,8 @@ def run(flags: Any) -> None:
                 traceback.print_exception(error)
             distributed.leave(1)
         exit_with(error, flags.traceback)
+    if code:
+        sys.exit(code)
 
 
 def _keep_compilations() -> None:
@@ -221,6 +230,7 @@ def _part(text: str) -> tuple[int, int] | None:
 
 
 def _evaluate(flags: Any) -> None:
+    output = _output(flags)
     run = load_run(flags.workdir, step=flags.step)
     evaluated = run.evaluation(flags.split, data_root=flags.data_root)
     values = evaluated.metrics
@@ -232,22 +242,58 @@ def _evaluate(flags: Any) -> None:
         numbers = " ".join("–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
                            for name in ("recall", "precision", "f1", "roc_auc"))
         print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
+    if distributed.is_first():
+        _write_split(run, evaluated, flags, output)
 
 
-def _predict(flags: Any) -> None:
-    images = _required(flags, "images")
+def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
+    """Write the predictions of an evaluation; a run directory that cannot be written can still be evaluated."""
+    other = None if flags.step == "best" or run.step == (run.result or {}).get("best_step") else run.step
+    path = output or run.workdir / prediction_files.name_of(flags.split, other)
+    try:
+        lines = prediction_files.write_split(path, evaluated, run.class_names,
+                                             flags.data_root if flags.split == ALL else None)
+    except run_directory.CannotWrite as error:
+        if output:
+            raise
+        lines = [f"warning: {error} The predictions can be written elsewhere with --output=FILE."]
+    else:
+        if evaluated.probabilities is not None:
+            print(for_terminal(f"\nThe predictions of these images are in {path}"))
+    for line in lines:
+        print(for_terminal(line), file=sys.stderr)
+
+
+def _output(flags: Any) -> epath.Path | None:
+    """Return the path of --output, None if it is not given."""
+    if flags.output is None or not distributed.is_first():
+        return None
+    return prediction_files.output_path(flags.output)
+
+
+def _predict(flags: Any) -> int:
+    """Predict images in files; return the exit code."""
+    images, output = _required(flags, "images"), _output(flags)
     run = load_run(flags.workdir, step=flags.step)
     if not distributed.is_first():
-        return
-    rows, unreadable = prediction.predict_files(run, images, max_pixels=flags.max_pixels)
-    path = run.workdir / run_directory.PREDICTIONS
-    if rows:  # Else those of an earlier start stay.
-        run_directory.write_text(path, prediction.as_csv(rows))
-        print(prediction.as_table(rows))
-        print(f"\n{len(rows)} pictures, in full in {path}")
-    if unreadable:
-        raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
-            f"{path}: {reason}" for path, reason in unreadable.items()))
+        return 0
+    rows = prediction.predict_files(run, images, max_pixels=flags.max_pixels)
+    read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
+    path = output or run.workdir / run_directory.PREDICTIONS
+    if read or not exists(path):  # Predictions of an earlier start are worth more than a list of reasons.
+        for line in prediction_files.write(path, prediction.as_csv(rows)):
+            print(line, file=sys.stderr)
+    if read:
+        print(prediction.as_table(read))
+        print(for_terminal(f"\n{len(read)} pictures, in full in {path}"))
+    if not unreadable:
+        return 0
+    told = f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
+        f"{row['path']}: {row['reason']}" for row in unreadable)
+    if not read:
+        raise ValueError(told)
+    print(for_terminal(f"warning: {told}"), file=sys.stderr)
+    return SOME_UNREADABLE
 
 
 def _compare(flags: Any) -> None:

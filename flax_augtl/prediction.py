@@ -37,50 +37,52 @@ def find_pictures(images: str) -> list[str]:
 
 
 def predict_files(run: Run, images: str, *, batch_size: int = 32,
-                  max_pixels: int | None = None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+                  max_pixels: int | None = None) -> list[dict[str, Any]]:
     """Predict pictures in files; one with more than `max_pixels` (None: as in training) counts as unreadable.
 
     Returns:
-      A row for each picture that can be read: its `path`, and up to five `labels` with their `probabilities`, the likeliest
-      first; and for each that cannot, {path: reason}.
+      A row for each file, in their order: its `path`, up to five `labels` with their `probabilities`, the likeliest first,
+      and a `reason`, which is empty; if the file cannot be read it says why, and there are no labels.
 
     Raises:
       ValueError: there are no pictures.
     """
-    rows, unreadable = [], {}
+    rows = []
     paths = find_pictures(images)
     for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
-        pictures = {}
+        pictures, unreadable = {}, {}
         for path in paths[start:start + batch_size]:
             try:
                 pictures[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
             except UnreadablePicture as error:
                 unreadable[path] = error.reason
-        probabilities = run.predict(list(pictures.values()), batch_size=batch_size)
-        for path, row in zip(pictures, probabilities, strict=True):
+        found = dict(zip(pictures, run.predict(list(pictures.values()), batch_size=batch_size), strict=True))
+        for path in paths[start:start + batch_size]:
+            row = found.get(path, np.zeros(0))
             order = np.argsort(-row, kind="stable")[:TOP]
             rows.append({"path": path, "labels": [run.class_names[index] for index in order],
-                         "probabilities": [float(row[index]) for index in order]})
-    return rows, unreadable
+                         "probabilities": [float(row[index]) for index in order], "reason": unreadable.get(path, "")})
+    return rows
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV: path, label, probability, then label2, probability2 and so on.
+    """Return rows as CSV: path, label, probability, then label2, probability2 and so on, and last the reason.
 
-    A path or label that a spreadsheet would take for a formula has a `'` before it.
+    A path, label or reason that a spreadsheet would take for a formula has a `'` before it.
     """
-    width = max((len(row["labels"]) for row in rows), default=1)
+    width = max((1, *(len(row["labels"]) for row in rows)))
     header = ["path"]
     for rank in range(1, width + 1):
         header += [f"label{rank if rank > 1 else ''}", f"probability{rank if rank > 1 else ''}"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([*header, "reason"])
     for row in rows:
         cells = [for_spreadsheet(readable(row["path"]))]
         for label, probability in zip(row["labels"], row["probabilities"], strict=True):
             cells += [for_spreadsheet(label), f"{probability:.6f}"]
-        writer.writerow(cells)
+        cells += [""] * (len(header) - len(cells))
+        writer.writerow([*cells, for_spreadsheet(readable(row.get("reason", "")))])
     return text.getvalue()
 
 

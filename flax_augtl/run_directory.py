@@ -29,10 +29,11 @@ FROZEN = "frozen"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 PREDICTIONS = "predictions.csv"
+SPLIT_PREDICTIONS = "predictions_{}.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
 _OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, NEAR_COPIES, METRICS, RESULT, CHECKPOINTS, FROZEN,
-         TENSORBOARD, PROFILE, PREDICTIONS)
+         TENSORBOARD, PROFILE, PREDICTIONS, *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")))
 
 
 class CannotWrite(ValueError):

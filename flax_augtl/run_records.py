@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl import added_fields, run_directory
+from flax_augtl import added_fields, prediction_files, run_directory
 from flax_augtl.data import Dataset
 from flax_augtl.printable import for_spreadsheet
 from flax_augtl.run_data import PLACE, place_of
@@ -66,6 +66,10 @@ def result(experiment: Experiment, variables: Any, best_step: int, progress: Pro
         found[split], intervals[split] = evaluated.metrics, evaluated.intervals
         if split == "test":
             classes = evaluated.class_table(experiment.dataset.class_names)
+        if log:
+            for line in prediction_files.write_split(log.workdir / prediction_files.name_of(split), evaluated,
+                                                     experiment.dataset.class_names):
+                log.say(line)
         if split == "test" and log:
             log.write(best_step, split, found[split])
             log.write_confusion(split, evaluated.confusion, experiment.dataset.class_names, best_step)

@@ -40,7 +40,8 @@ def config(root, **changes):
 def flags(**given):
     """The flags of main.py."""
     names = {"mode": "train", "images": None, "step": "best", "split": "test", "traceback": False, "coordinator": None,
-             "num_processes": None, "process_id": None, **given}  # fmt: skip
+             "num_processes": None, "process_id": None, "data_root": None, "max_pixels": None,
+             "output": None, **given}  # fmt: skip
     return type("Flags", (), names)
 
 
@@ -59,16 +60,17 @@ def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_pat
     assert r"ant/caf\xe9.png" in {name for split in ("train", "val", "test") for name in ids[split]}
     commands.run(flags(mode="evaluate", workdir=str(tmp_path / "run")))
     (bytes_root / BYTES / f"{BYTES}.png").write_bytes(b"damaged")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         commands.run(flags(mode="predict", workdir=str(tmp_path / "run"), images=str(bytes_root)))
     with (tmp_path / "run" / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        paths = [row["path"] for row in csv.DictReader(file)]
-    assert len(paths) == 16 and rf"{bytes_root}/ant/caf\xe9.png" in paths
+        reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    assert len(reasons) == 17 and reasons[rf"{bytes_root}/ant/caf\xe9.png"] == ""
+    assert reasons[rf"{bytes_root}/caf\xe9/caf\xe9.png"].startswith("its content is no picture")
     told = capsys.readouterr()
     assert r"caf\xe9" in told.out and rf"{bytes_root}/caf\xe9/caf\xe9.png: its content is no picture" in told.err
     (told.out + told.err).encode()
-    rows, unreadable = prediction.predict_files(run, f"{bytes_root}/{BYTES}/*.png")
-    assert len(rows) == 8 and list(unreadable) == [f"{bytes_root}/{BYTES}/{BYTES}.png"]
+    rows = prediction.predict_files(run, f"{bytes_root}/{BYTES}/*.png")
+    assert len(rows) == 9 and [row["path"] for row in rows if row["reason"]] == [f"{bytes_root}/{BYTES}/{BYTES}.png"]
 
 
 def test_a_root_that_is_no_text(tmp_path):

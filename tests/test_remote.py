@@ -125,7 +125,8 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
     run = flax_augtl.train(config, "gs://bucket/run", quiet=True)
     assert {path.name for path in (bucket / "run").iterdir()} == {
         "config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json", "metrics.jsonl",
-        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints", "frozen"}
+        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints", "frozen",
+        "predictions_test.csv", "predictions_val.csv"}
     assert [row["split"] for row in run_directory.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
     assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500
     again = flax_augtl.load_run("gs://bucket/run")
@@ -135,7 +136,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         assert flax_augtl.load_source("resnet20", weights).model.num_classes
     with pytest.raises(ValueError, match="no checkpoint at gs://bucket/nothing.safetensors"):
         flax_augtl.load_source("resnet20", "gs://bucket/nothing.safetensors")
-    rows, _ = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
+    rows = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
     assert [row["path"] for row in rows] == [f"gs://bucket/photos/ant/{index}.png" for index in range(8)]
     assert len(prediction.find_pictures("gs://bucket/photos")) == 16
 

@@ -166,7 +166,7 @@ def test_unknown_source_settings_are_a_sentence(run):
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/2/network", "config.json", "tensorboard", "metrics.jsonl",
-                                  "predictions.csv"])
+                                  "predictions.csv", "predictions_test.csv"])
 def test_a_link_that_leads_out_of_a_run_directory_is_refused(name, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     if (run / name).exists():
@@ -255,7 +255,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
 
     class Flags:
         mode, workdir, images, step, traceback = "predict", str(run), str(photos / "sub" / ".."), "best", False
-        coordinator = num_processes = process_id = max_pixels = None
+        coordinator = num_processes = process_id = max_pixels = output = None
 
     commands.run(Flags)
     after = {path: at for path, at in everything(tmp_path).items() if run not in path.parents and path != run}
@@ -286,7 +286,7 @@ def test_texts_for_terminals_and_spreadsheets():
     shown = [printable.for_spreadsheet(text) for text in (*NASTY[:5], "+1e3", "+cmd", "--")]
     assert shown == ["'" + NASTY[0], NASTY[1], "-1", NASTY[3], "'@SUM(A1)", "+1e3", "'+cmd", "'--"]
     text = prediction.as_csv([{"path": "p", "labels": [NASTY[5]], "probabilities": [1.0]}])
-    assert list(csv.reader(io.StringIO(text)))[1] == ["p", NASTY[5], "1.000000"]
+    assert list(csv.reader(io.StringIO(text)))[1] == ["p", NASTY[5], "1.000000", ""]
 
 
 @pytest.mark.parametrize("member", ["layer1.npy", "model.weights.h5", "archive/data.pkl"])

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ class Evaluation:
       sums: what `metrics.evaluation_sums` adds up over all images.
       labels: int [N], in the order of the examples.
       probabilities: float32 [N, C] in the order of the examples; None above `MOST_BYTES`.
+      ids: of the examples, in their order; empty if they are not known.
     """
 
     sums: Mapping[str, np.ndarray]
     labels: np.ndarray
     probabilities: np.ndarray | None
+    ids: Sequence[str] = ()
 
     @property
     def confusion(self) -> np.ndarray:
@@ -72,7 +74,7 @@ def evaluation(network: Any, preprocessing: Any, variables: Any, examples: Examp
     kept = fits(len(examples), network.head.num_classes)
     sums = loop.evaluate(network, preprocessing, variables, examples, data, batch_size=batch_size,
                          each=keep if kept else None)
-    return Evaluation(sums, np.asarray(examples.labels), probabilities)
+    return Evaluation(sums, np.asarray(examples.labels), probabilities, examples.ids)
 
 
 def fits(images: int, classes: int) -> bool:

@@ -38,7 +38,7 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     files = {path.name for path in workdir.iterdir()}
     assert files == {"config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json",
                      "metrics.jsonl", "result.json", "checkpoints", "frozen", "tensorboard", "confusion_test.png",
-                     "classes_test.json"}
+                     "classes_test.json", "predictions_test.csv", "predictions_val.csv"}
     result = json.loads((workdir / "result.json").read_text())
     assert result["test"]["n"] == 1000 and result["val"]["n"] == 10
     assert 0 <= result["test"]["top1"] <= 1 and result["best_step"] in (2, 4) and result["config_name"] == "test"
@@ -82,7 +82,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     with (workdir / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "probability"] + [f"{name}{rank}" for rank in range(2, 6)
-                                                                for name in ("label", "probability")]
+                                                                for name in ("label", "probability")] + ["reason"]
     names = ("a b.png", "grey.png", "more/ü.jpg")
     assert [row["path"] for row in rows] == [str(tmp_path / "photos" / name) for name in names]
     for row in rows:
@@ -91,8 +91,12 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
         assert len({row[f"label{rank}"] for rank in ("", 2, 3, 4, 5)}) == 5
     assert "a b.png" in said and f"{float(rows[0]['probability']):.1%}" in said and "3 pictures" in said
     (tmp_path / "photos" / "broken.png").write_text("<html>")
-    _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos' / '*.png'}", code=1)
-    assert len((workdir / "predictions.csv").read_text().splitlines()) == 3
+    _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos' / '*.png'}", code=2)
+    with (workdir / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(os.path.basename(row["path"]), row["label"] != "", row["reason"] != "") for row in rows] == [
+        ("a b.png", True, False), ("broken.png", False, True), ("grey.png", True, False)]
+    assert "predictions.csv had predictions of 1 other image, such as " in said
     assert f"1 picture could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
     assert "there is no such image" in said
