@@ -236,7 +236,8 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
     below = {tuple(place.folder.folders) for _, splits in found for place in splits.values()}
     if len(below) == 1 and len(min(below)) > 1 and not any(s.folder.images for _, splits in found for s in splits.values()):
         raise DataError(
-            f"{_under(root, top)} has {listed(p.name for p, _ in found)}, each with splits that hold {listed(min(below))}. "
+            f"{_under(root, top)} has {listed(readable(p.name) for p, _ in found)}, each with splits that hold "
+            f"{listed(map(readable, min(below)))}. "
             f"If those are the classes, give one of the folders above, such as config.data.root={_under(root, found[0][0])}."
         )
     splits = sorted({split for _, splits in found for split in splits} - {"unlabelled"}, reverse=True)

@@ -1,13 +1,16 @@
-"""Damaged picture files, by the thousand: each is a picture or a named error, at once."""
+"""Damaged image files and odd folders, by the thousand: each is an image or a listing, or a named error, at once."""
 
 import io
+import json
+import os
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flax_augtl.data.errors import UnreadablePicture
+from flax_augtl.data.errors import DataError, UnreadablePicture
+from flax_augtl.data.folder import list_folder
 from flax_augtl.data.pictures import read_picture
 
 PER_FORMAT = 600  # Of four formats: 2400 files.
@@ -79,3 +82,46 @@ def test_a_damaged_file_is_a_picture_or_a_named_error(form):
         assert time.perf_counter() - start < 2, number
     assert pictures + errors == PER_FORMAT
     assert pictures >= 3 and errors > 100  # PNG has check sums, so few of its files pass.
+
+
+NAMES = (
+    *("a", "b", "A", "a ", "train", "test", "val", "seg_train", "seg_test", "pred", "images", "@eaDir", ".x", "at [1]"),
+    *("caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9"), "line\nbreak", "x" * 200, "1.png", "2.png", "README", "c.txt"),
+)
+
+
+def grow(folder, rng, depth, everything):
+    """A few files, folders, links and pipes with names of all kinds."""
+    for name in rng.choice(NAMES, int(rng.integers(1, 6)), replace=False).tolist():
+        path = folder / name
+        everything.append(path)
+        match int(rng.integers(0, 8 if depth < 3 else 3)):
+            case 0:
+                path.write_bytes(b"\x89PNG\r\n\x1a\n")
+            case 1:
+                path.symlink_to(everything[int(rng.integers(len(everything)))])
+            case 2:
+                os.mkfifo(path)
+            case _:
+                path.mkdir()
+                grow(path, rng, depth + 1, everything)
+
+
+def test_any_tree_is_a_listing_or_a_sentence(tmp_path):
+    listings = 0
+    for number in range(150):
+        root = tmp_path / str(number)
+        root.mkdir()
+        grow(root, np.random.default_rng(number), 0, [root])
+        try:
+            listing = list_folder(root)
+        except DataError as error:
+            assert str(error).encode() and str(error).rstrip().endswith(".")
+            continue
+        listings += 1
+        json.dumps([listing.class_names, listing.notes], ensure_ascii=False).encode()
+        ids = [listing.ids.get(path, path) for paths, _ in listing.splits.values() for path in paths]
+        assert len(set(ids)) == len(ids) and "".join(ids).encode() is not None
+        assert all(os.path.lexists(root / path) for paths, _ in listing.splits.values() for path in paths)
+        assert list_folder(root).class_names == listing.class_names
+    assert listings > 15
