@@ -13,6 +13,10 @@ from flax_augtl.data.errors import DataError
 from flax_augtl.data.pictures import MAX_PIXELS
 from flax_augtl.data.tfds_problems import problem
 from flax_augtl.data.tfds_records import TfdsSource, picture_and_label
+from flax_augtl.literal_glob import take_folders_literally
+
+# TFDS looks for the files of a dataset by patterns below its data_dir.
+take_folders_literally()
 
 
 class Prepared(NamedTuple):

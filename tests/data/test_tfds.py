@@ -106,7 +106,9 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
+    folder = tmp_path_factory.mktemp("tfds") / "sets [1]"  # TFDS and etils would take that for a pattern.
+    folder.mkdir()
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
