@@ -87,7 +87,8 @@ def test_main_trains_all_folds_where_none_is_named(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(cross_validation, "train_folds", lambda config, workdir, **flags: called.append("folds"))
     monkeypatch.setattr(commands, "train", lambda config, workdir, **flags: called.append("one"))
-    flags = type("Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train"})()
+    flags = type("Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train",
+                               "data_root": None})()
     for fold in (None, 0):
         flags.config = config()
         flags.config.data.fold = fold

@@ -83,7 +83,7 @@ def test_a_loaded_run_is_the_trained_one(whole):
 
 def test_what_a_notebook_shows_of_data_and_sources_is_one_line():
     experiment = prepare(config())
-    assert repr(experiment.dataset) == "<Dataset digits: 10 classes; 30 train, 10 val, 1757 test examples>"
+    assert repr(experiment.dataset) == "<Dataset digits: 10 classes; 30 train, 10 val, 1000 test examples>"
     assert repr(experiment.dataset.val) == "<10 examples of 10 classes>"
     source = repr(flax_augtl.load_source("resnet20", "embedded:glyphs"))
     assert source.startswith("<Source resnet20: 215 classes, 16 pixels, ") and "\n" not in source

@@ -14,8 +14,9 @@ from PIL import Image, ImageOps
 
 from flax_augtl.data import image_hash
 from flax_augtl.data.errors import UnreadablePicture
-from flax_augtl.data.files import FileSource, picture_paths
+from flax_augtl.data.files import FileSource
 from flax_augtl.data.pictures import read_picture
+from flax_augtl.data.tree import image_paths
 
 DISTANCES = (16, 24, 32, 40, 48, 56)
 
@@ -62,7 +63,7 @@ def measure(folder: str, copied: int = 300, seed: int = 0, check_thumbs: bool = 
     Returns:
       (rows of a table, one for each distance; a line for each pair that is found among the images themselves).
     """
-    source = FileSource(folder, tuple(picture_paths(folder)[0]))
+    source = FileSource(folder, tuple(image_paths(folder)))
     hashes, thumbs, kept, seconds = [], [], [], 0.0
     for i in range(len(source)):
         try:
