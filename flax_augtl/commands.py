@@ -91,7 +91,7 @@ def run(flags: Any) -> None:
 
 def _keep_compilations() -> None:
     """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
-    from flax_augtl.data.scan import cache_folder
+    from flax_augtl.paths import cache_folder
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 

@@ -11,11 +11,10 @@ from etils import epath
 from flax import traverse_util
 
 from flax_augtl import run_directory
+from flax_augtl.description import read_result
 from flax_augtl.paths import absolute, is_remote
-from flax_augtl.pretrained.run_description import read_result
-from flax_augtl.printable import for_spreadsheet, for_terminal, on_one_line
+from flax_augtl.printable import columns, for_spreadsheet, for_terminal, on_one_line
 from flax_augtl.study.report.markup import document, element, join, paragraph, table
-from flax_augtl.study.variants import columns
 
 CSV, HTML = "compare.csv", "compare.html"
 # Figures of result.json, in the order in which they are read: choices are made on validation data.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.data.pictures import read_picture, upright_rgb
-from flax_augtl.pretrained import Preprocessing
+from flax_augtl.pretrained.preprocessing import Preprocessing
 from flax_augtl.printable import on_one_line
 
 Input = np.ndarray | Image.Image | str | os.PathLike

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 from etils import epath
 
@@ -24,6 +25,11 @@ def is_folder(path: epath.PathLike) -> bool:
 def absolute(path: epath.PathLike) -> epath.Path:
     """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell."""
     return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's machine where the package keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
 
 
 def fetched(path: epath.PathLike, beside: tuple[str, ...] = ()) -> tuple[epath.Path, tempfile.TemporaryDirectory]:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,30 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from flax_augtl.data import UnreadablePicture
-from flax_augtl.data.patterns import matching_files
+from flax_augtl.data.patterns import find_images
 from flax_augtl.data.pictures import read_picture
-from flax_augtl.data.tree import image_paths
-from flax_augtl.data.unicode_names import Finder
-from flax_augtl.paths import is_folder
 from flax_augtl.printable import for_spreadsheet, on_one_line, readable
 from flax_augtl.run import Run
 
 TOP = 5
-
-
-def find_pictures(images: str) -> list[str]:
-    """Return the paths of an image, of all images in a folder and below it, or of the files that match a pattern.
-
-    What is there by the very name is no pattern. What file managers and the like leave is passed over.
-
-    Raises:
-      ValueError: there are none.
-    """
-    images = Finder()(os.path.expanduser(images))
-    paths = [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
-    if not paths:
-        raise ValueError(f"--images={images}: there is no such image, and no folder or pattern with images.")
-    return paths
 
 
 def predict_files(run: Run, images: str, *, batch_size: int = 32,
@@ -48,7 +29,7 @@ def predict_files(run: Run, images: str, *, batch_size: int = 32,
       ValueError: there are no pictures.
     """
     rows = []
-    paths = find_pictures(images)
+    paths = find_images(images)
     for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
         pictures, unreadable = {}, {}
         for path in paths[start:start + batch_size]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 _LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
 
@@ -54,3 +56,17 @@ def for_spreadsheet(text: str) -> str:
         return text
     except ValueError:
         return "'" + text
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text such as `1:02:03` or `4:05`."""
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows of cells as text in aligned columns."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)

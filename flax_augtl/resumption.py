@@ -3,17 +3,15 @@
 And do all processes ask for the same one?
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from flax_augtl import added_fields, distributed, field_types, run_directory
-from flax_augtl.data import Dataset
-from flax_augtl.data.unicode_names import Spelling, renamed, spelling_of
-from flax_augtl.training.experiment import config_values
+from flax_augtl import added_fields, distributed, run_directory
+from flax_augtl.config_json import config_values
+from flax_augtl.description import read_config, read_splits
 
 # Fields that `--extend` may change: how long and how fast, not what.
 EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
@@ -38,36 +36,7 @@ def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     A run that an earlier version began keeps the behaviour of that version; see `added_fields`.
     """
     exists = (workdir / run_directory.CONFIG).exists()
-    return added_fields.continued(config, _old_config(workdir)) if exists else config
-
-
-def _old_config(workdir: epath.Path) -> Mapping[str, Any]:
-    """Read config.json of a run."""
-    path = workdir / run_directory.CONFIG
-    old = run_directory.read_json(path)
-    field_types.check(old, field_types.KINDS, field_types.NEEDED, str(path))
-    return old
-
-
-def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
-    """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
-    names, splits = workdir / run_directory.CLASS_NAMES, workdir / run_directory.SPLITS
-    if not (names.exists() and splits.exists()):
-        return None
-    class_names, known = run_directory.read_json(names), _splits(splits)
-    if not field_types.is_a(class_names, "list of texts"):
-        raise ValueError(f"{names} must be a list of names, one a class.")
-    ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
-    return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
-
-
-def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
-    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
-    path = workdir / run_directory.CLASS_NAMES
-    if dataset is None or not path.exists():
-        return dataset
-    names = run_directory.read_json(path)
-    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
+    return added_fields.continued(config, read_config(workdir)) if exists else config
 
 
 def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
@@ -80,7 +49,7 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise ValueError(f"{workdir} holds checkpoints without {run_directory.CONFIG}; choose another --workdir.")
         return
-    old = _old_config(workdir)
+    old = read_config(workdir)
     old, new = added_fields.filled(old), config_values(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
@@ -94,10 +63,15 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
         raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
 
 
-def check_data(dataset: Dataset, workdir: epath.Path) -> None:
-    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two data sets."""
+def check_data(fingerprint: str, workdir: epath.Path) -> None:
+    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two datasets.
+
+    Args:
+      fingerprint: of the dataset.
+      workdir: of the run.
+    """
     path = workdir / run_directory.SPLITS
-    if path.exists() and _splits(path).get("fingerprint") != dataset.fingerprint:
+    if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
         raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
                          f"those of {run_directory.SPLITS} there. Restore them, or choose another --workdir."
                          + _hint_of_split_seed(workdir))
@@ -106,7 +80,7 @@ def check_data(dataset: Dataset, workdir: epath.Path) -> None:
 def _hint_of_split_seed(workdir: epath.Path) -> str:
     """Return how a dataset made in Python gets the test split that earlier versions gave it; "" for a run of today's."""
     config = workdir / run_directory.CONFIG
-    if not config.exists() or "split_seed" in _old_config(workdir)["data"]:
+    if not config.exists() or "split_seed" in read_config(workdir)["data"]:
         return ""
     return (" The run was begun by an earlier version, which carved a test split for each seed: if you made the dataset "
             "with dataset_from_arrays or dataset_from_files, give these data={'split_seed': None}.")
@@ -121,18 +95,10 @@ def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
       workdir: of a run.
     """
     path = workdir / run_directory.SPLITS
-    known = _splits(path) if path.exists() else {}
+    known = read_splits(path) if path.exists() else {}
     if split in known and set(ids) != set(known[split]):
         trained = len({*ids} & {*known.get("train", ())}) if split != "train" else 0
         raise ValueError(f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
                          f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
                          + (f"; the network was trained on {trained} of them" if trained else "")
                          + f". Restore the data; {path} has the ids.")
-
-
-def _splits(path: epath.Path) -> Mapping[str, Any]:
-    """Read splits.json: the ids of each split, and the fingerprint of all."""
-    splits = run_directory.read_json(path)
-    field_types.check(splits, {"fingerprint": "text", "train": "list of texts", "val": "list of texts",
-                               "test": "list of texts"}, ("fingerprint",), str(path))
-    return splits

@@ -15,13 +15,14 @@ from ml_collections import ConfigDict
 from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
 from flax_augtl.data import Dataset
 from flax_augtl.data.examples import fingerprint
+from flax_augtl.description import read_result
 from flax_augtl.network import AugmentedNetwork
 from flax_augtl.paths import absolute
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
+from flax_augtl.pretrained.run_description import RunDescription, read_run_description
 from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, named_as_in, spelling_in
-from flax_augtl.run_data import examples_of_split
+from flax_augtl.resumption import as_begun, check_data, check_processes, check_same
+from flax_augtl.run_data import examples_of_split, named_as_in, spelling_in
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.evaluation import Evaluation, evaluation
@@ -157,7 +158,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         check_same(config, workdir, extend)
         finished = not extend and (workdir / run_directory.RESULT).exists()
         if finished and dataset is not None:
-            check_data(named_as_in(workdir, dataset), workdir)
+            check_data(named_as_in(workdir, dataset).fingerprint, workdir)
         return finished
 
     if distributed.first_decides(is_finished):
@@ -171,7 +172,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                               "that cannot be read, or splits differ): give each host the same files.")
     distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "
                               "each host the same config.weights.")
-    distributed.first_decides(lambda: check_data(experiment.dataset, workdir))
+    distributed.first_decides(lambda: check_data(experiment.dataset.fingerprint, workdir))
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
@@ -189,7 +190,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                 stack.enter_context(run_lock.lock(workdir, say))
                 # Another program may have been here while this one read the data.
                 check_same(config, workdir, extend)
-                check_data(experiment.dataset, workdir)
+                check_data(experiment.dataset.fingerprint, workdir)
                 run_directory.clear_leftovers(workdir)
 
         distributed.together(take)
@@ -206,7 +207,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                              f"for {experiment.total_steps}.")
         if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
             (workdir / run_directory.RESULT).unlink(missing_ok=True)
-        run_records.write_description(workdir, experiment)
+        run_records.describe_run(workdir, experiment)
         run_directory.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
         log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
                      quiet=quiet) if distributed.is_first() else None

@@ -6,21 +6,36 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
+from flax_augtl import field_types, run_directory
 from flax_augtl.data import DataError, Dataset, Examples, load_dataset
 from flax_augtl.data.other_folder import labelled_images
-from flax_augtl.data.unicode_names import renamed
+from flax_augtl.data.unicode_names import Spelling, renamed, spelling_of
+from flax_augtl.description import PLACE, read_splits
 from flax_augtl.paths import absolute
-from flax_augtl.resumption import check_split, spelling_in
+from flax_augtl.resumption import check_split
 
 ALL = "all"
-# In splits.json: where the data were when the run was trained.
-PLACE = "data_root"
 
 
-def place_of(config: ConfigDict) -> str | None:
-    """Return where the data of a configuration are, as a path that holds in any directory; None if it names none."""
-    return str(absolute(config.data.root)) if config.data.root and absolute(config.data.root).exists() else None
+def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
+    """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
+    names, splits = workdir / run_directory.CLASS_NAMES, workdir / run_directory.SPLITS
+    if not (names.exists() and splits.exists()):
+        return None
+    class_names, known = run_directory.read_json(names), read_splits(splits)
+    if not field_types.is_a(class_names, "list of texts"):
+        raise ValueError(f"{names} must be a list of names, one a class.")
+    ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
+    return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
+
+
+def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
+    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
+    path = workdir / run_directory.CLASS_NAMES
+    if dataset is None or not path.exists():
+        return dataset
+    names = run_directory.read_json(path)
+    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
 
 
 def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike | str | None = None) -> Dataset:

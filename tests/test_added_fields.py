@@ -5,7 +5,7 @@ import pytest
 from configs import common
 from flax_augtl import added_fields
 from flax_augtl.added_fields import Added
-from flax_augtl.training.experiment import config_values
+from flax_augtl.config_json import config_values
 
 
 def _field(config, name):

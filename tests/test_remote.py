@@ -13,7 +13,7 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl import interruption, prediction, run_directory
-from flax_augtl.data import load_dataset, sniff
+from flax_augtl.data import load_dataset, patterns, sniff
 from flax_augtl.data.folder import list_folder
 from flax_augtl.export import export
 from flax_augtl.pretrained.located import EMBEDDED
@@ -110,10 +110,10 @@ def test_folders_in_a_bucket_are_laid_out_as_on_the_disk(bucket, tmp_path, serve
         "test": ("seg_test/seg_test/ant/2.png", "seg_test/seg_test/bee/3.png?x=1")}
     for images in ("gs://bucket/data/at [1]", "gs://bucket/data/at [1]/*.png", "gs://bucket/data/a*/[ab].png",
                    "gs://bucket/data/at [1]/**/*.png"):
-        assert prediction.find_pictures(images) == ["gs://bucket/data/at [1]/a.png", "gs://bucket/data/at [1]/b.png"]
-    assert len(prediction.find_pictures("gs://bucket/data/seg_train/seg_train/caf\u00e9")) == 1
+        assert patterns.find_images(images) == ["gs://bucket/data/at [1]/a.png", "gs://bucket/data/at [1]/b.png"]
+    assert len(patterns.find_images("gs://bucket/data/seg_train/seg_train/caf\u00e9")) == 1
     with pytest.raises(ValueError, match="there is no such image"):
-        prediction.find_pictures("gs://bucket/data/nothing/*.png")
+        patterns.find_images("gs://bucket/data/nothing/*.png")
 
 
 def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
@@ -138,7 +138,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         flax_augtl.load_source("resnet20", "gs://bucket/nothing.safetensors")
     rows = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
     assert [row["path"] for row in rows] == [f"gs://bucket/photos/ant/{index}.png" for index in range(8)]
-    assert len(prediction.find_pictures("gs://bucket/photos")) == 16
+    assert len(patterns.find_images("gs://bucket/photos")) == 16
 
 
 def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeypatch):

@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.pictures import SUFFIXES
-from flax_augtl.data.scan import cache_folder
-from flax_augtl.paths import is_remote
+from flax_augtl.paths import cache_folder, is_remote
 
 _THREADS = 8
 _SECONDS = (10, 60)  # To connect, and between two pieces.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from flax_augtl.data.litter import is_conflict_copy, is_litter
-from flax_augtl.data.tree import read_tree
+from flax_augtl.data.tree import image_paths, read_tree
 from flax_augtl.data.unicode_names import Finder, nfc
 from flax_augtl.paths import exists, is_folder, is_remote
 
@@ -81,3 +81,18 @@ def _is_file(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
         return error.errno != errno.ELOOP
+
+
+def find_images(images: str) -> list[str]:
+    """Return the paths of an image, of all images in a folder and below it, or of the files that match a pattern.
+
+    What is there by the very name is no pattern. What file managers and the like leave is passed over.
+
+    Raises:
+      ValueError: there are none.
+    """
+    images = Finder()(os.path.expanduser(images))
+    paths = [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
+    if not paths:
+        raise ValueError(f"--images={images}: there is no such image, and no folder or pattern with images.")
+    return paths

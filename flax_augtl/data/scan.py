@@ -23,6 +23,7 @@ from flax_augtl.data.errors import DataError, UnreadablePicture, listed
 from flax_augtl.data.examples import fingerprint
 from flax_augtl.data.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
 from flax_augtl.data.pictures import read_picture, upright_size
+from flax_augtl.paths import cache_folder
 
 _VERSION = (3, VERSION)  # Of what is remembered.
 _GRID = 4
@@ -128,11 +129,6 @@ def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tup
         if found:
             said.append(f"{len(found)} of {len(among)} images {what}: {listed(source.name(i) for i in found)}.")
     return tuple(said)
-
-
-def cache_folder() -> Path:
-    """Where this package keeps what it can find out again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
 
 
 def scan_folder(remember_in: str | Path | None) -> Path | None:

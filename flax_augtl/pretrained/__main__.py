@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from flax_augtl.data.patterns import find_images
 from flax_augtl.data.pictures import UnreadablePicture, read_picture
-from flax_augtl.prediction import find_pictures
 from flax_augtl.pretrained.fetch import local_or_named
 from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.preprocessing import Preprocessing
@@ -55,7 +55,7 @@ def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | N
 def _show_pictures(source: Source, images: str) -> list[str]:
     """Print what pictures are taken for; return those that cannot be read, with the reason."""
     run, unreadable = jax.jit(source.model.apply), []
-    for path in find_pictures(images):
+    for path in find_images(images):
         try:
             pixels = np.asarray(read_picture(path))
         except UnreadablePicture as error:

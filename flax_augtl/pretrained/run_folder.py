@@ -8,12 +8,13 @@ from typing import Any
 from etils import epath
 
 from flax_augtl import manifest, network_checkpoint, run_directory
+from flax_augtl.description import read_result
 from flax_augtl.models import MODELS
 from flax_augtl.models.blocks import by_stage
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.fetch import is_address
 from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_description import read_preprocessing, read_result, read_run_description, read_source
+from flax_augtl.pretrained.run_description import read_preprocessing, read_run_description, read_source
 from flax_augtl.printable import first_line
 
 

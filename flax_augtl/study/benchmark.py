@@ -18,6 +18,7 @@ from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.printable import columns, duration
 from flax_augtl.study.activations import PICTURES, Activations, open_activations
 from flax_augtl.study.caches import needed
 from flax_augtl.study.material import Material, gather
@@ -26,8 +27,6 @@ from flax_augtl.study.plan import Cell
 from flax_augtl.study.rows import training_rows
 from flax_augtl.study.study import TIMING
 from flax_augtl.study.trial import CLASSES, configuration, peak_of_study, pictures, quietly
-from flax_augtl.study.variants import columns
-from flax_augtl.training.log import duration
 from flax_augtl.training.step import replicate
 
 

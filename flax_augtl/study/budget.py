@@ -8,7 +8,7 @@ from typing import Any
 
 from flax_augtl import run_directory
 from flax_augtl.field_types import is_a
-from flax_augtl.training.log import duration
+from flax_augtl.printable import duration
 
 BUDGET = "budget.json"
 PASSES, TRAININGS, TEST, FINALS, OTHER = (

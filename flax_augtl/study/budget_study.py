@@ -7,7 +7,8 @@ from flax_augtl.study.budget import PASSES, TRAININGS, Budget
 from flax_augtl.study.budget_choices import Found, found_before
 from flax_augtl.study.budget_plan import describe, plan_of
 from flax_augtl.study.budget_search import Search
-from flax_augtl.study.caches import TrainingCache, fill, needed
+from flax_augtl.study.cache_files import fill
+from flax_augtl.study.caches import TrainingCache, needed
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.material import Material
 from flax_augtl.study.rows import Rows, training_rows

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 
 from flax_augtl import leep, run_directory
+from flax_augtl.config_json import config_values
+from flax_augtl.description import PLACE, Description, place_of, read_result, write_description
 from flax_augtl.head import PRESETS
 from flax_augtl.network import CLASSIFICATION, HEAD
-from flax_augtl.pretrained.run_description import read_result
 from flax_augtl.run import load_run
 from flax_augtl.study import choices, predicted
 from flax_augtl.study.activations import Activations
-from flax_augtl.study.caches import spent
+from flax_augtl.study.cache_files import fill_seconds
 from flax_augtl.study.feed import source_logits
 from flax_augtl.study.leakage import leakage, one_test_split, seen_by_other_seeds
 from flax_augtl.study.material import Material
@@ -31,7 +32,7 @@ from flax_augtl.study.work import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
-from flax_augtl.training.experiment import config_values, optimizer_of
+from flax_augtl.training.experiment import optimizer_of
 from flax_augtl.training.intervals import confusion_intervals
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
@@ -85,12 +86,12 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
     run_directory.prepare(workdir)
     with open_checkpoints(workdir / run_directory.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
         checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
-    run_directory.write_json(workdir / run_directory.CLASS_NAMES, list(material.class_names))
-    run_directory.write_json(workdir / run_directory.PREPROCESSING, material.preprocessing.to_json())
-    run_directory.write_json(workdir / run_directory.SOURCE, material.described)
-    run_directory.write_json(workdir / run_directory.SPLITS, {
-        "fingerprint": dataset.fingerprint, "train": list(material.examples(cell)[0]), "test": list(dataset.test.ids)})
-    run_directory.write_json(workdir / run_directory.CONFIG, config_values(winner_config(material, cell)))
+    config = winner_config(material, cell)
+    write_description(
+        workdir,
+        Description(config_values(config), material.class_names, material.preprocessing.to_json(), material.described),
+        {"fingerprint": dataset.fingerprint, PLACE: place_of(config.data.root), "train": list(material.examples(cell)[0]),
+         "test": list(dataset.test.ids)})
     row = pack.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:
@@ -216,7 +217,7 @@ def outcome(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         leep=leep_row(material, work.activations, work.test),
         notes=(*first.notes, *seen_by_other_seeds(material.datasets)), one_test_split=one_test_split(material.datasets),
         leakage=leakage(material.config.data.name, material.class_names, material.source.class_names), versions=versions,
-        seconds=sum(row["seconds"] for row in rows) + spent(folder), predictions=said,
+        seconds=sum(row["seconds"] for row in rows) + fill_seconds(folder), predictions=said,
         tests={seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()},
         choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))), scores=scores,
         same_depths=material.grid.same_depths(), left_out=tuple(left_out), account=account or {},

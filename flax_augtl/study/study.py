@@ -12,13 +12,16 @@ import jax
 from ml_collections import ConfigDict
 
 from flax_augtl import added_fields, run_directory
+from flax_augtl.config_json import config_values
 from flax_augtl.data import Dataset
+from flax_augtl.data.near_copies_table import write_near_copies
 from flax_augtl.paths import absolute
-from flax_augtl.run_records import write_near_copies
+from flax_augtl.printable import duration
 from flax_augtl.study import budget_study, presets, selection, timing
 from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget
 from flax_augtl.study.budget_choices import final_cells, train_finals
-from flax_augtl.study.caches import CACHE, TrainingCache, fill, kind_of, open_cache
+from flax_augtl.study.cache_files import fill, kind_of
+from flax_augtl.study.caches import CACHE, TrainingCache, open_cache
 from flax_augtl.study.choices import ties, too_few_of
 from flax_augtl.study.claims import Claims
 from flax_augtl.study.halving import complete, halve
@@ -32,8 +35,6 @@ from flax_augtl.study.result import StudyResult
 from flax_augtl.study.rows import test_rows
 from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.balance import imbalance
-from flax_augtl.training.experiment import config_values
-from flax_augtl.training.log import duration
 from flax_augtl.training.memory import explain_out_of_memory
 
 TIMING, DATA = "timing.json", "data.json"
@@ -104,8 +105,9 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         print(plan, flush=True)
     else:
         kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
-        print(timing.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals,
-                              kind=kind_of(material, folder) if kept else "none"), flush=True)
+        kind = kind_of(config.study.cache, folder, config.study.cache_gb) if kept else "none"
+        print(timing.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
+              flush=True)
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from flax_augtl.field_types import is_a
+from flax_augtl.printable import duration
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.feed import is_dense, loops, shape_of
 from flax_augtl.study.material import Material
 from flax_augtl.study.pack import Pack
 from flax_augtl.study.plan import Cell, Grid
 from flax_augtl.study.store import BLOCK
-from flax_augtl.training.log import duration
 from flax_augtl.training.step import replicate
 
 Group = tuple[str, str, str]

@@ -1,7 +1,7 @@
 """Variants of one configuration: the same experiment with a few fields changed, side by side."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flax import traverse_util
@@ -81,10 +81,3 @@ def _short(path: Any) -> str:
     """Return a path as it reads from the current directory, where that is shorter."""
     path = os.fspath(path)
     return path if "://" in path else min(path, os.path.relpath(path), key=len)
-
-
-def columns(rows: Sequence[Sequence[Any]]) -> str:
-    """Return rows of cells as text in aligned columns."""
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl import field_types, interruption, run_directory
-from flax_augtl.printable import for_terminal
+from flax_augtl.printable import duration, for_terminal
 from flax_augtl.study import predicted
 from flax_augtl.study.activations import Activations
 from flax_augtl.study.claims import Claims
@@ -18,7 +18,6 @@ from flax_augtl.study.pack import Pack
 from flax_augtl.study.partial import Partial
 from flax_augtl.study.plan import Cell
 from flax_augtl.study.timing import Timing
-from flax_augtl.training.log import duration
 
 CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
 POLL_SECONDS = 1.0

@@ -1,7 +1,6 @@
 """From a configuration to everything that training needs, with every mistake in it found before anything is written."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import added_fields, freezing, leep, network
+from flax_augtl import freezing, leep, network
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
 from flax_augtl.data.augment import augmentations
 from flax_augtl.data.crops import training_path
@@ -65,11 +64,6 @@ class Experiment:
     def total_steps(self) -> int:
         """Length of the run."""
         return len(self.rates)
-
-
-def config_values(config: ConfigDict) -> dict[str, Any]:
-    """Return a configuration as JSON values, with tuples as lists."""
-    return added_fields.as_written(json.loads(config.to_json()))
 
 
 def head_of(config: Mapping[str, Any]) -> HeadSettings:

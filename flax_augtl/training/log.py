@@ -14,17 +14,10 @@ from tqdm import tqdm
 
 from flax_augtl import run_directory
 from flax_augtl.paths import is_remote
-from flax_augtl.printable import for_terminal
+from flax_augtl.printable import duration, for_terminal
 from flax_augtl.training.confusion import confusion_picture
 
 BRACKETS = "in brackets: 95 % intervals over these images (bootstrap), for this one training"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text such as `1:02:03` or `4:05`."""
-    minutes, seconds = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class _Events:

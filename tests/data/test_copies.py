@@ -6,8 +6,8 @@ import pytest
 from etils import epath
 from PIL import Image, ImageOps
 
-from flax_augtl import added_fields, run_records
-from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files, load_dataset
+from flax_augtl import added_fields
+from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files, load_dataset, near_copies_table
 from flax_augtl.data import copies as copies_module
 from flax_augtl.data.files import FileSource
 from flax_augtl.data.load import examples_of
@@ -92,7 +92,7 @@ def test_files_given_in_python_are_compared(near):
 
 def test_the_list_in_the_run_directory(near, tmp_path):
     dataset = load_dataset({"root": near, "validation": 4}, seed=0)
-    run_records.write_near_copies(epath.Path(tmp_path), dataset)
+    near_copies_table.write_near_copies(epath.Path(tmp_path), dataset)
     with open(tmp_path / "near_copies.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["path", "split", "label", "copy_path", "copy_split", "copy_label", "distance", "mirrored"]
@@ -102,13 +102,13 @@ def test_the_list_in_the_run_directory(near, tmp_path):
     split = "val" if "train/b/mirrored.png" in dataset.val.ids else "train"
     assert row[:6] == ["train/b/mirrored.png", split, "b", "test/a/000.png", "test", "a"] and row[7] == "true"
     dropped = load_dataset({"root": near, "validation": 0, "near_copies": "drop"}, seed=0)
-    run_records.write_near_copies(epath.Path(tmp_path), dropped)
+    near_copies_table.write_near_copies(epath.Path(tmp_path), dropped)
     assert {line.split(",")[1] for line in (tmp_path / "near_copies.csv").read_text().splitlines()[1:]} == {""}
 
 
 def test_no_copies_no_list(make_folder, tmp_path):
     dataset = load_dataset({"root": make_folder({"a": 6, "b": 6}), "near_copies": "error"}, seed=0)
-    run_records.write_near_copies(epath.Path(tmp_path), dataset)
+    near_copies_table.write_near_copies(epath.Path(tmp_path), dataset)
     assert not (tmp_path / "near_copies.csv").exists()
 
 

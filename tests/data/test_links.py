@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flax_augtl import prediction
+from flax_augtl.data import patterns
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.folder import list_folder
 
@@ -93,8 +93,8 @@ def test_loops_are_dropped(make_folder, tmp_path):
         "bees/001.png",
         "bees/002.png",
     ]
-    assert len(prediction.find_pictures(str(root / "ants" / "deep"))) == 1
-    assert len(prediction.find_pictures(f"{root}/**/*.png")) == 6
+    assert len(patterns.find_images(str(root / "ants" / "deep"))) == 1
+    assert len(patterns.find_images(f"{root}/**/*.png")) == 6
 
 
 def test_links_that_lead_to_each_other_end(make_folder, tmp_path):

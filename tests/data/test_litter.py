@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from flax_augtl import prediction
-from flax_augtl.data import sniff, tree
+from flax_augtl.data import patterns, sniff, tree
 from flax_augtl.data.folder import list_folder
 from flax_augtl.data.litter import LITTER, is_litter
 from tests.conftest import ROOT
@@ -71,7 +70,7 @@ def test_litter_is_passed_over_at_every_level(littered):
 
 
 def test_predict_passes_litter_over(littered):
-    found = prediction.find_pictures(str(littered / "train"))
+    found = patterns.find_images(str(littered / "train"))
     assert [os.path.relpath(path, littered / "train") for path in found] == [
         "a/000.png",
         "a/001.png",
@@ -79,8 +78,8 @@ def test_predict_passes_litter_over(littered):
         "b/000.png",
         "b/001.png",
     ]
-    assert len(prediction.find_pictures(f"{littered}/train/a/*.png")) == 3
-    assert len(prediction.find_pictures(f"{littered}/train/*/*.png")) == 5
+    assert len(patterns.find_images(f"{littered}/train/a/*.png")) == 3
+    assert len(patterns.find_images(f"{littered}/train/*/*.png")) == 5
 
 
 def test_a_conflicted_copy_whose_original_is_gone_is_an_image(make_folder):
@@ -108,7 +107,7 @@ def test_ordinary_names_are_no_litter():
 
 def test_a_folder_that_is_asked_for_by_name_is_read(make_folder):
     root = make_folder({"@eaDir": 2})
-    assert len(prediction.find_pictures(str(root / "@eaDir"))) == 2
+    assert len(patterns.find_images(str(root / "@eaDir"))) == 2
 
 
 def test_the_documentation_lists_all_litter():
@@ -131,7 +130,7 @@ def test_files_without_a_known_ending_are_images_by_their_content(make_folder):
     assert set(listing.splits["all"][0]) == {"a/n012345_6", "a/photo.png?w=400", "a/002.png", "b/000.png", "b/001.png"}
     assert any(note.startswith("5 files") and "no images by their ending or content" in note for note in listing.notes)
     assert list_folder(root, rules=1).splits["all"][0] == ("a/002.png", "b/000.png", "b/001.png")
-    assert {pathlib.Path(path).name for path in prediction.find_pictures(str(root / "a"))} == {
+    assert {pathlib.Path(path).name for path in patterns.find_images(str(root / "a"))} == {
         "n012345_6",
         "photo.png?w=400",
         "002.png",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flax_augtl import prediction
+from flax_augtl.data import patterns
 from flax_augtl.data.patterns import matching_files
 
 
@@ -47,7 +47,7 @@ def test_what_exists_is_no_pattern(pattern, expected, photos, monkeypatch):
 
 
 def test_a_folder_with_special_characters_is_a_folder(photos):
-    assert prediction.find_pictures(str(photos / "at [1]")) == [
+    assert patterns.find_images(str(photos / "at [1]")) == [
         f"{photos}/at [1]/{name}" for name in ("a.jpg", "b.jpg", "c.png", "deep/d.jpg")]  # fmt: skip
 
 
@@ -56,4 +56,4 @@ def test_nothing_to_predict_is_a_sentence(images, photos):
     (photos / "empty").mkdir()
     os.mkfifo(photos / "pipe.jpg")
     with pytest.raises(ValueError, match="there is no such image, and no folder or pattern with images"):
-        prediction.find_pictures(f"{photos}/{images}")
+        patterns.find_images(f"{photos}/{images}")

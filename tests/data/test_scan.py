@@ -6,7 +6,8 @@ import pytest
 
 from flax_augtl.data import DataError, load_dataset
 from flax_augtl.data.files import FileSource
-from flax_augtl.data.scan import cache_folder, scan
+from flax_augtl.data.scan import scan
+from flax_augtl.paths import cache_folder
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from flax_augtl import prediction
-from flax_augtl.data import dataset_from_arrays, dataset_from_files, load_dataset, unicode_names
+from flax_augtl.data import dataset_from_arrays, dataset_from_files, load_dataset, patterns, unicode_names
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.folder import list_folder
 
@@ -64,7 +63,7 @@ def test_a_root_and_an_image_are_found_in_the_other_form(make_folder, monkeypatc
     assert len(list_folder(root / CAFE).splits["all"][0]) == 4
     expected = [str(root / MAC / "a" / "000.png"), str(root / MAC / "a" / "001.png")]
     for images in (root / CAFE / "a", root / CAFE / "a" / "*.png", root / "caf\u00e9*" / "a" / "*"):
-        assert prediction.find_pictures(str(images)) == expected
+        assert patterns.find_images(str(images)) == expected
     monkeypatch.chdir(root)
     find = unicode_names.Finder()
     assert find(f"{CAFE}/a/000.png") == f"{MAC}/a/000.png"

@@ -3,13 +3,14 @@
 import numpy as np
 from PIL import Image
 
-from flax_augtl import run_directory
+from flax_augtl import printable, run_directory
 from flax_augtl.training import log
 from flax_augtl.training.confusion import confusion_picture
 
 
 def test_durations_read_like_a_clock():
-    assert [log.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)] == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
+    shown = [printable.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)]
+    assert shown == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
 
 
 def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from flax_augtl.printable import duration
 from flax_augtl.study.report import cells, figures, mistakes
 from flax_augtl.study.report.images import ABSENT
 from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
@@ -24,7 +25,6 @@ from flax_augtl.study.report.words import (
     significance,
 )
 from flax_augtl.study.result import StudyResult
-from flax_augtl.training.log import duration
 
 SCORES = (
     ("Top-1 accuracy (weighted recall)", "top1"), ("Top-5 accuracy", "top5"),

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from flax_augtl.printable import columns, duration
 from flax_augtl.study.report import cells
 from flax_augtl.study.report.images import ABSENT, OverImages
 from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.statistics import smallest_p
-from flax_augtl.study.variants import columns
-from flax_augtl.training.log import duration
 
 METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
