@@ -9,12 +9,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from flax_augtl import commands, quiet
+from flax_augtl import cli
+from flax_augtl.runtime import library_noise
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="Configuration file, such as configs/folder.py.")
 flags.DEFINE_string("workdir", None, "Directory of the run.")
-flags.DEFINE_enum("mode", "train", commands.MODES, "What to do.")
+flags.DEFINE_enum("mode", "train", cli.MODES, "What to do.")
 flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
 flags.DEFINE_bool("dry_run", False, "study: print the plan, with its cost, and stop.")
 flags.DEFINE_string("cells", "", "study: do only part i/n of the cells that choose, such as 1/4.")
@@ -36,20 +37,20 @@ def main(argv: list[str]) -> None:
     """Do what --mode says."""
     if argv[1:]:
         raise app.UsageError(f"Not understood: {' '.join(argv[1:])}. Flags are written --name=value.")
-    commands.run(FLAGS)
+    cli.run(FLAGS)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parse flags; a mistake in one ends the program with a sentence."""
     try:
-        return commands.parse(FLAGS, argv)
+        return cli.parse(FLAGS, argv)
     except Exception as error:  # Config files are code, and raise what they like.
-        commands.exit_with(error, "--traceback" in argv)
+        cli.exit_with(error, "--traceback" in argv)
 
 
 if __name__ == "__main__":
     # Libraries tell this handler what they have already said through their own, or raise as well.
     logging.set_verbosity(logging.ERROR)
     logging.get_absl_handler().setLevel("ERROR" if "--traceback" in sys.argv else "CRITICAL")
-    sys.unraisablehook = quiet.hook
+    sys.unraisablehook = library_noise.hook
     sys.exit(app.run(main, flags_parser=parse))

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from etils import epath
 from flax import traverse_util
 
-from flax_augtl import run_directory
-from flax_augtl.description import read_result
-from flax_augtl.paths import absolute, is_remote
-from flax_augtl.printable import columns, for_spreadsheet, for_terminal, on_one_line
+from flax_augtl.runtime.paths import absolute, is_remote
+from flax_augtl.runtime.text import columns, for_spreadsheet, for_terminal, on_one_line
 from flax_augtl.study.report.markup import document, element, join, paragraph, table
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import read_result
 
 CSV, HTML = "compare.csv", "compare.html"
 # Figures of result.json, in the order in which they are read: choices are made on validation data.
@@ -68,7 +68,7 @@ def find_runs(folder: os.PathLike | str) -> list[RunRow]:
     found = [_read(Path(folder), path) for path in _run_directories(Path(folder))]
     if not found:
         raise ValueError(f"--workdir={folder}: there is no run in it or below it. A run is a directory with "
-                         f"{run_directory.CONFIG} and {run_directory.CLASS_NAMES}.")
+                         f"{files.CONFIG} and {files.CLASS_NAMES}.")
     return found
 
 
@@ -95,8 +95,8 @@ def write(folder: os.PathLike | str, comparison: Comparison) -> list[epath.Path]
     writer.writerows([for_spreadsheet("" if cell == "–" else cell) for cell in row] for row in comparison.rows)
     body = join(element("h1", f"Runs below {os.path.basename(os.fspath(folder))}"),
                 *(paragraph(note) for note in comparison.notes), table(comparison.header, comparison.rows))
-    run_directory.write_text(folder / CSV, text.getvalue())
-    run_directory.write_text(folder / HTML, document("Runs side by side", body))
+    files.write_text(folder / CSV, text.getvalue())
+    files.write_text(folder / HTML, document("Runs side by side", body))
     return [folder / CSV, folder / HTML]
 
 
@@ -107,7 +107,7 @@ def as_text(comparison: Comparison) -> str:
 
 def _run_directories(folder: Path) -> Iterator[Path]:
     """Yield every run directory, in order; what lies within one is not looked at."""
-    if (folder / run_directory.CONFIG).is_file() and (folder / run_directory.CLASS_NAMES).is_file():
+    if (folder / files.CONFIG).is_file() and (folder / files.CLASS_NAMES).is_file():
         yield folder
         return
     for path in sorted(folder.iterdir()):
@@ -116,13 +116,13 @@ def _run_directories(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path, path: Path) -> RunRow:
-    run_directory.check_links(path)
-    config = run_directory.read_json(path / run_directory.CONFIG)
+    files.check_links(path)
+    config = files.read_json(path / files.CONFIG)
     if not isinstance(config, Mapping):
-        raise ValueError(f"{path / run_directory.CONFIG} is not the configuration of a run.")
+        raise ValueError(f"{path / files.CONFIG} is not the configuration of a run.")
     flat = {".".join(field): value for field, value in traverse_util.flatten_dict(dict(config)).items()
             if field[0] not in ("study", "variants")}
-    splits = run_directory.read_json(path / run_directory.SPLITS) if (path / run_directory.SPLITS).exists() else {}
+    splits = files.read_json(path / files.SPLITS) if (path / files.SPLITS).exists() else {}
     ids = splits.get("test") if isinstance(splits, Mapping) else None
     known = frozenset(ids) if isinstance(ids, list) and all(isinstance(each, str) for each in ids) else None
     return RunRow(os.path.relpath(path, folder), flat, read_result(path), known)

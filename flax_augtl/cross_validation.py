@@ -11,10 +11,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
-from flax_augtl.data import folds
-from flax_augtl.paths import absolute
+from flax_augtl.data.splits import folds
 from flax_augtl.run import Run, train
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.workdir import files
 
 JSON, CSV = "folds.json", "folds.csv"
 
@@ -64,7 +64,7 @@ def fold_configs(config: ConfigDict) -> list[ConfigDict]:
 def check_folder(workdir: os.PathLike | str) -> epath.Path:
     """Return the directory of all folds, which must not hold a run or a study itself."""
     folder = absolute(workdir)
-    if (folder / run_directory.CONFIG).exists():
+    if (folder / files.CONFIG).exists():
         raise ValueError(f"{folder} holds a run or a study, and config.data.folds without config.data.fold makes one "
                          "directory for each fold there. Choose another --workdir, or set config.data.fold.")
     return folder
@@ -87,8 +87,8 @@ def train_folds(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool 
         print(f"\n── fold {fold} of 0 to {len(configs) - 1} " + "─" * 56)
         runs.append(train(one, folder / f"fold{fold}", extend=extend, profile=profile))
     summary = summary_of(config.name, [run.result for run in runs])
-    run_directory.write_json(folder / JSON, summary)
-    run_directory.write_text(folder / CSV, as_csv(summary))
+    files.write_json(folder / JSON, summary)
+    files.write_text(folder / CSV, as_csv(summary))
     print(f"\n{table(summary)}\n\n{sentence(summary)}\n{folder / JSON}, {CSV}")
     return CrossValidation(folder, tuple(runs), summary)
 

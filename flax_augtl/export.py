@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 from etils import epath
 
-from flax_augtl import run_directory
 from flax_augtl.models import MODELS
+from flax_augtl.models.augmented import HEAD
 from flax_augtl.models.blocks import by_stage
-from flax_augtl.network import HEAD
 from flax_augtl.pretrained.run_description import read_source
-from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.pretrained.save import write_safetensors
 from flax_augtl.run import Run
+from flax_augtl.workdir import files
 
 FORMATS = ("safetensors",)
 
@@ -48,7 +48,7 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
     weights, sheet = run.workdir / "export.safetensors", run.workdir / "export.json"
     write_safetensors(weights, described["network"], source, run.preprocessing, tuple(names),
                       settings=described["settings"], terms=terms, extra=extra)
-    run_directory.write_json(sheet, {
+    files.write_json(sheet, {
         "network": described["network"], "settings": described["settings"], "class_names": list(run.class_names),
         "kept_class_names": list(names) if settings.keep_classifier else None,
         "head": None if plain else dataclasses.asdict(settings), "preprocessing": run.preprocessing.to_json(),

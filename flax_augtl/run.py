@@ -12,17 +12,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
+from flax_augtl.config.ranges import check_ranges
 from flax_augtl.data import Dataset
-from flax_augtl.data.examples import fingerprint
-from flax_augtl.description import read_result
-from flax_augtl.network import AugmentedNetwork
-from flax_augtl.paths import absolute
+from flax_augtl.data.images import inputs
+from flax_augtl.data.types import fingerprint
+from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_run_description
-from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import as_begun, check_data, check_processes, check_same
 from flax_augtl.run_data import examples_of_split, named_as_in, spelling_in
+from flax_augtl.runtime import distributed
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.runtime.text import for_terminal, on_one_line
+from flax_augtl.training import freezing
+from flax_augtl.training import result as run_records
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.evaluation import Evaluation, evaluation
@@ -33,9 +35,11 @@ from flax_augtl.training.loop import fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
-from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
+from flax_augtl.workdir import files, lock
+from flax_augtl.workdir.description import read_result
+from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Run:
         return for_terminal(f"<Run {self.workdir}: {self.config.network}, head {self.config.head.preset}, "
                             f"{len(self.class_names)} classes, step {self.step}{accuracy}>")
 
-    def predict(self, images: Iterable[image_inputs.Input], *, batch_size: int = 32) -> np.ndarray:
+    def predict(self, images: Iterable[inputs.Input], *, batch_size: int = 32) -> np.ndarray:
         """Return class probabilities of images, float32 [N, number of target classes].
 
         Args:
@@ -82,8 +86,8 @@ class Run:
         step = compiled_predict_step(self.network, self.preprocessing)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
         size = 0
-        for some in image_inputs.batches(images, batch_size):
-            batch = [image_inputs.network_input(image, self.preprocessing) for image in some]
+        for some in inputs.batches(images, batch_size):
+            batch = [inputs.network_input(image, self.preprocessing) for image in some]
             # Always the size of the first batch, so that there is one compilation.
             size = size or len(batch)
             padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
@@ -153,10 +157,10 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     check_processes(config, extend)
 
     def is_finished():
-        run_lock.check(workdir)
-        run_directory.check_links(workdir)
+        lock.check(workdir)
+        files.check_links(workdir)
         check_same(config, workdir, extend)
-        finished = not extend and (workdir / run_directory.RESULT).exists()
+        finished = not extend and (workdir / files.RESULT).exists()
         if finished and dataset is not None:
             check_data(named_as_in(workdir, dataset).fingerprint, workdir)
         return finished
@@ -176,7 +180,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
     state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
                          config.seed)
-    distributed.first_decides(lambda: str(run_directory.prepare(workdir)))
+    distributed.first_decides(lambda: str(files.prepare(workdir)))
     distributed.require_shared(workdir)
 
     def say(text: str) -> None:
@@ -187,14 +191,14 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
         def take() -> None:
             """Lock the directory; the first process does, for all of a run."""
             if distributed.is_first():
-                stack.enter_context(run_lock.lock(workdir, say))
+                stack.enter_context(lock.lock(workdir, say))
                 # Another program may have been here while this one read the data.
                 check_same(config, workdir, extend)
                 check_data(experiment.dataset.fingerprint, workdir)
-                run_directory.clear_leftovers(workdir)
+                files.clear_leftovers(workdir)
 
         distributed.together(take)
-        checkpoints = stack.enter_context(open_checkpoints(workdir / run_directory.CHECKPOINTS,
+        checkpoints = stack.enter_context(open_checkpoints(workdir / files.CHECKPOINTS,
                                                            keep=config.keep_checkpoints,
                                                            frozen=experiment.plan.frozen))
         progress = Progress()
@@ -206,9 +210,9 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
                              f"for {experiment.total_steps}.")
         if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
-            (workdir / run_directory.RESULT).unlink(missing_ok=True)
+            (workdir / files.RESULT).unlink(missing_ok=True)
         run_records.describe_run(workdir, experiment)
-        run_directory.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
+        files.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
         log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
                      quiet=quiet) if distributed.is_first() else None
         try:
@@ -218,7 +222,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
                                                      or 0 < config.early_stopping <= progress.evaluations_since_best)
             if not ended:
                 state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints,
-                                      profile=workdir / run_directory.PROFILE if profile and log else None)
+                                      profile=workdir / files.PROFILE if profile and log else None)
             if log and (used := most_in_use()):
                 log.say(used)
             checkpoints.wait()
@@ -227,7 +231,7 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
             result = run_records.result(experiment, variables, best, progress, log)
-            run_directory.write_json(workdir / run_directory.RESULT, result)
+            files.write_json(workdir / files.RESULT, result)
         finally:
             if log:
                 log.close()
@@ -273,7 +277,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
     """
     workdir = absolute(workdir)
     description, config, network, result = distributed.together(lambda: _described(workdir))
-    with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
+    with open_checkpoints(workdir / files.CHECKPOINTS, read_only=True) as checkpoints:
         newest = checkpoints.newest_sound(
             lambda text: print(for_terminal(text), file=sys.stderr)) if step in ("best", "last") else None
         chosen = distributed.together(lambda: _chosen(workdir, checkpoints, step, newest, result))
@@ -286,7 +290,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
 
 def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, AugmentedNetwork, Mapping[str, Any] | None]:
     """Return what a run directory says of its run, its configuration, its network without weights, and its result."""
-    run_directory.check_links(workdir)
+    files.check_links(workdir)
     description = read_run_description(workdir)
     config = ConfigDict(description.config)
     try:
@@ -294,7 +298,7 @@ def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, Augment
         network = build_network(description.source, config, len(description.class_names))
     except ValueError as error:
         raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
-    if not (workdir / run_directory.CHECKPOINTS).exists():
+    if not (workdir / files.CHECKPOINTS).exists():
         raise ValueError(f"{workdir} has no checkpoint yet.")
     return description, config, network, read_result(workdir)
 

@@ -6,23 +6,24 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import field_types, run_directory
+from flax_augtl.config import field_types
 from flax_augtl.data import DataError, Dataset, Examples, load_dataset
 from flax_augtl.data.other_folder import labelled_images
-from flax_augtl.data.unicode_names import Spelling, renamed, spelling_of
-from flax_augtl.description import PLACE, read_splits
-from flax_augtl.paths import absolute
-from flax_augtl.resumption import check_split
+from flax_augtl.data.sources.unicode_names import Spelling, renamed, spelling_of
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import PLACE, read_splits
+from flax_augtl.workdir.resume import check_split
 
 ALL = "all"
 
 
 def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
     """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
-    names, splits = workdir / run_directory.CLASS_NAMES, workdir / run_directory.SPLITS
+    names, splits = workdir / files.CLASS_NAMES, workdir / files.SPLITS
     if not (names.exists() and splits.exists()):
         return None
-    class_names, known = run_directory.read_json(names), read_splits(splits)
+    class_names, known = files.read_json(names), read_splits(splits)
     if not field_types.is_a(class_names, "list of texts"):
         raise ValueError(f"{names} must be a list of names, one a class.")
     ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
@@ -31,10 +32,10 @@ def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
 
 def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
     """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
-    path = workdir / run_directory.CLASS_NAMES
+    path = workdir / files.CLASS_NAMES
     if dataset is None or not path.exists():
         return dataset
-    names = run_directory.read_json(path)
+    names = files.read_json(path)
     return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
 
 
@@ -55,8 +56,8 @@ def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike |
     except DataError as error:
         if data_root or not config.data.root or absolute(config.data.root).exists():
             raise
-        path = workdir / run_directory.SPLITS
-        known = run_directory.read_json(path) if path.exists() else {}
+        path = workdir / files.SPLITS
+        known = files.read_json(path) if path.exists() else {}
         trained = known.get(PLACE) if isinstance(known, Mapping) else None
         where = (f"It was trained on {trained}." if isinstance(trained, str) else
                  f"It was trained on {config.data.root}, as seen from the directory in which training was started.")

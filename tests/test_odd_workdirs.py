@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import flax_augtl
-from flax_augtl import manifest, run_directory
 from flax_augtl.export import export
-from flax_augtl.run_directory import CannotWrite
 from flax_augtl.study.study import study
 from flax_augtl.training import checkpoints
 from flax_augtl.training.checkpoints import CheckpointError
+from flax_augtl.workdir import checksums, files
+from flax_augtl.workdir.files import CannotWrite
 from tests import small
 
 
@@ -63,8 +63,8 @@ def test_a_checkpoint_without_its_index_is_not_sound(tmp_path):
     flax_augtl.train(config(), tmp_path, quiet=True)
     newest = tmp_path / "checkpoints" / "2"
     (newest / "network" / "manifest.ocdbt").unlink()
-    manifest.write(newest)  # As an earlier version did: it listed the files that were there.
-    assert manifest.damage(newest) == "network has no manifest.ocdbt, without which its arrays cannot be found"
+    checksums.write(newest)  # As an earlier version did: it listed the files that were there.
+    assert checksums.damage(newest) == "network has no manifest.ocdbt, without which its arrays cannot be found"
     assert flax_augtl.load_run(tmp_path, step="last").step == 1
 
 
@@ -81,5 +81,5 @@ def test_leftovers_are_removed_from_a_folder_with_brackets(tmp_path):
     for each in (folder, neighbour):
         each.mkdir()
         (each / ".result.json.1.tmp").touch()
-    run_directory.clear_leftovers(folder)
+    files.clear_leftovers(folder)
     assert not list(folder.iterdir()) and len(list(neighbour.iterdir())) == 1

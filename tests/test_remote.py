@@ -12,12 +12,16 @@ from etils import epath
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import interruption, prediction, run_directory
-from flax_augtl.data import load_dataset, patterns, sniff
-from flax_augtl.data.folder import list_folder
+from flax_augtl import predict
+from flax_augtl.data import load_dataset
+from flax_augtl.data.images import sniff
+from flax_augtl.data.sources import patterns
+from flax_augtl.data.sources.folder import list_folder
 from flax_augtl.export import export
-from flax_augtl.pretrained.located import EMBEDDED
+from flax_augtl.pretrained.locate import EMBEDDED
+from flax_augtl.runtime import signals
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
+from flax_augtl.workdir import files
 from tests import small
 from tests.bucket import Server
 
@@ -127,7 +131,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         "config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json", "metrics.jsonl",
         "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints", "frozen",
         "predictions_test.csv", "predictions_val.csv"}
-    assert [row["split"] for row in run_directory.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
+    assert [row["split"] for row in files.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
     assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500
     again = flax_augtl.load_run("gs://bucket/run")
     assert again.result == run.result and flax_augtl.train(config, "gs://bucket/run", quiet=True).result == run.result
@@ -136,7 +140,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         assert flax_augtl.load_source("resnet20", weights).model.num_classes
     with pytest.raises(ValueError, match="no checkpoint at gs://bucket/nothing.safetensors"):
         flax_augtl.load_source("resnet20", "gs://bucket/nothing.safetensors")
-    rows = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
+    rows = predict.predict_files(again, "gs://bucket/photos/ant/*.png")
     assert [row["path"] for row in rows] == [f"gs://bucket/photos/ant/{index}.png" for index in range(8)]
     assert len(patterns.find_images("gs://bucket/photos")) == 16
 
@@ -146,7 +150,7 @@ def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeyp
     whole = flax_augtl.train(config(), tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch:
         small.at_step(3, lambda: signal.raise_signal(signal.SIGTERM), patch)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             flax_augtl.train(config(), bucket / "run", quiet=True)
     with open_checkpoints(bucket / "run" / "checkpoints", read_only=True) as checkpoints:
         newest = checkpoints.steps()[-1]
@@ -159,7 +163,7 @@ def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeyp
         flax_augtl.load_run(bucket / "run", step=newest)
     run = flax_augtl.train(config(), bucket / "run", quiet=True)
     jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)
-    rows = [[{**row, "seconds": 0} for row in run_directory.read_metrics(place / "run" if place is bucket else place)]
+    rows = [[{**row, "seconds": 0} for row in files.read_metrics(place / "run" if place is bucket else place)]
             for place in (bucket, tmp_path / "whole")]
     assert rows[0] == rows[1]
 

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import run_directory
-from flax_augtl.added_fields import ADDED
+from flax_augtl.config.added_fields import ADDED
 from flax_augtl.data import DataError
-from flax_augtl.study import material
+from flax_augtl.study import context
 from flax_augtl.study.study import study
 from flax_augtl.training import experiment, loop
 from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import TrainState
+from flax_augtl.workdir import files
 from tests import small
 
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory):
 
 def rows(run):
     return [{name: value for name, value in row.items() if name != "seconds"}
-            for row in run_directory.read_metrics(run.workdir)]
+            for row in files.read_metrics(run.workdir)]
 
 
 def contents(folder):
@@ -255,7 +255,7 @@ def test_every_skipped_picture_is_listed_in_the_run_directory(tmp_path):
         (tmp_path / "pictures" / path).write_bytes(b"")
     data = {"name": "folder", "root": str(tmp_path / "pictures"), "on_bad_image": "skip", "scan_dir": "", "crop": "none"}
     flax_augtl.train(config(steps=1, data={**config().data.to_dict(), "shots": None, **data}), tmp_path / "run", quiet=True)
-    found = run_directory.read_json(tmp_path / "run" / run_directory.SKIPPED)
+    found = files.read_json(tmp_path / "run" / files.SKIPPED)
     assert found == dict.fromkeys(bad, "it is empty (zero bytes)")
 
 
@@ -304,7 +304,7 @@ def test_data_that_are_not_there_are_named_before_weights_are_fetched(data, mess
     monkeypatch.setattr(experiment, "source_of", lambda config: 1 / 0)
     with pytest.raises(DataError, match=message):
         flax_augtl.train(small.digits_config(data=data), tmp_path / "run")
-    monkeypatch.setattr(material, "source_of", lambda config: 1 / 0)
+    monkeypatch.setattr(context, "source_of", lambda config: 1 / 0)
     with pytest.raises(DataError, match=message):
         study(small.digits_config(data=data), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -46,7 +46,7 @@ def test_data_that_moved_are_said_to_have_been_somewhere_and_taken_from_where_th
 def test_a_run_goes_on_with_data_that_moved(trained, tmp_path):
     from types import SimpleNamespace
 
-    from flax_augtl import commands
+    from flax_augtl import cli
 
     run, top = trained
     config = run.config.copy_and_resolve_references()
@@ -54,7 +54,7 @@ def test_a_run_goes_on_with_data_that_moved(trained, tmp_path):
                             mode="train")
     before = (top / "run" / "splits.json").read_bytes()
     (top / "run" / "result.json").unlink()
-    commands._train(flags)
+    cli._train(flags)
     assert flax_augtl.load_run(run.workdir).result["test"] == run.result["test"]
     assert (top / "run" / "splits.json").read_bytes() == before
 

@@ -19,11 +19,14 @@ from safetensors.numpy import save_file
 
 import flax_augtl
 from configs import common
-from flax_augtl import commands, field_types, manifest, prediction, printable, run_directory
-from flax_augtl.added_fields import ADDED
+from flax_augtl import cli, predict
+from flax_augtl.config import field_types
+from flax_augtl.config.added_fields import ADDED
 from flax_augtl.data import dataset_from_arrays
+from flax_augtl.runtime import text as printable
 from flax_augtl.study.study import study
 from flax_augtl.training.checkpoints import open_checkpoints
+from flax_augtl.workdir import checksums, files
 from tests import small
 from tests.conftest import ROOT
 
@@ -144,7 +147,7 @@ def test_a_checkpoint_of_another_kind_whose_manifest_agrees_is_a_sentence(file, 
     """Its author has written both."""
     folder = next(path for path in (run / "checkpoints").iterdir())
     (folder / file).write_bytes(content)
-    manifest.write(epath.Path(folder))
+    checksums.write(epath.Path(folder))
     if reads == "weights":
         with pytest.raises(ValueError, match="checkpoint of step 2 cannot be read: "):
             flax_augtl.load_run(run)
@@ -236,7 +239,7 @@ def test_temporary_names_are_not_followed(tmp_path):
     (tmp_path / f".a.json.{os.getpid()}.tmp").symlink_to(victim)
     (tmp_path / "b.json").symlink_to(victim)
     for name in ("a.json", "b.json"):
-        run_directory.write_text(tmp_path / name, "new")
+        files.write_text(tmp_path / name, "new")
         assert (tmp_path / name).read_text() == "new" and not (tmp_path / name).is_symlink()
     assert victim.read_text() == "mine"
 
@@ -257,7 +260,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
         mode, workdir, images, step, traceback = "predict", str(run), str(photos / "sub" / ".."), "best", False
         coordinator = num_processes = process_id = max_pixels = output = None
 
-    commands.run(Flags)
+    cli.run(Flags)
     after = {path: at for path, at in everything(tmp_path).items() if run not in path.parents and path != run}
     assert before == after
     with (run / "predictions.csv").open(newline="") as file:
@@ -285,7 +288,7 @@ def test_texts_for_terminals_and_spreadsheets():
     assert printable.for_terminal("é 日本 \x1b[0m\r\u202e\n") == "é 日本 \\x1b[0m\\r\\u202e\n"
     shown = [printable.for_spreadsheet(text) for text in (*NASTY[:5], "+1e3", "+cmd", "--")]
     assert shown == ["'" + NASTY[0], NASTY[1], "-1", NASTY[3], "'@SUM(A1)", "+1e3", "'+cmd", "'--"]
-    text = prediction.as_csv([{"path": "p", "labels": [NASTY[5]], "probabilities": [1.0]}])
+    text = predict.as_csv([{"path": "p", "labels": [NASTY[5]], "probabilities": [1.0]}])
     assert list(csv.reader(io.StringIO(text)))[1] == ["p", NASTY[5], "1.000000", ""]
 
 

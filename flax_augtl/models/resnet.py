@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models import chain
+from flax_augtl.models import base
 from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.pooling import max_pool
 
@@ -164,9 +164,9 @@ class ResNet(nn.Module):
             (its global average), float32 logits [N, num_classes] after fc.
         """
         if start == 0:
-            chain.check_images(x, 1)
+            base.check_images(x, 1)
         common = dict(conv_bias=self.conv_bias, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name)
-        for name, train in chain.steps(self.groups, start, stop, train_from):
+        for name, train in base.steps(self.groups, start, stop, train_from):
             if name == "stem":
                 stem = rematerialised(Stem, self.remat and train)
                 x = stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)

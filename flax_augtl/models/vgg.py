@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models import chain
+from flax_augtl.models import base
 from flax_augtl.models.layers import batch_norm, conv, rematerialised
 from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
@@ -87,8 +87,8 @@ class VGG(nn.Module):
             logits [N, num_classes] after fc8.
         """
         if start == 0:
-            chain.check_images(x, 2 ** len(self.convs))
-        for name, train in chain.steps(self.groups, start, stop, train_from):
+            base.check_images(x, 2 ** len(self.convs))
+        for name, train in base.steps(self.groups, start, stop, train_from):
             if name.startswith("conv"):
                 i = int(name.removeprefix("conv")) - 1
                 group = rematerialised(ConvGroup, self.remat and train)(

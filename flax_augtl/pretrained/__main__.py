@@ -11,15 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flax_augtl.data.patterns import find_images
-from flax_augtl.data.pictures import UnreadablePicture, read_picture
+from flax_augtl.data.images.decode import UnreadablePicture, read_picture
+from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.pretrained.fetch import local_or_named
-from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
-from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_folder import is_run
+from flax_augtl.pretrained.from_run import is_run
+from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.parity.verify import verify
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
-from flax_augtl.pretrained.verification import verify
-from flax_augtl.printable import for_terminal, on_one_line
+from flax_augtl.runtime.text import for_terminal, on_one_line
 
 
 def _summary(found, source: Source) -> Iterator[tuple[str, str]]:

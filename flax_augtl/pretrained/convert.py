@@ -8,10 +8,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.parameters import Slot, classifier_tensors, layout
 from flax_augtl.models.resnet import ResNet
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.layout import Slot, classifier_tensors, layout
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _LINES = 10
 _ALIGNMENT = 64

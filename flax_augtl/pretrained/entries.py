@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
 """Where training scripts put the state dict, the usual one first."""

@@ -58,7 +58,7 @@ def without_secrets(url: str) -> str:
 
 def cached(url: str) -> Path:
     """Return where the file at an address is kept."""
-    from flax_augtl.paths import cache_folder
+    from flax_augtl.runtime.paths import cache_folder
 
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2])
     name = re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "weights"

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.pretrained.unsettled import Unsettled
 
 _HALF = (0.5, 0.5, 0.5)

@@ -7,9 +7,9 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl import description, run_directory
+from flax_augtl.data.images.preprocessing import LARGEST_SIDE, Preprocessing
 from flax_augtl.models import create_model
-from flax_augtl.pretrained.preprocessing import LARGEST_SIDE, Preprocessing
+from flax_augtl.workdir import description, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_run_description(workdir: os.PathLike | str) -> RunDescription:
 
 def read_preprocessing(workdir: os.PathLike | str) -> Preprocessing:
     """Read and check preprocessing.json of a run."""
-    fields, path = description.read_preprocessing(workdir), epath.Path(workdir) / run_directory.PREPROCESSING
+    fields, path = description.read_preprocessing(workdir), epath.Path(workdir) / files.PREPROCESSING
     if fields.get("image_size", 0) > LARGEST_SIDE:
         raise ValueError(f"{path}: image_size={fields['image_size']} is above {LARGEST_SIDE} pixels.")
     try:
@@ -57,5 +57,5 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     try:
         create_model(source["network"], num_classes=source["num_classes"], **settings)
     except ValueError as error:
-        raise ValueError(f"{epath.Path(workdir) / run_directory.SOURCE} cannot be used: {error}") from error
+        raise ValueError(f"{epath.Path(workdir) / files.SOURCE} cannot be used: {error}") from error
     return source

@@ -9,21 +9,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.initializers import random_variables
+from flax_augtl.models.parameters import layout
 from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
-from flax_augtl.pretrained.detect import model_for
 from flax_augtl.pretrained.entries import RAW
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.fetch import local_or_named
-from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
-from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_folder import is_run, read_run
+from flax_augtl.pretrained.from_run import is_run, read_run
+from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.match import model_for
 from flax_augtl.pretrained.unsettled import settle
-from flax_augtl.printable import for_terminal
+from flax_augtl.runtime.text import for_terminal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ They mean what timm's evaluation transform does with them at the size of trainin
 from collections.abc import Mapping
 from typing import Any
 
-from flax_augtl.pretrained.preprocessing import FILTERS, Preprocessing
+from flax_augtl.data.images.preprocessing import FILTERS, Preprocessing
 from flax_augtl.pretrained.unsettled import Unsettled
 
 

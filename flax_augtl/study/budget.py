@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_augtl import run_directory
-from flax_augtl.field_types import is_a
-from flax_augtl.printable import duration
+from flax_augtl.config.field_types import is_a
+from flax_augtl.runtime.text import duration
+from flax_augtl.workdir import files
 
 BUDGET = "budget.json"
 PASSES, TRAININGS, TEST, FINALS, OTHER = (
@@ -32,7 +32,7 @@ class Budget:
         """
         self.seconds = 60 * minutes
         self._path, self._begun = folder / BUDGET, begun
-        found = run_directory.read_json(self._path) if self._path.exists() else {}
+        found = files.read_json(self._path) if self._path.exists() else {}
         found = found if isinstance(found, Mapping) else {}
         spent = found.get("seconds")
         self._earlier: dict[str, float] = dict(spent) if isinstance(spent, Mapping) and all(
@@ -85,7 +85,7 @@ class Budget:
         Raises:
           CannotWrite: it cannot be written.
         """
-        run_directory.write_json(self._path, {"minutes": self.seconds / 60, "seconds": self.account(), "views": self.views,
+        files.write_json(self._path, {"minutes": self.seconds / 60, "seconds": self.account(), "views": self.views,
                                               "depths": self.depths, "chosen": self.chosen})
 
     def choose_views(self, images: int, test_images: int, row_seconds: float, most: int, *, given: bool) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.plan import Cell, Grid
-from flax_augtl.study.work import Work
+from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.trials.worker import Work
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from flax_augtl.printable import duration
+from flax_augtl.runtime.text import duration
 from flax_augtl.study.budget_search import LONGER, Search
-from flax_augtl.study.plan import Cell
+from flax_augtl.study.grid import Cell
 
 
 class _Planned(Search):

@@ -11,8 +11,8 @@ from typing import Any
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import Found, choices
-from flax_augtl.study.plan import ALL, Cell, Grid
-from flax_augtl.study.work import Work
+from flax_augtl.study.grid import ALL, Cell, Grid
+from flax_augtl.study.trials.worker import Work
 
 KEPT, LONGER, SHORTEST = 3, 3, 9  # One in so many goes on; so many times longer; the first length is such a part.
 LENGTHENED = 4  # Times its own length that a training whose curve still rises is lengthened to at most.

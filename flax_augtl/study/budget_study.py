@@ -2,18 +2,18 @@
 
 import dataclasses
 
-from flax_augtl.study.activations import Activations
+from flax_augtl.features.activations import Activations
+from flax_augtl.features.cache import fill
+from flax_augtl.features.views import Rows, training_rows
 from flax_augtl.study.budget import PASSES, TRAININGS, Budget
 from flax_augtl.study.budget_choices import Found, found_before
 from flax_augtl.study.budget_plan import describe, plan_of
 from flax_augtl.study.budget_search import Search
-from flax_augtl.study.cache_files import fill
 from flax_augtl.study.caches import TrainingCache, needed
-from flax_augtl.study.claims import Claims
-from flax_augtl.study.material import Material
-from flax_augtl.study.rows import Rows, training_rows
-from flax_augtl.study.timing import Timing
-from flax_augtl.study.work import Work
+from flax_augtl.study.context import Material
+from flax_augtl.study.leases import Claims
+from flax_augtl.study.trials.cost import Timing
+from flax_augtl.study.trials.worker import Work
 
 
 def rows_of(material: Material) -> Rows:

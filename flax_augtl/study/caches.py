@@ -6,12 +6,12 @@ from pathlib import Path
 
 import jax
 
-from flax_augtl.network import CLASSIFICATION
-from flax_augtl.study.activations import Activations, cut_names, open_activations
-from flax_augtl.study.cache_files import cache_key, kind_of
-from flax_augtl.study.material import Material
-from flax_augtl.study.plan import Cell
-from flax_augtl.study.rows import Rows
+from flax_augtl.features.activations import Activations, cut_names, open_activations
+from flax_augtl.features.cache import cache_key, kind_of
+from flax_augtl.features.views import Rows
+from flax_augtl.models.augmented import CLASSIFICATION
+from flax_augtl.study.context import Material
+from flax_augtl.study.grid import Cell
 
 CACHE = "cache"
 

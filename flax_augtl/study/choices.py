@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.halving import complete
-from flax_augtl.study.material import Material
+from flax_augtl.study.context import Material
+from flax_augtl.study.successive_halving import complete
 
 # A lead of more than this share of the validation images should not be needed to choose.
 NEEDED = 0.05

@@ -13,11 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
 from flax_augtl.cross_validation import CSV, JSON, check_folder, fold_configs, spread
-from flax_augtl.study.report import cells
+from flax_augtl.study.report import queries
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.study import study
+from flax_augtl.workdir import files
 
 _COLUMNS = ("fold", "head", "chosen", "depth", "learning_rate", "steps", "seeds", "validation", "test")
 
@@ -46,8 +46,8 @@ def study_folds(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool
     if part is not None:
         return None
     summary = summary_of(config.name, results)
-    run_directory.write_json(folder / JSON, summary)
-    run_directory.write_text(folder / CSV, as_csv(summary))
+    files.write_json(folder / JSON, summary)
+    files.write_text(folder / CSV, as_csv(summary))
     print(f"\n{table(summary)}\n{folder / JSON}, {CSV}; the report of each fold is in its directory.")
     return summary
 
@@ -78,8 +78,8 @@ def _rows(fold: int, result: StudyResult, metric: str) -> list[dict[str, Any]]:
     """Return one row for each head that has a tested winner in a fold; its metrics are means over the fold's seeds."""
     rows = []
     for head, winner in result.winners.items():
-        tested = cells.values(cells.finals(result, head, winner["depth"]), "test", metric)
-        validated = cells.values(cells.selected(result, head, winner["depth"]), "val", metric)
+        tested = queries.values(queries.finals(result, head, winner["depth"]), "test", metric)
+        validated = queries.values(queries.selected(result, head, winner["depth"]), "val", metric)
         if tested:
             rows.append({"fold": fold, "head": head, "chosen": head == result.best, "depth": winner["depth"],
                          "learning_rate": winner["learning_rate"], "steps": winner["steps"], "seeds": len(tested),

@@ -1,6 +1,6 @@
 """Checkpoints of a run, with Orbax: the network, what is needed to go on, and how far it is.
 
-A checkpoint counts once it has its manifest (`flax_augtl.manifest`), which is written after Orbax has committed it. One
+A checkpoint counts once it has its manifest (`flax_augtl.workdir.checksums`), which is written after Orbax has committed it. One
 without, because the program was killed in between, is not used: the one before it is.
 """
 
@@ -18,15 +18,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization, traverse_util
 
-from flax_augtl import checkpoint_index, distributed, literal_glob, manifest, network_checkpoint, quiet
-from flax_augtl.paths import is_remote
-from flax_augtl.printable import first_line
-from flax_augtl.run_directory import CannotWrite
-from flax_augtl.training import specifications
+from flax_augtl.runtime import distributed, library_noise, literal_glob
+from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.text import first_line
+from flax_augtl.training import orbax_leak
 from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
+from flax_augtl.workdir import checkpoint_index, checksums, network_checkpoint
+from flax_augtl.workdir.files import CannotWrite
 
-specifications.resolve_once_a_directory()
+orbax_leak.resolve_once_a_directory()
 literal_glob.take_folders_literally()
 
 
@@ -83,7 +84,7 @@ class Checkpoints:
         self._policy = _BestAndLast(keep)
         self._sealing: threading.Thread | None = None
         self._error: Exception | None = None
-        with self._saying("The checkpoints in", directory), quiet.reading():
+        with self._saying("The checkpoints in", directory), library_noise.reading():
             options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
                                                    cleanup_tmp_directories=not read_only,
                                                    preservation_policy=self._policy)
@@ -95,7 +96,7 @@ class Checkpoints:
 
     def damage(self, step: int) -> str:
         """Return what is wrong with a checkpoint, as a phrase; the empty string if it is as it was written."""
-        if reason := manifest.damage(self._directory / str(step)):
+        if reason := checksums.damage(self._directory / str(step)):
             return reason
         if self._frozen_damage is None:
             self._frozen_damage = network_checkpoint.frozen_damage(self._directory)
@@ -124,13 +125,13 @@ class Checkpoints:
                 return step, [f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead."
                               for newer, why in found.items()]
             found[step] = reason
-        if len(found) > 1 and not any(manifest.exists(self._directory / str(step)) for step in found):
+        if len(found) > 1 and not any(checksums.exists(self._directory / str(step)) for step in found):
             # A program that is killed leaves at most one.
             steps = ", ".join(map(str, sorted(found)))
             raise CheckpointError(f"None of the checkpoints in {self._directory}, of steps {steps}, has its "
-                                  f"{manifest.NAME}. Restore those files from a copy, or remove the directory to start "
+                                  f"{checksums.NAME}. Restore those files from a copy, or remove the directory to start "
                                   "again.")
-        if any(manifest.exists(self._directory / str(step)) for step in found):
+        if any(checksums.exists(self._directory / str(step)) for step in found):
             raise CheckpointError(f"All checkpoints in {self._directory} are damaged:\n  " + "\n  ".join(
                 f"step {step}: {reason}" for step, reason in found.items()) + "\nRestore them from a copy, or remove the "
                 "directory to start again.")
@@ -206,7 +207,7 @@ class Checkpoints:
             if directory.exists() and ocp.utils.is_checkpoint_finalized(directory):
                 for item, expected in names.items():
                     checkpoint_index.check(directory / item, expected)
-                manifest.write(directory)
+                checksums.write(directory)
         except Exception as error:
             self._error = error
 
@@ -224,7 +225,7 @@ class Checkpoints:
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         with self._saying("The checkpoint of step", step, "read"):
             _check_shapes(network_checkpoint.shapes(self._directory, step), network)
-            with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
+            with library_noise.reading(), ocp.StandardCheckpointer() as checkpointer:
                 written = checkpointer.metadata(self._directory / str(step) / "training").item_metadata.tree
             _check_shapes(_shapes(written), tree)
             restored = self._manager.restore(step, args=ocp.args.Composite(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flax_augtl.printable import for_terminal
+from flax_augtl.runtime.text import for_terminal
 
 _LONGEST = 24  # Columns of a name.
 

@@ -9,18 +9,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import freezing, leep, network
+from flax_augtl.config.ranges import check_ranges
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
-from flax_augtl.data.augment import augmentations
-from flax_augtl.data.crops import training_path
-from flax_augtl.data.pool import Pool, make_pool
-from flax_augtl.data.unicode_names import Spelling
-from flax_augtl.head import HeadSettings, head_settings
+from flax_augtl.data.images.augment import augmentations
+from flax_augtl.data.images.transforms import training_path
+from flax_augtl.data.loading.device_dataset import Pool, make_pool
+from flax_augtl.data.sources.unicode_names import Spelling
+from flax_augtl.models import augmented as network
+from flax_augtl.models import leep
 from flax_augtl.models.blocks import by_block
+from flax_augtl.models.head import HeadSettings, head_settings
 from flax_augtl.pretrained import Preprocessing, Source, load_source
-from flax_augtl.training.lengths import in_steps
+from flax_augtl.training import freezing
+from flax_augtl.training.durations import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
-from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.step import AXIS, StepSettings
 
 COMPUTE_DTYPES = ("float32", "bfloat16")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax_augtl.training.lengths import UNITS, in_steps
+from flax_augtl.training.durations import UNITS, in_steps
 
 
 def ineffective_settings(config: Mapping[str, Any], *, total_steps: int, evaluate_every: int, examples: int,

@@ -12,10 +12,10 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from flax_augtl import run_directory
-from flax_augtl.paths import is_remote
-from flax_augtl.printable import duration, for_terminal
+from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.text import duration, for_terminal
 from flax_augtl.training.confusion import confusion_picture
+from flax_augtl.workdir import files
 
 BRACKETS = "in brackets: 95 % intervals over these images (bootstrap), for this one training"
 
@@ -73,7 +73,7 @@ class RunLog:
                  seconds_between_lines: float = 30.0):
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
-        events = self.workdir / run_directory.TENSORBOARD
+        events = self.workdir / files.TENSORBOARD
         # tensorboardX writes files of this machine; those of a remote workdir are copied there from time to time.
         self._holder = tempfile.TemporaryDirectory(prefix="flax-augtl-") if is_remote(events) else None
         self._events = _Events(epath.Path(self._holder.name) if self._holder else events, step)
@@ -109,7 +109,7 @@ class RunLog:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
-        run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
+        files.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
             if value is not None:  # A metric that is not defined for these images.
                 self._events.scalar(f"{split}/{name}", value, step)
@@ -123,7 +123,7 @@ class RunLog:
         from PIL import Image
         content = io.BytesIO()
         Image.fromarray(image).save(content, format="PNG")
-        run_directory.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
+        files.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
         self._events.image(f"{split}/confusion", image, step)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class RunLog:
         """Bring the TensorBoard file of a remote workdir up to date."""
         if self._holder is None:
             return
-        there = self.workdir / run_directory.TENSORBOARD
+        there = self.workdir / files.TENSORBOARD
         there.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(self._holder.name).iterdir():
             file.copy(there / file.name, overwrite=True)

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from flax_augtl import interruption, run_directory
 from flax_augtl.data import Examples, eval_batches, train_batches
-from flax_augtl.data.order import stream
-from flax_augtl.data.pool import pool_batches
-from flax_augtl.freezing import FROZEN
+from flax_augtl.data.loading.device_dataset import pool_batches
+from flax_augtl.data.loading.sampler import stream
+from flax_augtl.runtime import signals
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints
 from flax_augtl.training.experiment import Experiment
+from flax_augtl.training.freezing import FROZEN
 from flax_augtl.training.log import RunLog, describe
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.profile import Profile
@@ -25,6 +25,7 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState, create_state
 from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices
+from flax_augtl.workdir import files
 
 
 class NotFinite(ValueError):
@@ -63,7 +64,7 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
         batches = eval_batches(examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size,
                                **_share())
         for number, batch in enumerate(batches):
-            interruption.raise_if_alone()
+            signals.raise_if_alone()
             local = number * len(batch["label"]) + np.arange(len(batch["label"]), dtype=np.int32)
             # Always given, so that evaluations with and without `each` share one compilation.
             place = (local * jax.process_count() + jax.process_index()).astype(np.int32)
@@ -115,7 +116,7 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
                     raise
                 state, progress = _go_back(error, count, experiment, log, checkpoints)
     finally:
-        interruption.defer_no_more()
+        signals.defer_no_more()
 
 
 def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: RunLog | None,
@@ -167,8 +168,8 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         progress = dataclasses.replace(progress, step=progress.step + 1, position=progress.position + 1)
         if config.check_replicas_every and progress.step % config.check_replicas_every == 0:
             check_replicas(state, progress.step)
-        interruption.defer()
-        interrupted = interruption.requested()
+        signals.defer()
+        interrupted = signals.requested()
         last = progress.step == total
         evaluation = last or progress.step % experiment.evaluate_every == 0
         if not (evaluation or interrupted) and (not experiment.checkpoint_every
@@ -181,7 +182,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         if evaluation and experiment.dataset.val is not None:
             try:
                 progress = _validate(experiment, state, progress, log)
-            except interruption.Interrupted:
+            except signals.Interrupted:
                 interrupted, progress = True, dataclasses.replace(progress, evaluation_due=True)
         progress = dataclasses.replace(progress, seconds=seconds())
         if checkpoints is not None:
@@ -191,7 +192,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
                 checkpoints.wait()
                 if log:
                     log.say(f"Interrupted after step {progress.step} of {total}; its checkpoint is written.")
-            raise interruption.interrupted()
+            raise signals.interrupted()
         if stopped_early():
             break
     return state, progress
@@ -214,7 +215,7 @@ def _go_back(error: NotFinite, count: int, experiment: Experiment, log: RunLog |
     say(f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
         f"most config.on_nan_limit={experiment.config.on_nan_limit}.")
     if log:
-        run_directory.drop_metrics_after(log.workdir, progress.step)
+        files.drop_metrics_after(log.workdir, progress.step)
     return state, dataclasses.replace(progress, position=error.position + 1, not_finite=count)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flax_augtl.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
+from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from flax_augtl import field_types
+from flax_augtl.config import field_types
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from flax_augtl.freezing import FreezingPlan
+from flax_augtl.training.freezing import FreezingPlan
 
 
 class TrainState(flax.struct.PyTreeNode):

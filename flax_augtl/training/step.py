@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flax_augtl.data.augment import augment
-from flax_augtl.data.mix import mix
-from flax_augtl.data.pool import cut
-from flax_augtl.freezing import FreezingPlan, merge
-from flax_augtl.network import AugmentedNetwork
+from flax_augtl.data.images.augment import augment
+from flax_augtl.data.images.mixup import mix
+from flax_augtl.data.loading.device_dataset import cut
+from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.training.freezing import FreezingPlan, merge
 from flax_augtl.training.metrics import evaluation_sums
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
 from flax_augtl.training.state import TrainState

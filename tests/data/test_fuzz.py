@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from flax_augtl.data.errors import DataError, UnreadablePicture
-from flax_augtl.data.folder import list_folder
-from flax_augtl.data.pictures import read_picture
+from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.sources.folder import list_folder
 
 PER_FORMAT = 600  # Of four formats: 2400 files.
 

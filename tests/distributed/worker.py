@@ -14,18 +14,20 @@ import jax
 import numpy as np
 
 import main
-from flax_augtl import commands, distributed, interruption, run_directory
+from flax_augtl import cli
 from flax_augtl.data import dataset_from_arrays
-from flax_augtl.data.digits import digits
-from flax_augtl.freezing import freezing_plan
+from flax_augtl.data.sources.digits import digits
 from flax_augtl.run import load_run, train
+from flax_augtl.runtime import distributed, signals
 from flax_augtl.training import loop, replicas
 from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import prepare
+from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import AXIS, replicate
+from flax_augtl.workdir import files
 from tests import small
 
 FREEZES = ("none", "layer2", "all")
@@ -213,12 +215,12 @@ def preempted(folder, name):
         os.kill(os.getpid(), signal.Signals[name])
         time.sleep(3)  # JAX looks for a signal once a second; these steps take milliseconds.
 
-    with interruption.handled():
+    with signals.handled():
         train(config(steps=3), folder / "first", dataset=dataset(), quiet=True)
         before_step(8, told)
         try:
             train(config(), folder / "run", dataset=dataset(), quiet=True)
-        except interruption.Interrupted as error:
+        except signals.Interrupted as error:
             print(f"exit code {error.exit_code}", flush=True)
     distributed.wait()
 
@@ -234,7 +236,7 @@ def evaluates(folder):
 
     loop.split_over_devices = told
     main.FLAGS(["main.py", "--mode=evaluate", f"--workdir={folder / 'run'}"])
-    commands.run(main.FLAGS)
+    cli.run(main.FLAGS)
 
 
 def fails(folder):
@@ -245,20 +247,20 @@ def fails(folder):
         train(config(), folder / "run", dataset=dataset(), quiet=True)
     except ValueError as error:
         print(error, flush=True)
-    write_bytes = run_directory.write_bytes
+    write_bytes = files.write_bytes
 
     def written(path, content):
-        if path.name == run_directory.RESULT:
-            raise run_directory.CannotWrite("The disk is gone.")
+        if path.name == files.RESULT:
+            raise files.CannotWrite("The disk is gone.")
         write_bytes(path, content)
 
     if jax.process_index() == 0:
-        run_directory.write_bytes = written
+        files.write_bytes = written
         (folder / "config.py").write_text("from tests.distributed import worker\n\n\ndef get_config():\n"
                                           "    return worker.config(steps=2)\n")
     distributed.wait()
     main.FLAGS(["main.py", f"--config={folder / 'config.py'}", f"--workdir={folder / 'other'}"])
-    commands.run(main.FLAGS)
+    cli.run(main.FLAGS)
 
 
 def goes_on(folder):

@@ -17,7 +17,7 @@ from etils import epath
 from orbax.checkpoint._src.path import atomicity
 
 import flax_augtl
-from flax_augtl import manifest, run_directory
+from flax_augtl.workdir import checksums, files
 from tests import small
 
 # The last of the two checkpoints of the run that is killed.
@@ -39,7 +39,7 @@ def half_written(path, content):
 
 def arm(point, workdir):
     """Wrap what happens at a point."""
-    write_bytes, write_manifest, append = run_directory.write_bytes, manifest.write, run_directory.append_metrics
+    write_bytes, write_manifest, append = files.write_bytes, checksums.write, files.append_metrics
     finalize = atomicity.AtomicRenameTemporaryPath.finalize
     kind, _, name = point.partition(":")
 
@@ -48,28 +48,28 @@ def arm(point, workdir):
             if epath.Path(path).name == name:
                 half_written(path, content) if kind == "within" else kill()
             write_bytes(path, content)
-        run_directory.write_bytes = written
+        files.write_bytes = written
     elif kind == "metrics":
         def appended(directory, rows):
             rows = list(rows)
             if rows[0]["step"] == 3:
-                with (epath.Path(directory) / run_directory.METRICS).open("a") as file:
+                with (epath.Path(directory) / files.METRICS).open("a") as file:
                     file.write(json.dumps(rows[0])[:20])
                 kill()
             append(directory, rows)
-        run_directory.append_metrics = appended
+        files.append_metrics = appended
     elif kind == "manifest":
         def sealed(directory):
             if epath.Path(directory).name == STEP:
                 if name == "half":
                     write_manifest(directory)
-                    path = epath.Path(directory) / manifest.NAME
+                    path = epath.Path(directory) / checksums.NAME
                     text = path.read_text()
                     path.unlink()
-                    path.with_name(f"{manifest.NAME}.partial").write_text(text[:len(text) // 2])
+                    path.with_name(f"{checksums.NAME}.partial").write_text(text[:len(text) // 2])
                 kill()
             write_manifest(directory)
-        manifest.write = sealed
+        checksums.write = sealed
     elif kind == "checkpoint":
         # As soon as anything of it is there; or, at the latest, before it is committed.
         async def committed(self):

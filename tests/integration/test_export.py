@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 import flax_augtl
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.export import export
-from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.models.initializers import random_variables
+from flax_augtl.pretrained.save import write_safetensors
 from tests import small
 
 

@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import interruption, run_directory, run_lock
+from flax_augtl.runtime import signals
 from flax_augtl.training import loop
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
 from flax_augtl.training.log import RunLog
+from flax_augtl.workdir import files as run_directory
+from flax_augtl.workdir import lock
 from tests import small
 from tests.conftest import ROOT
 
@@ -181,7 +183,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undistu
 
     monkeypatch.setattr(loop, "eval_batches", interrupted)
     for step in (2, 4):  # Of the last step too.
-        with interruption.handled(), pytest.raises(interruption.Interrupted) as error:
+        with signals.handled(), pytest.raises(signals.Interrupted) as error:
             train(changes, tmp_path / "run")
         assert error.value.exit_code == 143
         with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -200,11 +202,11 @@ def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes,
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "eval_batches", interrupted)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     # Killed between the evaluation that was made up for and the next checkpoint: there is none at the last step.
     with monkeypatch.context() as patch:
-        patch.setattr("flax_augtl.run_records.result", lambda *_: 1 / 0)
+        patch.setattr("flax_augtl.training.result.result", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -218,7 +220,7 @@ def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path
     longer = {**changes, "steps": 8}
     with monkeypatch.context() as patch:
         small.at_step(5, lambda: signal.raise_signal(signal.SIGTERM), patch)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             flax_augtl.train(small.digits_config(**longer), tmp_path / "run", extend=True, quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     run = train(longer, tmp_path / "run")
@@ -229,7 +231,7 @@ def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path
 def test_the_lock_of_another_program_is_left(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    with run_lock.lock(workdir):
+    with lock.lock(workdir):
         workdir.rename(tmp_path / "moved")
         workdir.mkdir()
         (workdir / "lock.json").write_text("of another")
@@ -368,14 +370,14 @@ def test_a_second_program_in_one_workdir_is_refused_and_readers_are_not(changes,
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed(changes).workdir, workdir)
     (workdir / "result.json").unlink()
-    holder = subprocess.Popen([sys.executable, "-c", "import sys, time\nfrom flax_augtl import run_lock\n"
-                               "with run_lock.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)",
+    holder = subprocess.Popen([sys.executable, "-c", "import sys, time\nfrom flax_augtl.workdir import lock\n"
+                               "with lock.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)",
                                workdir], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     said = rf"is in use: process {holder.pid} on \S+, since 20\d\d-\S+ is writing into it. Wait for it, or choose"
-    with pytest.raises(run_lock.Locked, match=said):
+    with pytest.raises(lock.Locked, match=said):
         train(changes, workdir)
-    with pytest.raises(run_lock.Locked, match=said), run_lock.lock(workdir):
+    with pytest.raises(lock.Locked, match=said), lock.lock(workdir):
         pass
     assert flax_augtl.load_run(workdir).evaluate("test")["n"] == 4
     holder.kill()

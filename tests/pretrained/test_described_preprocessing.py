@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 
 from configs import common
 from flax_augtl.models import create_model
+from flax_augtl.models.initializers import random_variables
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, preprocessor_config, timm_preprocessing
 from flax_augtl.pretrained.convert import to_state_dict
-from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.training.experiment import source_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import flax_augtl
-from flax_augtl import added_fields
-from flax_augtl.config_json import config_values
+from flax_augtl.config import added_fields
+from flax_augtl.config.config_dict import config_values
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.entries import find_entries
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 from tests import small
 
 RAW, AVERAGE = 1.0, 2.0

@@ -6,13 +6,13 @@ from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.models import create_model
+from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.__main__ import main
 from flax_augtl.pretrained.convert import check
-from flax_augtl.pretrained.detect import model_for, require_fit
-from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.naming import to_torchvision, without_other_heads
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
+from flax_augtl.pretrained.key_names import to_torchvision, without_other_heads
+from flax_augtl.pretrained.match import model_for, require_fit
 from tests import small
 
 OTHER_HEADS = {"dropout and dense": ["fc.1.weight", "fc.1.bias"], "projector": ["projector.0.weight", "projector.1.bias"],

@@ -9,7 +9,7 @@ import flax_augtl
 from flax_augtl.export import export
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import load_source, to_state_dict
-from flax_augtl.pretrained.activations import block_activations
+from flax_augtl.pretrained.parity.block_outputs import block_activations
 from tests import small
 
 PADS = "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half behind " \

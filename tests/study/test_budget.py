@@ -13,7 +13,7 @@ from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
 from flax_augtl.study.budget_search import Search, order_of
-from flax_augtl.study.plan import Cell, make_grid
+from flax_augtl.study.grid import Cell, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 # Seconds of a step at each depth, about as a ResNet-18 at 224 pixels takes them on two cores.

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from flax_augtl import commands
+from flax_augtl import cli
 from flax_augtl.study import folds
 from flax_augtl.study.study import study
 from tests.study import pretended
@@ -67,5 +67,5 @@ def test_main_studies_all_folds_where_none_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(folds, "study_folds", lambda config, workdir, **flags: called.append(flags))
     flags = type("Flags", (), {"workdir": str(tmp_path), "dry_run": True, "cells": "", "mode": "study"})()
     flags.config = config()
-    commands._study(flags)
+    cli._study(flags)
     assert called == [{"dry_run": True, "part": None}]

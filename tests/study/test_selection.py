@@ -1,7 +1,7 @@
 """What validation chooses, from made-up rows."""
 
 from flax_augtl.study import selection
-from flax_augtl.study.halving import complete
+from flax_augtl.study.successive_halving import complete
 
 
 def row(rate, seed, value, *, loss=1.0, step=10, depth="none", head="a", steps=40):

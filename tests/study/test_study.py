@@ -10,12 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from flax_augtl import interruption, load_run, run_directory
+from flax_augtl import load_run
 from flax_augtl.data import load_dataset
-from flax_augtl.study import outcome, predicted, work
+from flax_augtl.runtime import signals
+from flax_augtl.study import results
 from flax_augtl.study import study as module
-from flax_augtl.study.pack import Pack
 from flax_augtl.study.study import study
+from flax_augtl.study.trials import predictions, worker
+from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.workdir import files
 from tests import small
 
 
@@ -72,7 +75,7 @@ def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
     finals = [row for row in result.rows if row["stage"] == "final"]
     assert len(finals) == 4
     for row in finals:
-        right = predicted.read(row) == result.tests[row["seed"]]["label"]
+        right = predictions.read(row) == result.tests[row["seed"]]["label"]
         assert np.mean(right) == pytest.approx(row["test"]["top1"]) and len(right) == row["test"]["n"]
         assert row["test"]["roc_auc"] > 0.5 and row["test"]["kappa"] <= 1
     assert all(row["predicted"] is None for row in result.rows if row["stage"] == "select")
@@ -228,7 +231,7 @@ def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatc
             signal.raise_signal(number)
 
     monkeypatch.setattr(Pack, "advance", signalled)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
+    with signals.handled(), pytest.raises(signals.Interrupted):
         study(study_config(), tmp_path)
     assert steps[0][1] == 2 and len(list((tmp_path / "partial").iterdir())) == 1
     assert not list((tmp_path / "claims").iterdir())
@@ -241,7 +244,7 @@ def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_di
     folder, remount = small_disk
     remount("size=40k")
     config = study_config(cache="memory")
-    with pytest.raises(run_directory.CannotWrite, match=r"study/cells/.*.json cannot be written: No space left on device"):
+    with pytest.raises(files.CannotWrite, match=r"study/cells/.*.json cannot be written: No space left on device"):
         study(config, folder / "study")
     assert not (folder / "study" / "study.csv").exists() and not list((folder / "study").glob("cells/*.error.txt"))
     assert not list((folder / "study" / "claims").iterdir())
@@ -251,11 +254,11 @@ def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_di
 
 def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monkeypatch):
     def full(*_):
-        raise run_directory.CannotWrite("The disk is full.")
+        raise files.CannotWrite("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(outcome, "write_run", full)
-        with pytest.raises(run_directory.CannotWrite, match="The disk is full."):
+        patch.setattr(results, "write_run", full)
+        with pytest.raises(files.CannotWrite, match="The disk is full."):
             study(study_config(), tmp_path)
     assert not list(tmp_path.glob("cells/*.error.txt"))
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
@@ -272,7 +275,7 @@ def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypa
             (tmp_path / "study").rename(tmp_path / "moved")
 
     monkeypatch.setattr(Pack, "advance", moved)
-    with pytest.raises(run_directory.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
+    with pytest.raises(files.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
         study(study_config(**changes), tmp_path / "study")
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "moved" / "claims")  # Of this process, which lives: they would be waited for.
@@ -280,7 +283,7 @@ def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypa
 
 
 def test_main_need_not_be_installed_to_tell_its_versions():
-    assert outcome._version("flax_augtl_of_nobody") == "not installed" and outcome._version("jax") == jax.__version__
+    assert results._version("flax_augtl_of_nobody") == "not installed" and results._version("jax") == jax.__version__
 
 
 def test_damaged_activations_are_made_anew(done, tmp_path):
@@ -384,7 +387,7 @@ def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, t
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Pack, "advance", signalled)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
+    with signals.handled(), pytest.raises(signals.Interrupted):
         study(budget_config(), tmp_path)
     spent = sum(json.loads((tmp_path / "budget.json").read_text())["seconds"].values())
     result = study(budget_config(), tmp_path)
@@ -457,8 +460,8 @@ def test_cells_of_others_are_waited_for(tmp_path, monkeypatch):
         claims.release("x")
 
     claims = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
-    monkeypatch.setattr(work.time, "sleep", end)
-    mine = work.Work(None, None, tmp_path, claims, None)
+    monkeypatch.setattr(worker.time, "sleep", end)
+    mine = worker.Work(None, None, tmp_path, claims, None)
     monkeypatch.setattr(mine, "packs", lambda cells: [list(cells)])
     rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
     monkeypatch.setattr(mine, "row", lambda cell: next(rows))

@@ -8,9 +8,9 @@ import pytest
 
 import flax_augtl
 from flax_augtl.data import load_dataset
-from flax_augtl.data.augment import augment, augmentations
+from flax_augtl.data.images.augment import augment, augmentations
+from flax_augtl.features.views import Rows, has_draws
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.study.rows import Rows, has_draws
 from flax_augtl.training.experiment import prepare
 from tests import small
 

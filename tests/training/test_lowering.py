@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flax_augtl.freezing import freezing_plan
+from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import (

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import flax_augtl
-from flax_augtl import run_directory
 from flax_augtl.data import dataset_from_arrays
-from flax_augtl.data.order import stream
+from flax_augtl.data.loading.sampler import stream
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training import loop, step
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
+from flax_augtl.workdir import files
 from tests import small
 
 COUNT, BATCH, STEPS = 24, 4, 10
@@ -78,7 +78,7 @@ def test_stop_names_step_examples_and_norms(tmp_path, bad_positions):
 def test_skip_leaves_the_update_out_and_counts_it(tmp_path, bad_positions):
     expected = [p + 1 for p in bad_positions if p < STEPS]
     run = flax_augtl.train(config("skip"), tmp_path, dataset=dataset(), quiet=True)
-    rows = [row for row in run_directory.read_metrics(tmp_path) if row["split"] == "train"]
+    rows = [row for row in files.read_metrics(tmp_path) if row["split"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row["step"] for row in rows if row.get("skipped")] == expected
     assert all(np.isfinite(value) for row in rows for name, value in row.items() if name != "split")
@@ -110,7 +110,7 @@ def test_restore_goes_back_to_the_checkpoint_and_on_behind_the_batch(tmp_path, c
     said = capfd.readouterr().err
     back = first // 2 * 2
     assert f"Going back to step {back}, and on with the data behind that batch; this is time 1 of at most" in said
-    rows = [row for row in run_directory.read_metrics(tmp_path) if row["split"] == "train"]
+    rows = [row for row in files.read_metrics(tmp_path) if row["split"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1)) and not any("skipped" in row for row in rows)
     # The same as a run on sound data that passes over the same batches.
     position, visited, steps = 0, [], 0

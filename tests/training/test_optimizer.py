@@ -6,7 +6,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from flax_augtl.freezing import FreezingPlan
+from flax_augtl.training.freezing import FreezingPlan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer, learning_rates
 
 PLAN = FreezingPlan(("stem", "layer1", "head"), ("frozen", "pretrained", "new"))

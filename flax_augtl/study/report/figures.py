@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flax_augtl.study.report import cells
+from flax_augtl.study.report import queries
+from flax_augtl.study.report.formatting import METRICS, shortened
 from flax_augtl.study.report.tables import Estimate, estimate, reference
-from flax_augtl.study.report.words import METRICS, shortened
 from flax_augtl.study.result import StudyResult
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
       result: what the study measured.
       split: "val", of the selecting cells of each depth's best rate, or "test", of the final cells.
     """
-    bands = {head: found for head in cells.heads(result) if (found := _by_depth(result, head, split))}
+    bands = {head: found for head in queries.heads(result) if (found := _by_depth(result, head, split))}
     if not bands:
         return []
     name = {"val": "validation", "test": "test"}[split]
@@ -53,8 +53,8 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
 
 
 def _by_depth(result: StudyResult, head: str, split: str) -> dict[str, Estimate]:
-    find = cells.selected if split == "val" else cells.finals
-    return {depth: estimate([*cells.values(found, split, result.metric).values()]) for depth in result.depths
+    find = queries.selected if split == "val" else queries.finals
+    return {depth: estimate([*queries.values(found, split, result.metric).values()]) for depth in result.depths
             if (found := find(result, head, depth))}
 
 
@@ -100,7 +100,7 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
 
 def _lengths(result: StudyResult, head: str, depths: Sequence[str]) -> list[int]:
     """Return the longest training of a head, in steps, at each depth."""
-    return [max(cells.lengths(result, head, depth), default=0) for depth in depths]
+    return [max(queries.lengths(result, head, depth), default=0) for depth in depths]
 
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:
@@ -116,7 +116,7 @@ def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
     """Draw validation accuracy of each head's winner, mean over seeds, against epochs and seconds: (SVG, description)."""
     # A vmapped group of cells can end together, so only steps that every seed has are averaged.
     curves = {head: curve for head, winner in result.winners.items()
-              if (curve := _curve(result, cells.selected(result, head, winner["depth"])))}
+              if (curve := _curve(result, queries.selected(result, head, winner["depth"])))}
     if not curves:
         return []
     drawn = []
@@ -132,13 +132,13 @@ def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
     return drawn
 
 
-def _curve(result: StudyResult, selected: Mapping[int, cells.Row]) -> list[tuple[float, float, float]]:
+def _curve(result: StudyResult, selected: Mapping[int, queries.Row]) -> list[tuple[float, float, float]]:
     """Return (epochs, seconds, accuracy) at every evaluated step that all seeds have, means over seeds."""
     runs = [{point["step"]: point for point in row["history"] or () if point["val"] is not None}
             for row in selected.values()]
     row = next(iter(selected.values()), None)
-    return [(cells.epochs(result, row, cells.mean(run[step]["examples"] for run in runs)),
-             cells.mean(run[step]["seconds"] for run in runs), cells.mean(run[step]["val"] for run in runs))
+    return [(queries.epochs(result, row, queries.mean(run[step]["examples"] for run in runs)),
+             queries.mean(run[step]["seconds"] for run in runs), queries.mean(run[step]["val"] for run in runs))
             for step in sorted(set.intersection(*map(set, runs)) if runs else ())]
 
 
@@ -148,7 +148,7 @@ def _short(metric: str) -> str:
 
 def _style(result: StudyResult, head: str) -> dict[str, object]:
     """Return the colour and dash of a head, the same in every figure."""
-    index = cells.heads(result).index(head)
+    index = queries.heads(result).index(head)
     best = head == result.best
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
             "linewidth": 2.6 if best else 1.5, "zorder": 3 if best else 2}

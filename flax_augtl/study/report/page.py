@@ -5,13 +5,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from flax_augtl.printable import duration
-from flax_augtl.study.report import cells, figures, mistakes
-from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
-from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
-from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
-from flax_augtl.study.report.words import (
+from flax_augtl.runtime.text import duration
+from flax_augtl.study.report import figures, mistakes, queries
+from flax_augtl.study.report.formatting import (
     METRICS,
     images_test,
     over_images,
@@ -24,6 +20,10 @@ from flax_augtl.study.report.words import (
     seconds,
     significance,
 )
+from flax_augtl.study.report.images import ABSENT
+from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
+from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
 from flax_augtl.study.result import StudyResult
 
 SCORES = (
@@ -68,7 +68,7 @@ def page(result: StudyResult) -> str:
 
 def _what(result: StudyResult) -> str:
     seeds = len({row["seed"] for row in result.rows})
-    parts = ((len(cells.heads(result)), "head"), (len(result.depths), "freeze depth"), (seeds, "seed"),
+    parts = ((len(queries.heads(result)), "head"), (len(result.depths), "freeze depth"), (seeds, "seed"),
              (len(result.rows), "cell"))
     return (", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
             + f"; {METRICS[result.metric]} decides. Every choice was made on validation data. The test split was used "
@@ -204,14 +204,14 @@ def _curves(result: StudyResult) -> Markup:
 def _change(result: StudyResult) -> Markup:
     rows, shades, groups, found = [], [], {}, {}
     for head, winner in result.winners.items():
-        runs = cells.finals(result, head, winner["depth"]) or cells.selected(result, head, winner["depth"])
+        runs = queries.finals(result, head, winner["depth"]) or queries.selected(result, head, winner["depth"])
         found[head] = [row["change"] or {} for row in runs.values()]
         groups |= dict.fromkeys(group for change in found[head] for group in change)
     if not groups:
         return Markup("")
     largest = max(change[group] for changes in found.values() for change in changes for group in change) or 1.0
     for head, changes in found.items():
-        means = [cells.mean(change[group] for change in changes if group in change) for group in groups]
+        means = [queries.mean(change[group] for change in changes if group in change) for group in groups]
         rows.append([head, result.winners[head]["depth"],
                      *("–" if mean != mean else "0" if mean == 0 else f"{mean:.2g}" for mean in means)])
         shades.append([0.0, 0.0, *(0.0 if mean != mean else mean / largest for mean in means)])
@@ -294,7 +294,7 @@ def _data(result: StudyResult) -> Markup:
 
 
 def _failed(result: StudyResult) -> Markup:
-    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in cells.failed(result)]
+    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in queries.failed(result)]
     if not rows:
         return Markup("")
     return details(f"{len(rows)} of {len(result.rows)} cells", table(["Cell", "What happened"], rows, wrap=True))

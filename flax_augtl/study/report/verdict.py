@@ -2,10 +2,8 @@
 
 import math
 
-from flax_augtl.study.report import cells
-from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
-from flax_augtl.study.report.words import (
+from flax_augtl.study.report import queries
+from flax_augtl.study.report.formatting import (
     METRICS,
     images_test,
     interval,
@@ -17,9 +15,11 @@ from flax_augtl.study.report.words import (
     rates,
     seconds,
 )
+from flax_augtl.study.report.images import ABSENT
+from flax_augtl.study.report.statistics import smallest_p
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.selection import still_rising
-from flax_augtl.study.statistics import smallest_p
 
 LEVEL = 0.05
 
@@ -137,7 +137,7 @@ def _depth(result: StudyResult) -> list[str]:
     Depths are compared by trainings of one length, the longest that both have.
     """
     best, chosen = result.best, result.winners[result.best]["depth"]
-    lengths = {depth: found for depth in cells.depths(result, best) if (found := cells.lengths(result, best, depth))}
+    lengths = {depth: found for depth in queries.depths(result, best) if (found := queries.lengths(result, best, depth))}
     if len(lengths) < 2 or chosen not in lengths:
         return [f"{best} was tried at one freeze depth, so nothing is said about others."]
     worse, steps, equal, apart, seeds = {}, {}, [], [], 0
@@ -148,13 +148,13 @@ def _depth(result: StudyResult) -> list[str]:
             apart.append(depth)
             continue
         steps[depth] = max(found & lengths[chosen])
-        mine, others = (cells.values(cells.selected(result, best, one, steps[depth]), "val", result.metric)
+        mine, others = (queries.values(queries.selected(result, best, one, steps[depth]), "val", result.metric)
                         for one in (chosen, depth))
-        pairs = cells.differences(mine, others)
+        pairs = queries.differences(mine, others)
         if not pairs:
             del steps[depth]
             continue
-        worse[depth], seeds = cells.mean(pairs), max(seeds, len(mine))
+        worse[depth], seeds = queries.mean(pairs), max(seeds, len(mine))
         if len(pairs) > 1:
             spread = math.sqrt(sum((one - worse[depth]) ** 2 for one in pairs) / (len(pairs) - 1) / len(pairs))
             if worse[depth] <= spread:
@@ -180,10 +180,10 @@ def _depth(result: StudyResult) -> list[str]:
 def rising(result: StudyResult) -> list[str]:
     """Say which trainings of the winners, and of the best head's depths, ended while they were still getting better."""
     pairs = [(head, winner["depth"]) for head, winner in result.winners.items()]
-    pairs += [(result.best, depth) for depth in cells.depths(result, result.best)] if result.best else []
+    pairs += [(result.best, depth) for depth in queries.depths(result, result.best)] if result.best else []
     found = []
     for head, depth in dict.fromkeys(pairs):
-        rows = [*cells.selected(result, head, depth).values()]
+        rows = [*queries.selected(result, head, depth).values()]
         if still_rising(rows):
             found.append(f"{head} at {depth} ({rows[0]['steps']} steps)")
     if not found:
@@ -232,6 +232,6 @@ def _failures(result: StudyResult) -> list[str]:
     errors = sum(bool(row["error"]) for row in result.rows)
     diverged = sum(bool(row["diverged"]) and not row["error"] for row in result.rows)
     parts = [f"{diverged} diverged"] * bool(diverged) + [f"{errors} failed"] * bool(errors)
-    missing = [head for head in cells.heads(result) if head not in result.winners]
+    missing = [head for head in queries.heads(result) if head not in result.winners]
     return ([f"Of {len(result.rows)} cells {' and '.join(parts)}; they are listed below."] if parts else []) + (
         [f"No result at all: {', '.join(missing)}."] if missing else [])
