@@ -24,7 +24,9 @@ flags.DEFINE_string("data_root", None, "train, evaluate: where the data of a run
 flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
 flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")
 flags.DEFINE_string("output", None, "evaluate, predict: the CSV file of the predictions; by default one in WORKDIR.")
-flags.DEFINE_integer("max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1)
+flags.DEFINE_integer(
+    "max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1
+)
 flags.DEFINE_string("format", "safetensors", "export: safetensors.")
 flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes share a run.")

@@ -30,10 +30,20 @@ from flax_augtl.workdir import files, resume
 SOME_UNREADABLE = 2
 MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
-ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
-        "cells": ("study",), "data_root": ("train", "evaluate"), "split": ("evaluate",), "images": ("predict",),
-        "max_pixels": ("predict",), "output": ("evaluate", "predict"), "format": ("export",),
-        "step": ("evaluate", "predict", "export")}
+ONLY = {
+    "config": ("train", "study"),
+    "extend": ("train",),
+    "profile": ("train",),
+    "dry_run": ("study",),
+    "cells": ("study",),
+    "data_root": ("train", "evaluate"),
+    "split": ("evaluate",),
+    "images": ("predict",),
+    "max_pixels": ("predict",),
+    "output": ("evaluate", "predict"),
+    "format": ("export",),
+    "step": ("evaluate", "predict", "export"),
+}
 
 
 def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
@@ -70,8 +80,14 @@ def run(flags: Any) -> None:
         _required(flags, "workdir")
         _belonging(flags)
         _start(flags)
-        act = {"train": _train, "evaluate": _evaluate, "predict": _predict, "study": _study, "export": _export,
-               "compare": _compare}[flags.mode]
+        act = {
+            "train": _train,
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "study": _study,
+            "export": _export,
+            "compare": _compare,
+        }[flags.mode]
         with signals.handled(training=flags.mode in ("train", "study")):
             code = act(flags)
             # None leaves while another still works: those that are left would take it for dead.
@@ -96,6 +112,7 @@ def run(flags: Any) -> None:
 def _keep_compilations() -> None:
     """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
     from flax_augtl.runtime.paths import cache_folder
+
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
@@ -105,7 +122,9 @@ def _start(flags: Any) -> None:
     distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
     if jax.process_count() > 1:
         print(distributed.describe(), file=sys.stderr, flush=True)
-        distributed.require_same_settings({f"--{name}": flags[name].value for name in ("mode", *ONLY) if name != "config"})
+        distributed.require_same_settings(
+            {f"--{name}": flags[name].value for name in ("mode", *ONLY) if name != "config"}
+        )
     if not distributed.is_first():
         sys.stdout = open(os.devnull, "w")
 
@@ -122,7 +141,8 @@ def _tell(error: Exception, show_traceback: bool) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     ours = os.path.dirname(os.path.abspath(__file__))
     from_flags = any(name in type(error).__module__ for name in ("absl", "ml_collections")) or any(
-        os.sep + "ml_collections" + os.sep in frame.filename for frame in frames)
+        os.sep + "ml_collections" + os.sep in frame.filename for frame in frames
+    )
     # Errors of use are raised by this package itself; what comes from deeper down is a fault of the program.
     expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
     if show_traceback or not (expected or from_flags):
@@ -156,18 +176,24 @@ def _belonging(flags: Any) -> None:
     """Raise ValueError if a flag was given that this mode has no use for."""
     for name, modes in ONLY.items() if isinstance(flags, FlagValues) else ():
         if flags[name].present and flags.mode not in modes:
-            why = (f": the run in {flags.workdir} has its own" if name == "config" else
-                   f": it belongs to --mode={' and --mode='.join(modes)}")
+            why = (
+                f": the run in {flags.workdir} has its own"
+                if name == "config"
+                else f": it belongs to --mode={' and --mode='.join(modes)}"
+            )
             raise ValueError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
 
 
 def _train(flags: Any) -> None:
     from flax_augtl.variants import train_variants
+
     config = _required(flags, "config")
     if flags.data_root:
         if config.variants or folds.over_all(config.data):
-            raise ValueError("--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
-                             "each run with --mode=evaluate --data_root.")
+            raise ValueError(
+                "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
+                "each run with --mode=evaluate --data_root."
+            )
         workdir = absolute(flags.workdir)
         dataset = load_again(resume.as_begun(config, workdir), workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
@@ -177,6 +203,7 @@ def _train(flags: Any) -> None:
         train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     elif folds.over_all(config.data):
         from flax_augtl.cross_validation import train_folds
+
         train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
@@ -186,10 +213,12 @@ def _train(flags: Any) -> None:
 def _next_steps(workdir: str) -> str:
     """Return the commands that a user is likely to need next, for a run directory."""
     folder = shlex.quote(workdir)
-    lines = [f"python main.py --mode=evaluate --workdir={folder}",
-             f"python main.py --mode=predict --workdir={folder} --images=FOLDER",
-             f"python main.py --mode=export --workdir={folder}",
-             f"tensorboard --logdir={shlex.quote(os.path.join(workdir, files.TENSORBOARD))}"]
+    lines = [
+        f"python main.py --mode=evaluate --workdir={folder}",
+        f"python main.py --mode=predict --workdir={folder} --images=FOLDER",
+        f"python main.py --mode=export --workdir={folder}",
+        f"tensorboard --logdir={shlex.quote(os.path.join(workdir, files.TENSORBOARD))}",
+    ]
     return for_terminal("\nNext:\n  " + "\n  ".join(lines))
 
 
@@ -202,8 +231,10 @@ def _not_overridden(config: ConfigDict, given: set[str]) -> None:
     """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
     for name, variant in config.variants.items():
         for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
-            raise ValueError(f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
-                             f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}.")
+            raise ValueError(
+                f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
+                f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}."
+            )
 
 
 def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
@@ -214,9 +245,12 @@ def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 def _study(flags: Any) -> None:
     from flax_augtl.study.study import study
+
     if jax.process_count() > 1:
-        raise ValueError("The workers of a study are independent programs: start the same command on every machine, without "
-                         "--coordinator, with one --workdir on a file system that all of them share. They claim cells.")
+        raise ValueError(
+            "The workers of a study are independent programs: start the same command on every machine, without "
+            "--coordinator, with one --workdir on a file system that all of them share. They claim cells."
+        )
     config = _required(flags, "config")
     if folds.over_all(config.data):
         from flax_augtl.study.folds import study_folds as study
@@ -243,8 +277,10 @@ def _evaluate(flags: Any) -> None:
         print(f"  {line}")
     print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often taken for")
     for row in evaluated.class_table(run.class_names):
-        numbers = " ".join("–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
-                           for name in ("recall", "precision", "f1", "roc_auc"))
+        numbers = " ".join(
+            "–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
+            for name in ("recall", "precision", "f1", "roc_auc")
+        )
         print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
     if distributed.is_first():
         _write_split(run, evaluated, flags, output)
@@ -255,8 +291,9 @@ def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path
     other = None if flags.step == "best" or run.step == (run.result or {}).get("best_step") else run.step
     path = output or run.workdir / prediction_files.name_of(flags.split, other)
     try:
-        lines = prediction_files.write_split(path, evaluated, run.class_names,
-                                             flags.data_root if flags.split == ALL else None)
+        lines = prediction_files.write_split(
+            path, evaluated, run.class_names, flags.data_root if flags.split == ALL else None
+        )
     except files.CannotWrite as error:
         if output:
             raise
@@ -293,7 +330,8 @@ def _predict(flags: Any) -> int:
     if not unreadable:
         return 0
     told = f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
-        f"{row['path']}: {row['reason']}" for row in unreadable)
+        f"{row['path']}: {row['reason']}" for row in unreadable
+    )
     if not read:
         raise ValueError(told)
     print(for_terminal(f"warning: {told}"), file=sys.stderr)
@@ -302,6 +340,7 @@ def _predict(flags: Any) -> int:
 
 def _compare(flags: Any) -> None:
     from flax_augtl import compare
+
     comparison = compare.compare(compare.find_runs(flags.workdir))
     print(compare.as_text(comparison))
     print("\n" + "\n".join(map(str, compare.write(flags.workdir, comparison))))
@@ -309,6 +348,7 @@ def _compare(flags: Any) -> None:
 
 def _export(flags: Any) -> None:
     from flax_augtl.export import export
+
     run = load_run(flags.workdir, step=flags.step)
     for path in export(run, flags.format) if distributed.is_first() else ():
         print(path)

@@ -17,12 +17,14 @@ from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
 TOP = 5
 
 
-def predict_files(run: Run, images: str, *, batch_size: int = 32,
-                  max_pixels: int | None = None) -> list[dict[str, Any]]:
+def predict_files(
+    run: Run, images: str, *, batch_size: int = 32, max_pixels: int | None = None
+) -> list[dict[str, Any]]:
     """Predict pictures in files; one with more than `max_pixels` (None: as in training) counts as unreadable.
 
     Returns:
-      A row for each file, in their order: its `path`, up to five `labels` with their `probabilities`, the likeliest first,
+      A row for each file, in their order: its `path`, up to five `labels` with their `probabilities`, the likeliest
+        first,
       and a `reason`, which is empty; if the file cannot be read it says why, and there are no labels.
 
     Raises:
@@ -32,17 +34,23 @@ def predict_files(run: Run, images: str, *, batch_size: int = 32,
     paths = find_images(images)
     for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
         pictures, unreadable = {}, {}
-        for path in paths[start:start + batch_size]:
+        for path in paths[start : start + batch_size]:
             try:
                 pictures[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
             except UnreadablePicture as error:
                 unreadable[path] = error.reason
         found = dict(zip(pictures, run.predict(list(pictures.values()), batch_size=batch_size), strict=True))
-        for path in paths[start:start + batch_size]:
+        for path in paths[start : start + batch_size]:
             row = found.get(path, np.zeros(0))
             order = np.argsort(-row, kind="stable")[:TOP]
-            rows.append({"path": path, "labels": [run.class_names[index] for index in order],
-                         "probabilities": [float(row[index]) for index in order], "reason": unreadable.get(path, "")})
+            rows.append(
+                {
+                    "path": path,
+                    "labels": [run.class_names[index] for index in order],
+                    "probabilities": [float(row[index]) for index in order],
+                    "reason": unreadable.get(path, ""),
+                }
+            )
     return rows
 
 
@@ -74,9 +82,14 @@ def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
     lines = []
     for row in shown:
         path = on_one_line(row["path"])
-        path = path if len(path) <= width else "…" + path[1 - width:]
-        lines.append(f"{path:{width}}  " + "  ".join(f"{on_one_line(label)} {probability:.1%}" for label, probability in zip(
-            row["labels"], row["probabilities"], strict=True)))
+        path = path if len(path) <= width else "…" + path[1 - width :]
+        lines.append(
+            f"{path:{width}}  "
+            + "  ".join(
+                f"{on_one_line(label)} {probability:.1%}"
+                for label, probability in zip(row["labels"], row["probabilities"], strict=True)
+            )
+        )
     if len(rows) > limit:
         lines.append(f"… and {len(rows) - limit} more")
     return "\n".join(lines)

@@ -59,15 +59,26 @@ def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike |
         path = workdir / files.SPLITS
         known = files.read_json(path) if path.exists() else {}
         trained = known.get(PLACE) if isinstance(known, Mapping) else None
-        where = (f"It was trained on {trained}." if isinstance(trained, str) else
-                 f"It was trained on {config.data.root}, as seen from the directory in which training was started.")
-        raise DataError(f"{error} The run in {workdir} looks for its data there. {where} If they have moved, say where they "
-                        "are with --data_root=FOLDER.") from error
+        where = (
+            f"It was trained on {trained}."
+            if isinstance(trained, str)
+            else f"It was trained on {config.data.root}, as seen from the directory in which training was started."
+        )
+        raise DataError(
+            f"{error} The run in {workdir} looks for its data there. {where} If they have moved, say where they "
+            "are with --data_root=FOLDER."
+        ) from error
 
 
-def examples_of_split(config: ConfigDict, workdir: epath.Path, class_names: Sequence[str], split: str, *,
-                      dataset: Dataset | None = None,
-                      data_root: os.PathLike | str | None = None) -> tuple[Examples, list[str]]:
+def examples_of_split(
+    config: ConfigDict,
+    workdir: epath.Path,
+    class_names: Sequence[str],
+    split: str,
+    *,
+    dataset: Dataset | None = None,
+    data_root: os.PathLike | str | None = None,
+) -> tuple[Examples, list[str]]:
     """Return the examples of a split, checked against what the run was trained on, and sentences about them.
 
     Args:
@@ -81,19 +92,25 @@ def examples_of_split(config: ConfigDict, workdir: epath.Path, class_names: Sequ
     """
     if split == ALL:
         if not data_root:
-            raise ValueError(f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
-                             "splits of the run's own data are train, val and test.")
+            raise ValueError(
+                f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
+                "splits of the run's own data are train, val and test."
+            )
         return labelled_images(data_root, class_names, config.data.to_dict())
     given = dataset is not None
     dataset = renamed(dataset, tuple(class_names)) if given else load_again(config, workdir, data_root)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     if splits.get(split) is None:
-        raise ValueError(f"{workdir} has no split {split!r}. Splits: "
-                         f"{', '.join(name for name, examples in splits.items() if examples is not None)}.")
+        raise ValueError(
+            f"{workdir} has no split {split!r}. Splits: "
+            f"{', '.join(name for name, examples in splits.items() if examples is not None)}."
+        )
     other = f" To evaluate on other images, add --split={ALL}." if data_root else ""
     if dataset.class_names != tuple(class_names):
-        raise ValueError(f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
-                         f"{len(class_names)} there.{other}")
+        raise ValueError(
+            f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
+            f"{len(class_names)} there.{other}"
+        )
     if not given:
         try:
             check_split(splits[split].ids, split, workdir)

@@ -36,8 +36,9 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
     return variants
 
 
-def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False,
-                   profile: bool = False) -> dict[str, Run | CrossValidation]:
+def train_variants(
+    config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
+) -> dict[str, Run | CrossValidation]:
     """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side.
 
     With config.data.folds each variant is trained over all folds, and its metrics are means.
@@ -54,20 +55,26 @@ def train_variants(config: ConfigDict, workdir: os.PathLike | str, *, extend: bo
 def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     """Return the test metrics of runs as text, a line a run, with the validation accuracy that a choice is made by."""
     width = max(12, *(len(name) for name in runs))
-    lines = [f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
-             "directory"]
+    lines = [
+        f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
+        "directory"
+    ]
     scores = {name: _validation(run) for name, run in runs.items()}
     for name, run in runs.items():
         test, val = run.result["test"], scores[name]
-        lines.append(f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
-                     f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
-                     f"{_short(run.workdir)}")
+        lines.append(
+            f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
+            f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
+            f"{_short(run.workdir)}"
+        )
     known = {name: score for name, score in scores.items() if score is not None}
     if len(runs) > 1:
         best = [name for name, score in known.items() if score == max(known.values())]
         lines.append(
-            f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}." if len(known) == len(runs) else
-            "Without validation figures of all of them, none is called the best: the test split is not for choosing.")
+            f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}."
+            if len(known) == len(runs)
+            else "Without validation figures of all of them, none is called the best: the test split is not for choosing."
+        )
     return "\n".join(lines)
 
 

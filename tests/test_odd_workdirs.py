@@ -1,6 +1,5 @@
 """Workdirs with names that other programs read as patterns: nothing is lost, and neighbours are left alone."""
 
-
 import jax
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from tests import small
 
 
 def config(**changes):
-    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "all", "steps": 2, "evaluate_every_steps": 1,
-                                  **changes})
+    return small.digits_config(
+        **{"weights": "embedded:glyphs", "freeze": "all", "steps": 2, "evaluate_every_steps": 1, **changes}
+    )
 
 
 def test_a_run_below_a_folder_with_brackets_is_loaded_extended_exported_and_transferred(tmp_path):
@@ -46,12 +46,23 @@ def test_the_checkpoints_of_a_neighbour_that_the_name_matches_are_not_merged(tmp
 def test_a_study_below_a_folder_with_brackets_leaves_a_best_network_that_loads(tmp_path):
     settings = config()
     settings.data.views = 1
-    settings.study.update({"preset": "", "heads": ("traditional",), "depths": ("all",), "seeds": (0,),
-                           "learning_rates": (0.05,), "together": 1, "cache": "file", "checkpoint_seconds": 0.0})
+    settings.study.update(
+        {
+            "preset": "",
+            "heads": ("traditional",),
+            "depths": ("all",),
+            "seeds": (0,),
+            "learning_rates": (0.05,),
+            "together": 1,
+            "cache": "file",
+            "checkpoint_seconds": 0.0,
+        }
+    )
     folder = tmp_path / "study [1]"
     result = study(settings, folder)
     assert flax_augtl.load_run(folder / "best").result["test"] == next(
-        row["test"] for row in result.rows if row["stage"] == "final")
+        row["test"] for row in result.rows if row["stage"] == "final"
+    )
 
 
 def test_a_backslash_in_the_workdir_is_refused_before_training(tmp_path):

@@ -60,8 +60,11 @@ def _imports(path: pathlib.Path) -> set[str]:
                 module = f"{base}.{alias.name}".lstrip(".")
                 names.add(module if module in MODULES else base)
         elif isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("flax_augtl").lstrip(".") for alias in node.names
-                      if alias.name.split(".")[0] == "flax_augtl"}
+            names |= {
+                alias.name.removeprefix("flax_augtl").lstrip(".")
+                for alias in node.names
+                if alias.name.split(".")[0] == "flax_augtl"
+            }
     return names - {""}
 
 
@@ -95,8 +98,12 @@ def test_no_import_runs_back_up_inside_a_room(module):
 
 
 def test_nothing_imports_what_people_run():
-    found = [(module, name) for module in INNER for name in _imports(MODULES[module])
-             if _is_entry(name) or (name.startswith("benchmarks") and not module.startswith("benchmarks"))]
+    found = [
+        (module, name)
+        for module in INNER
+        for name in _imports(MODULES[module])
+        if _is_entry(name) or (name.startswith("benchmarks") and not module.startswith("benchmarks"))
+    ]
     assert not found
 
 
@@ -106,6 +113,11 @@ def test_the_room_of_the_configuration_imports_no_jax():
         if module.split(".")[0] != "config":
             continue
         for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
-            names = ([node.module or ""] if isinstance(node, ast.ImportFrom) else
-                     [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
             assert not libraries & {name.split(".")[0] for name in names}, module

@@ -29,7 +29,8 @@ class Measured(NamedTuple):
 
     Attributes:
         speed: pictures a second, once it is under way.
-        per_core: pictures a second of processor time, of all processes: what another load on the machine hardly changes.
+        per_core: pictures a second of processor time, of all processes: what another load on the machine hardly
+          changes.
         cores: how many were busy.
         first: seconds to the first batch.
         memory: growth of the memory of all processes at its largest, MB.
@@ -52,7 +53,8 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
     Args:
         root: a folder of pictures with a sub-folder a class.
         image_size, batch_size: of the batches.
-        workers: number of threads or worker processes here, and of worker processes there; None for the number of cores.
+        workers: number of threads or worker processes here, and of worker processes there; None for the number of
+          cores.
         seconds: how long to measure each way in each round, at least.
 
     Raises:

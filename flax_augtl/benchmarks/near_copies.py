@@ -51,7 +51,9 @@ KINDS: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
 }
 
 
-def measure(folder: str, copied: int = 300, seed: int = 0, check_thumbs: bool = True) -> tuple[list[list[str]], list[str]]:
+def measure(
+    folder: str, copied: int = 300, seed: int = 0, check_thumbs: bool = True
+) -> tuple[list[list[str]], list[str]]:
     """Look for copies among the images of a folder.
 
     Args:

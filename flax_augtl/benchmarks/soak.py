@@ -1,8 +1,8 @@
 """Does a long run grow? `python -m flax_augtl.benchmarks.soak --config=configs/digits.py` trains for minutes and watches itself.
 
 Checkpoints come every five seconds and an evaluation every minute, far more often than in use; memory, open files
-and threads are printed every 15 seconds, when no checkpoint is being written (one takes a dozen files and threads for as
-long as that lasts), and compared from the second minute on. Linux only: it reads /proc.
+and threads are printed every 15 seconds, when no checkpoint is being written (one takes a dozen files and threads for
+as long as that lasts), and compared from the second minute on. Linux only: it reads /proc.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from flax_augtl.workdir.files import read_metrics
 Sample = tuple[float, float, int, int]
 # Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
 _WRITING = ("save_finalize", "manifest")
-# The workers of TensorStore: it opens more under load and ends the idle ones after some 20 seconds, which they never are
-# between checkpoints that come every five.
+# The workers of TensorStore: it opens more under load and ends the idle ones after some 20 seconds, which they never
+# are between checkpoints that come every five.
 _ELASTIC = "ts_pool_worker"
-# What counts as growth, between the first and the last third of the samples. Passing work adds to memory and files, so that
-# the least is what is kept; a thread that comes and goes moves the least of a third, and hardly the median.
+# What counts as growth, between the first and the last third of the samples. Passing work adds to memory and files, so
+# that the least is what is kept; a thread that comes and goes moves the least of a third, and hardly the median.
 _MORE = {"memory, MB": (min, 0.05), "open files": (min, 0.0), "threads": (statistics.median, 0.0)}
 
 
@@ -49,8 +49,11 @@ def sample(started: float, patience: float = 60.0) -> Sample:
     gc.collect()
     malloc.give_back()
     with open("/proc/self/status") as file:
-        kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in file)
-                     if name in ("RssAnon", "VmSwap")}
+        kilobytes = {
+            name: int(value.split()[0])
+            for name, value in (line.split(":") for line in file)
+            if name in ("RssAnon", "VmSwap")
+        }
     names = thread_names()
     threads = names.total() - names[_ELASTIC]
     return time.monotonic() - started, sum(kilobytes.values()) * 1024 / 1e6, len(os.listdir("/proc/self/fd")), threads
@@ -72,15 +75,17 @@ def thread_names() -> Counter[str]:
 def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
     """Return of each quantity what it was early and late, and whether it grew, from `settled` seconds on.
 
-    What is lost for good goes on being lost till the end; a pool opens another thread when it first needs one more, and then
-    keeps what it has. Memory may rise by a twentieth, which allocators do.
+    What is lost for good goes on being lost till the end; a pool opens another thread when it first needs one more, and
+    then keeps what it has. Memory may rise by a twentieth, which allocators do.
     """
     later = [each for each in samples if each[0] >= settled]
     third = max(1, len(later) // 3)
     found = {}
     for column, (name, (typical, share)) in enumerate(_MORE.items(), 1):
-        early, middle, late = (typical(each[column] for each in part)
-                               for part in (later[:third], later[len(later) // 2:-third] or later, later[-third:]))
+        early, middle, late = (
+            typical(each[column] for each in part)
+            for part in (later[:third], later[len(later) // 2 : -third] or later, later[-third:])
+        )
         found[name] = (early, late, late > early * (1 + share) and late > middle)
     return found
 
@@ -92,17 +97,33 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
       The samples.
     """
     trial = config.copy_and_resolve_references()
-    trial.update({"steps": 60, "evaluate_every_steps": 60, "log_every_steps": 10, "early_stopping": 0,
-                  "schedule": {"name": "constant", "warmup_steps": 5}})
+    trial.update(
+        {
+            "steps": 60,
+            "evaluate_every_steps": 60,
+            "log_every_steps": 10,
+            "early_stopping": 0,
+            "schedule": {"name": "constant", "warmup_steps": 5},
+        }
+    )
     train(trial, os.path.join(workdir, "trial"), quiet=True)
     rows = [row for row in read_metrics(os.path.join(workdir, "trial")) if row["split"] == "train"]
     rate = (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["seconds"] - rows[0]["seconds"])
     config = trial.copy_and_resolve_references()
     # More steps than the time allows: a signal ends the run.
-    config.update({"steps": int(rate * 60 * minutes * 3) + 100, "evaluate_every_steps": max(1, int(rate * 60)),
-                   "checkpoint_every_steps": max(1, int(rate * 5)), "log_every_steps": max(1, int(rate))})
-    print(f"{rate:.1f} steps/s; a checkpoint every {config.checkpoint_every_steps} steps, an evaluation every "
-          f"{config.evaluate_every_steps}", flush=True)
+    config.update(
+        {
+            "steps": int(rate * 60 * minutes * 3) + 100,
+            "evaluate_every_steps": max(1, int(rate * 60)),
+            "checkpoint_every_steps": max(1, int(rate * 5)),
+            "log_every_steps": max(1, int(rate)),
+        }
+    )
+    print(
+        f"{rate:.1f} steps/s; a checkpoint every {config.checkpoint_every_steps} steps, an evaluation every "
+        f"{config.evaluate_every_steps}",
+        flush=True,
+    )
     started, samples, done = time.monotonic(), [], threading.Event()
 
     def watch():
@@ -110,10 +131,18 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
         while not done.wait(interval):
             samples.append(sample(started))
             names = thread_names()
-            new = "" if before is None else "  new: " * bool(names - before) + ", ".join(sorted((names - before).elements()))
+            new = (
+                ""
+                if before is None
+                else "  new: " * bool(names - before) + ", ".join(sorted((names - before).elements()))
+            )
             before = names
-            print("{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1])
-                  + f" and {names[_ELASTIC]} of TensorStore" + new, flush=True)
+            print(
+                "{:6.0f} s  {:8.1f} MB  {:4} open files  {:4} threads".format(*samples[-1])
+                + f" and {names[_ELASTIC]} of TensorStore"
+                + new,
+                flush=True,
+            )
             if samples[-1][0] >= 60 * minutes:
                 return signals.request()
 
@@ -130,15 +159,19 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
             watcher.join()
     rows = read_metrics(os.path.join(workdir, "run"))
     steps = max(row["step"] for row in rows)
-    print(f"{steps} steps, {steps // config.checkpoint_every_steps} checkpoints, "
-          f"{sum(row['split'] == 'val' for row in rows)} evaluations")
+    print(
+        f"{steps} steps, {steps // config.checkpoint_every_steps} checkpoints, "
+        f"{sum(row['split'] == 'val' for row in rows)} evaluations"
+    )
     return samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 1 if anything grew."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.soak", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/digits.py", help="a configuration; of variants, the first is taken")
+    parser.add_argument(
+        "--config", default="configs/digits.py", help="a configuration; of variants, the first is taken"
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--interval", type=float, default=15.0, help="seconds between two samples")
     options = parser.parse_args(arguments)

@@ -90,8 +90,11 @@ def prefix_cost(material: Material, cell: Cell, batch_size: int, repeats: int) -
         return 0.0, 0.0
     images = np.zeros((batch_size, *(material.preprocessing.image_size,) * 2, 3), np.uint8)
     variables = jax.device_put(material.source.variables)
-    forward = jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x), 0, depth)
-                      ).lower(variables, images).compile()
+    forward = (
+        jax.jit(lambda variables, x: model.apply(variables, material.preprocessing.normalise(x), 0, depth))
+        .lower(variables, images)
+        .compile()
+    )
     jax.block_until_ready(forward(variables, images))
     return quickest(lambda: forward(variables, images), repeats), _megabytes(forward)
 
@@ -105,7 +108,7 @@ def trained(material: Material, activations: Activations, cell: Cell) -> tuple[A
         while not pack.done:
             pack.advance()
         seconds = time.perf_counter() - begun
-        row, = pack.results()
+        (row,) = pack.results()
         return pack.variables(0)["params"], row["val"]["top1"], row["examples_seen"] / seconds
     finally:
         pack.close()
@@ -120,22 +123,37 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
       batch_size: of the steps.
       repeats: timed calls of each kind; the quickest counts.
     """
-    print(f"{network} at {image_size} pixels, batches of {batch_size}; {jax.device_count()} × "
-          f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; jax {jax.__version__}", flush=True)
+    print(
+        f"{network} at {image_size} pixels, batches of {batch_size}; {jax.device_count()} × "
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores; jax {jax.__version__}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")  # As main.py keeps one.
         model = create_model(network, num_classes=1000)
         weights = f"{folder}/random.safetensors"
-        write_safetensors(weights, network, jax.tree.map(np.asarray, random_variables(model)),
-                          Preprocessing(image_size=image_size))
+        write_safetensors(
+            weights, network, jax.tree.map(np.asarray, random_variables(model)), Preprocessing(image_size=image_size)
+        )
         config = configuration(network, weights, image_size, batch_size)
         dataset = pictures(3 * batch_size // CLASSES + 8, image_size)
         material = gather(config, {0: dataset})
         rows = training_rows([dataset], material.preprocessing, material.config.data)
 
         def opened(names: list[str]) -> Activations:
-            found = open_activations(rows, material.source.model, material.source.variables, material.preprocessing, names,
-                                     kind="memory", budget=1e12, device_bytes=1e12, dtype="float32", key="", folder=None)
+            found = open_activations(
+                rows,
+                material.source.model,
+                material.source.variables,
+                material.preprocessing,
+                names,
+                kind="memory",
+                budget=1e12,
+                device_bytes=1e12,
+                dtype="float32",
+                key="",
+                folder=None,
+            )
             found.fill()
             return found
 
@@ -153,25 +171,63 @@ def _cell(material: Material, depth: str) -> Cell:
 
 
 def _depths(material, everything, plain, network, batch_size, repeats) -> dict[str, Depth]:
-    torch = all(map(importlib.util.find_spec, ("torch", "torchvision"))) and network.startswith("resnet") and "imagenet" == (
-        material.source.model.stem)
-    found, table = {}, [("frozen up to", "step, kept", "step, recomputed", "prefix", "recomputed / (prefix + kept)",
-                         "PyTorch", "PyTorch / kept", "MB: kept", "recomputed", "prefix")]
+    torch = (
+        all(map(importlib.util.find_spec, ("torch", "torchvision")))
+        and network.startswith("resnet")
+        and "imagenet" == (material.source.model.stem)
+    )
+    found, table = (
+        {},
+        [
+            (
+                "frozen up to",
+                "step, kept",
+                "step, recomputed",
+                "prefix",
+                "recomputed / (prefix + kept)",
+                "PyTorch",
+                "PyTorch / kept",
+                "MB: kept",
+                "recomputed",
+                "prefix",
+            )
+        ],
+    )
     for depth in material.grid.axis:
         cell = _cell(material, depth)
         other = None
         if torch and depth != material.source.groups[-1]:
             from flax_augtl.benchmarks.torch_loop import seconds_per_example
-            each, _ = seconds_per_example(network, depth, material.source.groups, CLASSES, material.preprocessing.image_size,
-                                          (16, 32, 64), repeats)
+
+            each, _ = seconds_per_example(
+                network,
+                depth,
+                material.source.groups,
+                CLASSES,
+                material.preprocessing.image_size,
+                (16, 32, 64),
+                repeats,
+            )
             other = each * batch_size
-        costs = (step_cost(material, everything, cell, repeats), step_cost(material, plain, cell, repeats),
-                 prefix_cost(material, cell, batch_size, repeats))
+        costs = (
+            step_cost(material, everything, cell, repeats),
+            step_cost(material, plain, cell, repeats),
+            prefix_cost(material, cell, batch_size, repeats),
+        )
         seconds, megabytes = zip(*costs, strict=True)
         found[depth] = one = Depth(*seconds, other, megabytes)
-        table.append((depth, f"{one.kept:.4f} s", f"{one.recomputed:.3f} s", f"{one.prefix:.3f} s",
-                      f"{one.recomputed / (one.prefix + one.kept):.2f}", "–" if other is None else f"{other:.3f} s",
-                      "–" if other is None else f"{other / one.kept:.1f}×", *(f"{each:.0f}" for each in megabytes)))
+        table.append(
+            (
+                depth,
+                f"{one.kept:.4f} s",
+                f"{one.recomputed:.3f} s",
+                f"{one.prefix:.3f} s",
+                f"{one.recomputed / (one.prefix + one.kept):.2f}",
+                "–" if other is None else f"{other:.3f} s",
+                "–" if other is None else f"{other / one.kept:.1f}×",
+                *(f"{each:.0f}" for each in megabytes),
+            )
+        )
         print(f"  {depth} is timed.", flush=True)
     print(columns(table), flush=True)
     return found
@@ -185,12 +241,18 @@ def _agreement(material, everything, plain) -> None:
         one = {**one, "source": one.get("source", {})}
         # On pictures the frozen layers are there too.
         other = {**other, "source": {group: other["source"][group] for group in one["source"]}}
-        difference = max(jax.tree.leaves(jax.tree.map(
-            lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)))
+        difference = max(
+            jax.tree.leaves(
+                jax.tree.map(lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)
+            )
+        )
         n = len(material.datasets[0].val)
         error = math.sqrt(max(top1 * (1 - top1), 1 / n) / n)
-        print(f"{depth}: after {material.config.steps} steps kept and recomputed differ by {difference:.1e} of the largest "
-              f"parameter; validation {top1:.3f} and {top1_other:.3f} (standard error {error:.3f})", flush=True)
+        print(
+            f"{depth}: after {material.config.steps} steps kept and recomputed differ by {difference:.1e} of the largest "
+            f"parameter; validation {top1:.3f} and {top1_other:.3f} (standard error {error:.3f})",
+            flush=True,
+        )
 
 
 def _all(material, everything, plain) -> None:
@@ -201,10 +263,13 @@ def _all(material, everything, plain) -> None:
     cells = 120  # Of the preset `paper` at this depth: four heads, five rates, six seeds.
     examples = material.config.steps * material.config.batch_size
     amortised = examples / (examples / quick + pack_seconds / cells)
-    print(f"Everything below the classifier frozen, end to end: {quick:.0f} examples/s on kept activations, {slow:.1f} "
-          f"without: {quick / slow:.0f}×. Filling the caches of all depths took {pack_seconds:.1f} s for "
-          f"{len(everything.rows)} pictures in all views; spread over {cells} cells of {material.config.steps} steps: "
-          f"{amortised:.0f} examples/s, {amortised / slow:.0f}×.", flush=True)
+    print(
+        f"Everything below the classifier frozen, end to end: {quick:.0f} examples/s on kept activations, {slow:.1f} "
+        f"without: {quick / slow:.0f}×. Filling the caches of all depths took {pack_seconds:.1f} s for "
+        f"{len(everything.rows)} pictures in all views; spread over {cells} cells of {material.config.steps} steps: "
+        f"{amortised:.0f} examples/s, {amortised / slow:.0f}×.",
+        flush=True,
+    )
 
 
 def _grid(config, material, depths, folder, dataset) -> None:
@@ -222,22 +287,34 @@ def _grid(config, material, depths, folder, dataset) -> None:
     passes = 2 * rows + len(dataset.test)
     steps = sum(row["steps"] * depths[row["depth"]].kept for row in cells)
     must = passes * block + steps
-    print(f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
-          f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers above, "
-          f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×", flush=True)
+    print(
+        f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
+        f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers above, "
+        f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×",
+        flush=True,
+    )
     if all(depths[depth].torch for depth in material.grid.axis[:-1]):
         # A layer more that is frozen would hardly change it.
-        other = sum(row["steps"] * (depths[row["depth"]].torch or depths[material.grid.axis[-2]].torch) for row in cells)
-        print(f"The same steps in the PyTorch loop, by the time of a step: {other:.1f} s, {other / wall:.1f}×.", flush=True)
+        other = sum(
+            row["steps"] * (depths[row["depth"]].torch or depths[material.grid.axis[-2]].torch) for row in cells
+        )
+        print(
+            f"The same steps in the PyTorch loop, by the time of a step: {other:.1f} s, {other / wall:.1f}×.",
+            flush=True,
+        )
 
 
 def _peak(config, gigabytes, folder) -> None:
     settings = {"cache": "memory", "cache_gb": gigabytes, "device_gb": gigabytes}
-    without, within = (peak_of_study(config, changes, folder / name) for name, changes in (
-        ("without", {"cache": "none"}), ("within", settings)))
-    print(f"Peak memory of the study: {without:.0f} MB with nothing kept, which is what its largest cell needs; "
-          f"{within:.0f} MB with config.study.cache_gb and device_gb of {1e3 * gigabytes:.0f} MB each: "
-          f"{within - without:+.0f} MB, {'within' if within - without <= 2e3 * gigabytes else 'ABOVE'} the budget.")
+    without, within = (
+        peak_of_study(config, changes, folder / name)
+        for name, changes in (("without", {"cache": "none"}), ("within", settings))
+    )
+    print(
+        f"Peak memory of the study: {without:.0f} MB with nothing kept, which is what its largest cell needs; "
+        f"{within:.0f} MB with config.study.cache_gb and device_gb of {1e3 * gigabytes:.0f} MB each: "
+        f"{within - without:+.0f} MB, {'within' if within - without <= 2e3 * gigabytes else 'ABOVE'} the budget."
+    )
 
 
 def pass_seconds(material: Material) -> float:

@@ -6,8 +6,15 @@ from typing import Any
 CHILDREN = {"stem": ("conv1", "bn1", "relu", "maxpool")}
 
 
-def seconds_per_example(name: str, depth: str, groups: tuple[str, ...], classes: int, image_size: int,
-                        batch_sizes: tuple[int, ...], repeats: int) -> tuple[float, int]:
+def seconds_per_example(
+    name: str,
+    depth: str,
+    groups: tuple[str, ...],
+    classes: int,
+    image_size: int,
+    batch_sizes: tuple[int, ...],
+    repeats: int,
+) -> tuple[float, int]:
     """Time a training step of a torchvision ResNet with everything up to a layer group frozen.
 
     The frozen layers run under `no_grad` and in eval mode, in channels_last; SGD with Nesterov momentum.
@@ -28,14 +35,18 @@ def seconds_per_example(name: str, depth: str, groups: tuple[str, ...], classes:
     import torchvision
 
     model = getattr(torchvision.models, name)(num_classes=classes).to(memory_format=torch.channels_last)
-    frozen = groups[:groups.index(depth) + 1] if depth != "none" else ()
-    modules = {group: torch.nn.Sequential(*(getattr(model, child) for child in CHILDREN.get(group, (group,))))
-               for group in groups if group != "fc"}
+    frozen = groups[: groups.index(depth) + 1] if depth != "none" else ()
+    modules = {
+        group: torch.nn.Sequential(*(getattr(model, child) for child in CHILDREN.get(group, (group,))))
+        for group in groups
+        if group != "fc"
+    }
     for module in modules.values():
         module.train()
     prefix = torch.nn.Sequential(*(modules[group] for group in modules if group in frozen)).eval().requires_grad_(False)
-    suffix = torch.nn.Sequential(*(modules[group] for group in modules if group not in frozen),
-                                 *([model.avgpool, torch.nn.Flatten()]), model.fc)
+    suffix = torch.nn.Sequential(
+        *(modules[group] for group in modules if group not in frozen), *([model.avgpool, torch.nn.Flatten()]), model.fc
+    )
     optimizer = torch.optim.SGD([p for p in suffix.parameters() if p.requires_grad], 0.01, momentum=0.9, nesterov=True)
 
     def step(images: Any, labels: Any) -> None:

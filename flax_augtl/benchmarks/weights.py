@@ -95,7 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
             for path in options.checkpoint or [_write(name, Path(folder)) for name in NETWORKS]:
                 found = _measured_apart(path)
                 megabytes, part = found["file"] / 1e6, found["memory"] / found["file"]
-                print(f"{path.name:<24} {megabytes:>6.0f} {found['seconds']:>8.2f} {found['processor']:>8.2f} {part:>14.2f}")
+                print(
+                    f"{path.name:<24} {megabytes:>6.0f} {found['seconds']:>8.2f} {found['processor']:>8.2f} {part:>14.2f}"
+                )
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -1,7 +1,7 @@
 """Fields that came into the configuration after the first version: what an older config.json means by their absence.
 
-A run or study that an earlier version wrote goes on as it began. A new field whose default changes what a run is needs a
-row in `ADDED`; every other new field needs one as well, so that the same command still continues an older run.
+A run or study that an earlier version wrote goes on as it began. A new field whose default changes what a run is needs
+a row in `ADDED`; every other new field needs one as well, so that the same command still continues an older run.
 """
 
 import copy

@@ -65,8 +65,11 @@ def is_a(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return kind == "true or false"
     whole = isinstance(value, int) and abs(value) < 2**63
-    return {"whole number": whole, "text": isinstance(value, str),
-            "number": whole or isinstance(value, float) and math.isfinite(value)}.get(kind, False)
+    return {
+        "whole number": whole,
+        "text": isinstance(value, str),
+        "number": whole or isinstance(value, float) and math.isfinite(value),
+    }.get(kind, False)
 
 
 def check(values: Any, kinds: Mapping[str, str], needed: tuple[str, ...], where: str) -> None:

@@ -13,7 +13,13 @@ from ml_collections import ConfigDict
 from flax_augtl.config import field_types
 
 # Lengths that are given in one of three units: (group, name), see `training.lengths`.
-_LENGTHS = (("", ""), ("schedule.", "warmup"), ("schedule.", "boundaries"), ("", "evaluate_every"), ("", "checkpoint_every"))
+_LENGTHS = (
+    ("", ""),
+    ("schedule.", "warmup"),
+    ("schedule.", "boundaries"),
+    ("", "evaluate_every"),
+    ("", "checkpoint_every"),
+)
 _UNITS = ("steps", "epochs", "examples")
 # The field that people mean who set a group of fields to a word.
 _MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
@@ -46,8 +52,10 @@ def take_out_none(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for field in fields:
         kind = field_types.KINDS.get(field, "")
         if kind and not kind.endswith("or null"):
-            raise ValueError(f"--config.{field}=None: this field cannot be None; give it a {kind}"
-                             + (', or the word "none".' if kind == "text" else "."))
+            raise ValueError(
+                f"--config.{field}=None: this field cannot be None; give it a {kind}"
+                + (', or the word "none".' if kind == "text" else ".")
+            )
     return left, fields
 
 
@@ -60,9 +68,10 @@ def check_groups(arguments: Sequence[str]) -> None:
             group, value = match[1], match[2] or "VALUE"
             fields = [name.removeprefix(f"{group}.") for name in field_types.KINDS if name.startswith(f"{group}.")]
             likely = _MAIN_FIELD.get(group) or fields[0]
-            raise ValueError(f"--config.{group} is a group of fields, not one of them. To set its {likely}, write "
-                             f"--config.{group}.{likely}={value}." + (f" Its fields: {', '.join(sorted(fields))}."
-                                                                      if fields else ""))
+            raise ValueError(
+                f"--config.{group} is a group of fields, not one of them. To set its {likely}, write "
+                f"--config.{group}.{likely}={value}." + (f" Its fields: {', '.join(sorted(fields))}." if fields else "")
+            )
 
 
 def clear(config: ConfigDict, field: str) -> None:
@@ -108,8 +117,10 @@ def unknown_flag(name: str) -> str:
     fields = [field for field in last if field == name or last[field] in near]
     if not fields:
         return ""
-    return (f"There is no flag --{name}. Fields of the configuration are written with config in front: "
-            f"{' or '.join(f'--config.{field}=…' for field in fields[:3])}.")
+    return (
+        f"There is no flag --{name}. Fields of the configuration are written with config in front: "
+        f"{' or '.join(f'--config.{field}=…' for field in fields[:3])}."
+    )
 
 
 def _lengths() -> list[tuple[str, ...]]:

@@ -8,8 +8,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 PAPER = ("traditional", "kept", "kept_deeper", "kept_deeper2")
-CONTROLS = ("traditional", "traditional_l2", "kept_plain", "kept", "kept_deeper", "deeper", "wider", "random_deeper",
-            "shuffled_deeper")
+CONTROLS = (
+    "traditional",
+    "traditional_l2",
+    "kept_plain",
+    "kept",
+    "kept_deeper",
+    "deeper",
+    "wider",
+    "random_deeper",
+    "shuffled_deeper",
+)
 SCRATCH = "scratch"
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 VIEWS = 4
@@ -65,22 +74,31 @@ def resolved(config: ConfigDict) -> ConfigDict:
     if search is not None and search not in SEARCHES:
         raise ValueError(f"config.study.search={search!r} is not one of {', '.join(SEARCHES)}.")
     if search in (GRID, HALVING) and minutes:
-        raise ValueError(f"config.study.search={search!r} keeps no time budget, but config.study.minutes={minutes:g}. Set "
-                         "one of the two only.")
+        raise ValueError(
+            f"config.study.search={search!r} keeps no time budget, but config.study.minutes={minutes:g}. Set "
+            "one of the two only."
+        )
     if minutes is None:
         minutes = 0.0 if search in (GRID, HALVING) else preset.minutes
     if search == BUDGET and not minutes:
         raise ValueError("config.study.search='budget' needs a time budget: set config.study.minutes above 0.")
     selecting = study.selection_seeds or 0
     if study.seeds is not None and selecting > len(study.seeds):
-        raise ValueError(f"config.study.selection_seeds={selecting} is above the number of config.study.seeds="
-                         f"{tuple(study.seeds)}. Give more seeds, or lower it.")
+        raise ValueError(
+            f"config.study.selection_seeds={selecting} is above the number of config.study.seeds="
+            f"{tuple(study.seeds)}. Give more seeds, or lower it."
+        )
     decided = {
-        "minutes": float(minutes), "search": search or (BUDGET if minutes else GRID), "selection_seeds": selecting,
+        "minutes": float(minutes),
+        "search": search or (BUDGET if minutes else GRID),
+        "selection_seeds": selecting,
         "seeds": tuple(range(max(preset.seeds, selecting))) if study.seeds is None else tuple(study.seeds),
         "learning_rates": LEARNING_RATES if study.learning_rates is None else tuple(study.learning_rates),
-        "finals": study.finals or "winners", "views": VIEWS if study.views is None else study.views,
-        "heads": tuple(study.heads or ()), "depths": tuple(study.depths or ())}
+        "finals": study.finals or "winners",
+        "views": VIEWS if study.views is None else study.views,
+        "heads": tuple(study.heads or ()),
+        "depths": tuple(study.depths or ()),
+    }
     if decided["finals"] not in FINALS:
         raise ValueError(f"config.study.finals={study.finals!r} is not one of {', '.join(FINALS)}.")
     study.update(decided)

@@ -110,8 +110,10 @@ def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the fields of config.data, those that are given in place of the usual ones."""
     for name in data or {}:
         if name not in DEFAULTS:
-            raise DataError(f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
-                            f"{', '.join(DEFAULTS)}.")
+            raise DataError(
+                f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
+                f"{', '.join(DEFAULTS)}."
+            )
     fields = {**DEFAULTS, **(data or {})}
     folds.check(fields)
     return fields

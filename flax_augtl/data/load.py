@@ -82,7 +82,8 @@ def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | Non
     Args:
         data: config.data, or any mapping with some of its fields.
         seed: governs every choice among examples but that of the test split, which `split_seed` governs.
-        spelling: of the class names and ids of a folder, where a run wrote them before; see `unicode_names.spelling_of`.
+        spelling: of the class names and ids of a folder, where a run wrote them before; see
+          `unicode_names.spelling_of`.
 
     Raises:
         DataError: whatever is wrong, as a sentence.
@@ -139,7 +140,9 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
     for split in order:
         names, labels = listing.splits[split]
         kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept)
+        parts[split] = examples_of(
+            source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept
+        )
         first += len(names)
     used = [path for i, path in enumerate(paths) if i not in seen.bad]
     found = groups.groups_of(used, listing.columns, data["group"])
@@ -171,7 +174,9 @@ def _digits(data: Mapping[str, Any], seed: int) -> Dataset:
     source, labels = digits.digits()
     everything = examples_of(source, labels, [f"digits/{i:04d}" for i in range(len(labels))])
     k = DIGIT_SHOTS if data["shots"] is None else int(data["shots"])
-    if data["split_seed"] is None and not data["folds"]:  # Earlier versions tested on all that a seed does not train on.
+    if (
+        data["split_seed"] is None and not data["folds"]
+    ):  # Earlier versions tested on all that a seed does not train on.
         train, test = stratify.shots(everything, k, seed, digits.CLASS_NAMES)
         return divide("digits", digits.CLASS_NAMES, {"train": train, "test": test}, {**data, "shots": None}, seed)
     return divide("digits", digits.CLASS_NAMES, {"all": everything}, {**data, "test": DIGITS_TEST, "shots": k}, seed)

@@ -30,7 +30,9 @@ def cut_names(network: AugmentedNetwork, start: int) -> Any:
     return groups[start - 1]
 
 
-def outputs(model: Any, variables: Any, images: jax.Array, names: Sequence[str], preprocessing: Any) -> dict[str, jax.Array]:
+def outputs(
+    model: Any, variables: Any, images: jax.Array, names: Sequence[str], preprocessing: Any
+) -> dict[str, jax.Array]:
     """Run the source network once and return what its layer groups leave.
 
     Args:
@@ -41,7 +43,7 @@ def outputs(model: Any, variables: Any, images: jax.Array, names: Sequence[str],
     """
     found, x = {}, preprocessing.normalise(images)
     last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != PICTURES], default=-1)
-    for index, group in enumerate(model.groups[:last + 1]):
+    for index, group in enumerate(model.groups[: last + 1]):
         x = model.apply(variables, x, index, index + 1)
         if group in names:
             found[group] = x
@@ -75,7 +77,9 @@ class Activations:
         """Return the highest cut at or below `depth` that is kept; 0 if none is."""
         return max((start for start in range(1, depth + 1) if self.has(network, start)), default=0)
 
-    def fill(self, say: Callable[[int, int, float], None] | None = None, alive: Callable[[], None] | None = None) -> None:
+    def fill(
+        self, say: Callable[[int, int, float], None] | None = None, alive: Callable[[], None] | None = None
+    ) -> None:
         """Compute what is missing, one pass of the source network over it; goes on where an earlier start ended.
 
         Args:
@@ -96,7 +100,7 @@ class Activations:
                 made = dict(self.compute(images, names))
                 if PICTURES in names:
                     made[PICTURES] = images
-                self.store.put(first, {name: np.asarray(made[name])[:stop - first] for name in names})
+                self.store.put(first, {name: np.asarray(made[name])[: stop - first] for name in names})
                 now = time.monotonic()
                 if say and (now - told > 1 or number + 1 == len(todo)):
                     told = now
@@ -116,8 +120,11 @@ class Activations:
 
     def fits(self, network: AugmentedNetwork, start: int) -> bool:
         """Return whether what layer group `start` reads is kept and fits into the device's share."""
-        return self.has(network, start) and sum(
-            self.store.arrays[name].nbytes for name in jax.tree.leaves(cut_names(network, start))) <= self.device_bytes
+        return (
+            self.has(network, start)
+            and sum(self.store.arrays[name].nbytes for name in jax.tree.leaves(cut_names(network, start)))
+            <= self.device_bytes
+        )
 
     def pool(self, network: AugmentedNetwork, start: int, place: Callable[[Any], Any]) -> Any:
         """Return all rows of what layer group `start` reads, on the device; the last such pool is kept there."""
@@ -135,18 +142,23 @@ class Activations:
         return jax.tree.map(lambda name: self.store.arrays[name][rows], cut_names(network, start))
 
 
-def row_shapes(model: Any, preprocessing: Any, names: Sequence[str], dtype: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+def row_shapes(
+    model: Any, preprocessing: Any, names: Sequence[str], dtype: str
+) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Return (shape of a row, dtype) of each name."""
     size = preprocessing.image_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
-    shapes = jax.eval_shape(functools.partial(outputs, model, names=names, preprocessing=preprocessing), variables, image)
+    shapes = jax.eval_shape(
+        functools.partial(outputs, model, names=names, preprocessing=preprocessing), variables, image
+    )
     found = {name: (tuple(shape.shape[1:]), dtype) for name, shape in shapes.items()}
     return found | ({PICTURES: ((size, size, 3), "uint8")} if PICTURES in names else {})
 
 
 def choose(shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, budget: float) -> list[str]:
     """Return the names whose arrays are kept within a budget in bytes, the smallest first."""
+
     def size(name):
         return int(np.prod(shapes[name][0])) * jnp.dtype(shapes[name][1]).itemsize * rows
 
@@ -158,8 +170,20 @@ def choose(shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, budget:
     return kept
 
 
-def open_activations(rows: Rows, model: Any, variables: Any, preprocessing: Any, names: Sequence[str], *, kind: str,
-                     budget: float, device_bytes: float, dtype: str, key: str, folder: Path | None) -> Activations:
+def open_activations(
+    rows: Rows,
+    model: Any,
+    variables: Any,
+    preprocessing: Any,
+    names: Sequence[str],
+    *,
+    kind: str,
+    budget: float,
+    device_bytes: float,
+    dtype: str,
+    key: str,
+    folder: Path | None,
+) -> Activations:
     """Open the activations of some rows; nothing is computed before `Activations.fill`.
 
     Args:
@@ -176,8 +200,12 @@ def open_activations(rows: Rows, model: Any, variables: Any, preprocessing: Any,
     shapes = row_shapes(model, preprocessing, names, dtype)
     kept = choose(shapes, len(rows), budget) if kind != "none" else []
     # With other cuts than another study of the same folder, the files differ; each array has its own sums.
-    store = Store({name: shapes[name] for name in kept}, len(rows), f"{key}-{rows.key}-{dtype}",
-                  folder if kind == "file" and kept else None)
+    store = Store(
+        {name: shapes[name] for name in kept},
+        len(rows),
+        f"{key}-{rows.key}-{dtype}",
+        folder if kind == "file" and kept else None,
+    )
 
     @functools.partial(jax.jit, static_argnums=2)
     def compute(variables, images, names):

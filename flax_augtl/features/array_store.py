@@ -24,7 +24,9 @@ class Store:
       folder: of the files; None if the arrays are in memory.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, key: str, folder: Path | None = None):
+    def __init__(
+        self, shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, key: str, folder: Path | None = None
+    ):
         """Open a store; what its files hold already is checked, block by block.
 
         Args:
@@ -54,9 +56,11 @@ class Store:
             self._drop_damaged(name)
 
     def _cannot_write(self, error: OSError) -> files.CannotWrite:
-        return files.CannotWrite(f"The cache in {self.folder} cannot be written: {error.strerror or error}. Free "
-                                         "some disk, lower config.study.cache_gb, or set config.study.cache to memory or "
-                                         "none.")
+        return files.CannotWrite(
+            f"The cache in {self.folder} cannot be written: {error.strerror or error}. Free "
+            "some disk, lower config.study.cache_gb, or set config.study.cache to memory or "
+            "none."
+        )
 
     def _manifest(self) -> dict[str, Any] | None:
         """Return the manifest of the files, if they hold what this store shall hold."""
@@ -83,7 +87,7 @@ class Store:
                 del sums[block]
 
     def _sum(self, name: str, block: int) -> int:
-        return zlib.crc32(np.ascontiguousarray(self.arrays[name][block * BLOCK:(block + 1) * BLOCK]).view(np.uint8))
+        return zlib.crc32(np.ascontiguousarray(self.arrays[name][block * BLOCK : (block + 1) * BLOCK]).view(np.uint8))
 
     @property
     def bytes(self) -> int:
@@ -105,7 +109,7 @@ class Store:
         for name, array in self.arrays.items():
             value = np.ascontiguousarray(values[name], array.dtype)
             if self.folder is None:
-                array[first:first + len(value)] = value
+                array[first : first + len(value)] = value
             else:
                 self._write(name, first * array[0].nbytes, value.view(np.uint8).data)
             self._sums.setdefault(name, {})[str(first // BLOCK)] = self._sum(name, first // BLOCK)

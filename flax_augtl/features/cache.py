@@ -88,8 +88,9 @@ def _seconds(path: Path) -> float:
     return float(found["seconds"]) if isinstance(found, Mapping) and is_a(found.get("seconds"), "number") else 0.0
 
 
-def fill(activations: Activations, lock: Lock, name: str, reopen: Callable[[], Activations],
-         folder: Path) -> Activations:
+def fill(
+    activations: Activations, lock: Lock, name: str, reopen: Callable[[], Activations], folder: Path
+) -> Activations:
     """Fill a cache, once for all workers that share its files; return it, filled.
 
     Args:
@@ -99,10 +100,13 @@ def fill(activations: Activations, lock: Lock, name: str, reopen: Callable[[], A
       reopen: opens the cache anew, to see what another worker filled.
       folder: of the study.
     """
+
     def say(done, rows, seconds):
         left = (rows - done) / max(done / seconds, 1e-9)
-        print(f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
-              flush=True)
+        print(
+            f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
+            flush=True,
+        )
 
     last = [-10.0]
 
@@ -116,8 +120,10 @@ def fill(activations: Activations, lock: Lock, name: str, reopen: Callable[[], A
         if activations.store.folder is None or lock.take(f"cache-{name}"):
             activations = activations if activations.store.folder is None else reopen()
             activations.fill(seldom)
-            files.write_json(folder / f"fill-{name}.json", {
-                "seconds": _seconds(folder / f"fill-{name}.json") + activations.fill_seconds})
+            files.write_json(
+                folder / f"fill-{name}.json",
+                {"seconds": _seconds(folder / f"fill-{name}.json") + activations.fill_seconds},
+            )
             lock.release(f"cache-{name}")
             return activations
         if not waited:

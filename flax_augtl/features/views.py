@@ -45,8 +45,10 @@ class Rows:
         draws = {"view_seed": data["view_seed"], **augmentations(data)}
         self._augment = jax.jit(functools.partial(_augmented, draws=tuple(draws.items())))
         crop = {name: data[name] for name in ("crop", "crop_scale", "policy")} if views else None
-        stamps = [source.stamp(index) if hasattr(source, "stamp") else "" for source, index in
-                  zip(self._sources, self._indices, strict=True)]
+        stamps = [
+            source.stamp(index) if hasattr(source, "stamp") else ""
+            for source, index in zip(self._sources, self._indices, strict=True)
+        ]
         self.key = fingerprint(self.ids, stamps, views, preprocessing.to_json(), crop, draws if views else None)
 
     def __len__(self) -> int:
@@ -73,7 +75,9 @@ class Rows:
 
         def one(number: int, view: int) -> np.ndarray:
             path = self._paths[0] if view < 0 else self._paths[1]
-            return view_of(self._sources[number], path, self._indices[number], int(self._draw_ids[number]), max(view, 0))
+            return view_of(
+                self._sources[number], path, self._indices[number], int(self._draw_ids[number]), max(view, 0)
+            )
 
         images = np.stack(list(pool.map(one, which.tolist(), view.tolist())))
         if not (view >= 0).any():
@@ -92,8 +96,11 @@ def _augmented(images, ids, views, *, draws):
 
 def has_draws(data: Mapping[str, Any]) -> bool:
     """Return whether a training view differs from the evaluation view."""
-    return data["crop"] != "none" or data["policy"] != "none" or any(value not in ("none", 0) for value in
-                                                                     augmentations(data).values())
+    return (
+        data["crop"] != "none"
+        or data["policy"] != "none"
+        or any(value not in ("none", 0) for value in augmentations(data).values())
+    )
 
 
 def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:

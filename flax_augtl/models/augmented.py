@@ -20,7 +20,8 @@ CLASSIFICATION = ("fc", "fc8")  # The layer group that a network's classificatio
 class AugmentedNetwork(nn.Module):
     """Source network and head.
 
-    Its variables are `{"params": {"source": {group: ...}, "head": ...}, "batch_stats": ...}`. It can be cut at any layer
+    Its variables are `{"params": {"source": {group: ...}, "head": ...}, "batch_stats": ...}`. It can be cut at any
+    layer
     group: running groups [0, k) and then [k, ...) on what they left equals running all of them.
     """
 
@@ -73,9 +74,17 @@ class AugmentedNetwork(nn.Module):
         return x if below is None else {"top": x, "below": below}
 
 
-def create_network(name: str, settings: HeadSettings, *, num_classes: int, source_classes: int | None = 1000,
-                   variant: Mapping[str, Any] | None = None, dtype=jnp.float32,
-                   axis_name: str | None = None, remat: bool = False) -> AugmentedNetwork:
+def create_network(
+    name: str,
+    settings: HeadSettings,
+    *,
+    num_classes: int,
+    source_classes: int | None = 1000,
+    variant: Mapping[str, Any] | None = None,
+    dtype=jnp.float32,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> AugmentedNetwork:
     """Create the network of source `name` with a head for `num_classes` target classes.
 
     Args:
@@ -88,13 +97,20 @@ def create_network(name: str, settings: HeadSettings, *, num_classes: int, sourc
       axis_name: of the devices over which batch statistics are taken.
       remat: the source network computes the inside of its training parts again in the backward pass.
     """
-    source = models.create_model(name, num_classes=source_classes if settings.keep_classifier else None, dtype=dtype,
-                                 axis_name=axis_name, remat=remat, **(variant or {}))
+    source = models.create_model(
+        name,
+        num_classes=source_classes if settings.keep_classifier else None,
+        dtype=dtype,
+        axis_name=axis_name,
+        remat=remat,
+        **(variant or {}),
+    )
     return AugmentedNetwork(source, Head(settings, num_classes, dtype, axis_name))
 
 
-def initial_variables(network: AugmentedNetwork, seed: int, image_size: int,
-                      pretrained: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def initial_variables(
+    network: AugmentedNetwork, seed: int, image_size: int, pretrained: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return float32 variables of the network: new layers drawn from `seed`, the source network's as `pretrained` has them.
 
     Args:
@@ -108,18 +124,26 @@ def initial_variables(network: AugmentedNetwork, seed: int, image_size: int,
       {"params": ..., "batch_stats": ...} of numpy arrays; `batch_stats` is empty where the network has no batch norm.
     """
     settings, top = network.head.settings, network.source.groups[-1]
-    source = random_variables(network.source, seed) if pretrained is None else {
-        # The classification layer that the head does not keep is left out.
-        collection: {group: tree for group, tree in groups.items() if group in network.source.groups}
-        for collection, groups in pretrained.items()}
+    source = (
+        random_variables(network.source, seed)
+        if pretrained is None
+        else {
+            # The classification layer that the head does not keep is left out.
+            collection: {group: tree for group, tree in groups.items() if group in network.source.groups}
+            for collection, groups in pretrained.items()
+        }
+    )
     if settings.keep_classifier and settings.classifier_init == "random":
         source["params"][top] = random_variables(network.source, seed)["params"][top]
     if settings.keep_classifier and settings.classifier_init == "shuffled":
         source["params"][top] = shuffle_classifier(source["params"][top], seed)
     head = _draw_head(network, image_size)(jax.random.key(seed))
-    variables = {collection: {part: tree[collection] for part, tree in (("source", source), (HEAD, head))
-                              if tree.get(collection)}
-                 for collection in ("params", "batch_stats")}
+    variables = {
+        collection: {
+            part: tree[collection] for part, tree in (("source", source), (HEAD, head)) if tree.get(collection)
+        }
+        for collection in ("params", "batch_stats")
+    }
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
 
 
@@ -127,8 +151,9 @@ def initial_variables(network: AugmentedNetwork, seed: int, image_size: int,
 def _draw_head(network: AugmentedNetwork, image_size: int):
     """Return a compiled function key -> initial variables of the head; compiled, because op by op it takes longer."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: network.init_with_output(
-        jax.random.key(0), x, stop=len(network.source.groups))[0], images)
+    shapes = jax.eval_shape(
+        lambda x: network.init_with_output(jax.random.key(0), x, stop=len(network.source.groups))[0], images
+    )
     shapes = shapes if isinstance(shapes, Mapping) else {"top": shapes}
     return jax.jit(lambda key: network.head.init(key, **{name: jnp.zeros(x.shape) for name, x in shapes.items()}))
 
@@ -136,8 +161,8 @@ def _draw_head(network: AugmentedNetwork, image_size: int):
 def shuffle_classifier(tree: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Permute the rows of the classification layer's kernel [features, classes], and keep its bias.
 
-    Each output then reads the wrong features, while the spectrum of the kernel and the distribution of its weights stay.
-    Permuting the outputs instead would change nothing: new layers have no preference among their inputs.
+    Each output then reads the wrong features, while the spectrum of the kernel and the distribution of its weights
+    stay. Permuting the outputs instead would change nothing: new layers have no preference among their inputs.
     """
     kernel = np.asarray(tree["kernel"], np.float32)
     order = np.random.default_rng([seed, 1]).permutation(kernel.shape[0])

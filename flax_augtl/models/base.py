@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def steps(
-    groups: tuple[str, ...], start: int, stop: int | None, train_from: int | None
-) -> Iterator[tuple[str, bool]]:
+def steps(groups: tuple[str, ...], start: int, stop: int | None, train_from: int | None) -> Iterator[tuple[str, bool]]:
     """Yield (group name, whether it runs in training mode) for `groups[start:stop]`.
 
     Args:

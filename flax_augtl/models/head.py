@@ -51,23 +51,35 @@ class HeadSettings:
     dropout: float = 0.0
 
     def __post_init__(self):
-        for field, choices in (("norm", NORMS), ("classifier_init", CLASSIFIER_INITS),
-                               ("classifier_rate", CLASSIFIER_RATES), ("classifier_init_from", CLASSIFIER_STARTS)):
+        for field, choices in (
+            ("norm", NORMS),
+            ("classifier_init", CLASSIFIER_INITS),
+            ("classifier_rate", CLASSIFIER_RATES),
+            ("classifier_init_from", CLASSIFIER_STARTS),
+        ):
             if getattr(self, field) not in choices:
                 raise ValueError(f"config.head.{field}={getattr(self, field)!r} is not one of {', '.join(choices)}.")
         if self.widen < 0 or any(width < 1 for width in self.new_layers):
-            raise ValueError(f"Widths of the head must be positive: config.head.new_layers={self.new_layers}, "
-                             f"config.head.widen={self.widen}.")
+            raise ValueError(
+                f"Widths of the head must be positive: config.head.new_layers={self.new_layers}, "
+                f"config.head.widen={self.widen}."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"config.head.dropout={self.dropout} is not in [0, 1).")
-        reads_kept = self.keep_classifier and not self.new_layers and not self.widen and self.classifier_init == "pretrained"
+        reads_kept = (
+            self.keep_classifier and not self.new_layers and not self.widen and self.classifier_init == "pretrained"
+        )
         if self.classifier_init_from == "leep" and not reads_kept:
-            raise ValueError("config.head.classifier_init_from='leep' needs a target classifier that reads the pretrained "
-                             "classification layer: keep_classifier=True, new_layers=(), widen=0, "
-                             "classifier_init='pretrained', as in the presets kept and kept_plain.")
+            raise ValueError(
+                "config.head.classifier_init_from='leep' needs a target classifier that reads the pretrained "
+                "classification layer: keep_classifier=True, new_layers=(), widen=0, "
+                "classifier_init='pretrained', as in the presets kept and kept_plain."
+            )
         if not self.keep_classifier and self.classifier_init != "pretrained":
-            raise ValueError(f"config.head.classifier_init={self.classifier_init!r} needs a kept classification layer, "
-                             "but config.head.keep_classifier is False.")
+            raise ValueError(
+                f"config.head.classifier_init={self.classifier_init!r} needs a kept classification layer, "
+                "but config.head.keep_classifier is False."
+            )
 
 
 PRESETS: Mapping[str, HeadSettings] = {
@@ -93,8 +105,10 @@ def head_settings(preset: str, overrides: Mapping[str, object] | None = None) ->
     """
     if preset not in PRESETS:
         near = difflib.get_close_matches(preset, PRESETS, 1)
-        raise ValueError(f"config.head.preset={preset!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
-                         f"Choices: {', '.join(PRESETS)}.")
+        raise ValueError(
+            f"config.head.preset={preset!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+            f"Choices: {', '.join(PRESETS)}."
+        )
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     known = {field.name for field in dataclasses.fields(HeadSettings)}
     if unknown := sorted(set(given) - known):
@@ -125,8 +139,14 @@ def normalise(settings: HeadSettings, x: jax.Array, *, train: bool, name: str, a
         case "l2":
             return L2Normalise(settings.scale, name=name)(x)
         case "batch":
-            return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False,
-                                axis_name=axis_name, name=name)(x)
+            return nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                use_fast_variance=False,
+                axis_name=axis_name,
+                name=name,
+            )(x)
         case "layer":
             return nn.LayerNorm(use_fast_variance=False, name=name)(x)
     return x
@@ -158,13 +178,16 @@ class Head(nn.Module):
         blocks = {"": top}
         if settings.widen:
             wide = self._normalise(below, train, "wide_norm")
-            wide = nn.Dense(settings.widen, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="wide")(wide)
+            wide = nn.Dense(settings.widen, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="wide")(
+                wide
+            )
             blocks["_wide"] = nn.relu(wide)
         for index, width in enumerate((*settings.new_layers, self.num_classes), start=1):
             last = index > len(settings.new_layers)
             name = "classifier" if last else f"layer{index}"
-            x = jnp.concatenate([self._normalise(block, train, f"{name}_norm{suffix}")
-                                 for suffix, block in blocks.items()], axis=-1)
+            x = jnp.concatenate(
+                [self._normalise(block, train, f"{name}_norm{suffix}") for suffix, block in blocks.items()], axis=-1
+            )
             if last:
                 # Zero: at the start every class is equally likely and no gradient disturbs the pretrained layers,
                 # whatever the norm of the inputs is.

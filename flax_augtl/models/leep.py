@@ -1,7 +1,7 @@
 """LEEP's empirical predictor: a target classifier with no training at all.
 
-Nguyen, Hassner, Seeger, Archambeau, "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML 2020
-(arXiv 2002.12462), equations 1 and 2.
+Nguyen, Hassner, Seeger, Archambeau, "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML
+2020 (arXiv 2002.12462), equations 1 and 2.
 """
 
 import jax
@@ -50,9 +50,9 @@ def speakers(of_source: np.ndarray, probabilities: np.ndarray, count: int = 5) -
 def initial_classifier(inputs: np.ndarray, labels: np.ndarray, of_source: np.ndarray) -> dict[str, np.ndarray]:
     """Return a target classifier on a kept classification layer that starts from LEEP's P(y | z).
 
-    Its kernel is s (P(y | z) − P(y)): a source class speaks for the target classes that it went with. A linear layer cannot
-    be the predictor itself, which needs the softmax; the one scale s is the best on the training examples, found by
-    minimising their cross-entropy, which is convex in it.
+    Its kernel is s (P(y | z) − P(y)): a source class speaks for the target classes that it went with. A linear layer
+    cannot be the predictor itself, which needs the softmax; the one scale s is the best on the training examples, found
+    by minimising their cross-entropy, which is convex in it.
 
     Args:
       inputs: what the classifier reads, float [n, Z]: the kept layer's outputs, normalised as the head does.
@@ -83,8 +83,9 @@ def initial_classifier(inputs: np.ndarray, labels: np.ndarray, of_source: np.nda
     return {"kernel": np.asarray(direction * float(scale) * unit, np.float32), "bias": np.asarray(bias, np.float32)}
 
 
-def start_classifier(settings: HeadSettings, logits: np.ndarray, labels: np.ndarray,
-                     num_classes: int) -> dict[str, np.ndarray]:
+def start_classifier(
+    settings: HeadSettings, logits: np.ndarray, labels: np.ndarray, num_classes: int
+) -> dict[str, np.ndarray]:
     """Return the target classifier with which a kept head starts where `classifier_init_from` is `leep`.
 
     Args:

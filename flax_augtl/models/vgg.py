@@ -48,9 +48,10 @@ class VGG(nn.Module):
         num_classes: outputs of fc8; None leaves fc8 out.
         dtype: of the computation; parameters are float32.
         axis_name: mapped axis over which training batch statistics are averaged.
-        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside again
-            there.
-        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their top.
+        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside
+            again there.
+        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their
+          top.
     """
 
     convs: tuple[int, ...]

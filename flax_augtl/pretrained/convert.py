@@ -154,8 +154,10 @@ def _variant(model, leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """Return the fields of the module that decide which variables there are, as the variables have them."""
     if isinstance(model, ResNet):
         projects = any("downsample_conv" in path for path in leaves)
-        return {"conv_bias": ("params", "stem", "conv1", "bias") in leaves,
-                "shortcut": "projection" if projects else "pad"}
+        return {
+            "conv_bias": ("params", "stem", "conv1", "bias") in leaves,
+            "shortcut": "projection" if projects else "pad",
+        }
     return {"global_pool": not any("fc6" in path for path in leaves)}
 
 

@@ -49,8 +49,8 @@ def read_run(path: str | os.PathLike) -> RunSource:
 
     Its target classifier becomes the classification layer, where the two are linear in one another: on the penultimate
     features it is taken as it is, and on the outputs of a kept layer, without norm, it is multiplied into that layer.
-    Normalised and new layers have no place in a source network and are left behind: what stays then is the kept layer as
-    the run left it, or no classification layer.
+    Normalised and new layers have no place in a source network and are left behind: what stays then is the kept layer
+    as the run left it, or no classification layer.
 
     Raises:
       CheckpointError: the run is not finished, or its checkpoint is not there.
@@ -72,18 +72,27 @@ def read_run(path: str | os.PathLike) -> RunSource:
         variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
         params, head = variables["params"], tree["params"]["head"]
     except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
-        raise CheckpointError(f"{path}: the checkpoint of its best step, {step}, cannot be read: "
-                              f"{first_line(error)}") from error
+        raise CheckpointError(
+            f"{path}: the checkpoint of its best step, {step}, cannot be read: {first_line(error)}"
+        ) from error
     top = MODELS[source["network"]].groups[-1]
     class_names = tuple(source["class_names"]) if top in params else ()
     if set(head) == {"classifier"}:
         class_names = read_run_description(path).class_names
         below = params.get(top)
-        params[top] = head["classifier"] if below is None else {
-            "kernel": below["kernel"] @ head["classifier"]["kernel"],
-            "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"]}
+        params[top] = (
+            head["classifier"]
+            if below is None
+            else {
+                "kernel": below["kernel"] @ head["classifier"]["kernel"],
+                "bias": below["bias"] @ head["classifier"]["kernel"] + head["classifier"]["bias"],
+            }
+        )
     preprocessing = read_preprocessing(path)
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()
-                if name != "by_block"}
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in source["settings"].items()
+        if name != "by_block"
+    }
     terms = {**{name: str(value) for name, value in source["terms"].items()}, "run": path.name}
     return RunSource(source["network"], settings, variables, preprocessing, class_names, terms)

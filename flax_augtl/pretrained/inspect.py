@@ -79,8 +79,10 @@ def inspect_checkpoint(
     chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: whole.fits(name, tensors), where)
     names, tensors, settings, out = whole.renamed(chosen.tensors, chosen.prefix)
     if out:
-        notes += (f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
-                  f"{', '.join(out[:3])}{', …' * (len(out) > 3)}.",)
+        notes += (
+            f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
+            f"{', '.join(out[:3])}{', …' * (len(out) > 3)}.",
+        )
     said = _described(checkpoint, where).over(located.description)
     settings |= {field: said.settings[field] for field in ("stem",) if field in said.settings}
     name = require_fit(name, tensors, where, **settings)

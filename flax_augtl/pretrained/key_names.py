@@ -12,14 +12,16 @@ _TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3",
 # Early torchvision had its dropout before the dense layers.
 _OLD_VGG = {"classifier.1": "classifier.0", "classifier.4": "classifier.3"}
 _TRANSFORMERS_STAGE = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(shortcut|layer\.(\d+))\.(\w+)\.(\w+)")
-# The numbers of a ResNet's children in a Sequential: convolution, norm, ReLU, pooling, four stages, pooling, classifier.
+# The numbers of a ResNet's children in a Sequential: convolution, norm, ReLU, pooling, four stages, pooling,
+# classifier.
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # What other code calls a ResNet's classification layer.
 _CLASSIFIERS = ("linear", "last_linear", "classifier", "head")
 _LAST_NORM = re.compile(r"layer(\d+)\.(\d+)\.bn(\d)\.weight")
 # Heads that stand in the place of the classification layer, in supervised and self-supervised training.
 _RESNET_HEAD = re.compile(
-    r"(fc|linear|last_linear|classifier|heads?|project\w*|predict\w*|mlp\w*|prototypes|queue\w*)(\..*)?")
+    r"(fc|linear|last_linear|classifier|heads?|project\w*|predict\w*|mlp\w*|prototypes|queue\w*)(\..*)?"
+)
 _VGG_HEAD = re.compile(r"(classifier\.6|heads?|project\w*|predict\w*)(\..*)?")
 
 
@@ -35,8 +37,10 @@ def _unwrap(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 def _in_layers(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
     """Rename whole layers, such as "head.fc" to "classifier.6"."""
     parts = {name: name.rpartition(".") for name in tensors}
-    return {f"{layers.get(parts[name][0], parts[name][0])}.{parts[name][2]}" if parts[name][1] else name: tensor
-            for name, tensor in tensors.items()}
+    return {
+        f"{layers.get(parts[name][0], parts[name][0])}.{parts[name][2]}" if parts[name][1] else name: tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _from_transformers(name: str) -> str:

@@ -28,8 +28,24 @@ _BESIDE = ("config.json", "preprocessor_config.json", "README.md")
 _HOLDERS: list[Any] = []
 _SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".th", ".h5", ".keras", ".ckpt", ".tar", ".hdf5", INDEX)
 # Endings of files that are no checkpoints here, or of mistyped names; no repository on the hub ends so.
-_FILES = (*_SUFFIXES, ".pkl", ".pickle", ".npy", ".json", ".msgpack", ".onnx", ".pb", ".zip", ".gz", ".model", ".weights",
-          ".safetensor", ".caffemodel", ".params", ".t7")
+_FILES = (
+    *_SUFFIXES,
+    ".pkl",
+    ".pickle",
+    ".npy",
+    ".json",
+    ".msgpack",
+    ".onnx",
+    ".pb",
+    ".zip",
+    ".gz",
+    ".model",
+    ".weights",
+    ".safetensor",
+    ".caffemodel",
+    ".params",
+    ".t7",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +67,17 @@ def locate(weights: str | os.PathLike) -> Located:
     """Find, and where it is on the hub download, a checkpoint.
 
     Args:
-        weights: a file, a folder with one checkpoint in it, an address, "owner/repository", "owner/repository@revision",
-            or a name in `EMBEDDED`.
+        weights: a file, a folder with one checkpoint in it, an address, "owner/repository",
+            "owner/repository@revision", or a name in `EMBEDDED`.
 
     Raises:
         CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
     """
     if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
-        raise CheckpointError(f"config.weights={str(weights)!r} names no checkpoint. Random weights are config.weights = "
-                              "None, which a configuration file can say, and the command line cannot.")
+        raise CheckpointError(
+            f"config.weights={str(weights)!r} names no checkpoint. Random weights are config.weights = "
+            "None, which a configuration file can say, and the command line cannot."
+        )
     weights = local_or_named(weights)
     if is_address(weights):
         file = fetch(str(weights))

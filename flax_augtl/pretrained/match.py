@@ -42,8 +42,10 @@ def variant_notes(name: str, tensors: Mapping[str, Tensor], **settings) -> Itera
     """Yield a sentence for every variant that is not the network's usual one."""
     found = {**variant(name, tensors), **settings}
     if found.get("shortcut") == "pad":
-        yield ("its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half "
-               "behind the channels, as the usual PyTorch code does.")
+        yield (
+            "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half "
+            "behind the channels, as the usual PyTorch code does."
+        )
     if found.get("global_pool"):
         yield "it has no fc6 and fc7: the head reads conv5, averaged over space."
     if found.get("stem") == "cifar" and MODELS[name].settings.get("stem") != "cifar":
@@ -93,12 +95,16 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
     family = family_of(tensors)
     if family is None:
         names = ", ".join(list(tensors)[:3])
-        first = f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet or VGG."
+        first = (
+            f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet or VGG."
+        )
         return _refuse(" ".join(filter(None, (first, hint))), [])
     among = [name for name, entry in MODELS.items() if entry.family == family]
     nearest = min(among, key=lambda n: _distance(n, tensors, settings))
-    first = f"{where} fits no network that is known here. {hint}{' ' * bool(hint)}The nearest is {nearest}, from which it " \
-            "differs:"
+    first = (
+        f"{where} fits no network that is known here. {hint}{' ' * bool(hint)}The nearest is {nearest}, from which it "
+        "differs:"
+    )
     return _refuse(first, _problems(nearest, tensors, settings))
 
 

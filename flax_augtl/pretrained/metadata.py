@@ -75,13 +75,16 @@ def from_notes(text: str | Mapping[str, Any], where: str) -> Description:
     """Read the notes that this program puts into, or beside, the files it writes."""
     try:
         found = json.loads(text) if isinstance(text, str) else text
-        return _bounded(Description(
-            found.get("network"),
-            Preprocessing.from_json(found["preprocessing"]) if found.get("preprocessing") else None,
-            tuple(map(str, found.get("class_names", ()))),
-            dict(found.get("settings", {})),
-            {str(k): str(v) for k, v in found.get("terms", {}).items()},
-        ), where)
+        return _bounded(
+            Description(
+                found.get("network"),
+                Preprocessing.from_json(found["preprocessing"]) if found.get("preprocessing") else None,
+                tuple(map(str, found.get("class_names", ()))),
+                dict(found.get("settings", {})),
+                {str(k): str(v) for k, v in found.get("terms", {}).items()},
+            ),
+            where,
+        )
     except CheckpointError:
         raise
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -133,7 +136,9 @@ def _from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any], whe
 def _bounded(found: Description, where: str) -> Description:
     """Refuse a picture size that would take all memory."""
     if found.preprocessing is not None and not 0 < found.preprocessing.image_size <= LARGEST_SIDE:
-        raise CheckpointError(f"{where}: image_size={found.preprocessing.image_size} is not within 1 and {LARGEST_SIDE}.")
+        raise CheckpointError(
+            f"{where}: image_size={found.preprocessing.image_size} is not within 1 and {LARGEST_SIDE}."
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """The fields of timm's pretrained_cfg that say what becomes of images → `Preprocessing`.
 
-They mean what timm's evaluation transform does with them at the size of training (`resolve_model_data_config`). The fields
-`test_input_size` and `test_crop_pct` describe another, larger input, and are not used.
+They mean what timm's evaluation transform does with them at the size of training (`resolve_model_data_config`). The
+fields `test_input_size` and `test_crop_pct` describe another, larger input, and are not used.
 """
 
 from collections.abc import Mapping

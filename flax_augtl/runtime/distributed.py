@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 
 from flax_augtl.runtime import cluster
 
-# Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that is
-# not zero; with these figures in less than a minute.
+# Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that
+# is not zero; with these figures in less than a minute.
 HEARTBEAT = 30
 SHUTDOWN = 30
 # Seconds until a host sees what another has written to a shared disk; NFS may take a while.
@@ -40,8 +40,10 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN)
     except RuntimeError as error:
         where = found.get("coordinator_address", "the coordinator that the environment names")
-        raise ValueError(f"The processes of this run did not find one another at {where} ({error}). Start all of them, with "
-                         "the same coordinator, within 5 minutes.") from error
+        raise ValueError(
+            f"The processes of this run did not find one another at {where} ({error}). Start all of them, with "
+            "the same coordinator, within 5 minutes."
+        ) from error
 
 
 def describe() -> str:
@@ -50,8 +52,10 @@ def describe() -> str:
     kind = f"{devices[0].device_kind} ({jax.default_backend()})"
     if jax.process_count() == 1:
         return f"1 process, {len(devices)} × {kind}"
-    return (f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} of {len(devices)} × {kind} "
-            "here")
+    return (
+        f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} of {len(devices)} × {kind} "
+        "here"
+    )
 
 
 def is_first() -> bool:
@@ -66,7 +70,7 @@ def gather(text: str) -> list[str]:
     content = np.frombuffer(text.encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
     padded = np.zeros(max(1, sizes.max()), np.uint8)
-    padded[:len(content)] = content
+    padded[: len(content)] = content
     rows = multihost_utils.process_allgather(padded)
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
@@ -130,7 +134,9 @@ def require_equal(text: str, message: str) -> None:
     """
     texts = gather(text)
     if len(set(texts)) > 1:
-        raise ValueError(f"{message} " + "; ".join(f"process {index}: {each}" for index, each in enumerate(texts)) + ".")
+        raise ValueError(
+            f"{message} " + "; ".join(f"process {index}: {each}" for index, each in enumerate(texts)) + "."
+        )
 
 
 def require_same_settings(settings: Mapping[str, Any]) -> None:
@@ -140,9 +146,11 @@ def require_same_settings(settings: Mapping[str, Any]) -> None:
     for index, other in enumerate(others, start=1):
         for name in sorted({*first, *other}):
             if first.get(name) != other.get(name):
-                raise ValueError("The processes were not started with the same settings: "
-                                 f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in "
-                                 f"process {index}. Start all of them with the same command, but for --process_id.")
+                raise ValueError(
+                    "The processes were not started with the same settings: "
+                    f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in "
+                    f"process {index}. Start all of them with the same command, but for --process_id."
+                )
 
 
 def require_shared(directory: epath.PathLike) -> None:
@@ -162,9 +170,11 @@ def require_shared(directory: epath.PathLike) -> None:
         until = time.monotonic() + VISIBLE
         while not mark.exists():
             if time.monotonic() > until:
-                raise ValueError(f"{directory} on {socket.gethostname()} is not the directory that process 0 has under that "
-                                 "name. All processes write parts of each checkpoint: choose a --workdir on a disk that the "
-                                 "hosts share, or in a bucket (gs://).")
+                raise ValueError(
+                    f"{directory} on {socket.gethostname()} is not the directory that process 0 has under that "
+                    "name. All processes write parts of each checkpoint: choose a --workdir on a disk that the "
+                    "hosts share, or in a bucket (gs://)."
+                )
             time.sleep(0.1)
 
     first_decides(write)

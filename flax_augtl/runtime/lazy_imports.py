@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def names_of(package: str, modules: Mapping[str, str], aliases: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def names_of(
+    package: str, modules: Mapping[str, str], aliases: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package (PEP 562).
 
     Args:
       package: its name.
-      modules: {public name: the module that has it}, relative to the package, or absolute if it begins with `flax_augtl.`.
-        Modules of the package can be had by their names, too.
+      modules: {public name: the module that has it}, relative to the package, or absolute if it begins with
+        `flax_augtl.`. Modules of the package can be had by their names, too.
       aliases: {public name: the module, relative to the package, that stands for it}.
     """
 

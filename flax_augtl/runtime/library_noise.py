@@ -21,7 +21,8 @@ def reading() -> Iterator[None]:
 def hook(unraisable: "sys.UnraisableHookArgs") -> None:
     """Do what `sys.unraisablehook` does, but for one thing.
 
-    TensorStore prints, once for every array, that Orbax no longer waits for it, after the first that could not be written.
+    TensorStore prints, once for every array, that Orbax no longer waits for it, after the first that could not be
+    written.
     """
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

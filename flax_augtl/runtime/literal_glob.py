@@ -1,7 +1,8 @@
 """Have etils take the folder in `folder.glob(pattern)` literally, as pathlib does.
 
-etils hands the folder's name to `glob` as a part of the pattern: `[2026]` in it matches nothing, and `*` matches the folders
-of others. Orbax looks for the files that it merges in that way, so below such a folder its checkpoints lacked their index.
+etils hands the folder's name to `glob` as a part of the pattern: `[2026]` in it matches nothing, and `*` matches the
+folders of others. Orbax looks for the files that it merges in that way, so below such a folder its checkpoints lacked
+their index.
 """
 
 import functools

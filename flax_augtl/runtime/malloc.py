@@ -9,8 +9,8 @@ _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h.
 def limit_heaps() -> None:
     """Have all threads share one heap a processor core, unless MALLOC_ARENA_MAX says how many.
 
-    glibc opens up to eight a core, and each keeps what was freed in it. The threads that write checkpoints come and go, and
-    a long run's memory grew with the heaps that they leave behind. Only heaps that are not open yet can be saved.
+    glibc opens up to eight a core, and each keeps what was freed in it. The threads that write checkpoints come and go,
+    and a long run's memory grew with the heaps that they leave behind. Only heaps that are not open yet can be saved.
     """
     library = ctypes.CDLL(None)
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(library, "gnu_get_libc_version"):

@@ -1,7 +1,7 @@
 """Signals that end a program: SIGTERM, as a preemption sends it, and SIGINT, Ctrl-C.
 
-Training ends after the running step and writes a checkpoint; whatever else is going on ends at once. Only a program asks
-for this (`handled`), from its main thread: the Python API leaves signals as they are.
+Training ends after the running step and writes a checkpoint; whatever else is going on ends at once. Only a program
+asks for this (`handled`), from its main thread: the Python API leaves signals as they are.
 """
 
 import contextlib
@@ -53,7 +53,8 @@ def handled(training: bool = True) -> Iterator[None]:
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     wakeup = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    # Python runs handlers between two of its own instructions, and a compilation is one of them. The thread is told at once.
+    # Python runs handlers between two of its own instructions, and a compilation is one of them. The thread is told at
+    # once.
     watcher = threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True)
     watcher.start()
     try:

@@ -41,7 +41,7 @@ def first_line(error: Exception, length: int = 300) -> str:
     if len(lines[0]) <= length:
         return lines[0]
     # What was tried stands at its beginning, what stood in the way at its end.
-    return f"{lines[0][:length // 2 - 2]} … {lines[0][-(length // 2 - 1):]}"
+    return f"{lines[0][: length // 2 - 2]} … {lines[0][-(length // 2 - 1) :]}"
 
 
 def for_spreadsheet(text: str) -> str:
@@ -68,5 +68,6 @@ def duration(seconds: float) -> str:
 def columns(rows: Sequence[Sequence[Any]]) -> str:
     """Return rows of cells as text in aligned columns."""
     widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in rows)
+    return "\n".join(
+        "  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -56,7 +56,8 @@ def describe(search: Search, *, passes: float, images: str) -> str:
         f"{images} {duration(passes)}, first trainings {duration(plan.taken)}, longer and final "
         f"trainings up to {duration(more)}, test images and report {duration(search.reserved)}:",
         f"at most about {duration(passes + plan.taken + more + search.reserved)} of the {duration(max(budget.left(), 0.0))} "
-        f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes)."]
+        f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes).",
+    ]
     if missed := [label for label, some in plan.first.items() if not some]:
         lines.append(f"There is no time for {', '.join(missed)}: more minutes try more depths, and 0 sets no limit.")
     return "\n".join(lines)

@@ -56,8 +56,9 @@ def needed(material: Material, groups: Sequence[tuple[str, str, str]] | None = N
     return sorted(names)
 
 
-def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: float,
-               names: Sequence[str] | None = None) -> Activations:
+def open_cache(
+    material: Material, rows: Rows, part: str, folder: Path, budget: float, names: Sequence[str] | None = None
+) -> Activations:
     """Open the activations of some rows of a study.
 
     Args:
@@ -75,9 +76,20 @@ def open_cache(material: Material, rows: Rows, part: str, folder: Path, budget: 
     if study.cache_dtype not in ("float32", "bfloat16"):
         raise ValueError(f"config.study.cache_dtype={study.cache_dtype!r} is not one of float32, bfloat16.")
     return open_activations(
-        rows, material.source.model, material.source.variables, material.preprocessing,
+        rows,
+        material.source.model,
+        material.source.variables,
+        material.preprocessing,
         needed(material) if names is None else names,
-        kind=kind_of(study.cache, folder, study.cache_gb), budget=budget, device_bytes=1e9 * study.device_gb,
+        kind=kind_of(study.cache, folder, study.cache_gb),
+        budget=budget,
+        device_bytes=1e9 * study.device_gb,
         dtype=study.cache_dtype,
-        key=cache_key(material.source.variables, material.described["network"], material.described["settings"],
-                      material.config.compute_dtype), folder=folder / CACHE / part)
+        key=cache_key(
+            material.source.variables,
+            material.described["network"],
+            material.described["settings"],
+            material.config.compute_dtype,
+        ),
+        folder=folder / CACHE / part,
+    )

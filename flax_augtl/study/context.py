@@ -60,16 +60,29 @@ class Material:
 
     def network(self, cell: Cell) -> AugmentedNetwork:
         """Return a cell's network. What only changes initial variables has one value in all: they share compilations."""
-        settings = dataclasses.replace(self.settings(cell), scale=10.0, classifier_rate="pretrained",
-                                       classifier_init="pretrained", classifier_init_from="zero")
-        return create_network(self.source.name, settings, num_classes=len(self.class_names),
-                              source_classes=self.source.model.num_classes, variant=hashable(variant_of(self.source.model)),
-                              dtype=self.config.compute_dtype, axis_name=AXIS, remat=self.config.remat)
+        settings = dataclasses.replace(
+            self.settings(cell),
+            scale=10.0,
+            classifier_rate="pretrained",
+            classifier_init="pretrained",
+            classifier_init_from="zero",
+        )
+        return create_network(
+            self.source.name,
+            settings,
+            num_classes=len(self.class_names),
+            source_classes=self.source.model.num_classes,
+            variant=hashable(variant_of(self.source.model)),
+            dtype=self.config.compute_dtype,
+            axis_name=AXIS,
+            remat=self.config.remat,
+        )
 
     def freezing(self, cell: Cell) -> freezing.FreezingPlan:
         """Return what a cell freezes."""
-        return freezing.freezing_plan(self.network(cell).groups, cell.depth, pretrained=cell.head != SCRATCH,
-                                      classifier_rate=cell.classifier_rate)
+        return freezing.freezing_plan(
+            self.network(cell).groups, cell.depth, pretrained=cell.head != SCRATCH, classifier_rate=cell.classifier_rate
+        )
 
     def shared(self, cell: Cell) -> int:
         """Return how many layer groups at the bottom of a network are frozen, and as the source network has them."""
@@ -90,15 +103,20 @@ class Material:
         settings = self.settings(cell)
         # With the cell's own settings, which `self.network` leaves out.
         own = network.AugmentedNetwork(self.network(cell).source, self.network(cell).head.clone(settings=settings))
-        variables = network.initial_variables(own, cell.seed, self.preprocessing.image_size,
-                                              None if cell.head == SCRATCH else self.source.variables)
+        variables = network.initial_variables(
+            own, cell.seed, self.preprocessing.image_size, None if cell.head == SCRATCH else self.source.variables
+        )
         if inputs is not None:
             started = leep.start_classifier(settings, inputs, self.examples(cell)[1], len(self.class_names))
             variables["params"][HEAD]["classifier"] = started
         below = set(own.source.groups[:start])
-        return {collection: {part: {group: leaves for group, leaves in tree.items()
-                                    if part == HEAD or group not in below} for part, tree in parts.items()}
-                for collection, parts in variables.items()}
+        return {
+            collection: {
+                part: {group: leaves for group, leaves in tree.items() if part == HEAD or group not in below}
+                for part, tree in parts.items()
+            }
+            for collection, parts in variables.items()
+        }
 
     def examples(self, cell: Cell) -> tuple[tuple[str, ...], np.ndarray]:
         """Return the ids and labels of what a cell trains on: training data, for a final cell with validation data."""
@@ -131,8 +149,9 @@ class Material:
         lengths = {"examples": len(self.examples(cell)[1]), "batch_size": config.batch_size}
         warmup, total = in_steps(config.schedule, "warmup", **lengths), in_steps(config, "", **lengths)
         if warmup and total and cell.steps < total:
-            config.schedule.update({"warmup_steps": warmup * cell.steps // total or None, "warmup_epochs": None,
-                                    "warmup_examples": None})
+            config.schedule.update(
+                {"warmup_steps": warmup * cell.steps // total or None, "warmup_epochs": None, "warmup_examples": None}
+            )
 
 
 def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) -> Material:
@@ -151,8 +170,10 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
     check_batch(config)
     for name in ("mixup", "cutmix"):
         if config.data[name]:
-            raise ValueError(f"A study keeps activations, and config.data.{name}={config.data[name]} mixes pictures anew in "
-                             "every step: set it to 0.")
+            raise ValueError(
+                f"A study keeps activations, and config.data.{name}={config.data[name]} mixes pictures anew in "
+                "every step: set it to 0."
+            )
     if not config.data.views:
         config.data.views = config.study.views
     if config.data.views < 1:
@@ -160,13 +181,17 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
     if datasets is None:
         check_there(config.data)
     source, preprocessing, described = source_of(config)
-    grid = make_grid(config, source.groups, pretrained=config.weights is not None, classifier=bool(source.model.num_classes))
+    grid = make_grid(
+        config, source.groups, pretrained=config.weights is not None, classifier=bool(source.model.num_classes)
+    )
     if datasets is None:
         datasets = {seed: load_dataset(config.data, seed=seed) for seed in grid.seeds}
     for seed in grid.seeds:
         if datasets[seed].val is None:
-            raise ValueError("A study chooses on validation data, and there are none: set config.data.validation above 0, "
-                             "such as 0.2.")
+            raise ValueError(
+                "A study chooses on validation data, and there are none: set config.data.validation above 0, "
+                "such as 0.2."
+            )
     return Material(config, grid, source, described, preprocessing, {seed: datasets[seed] for seed in grid.seeds})
 
 

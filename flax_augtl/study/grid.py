@@ -78,7 +78,9 @@ class Grid:
             # Held to the rate of pretrained layers alone, a control's stand-in would be rigged (METHOD.md §4).
             control = settings.keep_classifier and settings.classifier_init != "pretrained"
             for depth in self.depths[name]:
-                rates = ("pretrained", "new") if control and depth not in CLASSIFICATION else (settings.classifier_rate,)
+                rates = (
+                    ("pretrained", "new") if control and depth not in CLASSIFICATION else (settings.classifier_rate,)
+                )
                 found += [(name, depth, rate) for rate in rates]
         return found
 
@@ -94,8 +96,12 @@ class Grid:
 
     def same_depths(self) -> dict[str, dict[str, str]]:
         """Return, of each head, the depths that were asked for and are shown under another name, and that name."""
-        return {head: {label: self.label(head, depth) for label, depth in labels.items() if self.label(head, depth) != label}
-                for head, labels in self.labels.items()}
+        return {
+            head: {
+                label: self.label(head, depth) for label, depth in labels.items() if self.label(head, depth) != label
+            }
+            for head, labels in self.labels.items()
+        }
 
     def cells(self, group: tuple[str, str, str], rate: float) -> list[Cell]:
         """Return the selecting cells of a group at a learning rate, one a seed."""
@@ -136,13 +142,17 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     names = tuple(dict.fromkeys((*preset.heads, *study.heads)))
     own = study.own_heads.to_dict()
     if not names and not own:
-        raise ValueError("There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
-                         "config.study.heads or config.study.own_heads.")
+        raise ValueError(
+            "There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
+            "config.study.heads or config.study.own_heads."
+        )
     for name in names:
         if name not in (*PRESETS, SCRATCH):
             near = difflib.get_close_matches(str(name), (*PRESETS, SCRATCH), 1)
-            raise ValueError(f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
-                             f"Choices: {', '.join((*PRESETS, SCRATCH))}.")
+            raise ValueError(
+                f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+                f"Choices: {', '.join((*PRESETS, SCRATCH))}."
+            )
     heads = {name: PRESETS["traditional"] if name == SCRATCH else head_settings(name) for name in names}
     for name, settings in own.items():
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
@@ -156,21 +166,33 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     if not classifier:
         heads = {name: settings for name, settings in heads.items() if not settings.keep_classifier}
         if not heads:
-            raise ValueError("The weights have no classification layer that could be kept, and every head of the study "
-                             "keeps it. Compare heads that replace it, such as traditional, deeper, wider.")
+            raise ValueError(
+                "The weights have no classification layer that could be kept, and every head of the study "
+                "keeps it. Compare heads that replace it, such as traditional, deeper, wider."
+            )
     labels = _labels(tuple(study.depths), groups, heads, 0 if study.minutes else preset.depths)
-    depths = {name: tuple(depth for depth in (NONE, *groups) if depth in some.values()) for name, some in labels.items()}
+    depths = {
+        name: tuple(depth for depth in (NONE, *groups) if depth in some.values()) for name, some in labels.items()
+    }
     used = {label for some in labels.values() for label in some}
     rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
     seeds = tuple(dict.fromkeys(study.seeds))
     if not rates or not seeds or rates[0] <= 0:
         raise ValueError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
-    return Grid(heads, depths, labels, tuple(label for label in (NONE, *groups, ALL) if label in used), rates, seeds,
-                seeds[:study.selection_seeds or len(seeds)])
+    return Grid(
+        heads,
+        depths,
+        labels,
+        tuple(label for label in (NONE, *groups, ALL) if label in used),
+        rates,
+        seeds,
+        seeds[: study.selection_seeds or len(seeds)],
+    )
 
 
-def _labels(asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings],
-            count: int) -> dict[str, dict[str, str]]:
+def _labels(
+    asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings], count: int
+) -> dict[str, dict[str, str]]:
     """Return of every head the depths that were asked for, and the topmost group that it freezes at each of them.
 
     Args:
@@ -192,8 +214,10 @@ def _labels(asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, H
         given = (*every[:-2], ALL)  # What is frozen up to the topmost group is `all` for every head.
     for depth in given:
         if depth not in (*axis, ALL):
-            raise ValueError(f"config.study.depths: {depth!r} is not a layer group of this network. "
-                             f"Choices: {', '.join((*axis, ALL))}.")
+            raise ValueError(
+                f"config.study.depths: {depth!r} is not a layer group of this network. "
+                f"Choices: {', '.join((*axis, ALL))}."
+            )
     labels = {}
     for name, settings in heads.items():
         scratch = name == SCRATCH

@@ -16,8 +16,9 @@ class Claims:
     """Claims of one worker.
 
     Generation g of a claim on a name is the file NAME.g, made atomically by whoever is first. The highest generation
-    holds. Its worker touches it while it lives; a claim that was not touched for `lease` seconds is taken over by making
-    the next generation, which again only one worker can. Clocks of several machines matter only against the lease.
+    holds. Its worker touches it while it lives; a claim that was not touched for `lease` seconds is taken over by
+    making the next generation, which again only one worker can. Clocks of several machines matter only against the
+    lease.
     """
 
     def __init__(self, folder: Path, lease: float):

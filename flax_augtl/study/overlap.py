@@ -30,8 +30,10 @@ def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: S
     if shared:
         more = f" and {len(shared) - 20} more" if len(shared) > 20 else ""
         have = "class has" if len(shared) == 1 else "classes have"
-        sentences.append(f"{len(shared)} of the {len(class_names)} target {have} the name of a class of the source network, "
-                         f"where a kept classification layer has an unfair edge: {', '.join(shared[:20])}{more}.")
+        sentences.append(
+            f"{len(shared)} of the {len(class_names)} target {have} the name of a class of the source network, "
+            f"where a kept classification layer has an unfair edge: {', '.join(shared[:20])}{more}."
+        )
     return tuple(sentences)
 
 
@@ -47,9 +49,11 @@ def seen_by_other_seeds(datasets: Mapping[int, Dataset]) -> tuple[str, ...]:
         known.update(dataset.train.ids, dataset.val.ids if dataset.val is not None else ())
     if not (both := tested & known):
         return ()
-    return (f"Each seed has a test split of its own: {len(both)} of the {len(tested)} test images of all seeds are in the "
-            "training or validation data of another seed, so choices over several seeds have seen them, and test figures "
-            "may be too good. A new study has one test split for all seeds (config.data.split_seed).",)
+    return (
+        f"Each seed has a test split of its own: {len(both)} of the {len(tested)} test images of all seeds are in the "
+        "training or validation data of another seed, so choices over several seeds have seen them, and test figures "
+        "may be too good. A new study has one test split for all seeds (config.data.split_seed).",
+    )
 
 
 def one_test_split(datasets: Mapping[int, Dataset]) -> bool:

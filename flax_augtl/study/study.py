@@ -42,12 +42,18 @@ from flax_augtl.workdir import files
 TIMING, DATA = "timing.json", "data.json"
 
 
-def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None,
-          datasets: Mapping[int, Dataset] | None = None) -> StudyResult | None:
+def study(
+    config: ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    dry_run: bool = False,
+    part: tuple[int, int] | None = None,
+    datasets: Mapping[int, Dataset] | None = None,
+) -> StudyResult | None:
     """Find the freeze depth, the learning rate and the head that validation prefers; retrain, test and compare them.
 
-    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on one
-    workdir of a POSIX file system: they claim cells.
+    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on
+    one workdir of a POSIX file system: they claim cells.
 
     Args:
       config: see configs/common.py, `config.study`.
@@ -67,17 +73,27 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
         return _study(config, workdir, dry_run, part, datasets)
 
 
-def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: tuple[int, int] | None,
-           datasets: Mapping[int, Dataset] | None) -> StudyResult | None:
+def _study(
+    config: ConfigDict,
+    workdir: os.PathLike | str,
+    dry_run: bool,
+    part: tuple[int, int] | None,
+    datasets: Mapping[int, Dataset] | None,
+) -> StudyResult | None:
     folder, begun = _check(config, workdir), time.monotonic()
     config = as_begun(config, folder)
     views_given = config.study.views is not None or bool(config.data.views)
     config = study_presets.resolved(config)
     if part is not None and config.study.search != study_presets.GRID:
-        raise ValueError(f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
-                         "depend on earlier ones. " + (
-                             "Start one program." if config.study.search == study_presets.BUDGET else
-                             "Start the same command on every machine instead: they claim cells."))
+        raise ValueError(
+            f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
+            "depend on earlier ones. "
+            + (
+                "Start one program."
+                if config.study.search == study_presets.BUDGET
+                else "Start the same command on every machine instead: they claim cells."
+            )
+        )
     material = gather(config, datasets)
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
@@ -108,8 +124,10 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
     else:
         kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
         kind = kind_of(config.study.cache, folder, config.study.cache_gb) if kept else "none"
-        print(cost.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
-              flush=True)
+        print(
+            cost.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
+            flush=True,
+        )
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
@@ -132,8 +150,14 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         else:
             activations = fill(activations, claims, "train", cache.open, folder)
             mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
-            work = Work(material, activations, folder, claims, timed,
-                        later=finals * len(grid.seeds) * mean + tests * timed.row_seconds)
+            work = Work(
+                material,
+                activations,
+                folder,
+                claims,
+                timed,
+                later=finals * len(grid.seeds) * mean + tests * timed.row_seconds,
+            )
             chosen = _select(material, work, part)
             if part is not None:
                 return None
@@ -147,8 +171,10 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         budget.save()
     if said := [*([budget.describe()] if budget else []), *result.left_out, *rising(result)]:
         print("\n" + "\n".join(said))
-    print(f"\n{folder / files.REPORT}, {files.STUDY}; {duration(time.monotonic() - begun)} in this start. "
-          f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER")
+    print(
+        f"\n{folder / files.REPORT}, {files.STUDY}; {duration(time.monotonic() - begun)} in this start. "
+        f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER"
+    )
     return result
 
 
@@ -164,20 +190,39 @@ def as_begun(config: ConfigDict, folder: Path) -> ConfigDict:
 def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
-        raise ValueError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
+        raise ValueError(
+            f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system."
+        )
     study_presets.resolved(config)
     folder = Path(absolute(workdir))
     path = folder / files.CONFIG
-    files.check_links(folder, (files.CONFIG, files.CHECKPOINTS, files.REPORT,
-                                       files.STUDY, TIMING, DATA, BUDGET, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
+    files.check_links(
+        folder,
+        (
+            files.CONFIG,
+            files.CHECKPOINTS,
+            files.REPORT,
+            files.STUDY,
+            TIMING,
+            DATA,
+            BUDGET,
+            CELLS,
+            CLAIMS,
+            CACHE,
+            PARTIAL,
+            BEST,
+        ),
+    )
     if (folder / files.CHECKPOINTS).exists():
         raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
         old = files.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
             raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
-        if found := files.differences(_lasting(added_fields.filled(old)),
-                                                _lasting(config_values(study_presets.resolved(as_begun(config, folder))))):
+        if found := files.differences(
+            _lasting(added_fields.filled(old)),
+            _lasting(config_values(study_presets.resolved(as_begun(config, folder)))),
+        ):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
 
@@ -191,15 +236,31 @@ def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
     path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in material.datasets.items()}
     before = files.read_json(path) if path.exists() else {}
     if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
-        raise ValueError(f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
-                         f"not those of {DATA} there. Restore them, or choose another --workdir.")
+        raise ValueError(
+            f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
+            f"not those of {DATA} there. Restore them, or choose another --workdir."
+        )
     return {**before, **now}
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that must not change in mid-study: what is compared may grow, how it is may not."""
-    free = {"preset", "minutes", "heads", "depths", "learning_rates", "seeds", "selection_seeds", "finals", "cache",
-            "cache_gb", "device_gb", "together", "checkpoint_seconds", "lease_seconds"}
+    free = {
+        "preset",
+        "minutes",
+        "heads",
+        "depths",
+        "learning_rates",
+        "seeds",
+        "selection_seeds",
+        "finals",
+        "cache",
+        "cache_gb",
+        "device_gb",
+        "together",
+        "checkpoint_seconds",
+        "lease_seconds",
+    }
     return {**values, "study": {name: value for name, value in values["study"].items() if name not in free}}
 
 
@@ -233,7 +294,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
     if part is not None:
         number, count = part
         # Whole packs, so that they are trained together as they would be in one program.
-        packs = work.packs(cells)[number - 1::count]
+        packs = work.packs(cells)[number - 1 :: count]
         work.do([cell for pack in packs for cell in pack], wait=False)
         print(f"Part {number} of {count} is done. When all are, the same command without --cells goes on.")
         return []
@@ -243,7 +304,9 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
         for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
             rate = selection.widened(some, tried[group])
             if rate is not None:
-                print(f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too")
+                print(
+                    f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too"
+                )
                 tried[group].append(rate)
                 new += grid.cells(group, rate)
         if not new:
@@ -265,19 +328,32 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
     if material.config.study.finals == "depths":
         by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
         choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
-    return best, [Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed,
-                       choice["steps"]) for name, choice in choices for seed in material.grid.seeds]
+    return best, [
+        Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        for name, choice in choices
+        for seed in material.grid.seeds
+    ]
 
 
 def _no_result(rows: list[dict[str, Any]]) -> str:
     """Return why no cell of a study has a result."""
     errors = sorted({row["error"] for row in rows if row["error"]})
     return "No cell of the study came to a finite end. " + (
-        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates.")
+        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
+    )
 
 
-def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], best: str, finals: list[Cell],
-            room: float, budget: Budget | None = None, left_out: Sequence[str] = ()) -> StudyResult:
+def _finish(
+    material: Material,
+    work: Work,
+    folder: Path,
+    chosen: list[dict[str, Any]],
+    best: str,
+    finals: list[Cell],
+    room: float,
+    budget: Budget | None = None,
+    left_out: Sequence[str] = (),
+) -> StudyResult:
     """Retrain the winners, and only now look at the test images; within a time budget as many of them as there is time for.
 
     Args:
@@ -303,8 +379,19 @@ def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
     with budget.part(FINALS) if budget else contextlib.nullcontext():
         tested, untested = train_finals(work, budget, finals) if budget else (work.do(finals), [])
-    heads = {cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
-             for cell in reversed(finals)}
+    heads = {
+        cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
+        for cell in reversed(finals)
+    }
     heads = {name: heads[name] for name in material.grid.heads if name in heads}
-    return outcome(material, work, folder, chosen, tested, heads, best, [*left_out, *untested],
-                   budget.account() if budget else None)
+    return outcome(
+        material,
+        work,
+        folder,
+        chosen,
+        tested,
+        heads,
+        best,
+        [*left_out, *untested],
+        budget.account() if budget else None,
+    )

@@ -11,7 +11,8 @@ def in_steps(config: Mapping[str, Any], name: str, *, examples: int, batch_size:
     """Return a length as a number of steps, or, where the field holds several, as a tuple of them.
 
     Args:
-      config: has the fields `<name>_steps`, `<name>_epochs`, `<name>_examples`, or, if `name` is empty, those without it.
+      config: has the fields `<name>_steps`, `<name>_epochs`, `<name>_examples`, or, if `name` is empty, those without
+        it.
       name: of the length, such as `warmup`.
       examples: in an epoch.
       batch_size: examples in a step.
@@ -28,9 +29,12 @@ def in_steps(config: Mapping[str, Any], name: str, *, examples: int, batch_size:
     if not given:
         return None
     if len(given) > 1:
-        raise ValueError("Only one of " + ", ".join(f"{within}.{fields[unit]}={value}" for unit, value in given.items())
-                         + " can be set; set the others to 0.")
-    (unit, value), = given.items()
+        raise ValueError(
+            "Only one of "
+            + ", ".join(f"{within}.{fields[unit]}={value}" for unit, value in given.items())
+            + " can be set; set the others to 0."
+        )
+    ((unit, value),) = given.items()
     size = {"steps": 1.0, "epochs": examples / batch_size, "examples": 1 / batch_size}[unit]
 
     def steps(length):

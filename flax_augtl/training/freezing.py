@@ -29,7 +29,7 @@ class FreezingPlan:
     @property
     def frozen(self) -> tuple[str, ...]:
         """The layer groups that are frozen."""
-        return self.groups[:self.depth]
+        return self.groups[: self.depth]
 
     @property
     def depth(self) -> int:
@@ -45,7 +45,9 @@ class FreezingPlan:
         names = [str(getattr(key, "key", key)) for key in path]
         group = names[0] if names[0] == HEAD else (names[1] if len(names) > 1 else "")
         if group not in self.groups:
-            raise ValueError(f"Parameter {'/'.join(names)} belongs to no layer group. Groups: {', '.join(self.groups)}.")
+            raise ValueError(
+                f"Parameter {'/'.join(names)} belongs to no layer group. Groups: {', '.join(self.groups)}."
+            )
         return self.labels[self.groups.index(group)]
 
     def label_tree(self, params: Any) -> Any:
@@ -62,18 +64,24 @@ class FreezingPlan:
     def norms(self, trainable: Any) -> jax.Array:
         """Return the norm of each layer group of a trainable partition, float32 [groups]; 0 for a frozen one."""
         trees = [trainable[HEAD] if group == HEAD else trainable["source"].get(group, {}) for group in self.groups]
-        return jnp.stack([jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
-                          for tree in trees])
+        return jnp.stack(
+            [
+                jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
+                for tree in trees
+            ]
+        )
 
 
 def merge(trainable: Any, frozen: Any) -> Any:
     """Join the two trees that `FreezingPlan.partition` made."""
-    return jax.tree.map(lambda one, other: other if one is None else one, trainable, frozen,
-                        is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(
+        lambda one, other: other if one is None else one, trainable, frozen, is_leaf=lambda leaf: leaf is None
+    )
 
 
-def freezing_plan(groups: Sequence[str], freeze: str, *, pretrained: bool = True,
-                  classifier_rate: str = PRETRAINED) -> FreezingPlan:
+def freezing_plan(
+    groups: Sequence[str], freeze: str, *, pretrained: bool = True, classifier_rate: str = PRETRAINED
+) -> FreezingPlan:
     """Return the plan that freezes all groups up to and including `freeze`.
 
     Args:
@@ -89,14 +97,18 @@ def freezing_plan(groups: Sequence[str], freeze: str, *, pretrained: bool = True
     choices = ("none", *source, "all")
     if freeze not in choices:
         near = difflib.get_close_matches(str(freeze), choices, 1)
-        raise ValueError(f"config.freeze={freeze!r} is not a layer group of this network"
-                         f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}.")
+        raise ValueError(
+            f"config.freeze={freeze!r} is not a layer group of this network"
+            f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
+        )
     depth = {"none": 0, "all": len(source)}.get(freeze)
     if depth is None:
         depth = source.index(freeze) + 1
     if depth and not pretrained:
-        raise ValueError(f"config.freeze={freeze!r} would freeze layers with random weights, because config.weights is "
-                         "None. Give pretrained weights, or set config.freeze='none'.")
+        raise ValueError(
+            f"config.freeze={freeze!r} would freeze layers with random weights, because config.weights is "
+            "None. Give pretrained weights, or set config.freeze='none'."
+        )
     labels = [FROZEN] * depth + [PRETRAINED if pretrained else NEW] * (len(source) - depth)
     if source[-1] in CLASSIFICATION and labels[-1] == PRETRAINED:
         labels[-1] = classifier_rate
@@ -111,8 +123,10 @@ def table(plan: FreezingPlan, params: Any, learning_rate: float, multiplier: flo
         counts[names[0] if names[0] == HEAD else names[1]] += leaf.size
     rates = {FROZEN: 0.0, PRETRAINED: learning_rate, NEW: learning_rate * multiplier}
     lines = [f"{'layer group':12} {'parameters':>12}  {'label':10} {'learning rate':>13}"]
-    lines += [f"{group:12} {counts[group]:12,}  {label:10} {rates[label]:13.4g}"
-              for group, label in zip(plan.groups, plan.labels, strict=True)]
+    lines += [
+        f"{group:12} {counts[group]:12,}  {label:10} {rates[label]:13.4g}"
+        for group, label in zip(plan.groups, plan.labels, strict=True)
+    ]
     trainable = sum(counts[g] for g, label in zip(plan.groups, plan.labels, strict=True) if label != FROZEN)
     lines.append(f"{'total':12} {sum(counts.values()):12,}  trainable: {trainable:,}")
     return "\n".join(lines)

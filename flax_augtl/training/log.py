@@ -66,11 +66,20 @@ class _Events:
 class RunLog:
     """Log of a run; only the first of several processes should have one that writes.
 
-    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to time.
+    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
+    time.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, total_steps: int, step: int, batch_size: int, quiet: bool = False,
-                 seconds_between_lines: float = 30.0):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        total_steps: int,
+        step: int,
+        batch_size: int,
+        quiet: bool = False,
+        seconds_between_lines: float = 30.0,
+    ):
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
         events = self.workdir / files.TENSORBOARD
@@ -80,8 +89,14 @@ class RunLog:
         self._interval = seconds_between_lines
         self._quiet = quiet
         self._started = self._last_line = None
-        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.1,
-                         disable=quiet or not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=total_steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            disable=quiet or not sys.stderr.isatty(),
+        )
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -104,8 +119,10 @@ class RunLog:
             self._bar.set_postfix_str(f"loss {loss:.3f}, {rate * self._batch_size:.0f} images/s", refresh=False)
             if self._bar.disable and now - self._last_line >= self._interval:
                 self._last_line = now
-                self.say(f"step {step}/{self._total}  loss {loss:.3f}  {rate * self._batch_size:.0f} images/s  "
-                         f"{duration((self._total - step) / rate)} left")
+                self.say(
+                    f"step {step}/{self._total}  loss {loss:.3f}  {rate * self._batch_size:.0f} images/s  "
+                    f"{duration((self._total - step) / rate)} left"
+                )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
@@ -121,6 +138,7 @@ class RunLog:
         """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
         image = confusion_picture(confusion, class_names)
         from PIL import Image
+
         content = io.BytesIO()
         Image.fromarray(image).save(content, format="PNG")
         files.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
@@ -147,5 +165,7 @@ class RunLog:
 def describe(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]] | None = None) -> str:
     """Return evaluation metrics as one short text, with intervals over images where there are any (`BRACKETS`)."""
     ends = {name: f" [{low:.4f}, {high:.4f}]" for name, (low, high) in (intervals or {}).items()}
-    return (f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"
-            f"{ends.get('mean_per_class', '')}, loss {values['loss']:.4f} ({values['n']} examples)")
+    return (
+        f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"
+        f"{ends.get('mean_per_class', '')}, loss {values['loss']:.4f} ({values['n']} examples)"
+    )

@@ -1,7 +1,7 @@
 """TensorStore's specifications of where arrays lie, of which Orbax makes one for each array of each checkpoint.
 
-For each it asks TensorStore for `KvStore.Spec.to_json`, which loses four strings, 257 bytes, at every call (0.1.71 to 0.1.86
-do). A long run of many checkpoints would grow by that. They differ in the array's name alone.
+For each it asks TensorStore for `KvStore.Spec.to_json`, which loses four strings, 257 bytes, at every call (0.1.71 to
+0.1.86 do). A long run of many checkpoints would grow by that. They differ in the array's name alone.
 """
 
 import copy
@@ -36,5 +36,9 @@ def resolve_once_a_directory() -> None:
     except ImportError:
         return
     build = getattr(tensorstore_utils, _NAME, None)
-    if build is not None and not hasattr(build, "__wrapped__") and list(inspect.signature(build).parameters) == _PARAMETERS:
+    if (
+        build is not None
+        and not hasattr(build, "__wrapped__")
+        and list(inspect.signature(build).parameters) == _PARAMETERS
+    ):
         setattr(tensorstore_utils, _NAME, once_a_directory(build))

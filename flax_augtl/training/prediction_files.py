@@ -52,8 +52,9 @@ def as_csv(evaluated: Evaluation, class_names: Sequence[str], folder: str | None
     return text.getvalue()
 
 
-def write_split(path: epath.Path, evaluated: Evaluation, class_names: Sequence[str],
-                folder: str | None = None) -> list[str]:
+def write_split(
+    path: epath.Path, evaluated: Evaluation, class_names: Sequence[str], folder: str | None = None
+) -> list[str]:
     """Write the file of an evaluation, and return what is to be said about it, a line each.
 
     Args:
@@ -64,8 +65,10 @@ def write_split(path: epath.Path, evaluated: Evaluation, class_names: Sequence[s
       CannotWrite: the file cannot be written.
     """
     if evaluated.probabilities is None:
-        return [f"{path} is not written: the probabilities of {len(evaluated.labels)} images and {len(class_names)} classes "
-                "are too many to keep."]
+        return [
+            f"{path} is not written: the probabilities of {len(evaluated.labels)} images and {len(class_names)} classes "
+            "are too many to keep."
+        ]
     return write(path, as_csv(evaluated, class_names, folder))
 
 
@@ -81,8 +84,12 @@ def write(path: epath.Path, text: str) -> list[str]:
     files.write_text(path, text)
     if not lost:
         return []
-    return [on_one_line(f"{path} had predictions of {len(lost)} other image{'s' * (len(lost) != 1)}, such as {lost[0]}. "
-                        "They have been replaced; --output=FILE writes to another file.")]
+    return [
+        on_one_line(
+            f"{path} had predictions of {len(lost)} other image{'s' * (len(lost) != 1)}, such as {lost[0]}. "
+            "They have been replaced; --output=FILE writes to another file."
+        )
+    ]
 
 
 def output_path(output: str) -> epath.Path:
@@ -92,7 +99,9 @@ def output_path(output: str) -> epath.Path:
       ValueError: it is not the name of a CSV file, its folder does not exist, or another kind of file is there.
     """
     if not output.lower().endswith(".csv"):
-        raise ValueError(f"--output={output} must be the name of a file that ends in .csv: predictions are written as CSV.")
+        raise ValueError(
+            f"--output={output} must be the name of a file that ends in .csv: predictions are written as CSV."
+        )
     path = absolute(output)
     if is_folder(path):
         raise ValueError(f"--output={output} is a folder. Give the name of a file in it.")

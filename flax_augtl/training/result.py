@@ -24,13 +24,16 @@ def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
     write_near_copies(workdir, dataset)
     write_description(
         workdir,
-        Description(config_values(experiment.config), dataset.class_names, experiment.preprocessing.to_json(),
-                    experiment.source),
-        {"fingerprint": dataset.fingerprint, PLACE: place_of(experiment.config.data.root), **dataset.split_ids()})
+        Description(
+            config_values(experiment.config), dataset.class_names, experiment.preprocessing.to_json(), experiment.source
+        ),
+        {"fingerprint": dataset.fingerprint, PLACE: place_of(experiment.config.data.root), **dataset.split_ids()},
+    )
 
 
-def result(experiment: Experiment, variables: Any, best_step: int, progress: Progress,
-           log: RunLog | None) -> dict[str, Any]:
+def result(
+    experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog | None
+) -> dict[str, Any]:
     """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
     found: dict[str, Any] = {"test": None, "val": None}
     intervals: dict[str, Any] = dict(found)
@@ -38,20 +41,36 @@ def result(experiment: Experiment, variables: Any, best_step: int, progress: Pro
     for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
         if examples is None:
             continue
-        evaluated = evaluation(experiment.network, experiment.preprocessing, variables, examples, experiment.config.data,
-                               batch_size=experiment.config.batch_size)
+        evaluated = evaluation(
+            experiment.network,
+            experiment.preprocessing,
+            variables,
+            examples,
+            experiment.config.data,
+            batch_size=experiment.config.batch_size,
+        )
         found[split], intervals[split] = evaluated.metrics, evaluated.intervals
         if split == "test":
             classes = evaluated.class_table(experiment.dataset.class_names)
         if log:
-            for line in prediction_files.write_split(log.workdir / prediction_files.name_of(split), evaluated,
-                                                     experiment.dataset.class_names):
+            for line in prediction_files.write_split(
+                log.workdir / prediction_files.name_of(split), evaluated, experiment.dataset.class_names
+            ):
                 log.say(line)
         if split == "test" and log:
             log.write(best_step, split, found[split])
             log.write_confusion(split, evaluated.confusion, experiment.dataset.class_names, best_step)
             files.write_json(log.workdir / "classes_test.json", classes)
-            log.say(f"test, step {best_step}: {describe(found[split], intervals[split])}, in {duration(progress.seconds)}; "
-                    f"{BRACKETS}")
-    return {**found, "intervals": intervals, "classes": classes, "best_step": best_step, "metric": experiment.dataset.metric,
-            "seconds": progress.seconds, "config_name": experiment.config.name}
+            log.say(
+                f"test, step {best_step}: {describe(found[split], intervals[split])}, in {duration(progress.seconds)}; "
+                f"{BRACKETS}"
+            )
+    return {
+        **found,
+        "intervals": intervals,
+        "classes": classes,
+        "best_step": best_step,
+        "metric": experiment.dataset.metric,
+        "seconds": progress.seconds,
+        "config_name": experiment.config.name,
+    }

@@ -15,7 +15,9 @@ _PARTS = "ocdbt.process_"
 
 def names_of(tree: Any) -> set[str]:
     """Return the names under which Orbax stores the arrays of a nested dictionary, such as `params.fc.kernel`."""
-    return {".".join(map(str, path)) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")}
+    return {
+        ".".join(map(str, path)) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")
+    }
 
 
 def check(item: epath.Path, names: set[str]) -> None:
@@ -33,7 +35,9 @@ def check(item: epath.Path, names: set[str]) -> None:
     # A key is the name of an array, a slash, and the name of a chunk or of the description of the array.
     listed = {key.decode().rpartition("/")[0] for key in keys}
     if missing := sorted(names - listed):
-        raise ValueError(f"{item} was written without {len(missing)} of its {len(names)} arrays, among them {missing[0]}.")
+        raise ValueError(
+            f"{item} was written without {len(missing)} of its {len(names)} arrays, among them {missing[0]}."
+        )
 
 
 def missing_index(directory: epath.Path) -> str:

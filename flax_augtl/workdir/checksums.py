@@ -1,8 +1,8 @@
 """The manifest of a checkpoint: the SHA-256 of every file in its directory, in the format of the command `sha256sum`.
 
 Orbax commits a checkpoint by renaming its directory, and restores most bit flips without noticing. So the manifest is
-written once the directory is final, and checked before anything is restored: a directory without one is not a checkpoint
-yet, and one that does not fit is damaged.
+written once the directory is final, and checked before anything is restored: a directory without one is not a
+checkpoint yet, and one that does not fit is damaged.
 """
 
 import hashlib

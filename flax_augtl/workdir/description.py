@@ -12,9 +12,16 @@ from flax_augtl.runtime.paths import absolute
 from flax_augtl.workdir import files
 
 _SOURCE = {"network": "text", "num_classes": "whole number or null", "class_names": "list of texts"}
-_PREPROCESSING = {"image_size": "whole number", "crop_fraction": "number", "interpolation": "text", "channel_order": "text",
-                  "value_range": "number", "mean": "list of numbers", "std": "list of numbers",
-                  "resize": "text"}
+_PREPROCESSING = {
+    "image_size": "whole number",
+    "crop_fraction": "number",
+    "interpolation": "text",
+    "channel_order": "text",
+    "value_range": "number",
+    "mean": "list of numbers",
+    "std": "list of numbers",
+    "resize": "text",
+}
 # In splits.json: where the data were when the run was trained.
 PLACE = "data_root"
 
@@ -73,7 +80,9 @@ def read_description(workdir: os.PathLike | str) -> Description:
     class_names = files.read_json(path)
     if not class_names or not field_types.is_a(class_names, "list of texts"):
         raise ValueError(f"{path} must be a list of names, one a class.")
-    return Description(added_fields.filled(config), tuple(class_names), read_preprocessing(workdir), read_source(workdir))
+    return Description(
+        added_fields.filled(config), tuple(class_names), read_preprocessing(workdir), read_source(workdir)
+    )
 
 
 def read_config(workdir: os.PathLike | str) -> Mapping[str, Any]:
@@ -108,8 +117,12 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
 def read_splits(path: epath.Path) -> Mapping[str, Any]:
     """Read splits.json: the ids of each split, and the fingerprint of all."""
     splits = files.read_json(path)
-    field_types.check(splits, {"fingerprint": "text", "train": "list of texts", "val": "list of texts",
-                               "test": "list of texts"}, ("fingerprint",), str(path))
+    field_types.check(
+        splits,
+        {"fingerprint": "text", "train": "list of texts", "val": "list of texts", "test": "list of texts"},
+        ("fingerprint",),
+        str(path),
+    )
     return splits
 
 

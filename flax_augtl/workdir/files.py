@@ -32,8 +32,23 @@ PREDICTIONS = "predictions.csv"
 SPLIT_PREDICTIONS = "predictions_{}.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
-_OURS = (CONFIG, CLASS_NAMES, PREPROCESSING, SOURCE, SPLITS, SKIPPED, NEAR_COPIES, METRICS, RESULT, CHECKPOINTS, FROZEN,
-         TENSORBOARD, PROFILE, PREDICTIONS, *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")))
+_OURS = (
+    CONFIG,
+    CLASS_NAMES,
+    PREPROCESSING,
+    SOURCE,
+    SPLITS,
+    SKIPPED,
+    NEAR_COPIES,
+    METRICS,
+    RESULT,
+    CHECKPOINTS,
+    FROZEN,
+    TENSORBOARD,
+    PROFILE,
+    PREDICTIONS,
+    *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")),
+)
 
 
 class CannotWrite(ValueError):
@@ -110,8 +125,10 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
     """
     workdir = epath.Path(workdir)
     if "\\" in os.fspath(workdir):
-        raise CannotWrite(f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
-                          "backslash for the end of a folder's name. Choose a directory without one in its path.")
+        raise CannotWrite(
+            f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
+            "backslash for the end of a folder's name. Choose a directory without one in its path."
+        )
     if readable(os.fspath(workdir)) != os.fspath(workdir):
         # TensorStore, which writes the checkpoints, takes UTF-8 only.
         raise CannotWrite(f"--workdir={readable(os.fspath(workdir))} has a name that is not UTF-8. Choose another.")
@@ -160,16 +177,19 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
         if os.path.islink(place):
             target = os.path.realpath(place)
             if os.path.commonpath([inside, target]) != inside:
-                raise ValueError(f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
-                                 "written. Put what it leads to in its place, or link the whole directory.")
+                raise ValueError(
+                    f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
+                    "written. Put what it leads to in its place, or link the whole directory."
+                )
         # A pipe, for one, would be waited for.
         if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
             raise ValueError(f"{place} is neither a file nor a folder. Remove it.")
     for name, place in zip(names, places, strict=False):
         # Of the names here those of files have an extension.
         if os.path.exists(place) and os.path.isdir(place) == bool(os.path.splitext(name)[1]):
-            raise ValueError(f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. "
-                             "Remove it.")
+            raise ValueError(
+                f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. Remove it."
+            )
 
 
 def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -217,8 +237,13 @@ def drop_metrics_after(workdir: epath.PathLike, step: int, *, evaluation_due: bo
     """
     path = epath.Path(workdir) / METRICS
     if path.exists():
-        kept = [row for row in read_metrics(workdir) if row["step"] <= step and row["split"] != "test"
-                and not (evaluation_due and row["step"] == step and row["split"] == "val")]
+        kept = [
+            row
+            for row in read_metrics(workdir)
+            if row["step"] <= step
+            and row["split"] != "test"
+            and not (evaluation_due and row["step"] == step and row["split"] == "val")
+        ]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

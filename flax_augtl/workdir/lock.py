@@ -55,8 +55,11 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
     try:
         if (left := os.pread(descriptor, 4096, 0)).strip():
             say(f"The program that wrote into {workdir} before did not end properly ({_holder(left)}); going on.")
-        owner = {"host": socket.gethostname(), "pid": os.getpid(),
-                 "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+        owner = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
@@ -100,8 +103,10 @@ def _take(descriptor: int, path: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Locked(f"{os.path.dirname(path)} is in use: {_holder(os.pread(descriptor, 4096, 0))} is writing into it. "
-                     "Wait for it, or choose another --workdir.") from None
+        raise Locked(
+            f"{os.path.dirname(path)} is in use: {_holder(os.pread(descriptor, 4096, 0))} is writing into it. "
+            "Wait for it, or choose another --workdir."
+        ) from None
 
 
 def _holder(content: bytes) -> str:

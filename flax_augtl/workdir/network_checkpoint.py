@@ -28,11 +28,16 @@ def split(network: Mapping[str, Any], frozen: Collection[str]) -> tuple[dict[str
       network: {"params", "batch_stats"}, the layer groups of the source network below "source".
       frozen: the layer groups that are frozen.
     """
+
     def part(keep: bool) -> dict[str, Any]:
         flat = traverse_util.flatten_dict(dict(network))
-        return traverse_util.unflatten_dict({
-            path: leaf for path, leaf in flat.items()
-            if (len(path) > 2 and path[1] == "source" and path[2] in frozen) is not keep})
+        return traverse_util.unflatten_dict(
+            {
+                path: leaf
+                for path, leaf in flat.items()
+                if (len(path) > 2 and path[1] == "source" and path[2] in frozen) is not keep
+            }
+        )
 
     return part(True), part(False)
 
@@ -70,8 +75,12 @@ def frozen_damage(checkpoints: epath.Path) -> str:
 
 def shapes(checkpoints: epath.Path, step: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the shape of every array of the network at a step, by its path, without reading the arrays."""
-    return {path: tuple(leaf.shape) for directory in _directories(checkpoints, step)
-            for path, leaf in traverse_util.flatten_dict(_written(directory)).items() if hasattr(leaf, "shape")}
+    return {
+        path: tuple(leaf.shape)
+        for directory in _directories(checkpoints, step)
+        for path, leaf in traverse_util.flatten_dict(_written(directory)).items()
+        if hasattr(leaf, "shape")
+    }
 
 
 def read(checkpoints: epath.Path, step: int) -> dict[str, Any]:

@@ -16,20 +16,39 @@ from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_config, read_splits
 
 # Fields that `--extend` may change: how long and how fast, not what.
-EXTENSIBLE = ("steps", "epochs", "examples", "learning_rate", "schedule", "early_stopping", "evaluate_every_steps",
-              "evaluate_every_epochs", "evaluate_every_examples", "checkpoint_every_steps", "checkpoint_every_epochs",
-              "checkpoint_every_examples", "keep_checkpoints", "log_every_steps", "on_nan", "on_nan_limit")
+EXTENSIBLE = (
+    "steps",
+    "epochs",
+    "examples",
+    "learning_rate",
+    "schedule",
+    "early_stopping",
+    "evaluate_every_steps",
+    "evaluate_every_epochs",
+    "evaluate_every_examples",
+    "checkpoint_every_steps",
+    "checkpoint_every_epochs",
+    "checkpoint_every_examples",
+    "keep_checkpoints",
+    "log_every_steps",
+    "on_nan",
+    "on_nan_limit",
+)
 # Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
 _MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
 # Fields that hosts may set otherwise besides: where each has the weights and the data, which are compared themselves.
-_PLACES = ("weights", *(f"data.{name}" for name in (*_MACHINE, "root", "train_list", "val_list", "test_list", "class_list")))
+_PLACES = (
+    "weights",
+    *(f"data.{name}" for name in (*_MACHINE, "root", "train_list", "val_list", "test_list", "class_list")),
+)
 
 
 def check_processes(config: ConfigDict, extend: bool) -> None:
     """Raise ValueError, in every process, if they were given different configurations."""
     flat = traverse_util.flatten_dict(config_values(config), sep=".")
-    distributed.require_same_settings({"--extend": extend, **{
-        f"config.{name}": value for name, value in flat.items() if name not in _PLACES}})
+    distributed.require_same_settings(
+        {"--extend": extend, **{f"config.{name}": value for name, value in flat.items() if name not in _PLACES}}
+    )
 
 
 def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
@@ -60,8 +79,11 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
     if extend:
         old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
     if found := files.differences(old, new):
-        hint = ("--extend changes lengths and schedule only" if extend else
-                "Choose another --workdir, or, to change lengths or schedule only, add --extend")
+        hint = (
+            "--extend changes lengths and schedule only"
+            if extend
+            else "Choose another --workdir, or, to change lengths or schedule only, add --extend"
+        )
         raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
 
 
@@ -74,9 +96,10 @@ def check_data(fingerprint: str, workdir: epath.Path) -> None:
     """
     path = workdir / files.SPLITS
     if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
-        raise ValueError(f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
-                         f"those of {files.SPLITS} there. Restore them, or choose another --workdir."
-                         + _hint_of_split_seed(workdir))
+        raise ValueError(
+            f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
+            f"those of {files.SPLITS} there. Restore them, or choose another --workdir." + _hint_of_split_seed(workdir)
+        )
 
 
 def _hint_of_split_seed(workdir: epath.Path) -> str:
@@ -84,8 +107,10 @@ def _hint_of_split_seed(workdir: epath.Path) -> str:
     config = workdir / files.CONFIG
     if not config.exists() or "split_seed" in read_config(workdir)["data"]:
         return ""
-    return (" The run was begun by an earlier version, which carved a test split for each seed: if you made the dataset "
-            "with dataset_from_arrays or dataset_from_files, give these data={'split_seed': None}.")
+    return (
+        " The run was begun by an earlier version, which carved a test split for each seed: if you made the dataset "
+        "with dataset_from_arrays or dataset_from_files, give these data={'split_seed': None}."
+    )
 
 
 def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
@@ -100,7 +125,9 @@ def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
     known = read_splits(path) if path.exists() else {}
     if split in known and set(ids) != set(known[split]):
         trained = len({*ids} & {*known.get("train", ())}) if split != "train" else 0
-        raise ValueError(f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
-                         f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
-                         + (f"; the network was trained on {trained} of them" if trained else "")
-                         + f". Restore the data; {path} has the ids.")
+        raise ValueError(
+            f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
+            f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
+            + (f"; the network was trained on {trained} of them" if trained else "")
+            + f". Restore the data; {path} has the ids."
+        )

@@ -17,7 +17,8 @@ def _field(config, name):
 def test_defaults_are_those_of_the_configuration():
     config = common.get_config()
     assert {name: _field(config, name) for name in added_fields.ADDED} == {
-        name: added.default for name, added in added_fields.ADDED.items()}
+        name: added.default for name, added in added_fields.ADDED.items()
+    }
 
 
 @pytest.fixture

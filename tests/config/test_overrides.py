@@ -26,8 +26,13 @@ def parsed(*arguments, config="configs/folder.py", monkeypatch):
 
 @pytest.mark.parametrize("arguments", [["--config.epochs=None"], ["--config.epochs", "None"]])
 def test_none_clears_an_optional_field(arguments, monkeypatch):
-    config, given = parsed(*arguments, "--config.weights=None", "--config.class_weights=None", "--config.image_size=64",
-                           monkeypatch=monkeypatch)
+    config, given = parsed(
+        *arguments,
+        "--config.weights=None",
+        "--config.class_weights=None",
+        "--config.image_size=64",
+        monkeypatch=monkeypatch,
+    )
     assert config.epochs is None and config.weights is None and config.class_weights is None and config.image_size == 64
     assert given == {"epochs", "weights", "class_weights", "image_size"}
 
@@ -37,20 +42,41 @@ def test_none_goes_on_being_text_where_it_is_a_part_of_it(monkeypatch):
     assert config.name == "None-such" and config.freeze == "none"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--config.freeze=None"], '--config.freeze=None: this field cannot be None; give it a text, or the word "none".'),
-    (["--config.batch_size=None"], "--config.batch_size=None: this field cannot be None; give it a whole number."),
-    (["--config.head=traditional"], "--config.head is a group of fields, not one of them. To set its preset, write "
-                                    "--config.head.preset=traditional. Its fields: classifier_init, "),
-    (["--config.study=quick"], "--config.study is a group of fields, not one of them. To set its preset, write "
-                               "--config.study.preset=quick."),
-    (["--epochs=5"], "There is no flag --epochs. Fields of the configuration are written with config in front: "
-                     "--config.epochs=…."),
-    (["--lerning_rate=1"], "There is no flag --lerning_rate. Fields of the configuration are written with config in front: "
-                           "--config.learning_rate=…."),
-    (["--preset=wider"], "There is no flag --preset. Fields of the configuration are written with config in front: "
-                         "--config.head.preset=…."),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config.freeze=None"],
+            '--config.freeze=None: this field cannot be None; give it a text, or the word "none".',
+        ),
+        (["--config.batch_size=None"], "--config.batch_size=None: this field cannot be None; give it a whole number."),
+        (
+            ["--config.head=traditional"],
+            "--config.head is a group of fields, not one of them. To set its preset, write "
+            "--config.head.preset=traditional. Its fields: classifier_init, ",
+        ),
+        (
+            ["--config.study=quick"],
+            "--config.study is a group of fields, not one of them. To set its preset, write "
+            "--config.study.preset=quick.",
+        ),
+        (
+            ["--epochs=5"],
+            "There is no flag --epochs. Fields of the configuration are written with config in front: "
+            "--config.epochs=….",
+        ),
+        (
+            ["--lerning_rate=1"],
+            "There is no flag --lerning_rate. Fields of the configuration are written with config in front: "
+            "--config.learning_rate=….",
+        ),
+        (
+            ["--preset=wider"],
+            "There is no flag --preset. Fields of the configuration are written with config in front: "
+            "--config.head.preset=….",
+        ),
+    ],
+)
 def test_a_mistake_says_what_to_write(arguments, message, monkeypatch):
     with pytest.raises(ValueError) as caught:
         parsed(*arguments, monkeypatch=monkeypatch)
@@ -58,8 +84,12 @@ def test_a_mistake_says_what_to_write(arguments, message, monkeypatch):
 
 
 def test_a_length_that_is_given_wins_over_the_other_units_of_the_file(monkeypatch):
-    config, _ = parsed("--config.steps=100", "--config.schedule.warmup_steps=5", "--config.checkpoint_every_steps=7",
-                       monkeypatch=monkeypatch)
+    config, _ = parsed(
+        "--config.steps=100",
+        "--config.schedule.warmup_steps=5",
+        "--config.checkpoint_every_steps=7",
+        monkeypatch=monkeypatch,
+    )
     assert (config.steps, config.epochs, config.examples) == (100, None, None)
     assert (config.schedule.warmup_steps, config.schedule.warmup_epochs) == (5, None)
     assert config.checkpoint_every_steps == 7

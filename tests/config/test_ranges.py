@@ -26,21 +26,24 @@ def test_every_range_is_of_a_field():
         assert field.rpartition(".")[2] in part.keys(), field
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"learning_rate": -1.0}, "config.learning_rate=-1.0 must be at least 0."),
-    ({"learning_rate": float("nan")}, "config.learning_rate=nan is not a finite number."),
-    ({"epochs": float("inf")}, "config.epochs=inf is not a finite number."),
-    ({"momentum": 1.0}, "config.momentum=1.0 must be at least 0 and below 1."),
-    ({"label_smoothing": -0.5}, "config.label_smoothing=-0.5 must be at least 0 and below 1."),
-    ({"data__erase": 2.0}, "config.data.erase=2.0 must be at least 0 and at most 1."),
-    ({"head__scale": 0.0}, "config.head.scale=0.0 must be above 0."),
-    ({"head__new_layers": (2.7,)}, r"config.head.new_layers=\(2.7,\) must be whole numbers."),
-    ({"class_weights": ("a", "b")}, r"config.class_weights=\('a', 'b'\) must be finite numbers."),
-    ({"data__crop_scale": (0.5,)}, r"config.data.crop_scale=\(0.5,\) must be two shares of the area"),
-    ({"log_every_steps": 0}, "config.log_every_steps=0 must be at least 1."),
-    ({"study__selection_seeds": -1}, "config.study.selection_seeds=-1 must be at least 0."),
-    ({"study__seeds": (0.5,)}, r"config.study.seeds=\(0.5,\) must be whole numbers."),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": -1.0}, "config.learning_rate=-1.0 must be at least 0."),
+        ({"learning_rate": float("nan")}, "config.learning_rate=nan is not a finite number."),
+        ({"epochs": float("inf")}, "config.epochs=inf is not a finite number."),
+        ({"momentum": 1.0}, "config.momentum=1.0 must be at least 0 and below 1."),
+        ({"label_smoothing": -0.5}, "config.label_smoothing=-0.5 must be at least 0 and below 1."),
+        ({"data__erase": 2.0}, "config.data.erase=2.0 must be at least 0 and at most 1."),
+        ({"head__scale": 0.0}, "config.head.scale=0.0 must be above 0."),
+        ({"head__new_layers": (2.7,)}, r"config.head.new_layers=\(2.7,\) must be whole numbers."),
+        ({"class_weights": ("a", "b")}, r"config.class_weights=\('a', 'b'\) must be finite numbers."),
+        ({"data__crop_scale": (0.5,)}, r"config.data.crop_scale=\(0.5,\) must be two shares of the area"),
+        ({"log_every_steps": 0}, "config.log_every_steps=0 must be at least 1."),
+        ({"study__selection_seeds": -1}, "config.study.selection_seeds=-1 must be at least 0."),
+        ({"study__seeds": (0.5,)}, r"config.study.seeds=\(0.5,\) must be whole numbers."),
+    ],
+)
 def test_a_value_out_of_range_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         check_ranges(config(**changes))

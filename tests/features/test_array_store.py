@@ -40,7 +40,9 @@ def test_a_full_disk_is_an_error_and_what_fitted_is_found_again(small_disk):
     folder, remount = small_disk
     remount("size=1m")
     rows = 3 * 2**20 // 20  # Three times what fits.
-    with pytest.raises(CannotWrite, match=r"The cache in .* cannot be written: No space left on device. Free some disk,"):
+    with pytest.raises(
+        CannotWrite, match=r"The cache in .* cannot be written: No space left on device. Free some disk,"
+    ):
         filled(folder / "cache", rows=rows)
     assert not (folder / "cache" / "manifest.json").exists()
     remount("size=8m")

@@ -2,7 +2,8 @@
 
     python tests/integration/child.py CONFIG.json POINT=WORKDIR [POINT=WORKDIR ...]
 
-The package has no hook for this: the functions at the points are wrapped here, in the child. All children are forked from
+The package has no hook for this: the functions at the points are wrapped here, in the child. All children are forked
+  from
 one process that has imported everything and has started no JAX backend, which saves most of their time.
 """
 
@@ -33,7 +34,7 @@ def kill():
 def half_written(path, content):
     """Leave half of a file under its temporary name."""
     path = epath.Path(path)
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(content[:len(content) // 2])
+    path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(content[: len(content) // 2])
     kill()
 
 
@@ -44,12 +45,15 @@ def arm(point, workdir):
     kind, _, name = point.partition(":")
 
     if kind in ("before", "within"):
+
         def written(path, content):
             if epath.Path(path).name == name:
                 half_written(path, content) if kind == "within" else kill()
             write_bytes(path, content)
+
         files.write_bytes = written
     elif kind == "metrics":
+
         def appended(directory, rows):
             rows = list(rows)
             if rows[0]["step"] == 3:
@@ -57,8 +61,10 @@ def arm(point, workdir):
                     file.write(json.dumps(rows[0])[:20])
                 kill()
             append(directory, rows)
+
         files.append_metrics = appended
     elif kind == "manifest":
+
         def sealed(directory):
             if epath.Path(directory).name == STEP:
                 if name == "half":
@@ -66,9 +72,10 @@ def arm(point, workdir):
                     path = epath.Path(directory) / checksums.NAME
                     text = path.read_text()
                     path.unlink()
-                    path.with_name(f"{checksums.NAME}.partial").write_text(text[:len(text) // 2])
+                    path.with_name(f"{checksums.NAME}.partial").write_text(text[: len(text) // 2])
                 kill()
             write_manifest(directory)
+
         checksums.write = sealed
     elif kind == "checkpoint":
         # As soon as anything of it is there; or, at the latest, before it is committed.
@@ -76,6 +83,7 @@ def arm(point, workdir):
             if self.get_final().name == STEP:
                 kill()
             await finalize(self)
+
         atomicity.AtomicRenameTemporaryPath.finalize = committed
 
         def watch():
@@ -84,6 +92,7 @@ def arm(point, workdir):
                     if name == "half" and any((folder / "network").glob("*")):
                         kill()
                 time.sleep(0.001)
+
         threading.Thread(target=watch, daemon=True).start()
     else:
         raise ValueError(point)

@@ -26,8 +26,14 @@ def traditional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     source = flax_augtl.load_source("resnet18")
     write_safetensors(folder / "source.safetensors", "resnet18", random_variables(source.model, 1), source.preprocess)
-    config = small.digits_config(network="resnet18", weights=str(folder / "source.safetensors"), freeze="all", steps=2,
-                                 image_size=32, learning_rate=0.1)
+    config = small.digits_config(
+        network="resnet18",
+        weights=str(folder / "source.safetensors"),
+        freeze="all",
+        steps=2,
+        image_size=32,
+        learning_rate=0.1,
+    )
     rng = np.random.default_rng(0)
     labels = [str(digit) for digit in range(10)]
     images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)

@@ -8,8 +8,16 @@ from flax_augtl.models.augmented import initial_variables, shuffle_classifier
 from tests import small
 
 
-@pytest.mark.parametrize(("preset", "family"), [("kept_deeper", "resnet"), ("wider", "resnet"), ("random_deeper", "vgg"),
-                                                ("wider", "vgg"), ("traditional", "vgg")])
+@pytest.mark.parametrize(
+    ("preset", "family"),
+    [
+        ("kept_deeper", "resnet"),
+        ("wider", "resnet"),
+        ("random_deeper", "vgg"),
+        ("wider", "vgg"),
+        ("traditional", "vgg"),
+    ],
+)
 def test_running_the_groups_one_by_one_equals_the_whole(preset, family):
     net = small.network(preset, family)
     size = small.NETWORKS[family][2]
@@ -45,12 +53,17 @@ def test_only_groups_from_train_from_on_change_their_statistics():
     net = small.network("kept_deeper_batch")
     variables, x = small.variables(net), small.images(4)
     firsts = range(len(net.groups))
-    run = jax.jit(lambda variables: [net.apply(variables, x, 0, None, first, mutable=["batch_stats"])[1]["batch_stats"]
-                                     for first in firsts])
+    run = jax.jit(
+        lambda variables: [
+            net.apply(variables, x, 0, None, first, mutable=["batch_stats"])[1]["batch_stats"] for first in firsts
+        ]
+    )
     for first, changed in zip(firsts, run(variables), strict=True):
         for index, group in enumerate(net.groups):
-            old, new = ((tree["head"] if group == "head" else tree["source"].get(group)) for tree in
-                        (variables["batch_stats"], changed))
+            old, new = (
+                (tree["head"] if group == "head" else tree["source"].get(group))
+                for tree in (variables["batch_stats"], changed)
+            )
             same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)]
             if index < first:
                 assert all(same), (first, group)

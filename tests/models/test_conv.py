@@ -18,8 +18,17 @@ def plain(x, kernel, strides, padding):
 
 
 def as_flax_calls(x, kernel, strides, padding):
-    return convolve(x, kernel, strides, padding, lhs_dilation=(1, 1), rhs_dilation=(1, 1), dimension_numbers=DIMENSIONS,
-                    feature_group_count=1, precision=None)
+    return convolve(
+        x,
+        kernel,
+        strides,
+        padding,
+        lhs_dilation=(1, 1),
+        rhs_dilation=(1, 1),
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=1,
+        precision=None,
+    )
 
 
 def with_gradients(function, x, kernel, strides, padding):
@@ -27,6 +36,7 @@ def with_gradients(function, x, kernel, strides, padding):
         y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
         # Any function of the output that is a whole number does for a gradient.
         return y, *back(jnp.sign(y) * (1 + jnp.arange(y.size).reshape(y.shape) % 3))
+
     return jax.jit(run)(x, kernel)
 
 
@@ -64,14 +74,25 @@ def test_winograd_errs_like_a_plain_convolution(everywhere):
 @pytest.mark.parametrize("side", [4, 7])
 def test_a_1_by_1_convolution_is_a_matrix_product(strides, side):
     x, kernel = whole_numbers((3, side, side, 5), 0), whole_numbers((1, 1, 5, 4), 1)
-    ours, reference = (with_gradients(function, x, kernel, strides, ((0, 0), (0, 0))) for function in (as_flax_calls, plain))
+    ours, reference = (
+        with_gradients(function, x, kernel, strides, ((0, 0), (0, 0))) for function in (as_flax_calls, plain)
+    )
     jax.tree.map(np.testing.assert_array_equal, ours, reference)
-    assert "convolution" not in jax.jit(lambda x: as_flax_calls(x, kernel, strides, ((0, 0), (0, 0)))).lower(x).as_text()
+    assert (
+        "convolution" not in jax.jit(lambda x: as_flax_calls(x, kernel, strides, ((0, 0), (0, 0)))).lower(x).as_text()
+    )
 
 
-@pytest.mark.parametrize(("dtype", "strides", "padding", "size"), [
-    ("bfloat16", (1, 1), ONES, 3), ("float32", (2, 2), ONES, 3), ("float32", (1, 1), ((0, 0), (0, 0)), 3),
-    ("float32", (1, 1), ((3, 3), (3, 3)), 7), ("bfloat16", (1, 1), ((0, 0), (0, 0)), 1)])
+@pytest.mark.parametrize(
+    ("dtype", "strides", "padding", "size"),
+    [
+        ("bfloat16", (1, 1), ONES, 3),
+        ("float32", (2, 2), ONES, 3),
+        ("float32", (1, 1), ((0, 0), (0, 0)), 3),
+        ("float32", (1, 1), ((3, 3), (3, 3)), 7),
+        ("bfloat16", (1, 1), ((0, 0), (0, 0)), 1),
+    ],
+)
 def test_others_stay_what_they_are(everywhere, dtype, strides, padding, size):
     x, kernel = whole_numbers((2, 8, 8, 3), 0).astype(dtype), whole_numbers((size, size, 3, 4), 1).astype(dtype)
     ours, reference = (with_gradients(function, x, kernel, strides, padding) for function in (as_flax_calls, plain))
@@ -99,8 +120,11 @@ def test_each_of_a_batch_of_kernels(everywhere):
     x, kernels = whole_numbers((2, 3, 6, 6, 3), 0), whole_numbers((2, 3, 3, 3, 4), 1)
     together = jax.vmap(lambda x, kernel: with_gradients(as_flax_calls, x, kernel, (1, 1), ONES))(x, kernels)
     for i in range(2):
-        jax.tree.map(np.testing.assert_array_equal, [each[i] for each in together],
-                     list(with_gradients(plain, x[i], kernels[i], (1, 1), ONES)))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            [each[i] for each in together],
+            list(with_gradients(plain, x[i], kernels[i], (1, 1), ONES)),
+        )
 
 
 def test_on_each_device_of_a_pmap(everywhere, monkeypatch):

@@ -27,8 +27,13 @@ def test_the_presets_are_those_of_the_method():
     assert set(PRESETS) == {row[0] for row in TABLE}
     for name, *values in TABLE:
         settings = PRESETS[name]
-        assert [settings.keep_classifier, settings.new_layers, settings.widen, settings.norm,
-                settings.classifier_init] == values, name
+        assert [
+            settings.keep_classifier,
+            settings.new_layers,
+            settings.widen,
+            settings.norm,
+            settings.classifier_init,
+        ] == values, name
         assert settings.scale == 10 and settings.dropout == 0
 
 
@@ -99,15 +104,26 @@ def test_fields_override_a_preset_and_none_does_not():
     assert settings.new_layers == (8,) and settings.norm == "layer" and settings.widen == 0
 
 
-@pytest.mark.parametrize(("preset", "overrides", "message"), [
-    ("kept_deper", {}, r"config.head.preset='kept_deper' is unknown; did you mean 'kept_deeper'\? Choices: traditional,"),
-    ("kept", {"norm": "l3"}, "config.head.norm='l3' is not one of none, l2, batch, layer"),
-    ("kept", {"classifier_init": "zero"}, "config.head.classifier_init='zero' is not one of pretrained, random, shuffled"),
-    ("kept", {"width": 3}, "config.head has no field width. Fields: preset, classifier_init"),
-    ("kept", {"new_layers": (0,)}, "Widths of the head must be positive"),
-    ("kept", {"dropout": 1.0}, r"config.head.dropout=1.0 is not in \[0, 1\)"),
-    ("traditional", {"classifier_init": "random"}, "needs a kept classification layer"),
-])
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        (
+            "kept_deper",
+            {},
+            r"config.head.preset='kept_deper' is unknown; did you mean 'kept_deeper'\? Choices: traditional,",
+        ),
+        ("kept", {"norm": "l3"}, "config.head.norm='l3' is not one of none, l2, batch, layer"),
+        (
+            "kept",
+            {"classifier_init": "zero"},
+            "config.head.classifier_init='zero' is not one of pretrained, random, shuffled",
+        ),
+        ("kept", {"width": 3}, "config.head has no field width. Fields: preset, classifier_init"),
+        ("kept", {"new_layers": (0,)}, "Widths of the head must be positive"),
+        ("kept", {"dropout": 1.0}, r"config.head.dropout=1.0 is not in \[0, 1\)"),
+        ("traditional", {"classifier_init": "random"}, "needs a kept classification layer"),
+    ],
+)
 def test_mistakes_are_named(preset, overrides, message):
     with pytest.raises(ValueError, match=message):
         head_settings(preset, overrides)

@@ -37,6 +37,7 @@ def test_a_classifier_that_starts_from_leep_knows_the_task_before_training(norm)
     logits = rng.normal(size=(200, 8)) + 3 * np.eye(8)[labels]
     start = leep.start_classifier(HeadSettings(norm=norm, classifier_init_from="leep"), logits, labels, 3)
     from flax_augtl.models.head import normalised
+
     inputs = normalised(HeadSettings(norm=norm), logits)
     scores = inputs @ start["kernel"] + start["bias"]
     assert start["kernel"].shape == (8, 3) and start["kernel"].dtype == np.float32

@@ -32,8 +32,9 @@ def test_new_layers_are_left_behind_and_the_kept_layer_stays(tmp_path):
     run = train(tmp_path / "run", freeze="layer3", head={"preset": "kept"})
     source = flax_augtl.load_source(None, str(tmp_path / "run"))
     assert source.name == "resnet20" and len(source.class_names) == 215
-    np.testing.assert_array_equal(source.variables["params"]["fc"]["kernel"],
-                                  run.variables["params"]["source"]["fc"]["kernel"])
+    np.testing.assert_array_equal(
+        source.variables["params"]["fc"]["kernel"], run.variables["params"]["source"]["fc"]["kernel"]
+    )
 
 
 def test_the_command_line_describes_a_run(tmp_path, capsys):
@@ -47,10 +48,13 @@ def test_the_command_line_describes_a_run(tmp_path, capsys):
 
 def test_a_chain_of_three(tmp_path):
     first = train(tmp_path / "first", head={"preset": "traditional"})
-    second = train(tmp_path / "second", weights=str(tmp_path / "first"), head={"preset": "kept_deeper", "new_layers": (8,)})
+    second = train(
+        tmp_path / "second", weights=str(tmp_path / "first"), head={"preset": "kept_deeper", "new_layers": (8,)}
+    )
     assert second.variables["params"]["source"]["fc"]["kernel"].shape == (64, 10)
-    np.testing.assert_array_equal(second.variables["params"]["source"]["fc"]["kernel"],
-                                  first.variables["params"]["head"]["classifier"]["kernel"])
+    np.testing.assert_array_equal(
+        second.variables["params"]["source"]["fc"]["kernel"], first.variables["params"]["head"]["classifier"]["kernel"]
+    )
     assert second.network.groups[-2:] == ("fc", "head")
 
 

@@ -48,8 +48,11 @@ def test_mean_and_spread_are_those_of_each_heads_own_choices():
     by_hand = []
     for result in results:
         depth = result.winners["kept"]["depth"]
-        values = [row["test"]["mean_per_class"] for row in result.rows
-                  if row["stage"] == "final" and row["head"] == "kept" and row["depth"] == depth]
+        values = [
+            row["test"]["mean_per_class"]
+            for row in result.rows
+            if row["stage"] == "final" and row["head"] == "kept" and row["depth"] == depth
+        ]
         by_hand.append(sum(values) / len(values))
     assert kept["mean"] == pytest.approx(sum(by_hand) / 3) and kept["min"] == pytest.approx(min(by_hand))
     assert kept["depths"] == [result.winners["kept"]["depth"] for result in results]

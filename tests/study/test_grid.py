@@ -46,7 +46,10 @@ def test_paper_has_its_four_networks_at_every_depth():
 def test_controls_are_tried_at_both_rates_where_their_layer_learns():
     groups = grid(preset="controls", depths=("layer4", "all")).groups()
     assert [group[1:] for group in groups if group[0] == "random_deeper"] == [
-        ("layer4", "pretrained"), ("layer4", "new"), ("fc", "pretrained")]
+        ("layer4", "pretrained"),
+        ("layer4", "new"),
+        ("fc", "pretrained"),
+    ]
     assert [group[1:] for group in groups if group[0] == "kept"] == [("layer4", "pretrained"), ("fc", "pretrained")]
 
 
@@ -65,7 +68,13 @@ def test_two_depths_that_are_asked_for_stay_two():
 def test_all_is_the_name_of_the_depth_at_which_only_new_layers_train():
     found = grid(preset="", heads=("traditional", "kept", "scratch"))
     assert [found.label("traditional", depth) for depth in found.depths["traditional"]] == [
-        "none", "stem", "layer1", "layer2", "layer3", "all"]
+        "none",
+        "stem",
+        "layer1",
+        "layer2",
+        "layer3",
+        "all",
+    ]
     assert [found.label("kept", depth) for depth in found.depths["kept"]] == ["none", *RESNET[:-1], "all"]
     assert found.same_depths() == {"traditional": {"layer4": "all"}, "kept": {}, "scratch": {}}
     assert found.title(("traditional", "layer4", "pretrained")) == "traditional all"
@@ -96,16 +105,19 @@ def test_scratch_has_nothing_to_freeze():
     assert grid(preset="", heads=("scratch", "kept")).depths["scratch"] == ("none",)
 
 
-@pytest.mark.parametrize(("study", "sentence"), [
-    ({"preset": "papers"}, "config.study.preset='papers' is not one of quick, paper, controls, full"),
-    ({"preset": ""}, "There is nothing to compare"),
-    ({"preset": "", "heads": ("kep",)}, "config.study.heads: 'kep' is unknown; did you mean 'kept'.*, scratch"),
-    ({"depths": ("layer9",)}, "'layer9' is not a layer group of this network. Choices: none, stem"),
-    ({"learning_rates": ()}, "must not be empty"),
-    ({"preset": "", "own_heads": {"a/b": {}}}, "may have letters, digits"),
-    ({"preset": "", "own_heads": {"a": {"widht": 1}}}, "config.head has no field widht"),
-    ({"preset": "", "heads": ("traditional",), "depths": ("fc",)}, "The head traditional has none of the depths"),
-])
+@pytest.mark.parametrize(
+    ("study", "sentence"),
+    [
+        ({"preset": "papers"}, "config.study.preset='papers' is not one of quick, paper, controls, full"),
+        ({"preset": ""}, "There is nothing to compare"),
+        ({"preset": "", "heads": ("kep",)}, "config.study.heads: 'kep' is unknown; did you mean 'kept'.*, scratch"),
+        ({"depths": ("layer9",)}, "'layer9' is not a layer group of this network. Choices: none, stem"),
+        ({"learning_rates": ()}, "must not be empty"),
+        ({"preset": "", "own_heads": {"a/b": {}}}, "may have letters, digits"),
+        ({"preset": "", "own_heads": {"a": {"widht": 1}}}, "config.head has no field widht"),
+        ({"preset": "", "heads": ("traditional",), "depths": ("fc",)}, "The head traditional has none of the depths"),
+    ],
+)
 def test_mistakes_are_told(study, sentence):
     with pytest.raises(ValueError, match=sentence):
         grid(**study)

@@ -49,9 +49,11 @@ def test_a_worker_that_lives_keeps_its_claims(make):
 
 
 def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(make, tmp_path):
-    code = ("from flax_augtl.study.leases import Claims; import os, signal, pathlib\n"
-            f"assert Claims(pathlib.Path({str(tmp_path / 'claims')!r}), 600.0).take('a')\n"
-            "os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "from flax_augtl.study.leases import Claims; import os, signal, pathlib\n"
+        f"assert Claims(pathlib.Path({str(tmp_path / 'claims')!r}), 600.0).take('a')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert make(600.0).take("a")
 

@@ -10,13 +10,16 @@ from tests import small
 GROUPS = ("stem", "layer1", "layer2", "fc", "head")
 
 
-@pytest.mark.parametrize(("freeze", "labels"), [
-    ("none", "pretrained pretrained pretrained pretrained new"),
-    ("stem", "frozen pretrained pretrained pretrained new"),
-    ("layer2", "frozen frozen frozen pretrained new"),
-    ("fc", "frozen frozen frozen frozen new"),
-    ("all", "frozen frozen frozen frozen new"),
-])
+@pytest.mark.parametrize(
+    ("freeze", "labels"),
+    [
+        ("none", "pretrained pretrained pretrained pretrained new"),
+        ("stem", "frozen pretrained pretrained pretrained new"),
+        ("layer2", "frozen frozen frozen pretrained new"),
+        ("fc", "frozen frozen frozen frozen new"),
+        ("all", "frozen frozen frozen frozen new"),
+    ],
+)
 def test_everything_up_to_the_named_group_is_frozen(freeze, labels):
     plan = freezing_plan(GROUPS, freeze)
     assert plan.labels == tuple(labels.split()) and plan.depth == labels.split().count("frozen")
@@ -48,7 +51,9 @@ def test_a_parameter_without_a_label_is_an_error():
 
 
 def test_an_unknown_group_is_an_error_with_the_choices():
-    with pytest.raises(ValueError, match=r"config.freeze='layer_2' is not .* did you mean 'layer2'\? Choices: none, stem"):
+    with pytest.raises(
+        ValueError, match=r"config.freeze='layer_2' is not .* did you mean 'layer2'\? Choices: none, stem"
+    ):
         freezing_plan(GROUPS, "layer_2")
 
 
@@ -62,5 +67,8 @@ def test_the_table_counts_parameters_and_rates():
     params = {"source": {"stem": np.zeros(5), "fc": np.zeros((2, 3))}, "head": {"classifier": np.zeros(1000)}}
     lines = table(plan, params, 0.01, 10.0).splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["stem", "5", "frozen", "0"], ["fc", "6", "pretrained", "0.01"], ["head", "1,000", "new", "0.1"],
-        ["total", "1,011", "trainable:", "1,006"]]
+        ["stem", "5", "frozen", "0"],
+        ["fc", "6", "pretrained", "0.01"],
+        ["head", "1,000", "new", "0.1"],
+        ["total", "1,011", "trainable:", "1,006"],
+    ]

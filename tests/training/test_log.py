@@ -22,8 +22,10 @@ def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, 
         seen.step(step, 1 / step)  # Ten seconds a step.
     seen.write(5, "val", {"top1": 0.5})
     seen.close()
-    assert capsys.readouterr().err.splitlines() == ["step 3/10  loss 0.333  1 images/s  1:10 left",
-                                                    "step 5/10  loss 0.200  1 images/s  0:50 left"]
+    assert capsys.readouterr().err.splitlines() == [
+        "step 3/10  loss 0.333  1 images/s  1:10 left",
+        "step 5/10  loss 0.200  1 images/s  0:50 left",
+    ]
     assert files.read_metrics(tmp_path) == [{"step": 5, "split": "val", "top1": 0.5}]
 
 

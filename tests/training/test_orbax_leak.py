@@ -13,10 +13,17 @@ from flax_augtl.training import orbax_leak
 
 ARRAYS = 100
 BUILT = tensorstore_utils._build_ocdbt_kvstore_tspec
-WRITE = tensorstore_utils.OcdbtKvStoreWriteOptions(mode=tensorstore_utils.OcdbtWriteMode.WRITE, target_data_file_size=1000)
-CALLS = [(("/a/b",), {}), (("/a/b", "kernel"), {}), (("/a/b",), {"name": "bias"}), (("gs://bucket/a", "kernel"), {}),
-         (("/a/b", "kernel"), {"process_spec": OcdbtProcessSpec("3"), "write_options": WRITE}),
-         (("/a/c", "kernel"), {"process_spec": None, "write_options": WRITE, "temporary_metadata_context": None})]
+WRITE = tensorstore_utils.OcdbtKvStoreWriteOptions(
+    mode=tensorstore_utils.OcdbtWriteMode.WRITE, target_data_file_size=1000
+)
+CALLS = [
+    (("/a/b",), {}),
+    (("/a/b", "kernel"), {}),
+    (("/a/b",), {"name": "bias"}),
+    (("gs://bucket/a", "kernel"), {}),
+    (("/a/b", "kernel"), {"process_spec": OcdbtProcessSpec("3"), "write_options": WRITE}),
+    (("/a/c", "kernel"), {"process_spec": None, "write_options": WRITE, "temporary_metadata_context": None}),
+]
 
 
 def test_specifications_are_those_of_orbax():

@@ -32,16 +32,38 @@ def trained(tmp_path_factory):
     """A finished run with a validation split, of which step 1 or 2 is the best."""
     top = tmp_path_factory.mktemp("predictions")
     noise(top / "data", [f"{name}/{index}.png" for name in CLASSES for index in range(8)])
-    data = {"name": "folder", "root": str(top / "data"), "crop": "none", "validation": 0.25, "shots": None, "scan_dir": ""}
-    return flax_augtl.train(small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, evaluate_every_steps=1,
-                                                data=data), top / "run", quiet=True)
+    data = {
+        "name": "folder",
+        "root": str(top / "data"),
+        "crop": "none",
+        "validation": 0.25,
+        "shots": None,
+        "scan_dir": "",
+    }
+    return flax_augtl.train(
+        small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, evaluate_every_steps=1, data=data),
+        top / "run",
+        quiet=True,
+    )
 
 
 def run(trained, mode, **given):
     """Call main.py's command for a run; return its exit code."""
-    flags = {"mode": mode, "workdir": str(trained.workdir), "step": "best", "split": "test", "images": None, "output": None,
-             "data_root": None, "max_pixels": None, "coordinator": None, "num_processes": None, "process_id": None,
-             "traceback": False, **given}
+    flags = {
+        "mode": mode,
+        "workdir": str(trained.workdir),
+        "step": "best",
+        "split": "test",
+        "images": None,
+        "output": None,
+        "data_root": None,
+        "max_pixels": None,
+        "coordinator": None,
+        "num_processes": None,
+        "process_id": None,
+        "traceback": False,
+        **given,
+    }
     try:
         cli.run(types.SimpleNamespace(**flags))
     except SystemExit as error:
@@ -58,11 +80,20 @@ def table(path):
 def test_training_writes_what_it_predicts_for_the_images_of_a_split(split, trained):
     rows = table(trained.workdir / f"predictions_{split}.csv")
     found = trained.evaluation(split)
-    assert list(rows[0]) == ["path", "label", "prediction", "probability", "probability_=bee", "probability_ant",
-                             "probability_fly"]
+    assert list(rows[0]) == [
+        "path",
+        "label",
+        "prediction",
+        "probability",
+        "probability_=bee",
+        "probability_ant",
+        "probability_fly",
+    ]
     ids = json.loads((trained.workdir / "splits.json").read_text())[split]
     assert [row["path"].removeprefix("'") for row in rows] == ids == list(found.ids)
-    assert [row["label"] for row in rows] == ["'" * (CLASSES[label] == "=bee") + CLASSES[label] for label in found.labels]
+    assert [row["label"] for row in rows] == [
+        "'" * (CLASSES[label] == "=bee") + CLASSES[label] for label in found.labels
+    ]
     for row, given in zip(rows, found.probabilities, strict=True):
         chances = [float(row[f"probability_{name}"]) for name in CLASSES]
         np.testing.assert_allclose(chances, given, atol=1e-6)
@@ -81,8 +112,10 @@ def test_evaluation_writes_the_same_file_again_and_one_for_each_other_split_and_
     said = capsys.readouterr()
     assert f"The predictions of these images are in {workdir / 'predictions_test.csv'}" in said.out and said.err == ""
     assert run(trained, "evaluate", split="train") == 0
-    assert len(table(workdir / "predictions_train.csv")) == len(json.loads((workdir / "splits.json").read_text())["train"])
-    other, = {1, 2} - {trained.step}
+    assert len(table(workdir / "predictions_train.csv")) == len(
+        json.loads((workdir / "splits.json").read_text())["train"]
+    )
+    (other,) = {1, 2} - {trained.step}
     assert run(trained, "evaluate", step=str(other)) == run(trained, "evaluate", step=str(trained.step)) == 0
     assert (workdir / f"predictions_test_step{other}.csv").exists()
     assert not (workdir / f"predictions_test_step{trained.step}.csv").exists()
@@ -90,15 +123,19 @@ def test_evaluation_writes_the_same_file_again_and_one_for_each_other_split_and_
 
 
 def test_predictions_of_another_folder_are_replaced_with_a_line(trained, tmp_path, capsys):
-    one, other = (noise(tmp_path / name, ["ant/0.png", "fly/1.png"], seed) for seed, name in enumerate(("one", "other")))
+    one, other = (
+        noise(tmp_path / name, ["ant/0.png", "fly/1.png"], seed) for seed, name in enumerate(("one", "other"))
+    )
     path = trained.workdir / "predictions_all.csv"
     assert run(trained, "evaluate", split="all", data_root=str(one)) == 0
     assert [row["path"] for row in table(path)] == [f"{one}/ant/0.png", f"{one}/fly/1.png"]
     assert run(trained, "evaluate", split="all", data_root=str(one)) == 0
     assert "other image" not in capsys.readouterr().err
     assert run(trained, "evaluate", split="all", data_root=str(other)) == 0
-    sentence = ("{} had predictions of 2 other images, such as {}. They have been replaced; --output=FILE writes to another "
-                "file.")
+    sentence = (
+        "{} had predictions of 2 other images, such as {}. They have been replaced; --output=FILE writes to another "
+        "file."
+    )
     assert sentence.format(path, one / "ant/0.png") in capsys.readouterr().err.splitlines()
     assert {row["path"] for row in table(path)} == {f"{other}/ant/0.png", f"{other}/fly/1.png"}
 
@@ -137,17 +174,21 @@ def test_an_unreadable_image_has_a_row_and_the_exit_code_tells_some_from_all(tra
     assert output.read_text().splitlines()[0] == "path,label,probability,reason" and len(table(output)) == 1
 
 
-@pytest.mark.parametrize(("output", "message"), [
-    ("", "--output= must be the name of a file that ends in .csv: predictions are written as CSV."),
-    ("out.xlsx", "--output=out.xlsx must be the name of a file that ends in .csv"),
-    ("folder.csv", "--output=folder.csv is a folder. Give the name of a file in it."),
-    ("none/out.csv", "--output=none/out.csv: the folder {tmp}/none does not exist. Create it."),
-    ("labels.csv", "--output=labels.csv exists and does not hold predictions. Choose another name, or remove it."),
-    ("zeros.csv", "--output=zeros.csv exists and does not hold predictions."),
-])
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "--output= must be the name of a file that ends in .csv: predictions are written as CSV."),
+        ("out.xlsx", "--output=out.xlsx must be the name of a file that ends in .csv"),
+        ("folder.csv", "--output=folder.csv is a folder. Give the name of a file in it."),
+        ("none/out.csv", "--output=none/out.csv: the folder {tmp}/none does not exist. Create it."),
+        ("labels.csv", "--output=labels.csv exists and does not hold predictions. Choose another name, or remove it."),
+        ("zeros.csv", "--output=zeros.csv exists and does not hold predictions."),
+    ],
+)
 @pytest.mark.parametrize("mode", ["predict", "evaluate"])
-def test_what_output_cannot_be_is_said_before_anything_is_computed(output, message, mode, trained, tmp_path, monkeypatch,
-                                                                   capsys):
+def test_what_output_cannot_be_is_said_before_anything_is_computed(
+    output, message, mode, trained, tmp_path, monkeypatch, capsys
+):
     noise(tmp_path, ["a.png"])
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "labels.csv").write_text("path,label\na.png,ant\n")
@@ -169,8 +210,10 @@ def test_a_run_that_cannot_be_written_is_still_evaluated(trained, tmp_path, monk
         assert run(trained, "evaluate") == 0
         said = capsys.readouterr()
         assert "test, step" in said.out and "are in" not in said.out
-        assert said.err == (f"warning: {trained.workdir / 'predictions_test.csv'} cannot be written: Read-only file system. "
-                            "The predictions can be written elsewhere with --output=FILE.\n")
+        assert said.err == (
+            f"warning: {trained.workdir / 'predictions_test.csv'} cannot be written: Read-only file system. "
+            "The predictions can be written elsewhere with --output=FILE.\n"
+        )
         assert run(trained, "evaluate", output=str(tmp_path / "out.csv")) == 1
     assert run(trained, "evaluate", output=str(tmp_path / "out.csv")) == 0
     assert (tmp_path / "out.csv").read_text() == (trained.workdir / "predictions_test.csv").read_text()
@@ -187,7 +230,8 @@ def test_many_classes_have_the_five_likeliest():
     found = evaluated(21)
     header, *rows = csv.reader(prediction_files.as_csv(found, names).splitlines())
     assert header == ["path", "label", "prediction", "probability"] + [
-        f"{name}{rank}" for rank in range(2, 6) for name in ("prediction", "probability")]
+        f"{name}{rank}" for rank in range(2, 6) for name in ("prediction", "probability")
+    ]
     for index, row in enumerate(rows):
         best = np.argsort(-found.probabilities[index])[:5]
         assert row[:2] == [f"{index}.png", names[index]] and row[2::2] == [names[place] for place in best]
@@ -198,7 +242,8 @@ def test_many_classes_have_the_five_likeliest():
 def test_probabilities_that_were_not_kept_are_told(tmp_path):
     path = tmp_path / "predictions_test.csv"
     assert prediction_files.write_split(path, Evaluation({}, np.arange(3), None, ("a", "b", "c")), CLASSES) == [
-        f"{path} is not written: the probabilities of 3 images and 3 classes are too many to keep."]
+        f"{path} is not written: the probabilities of 3 images and 3 classes are too many to keep."
+    ]
     assert not path.exists()
 
 
@@ -206,5 +251,6 @@ def test_what_spreadsheets_act_on_is_escaped():
     found = Evaluation({}, np.zeros(1, int), np.ones((1, 1), np.float32), ("=1+1.png",))
     assert list(csv.reader(prediction_files.as_csv(found, ["@SUM(A1)"]).splitlines())) == [
         ["path", "label", "prediction", "probability", "probability_@SUM(A1)"],
-        ["'=1+1.png", "'@SUM(A1)", "'@SUM(A1)", "1.000000", "1.000000"]]
+        ["'=1+1.png", "'@SUM(A1)", "'@SUM(A1)", "1.000000", "1.000000"],
+    ]
     assert prediction_files.as_csv(found, ["a"], "folder").splitlines()[1].startswith("folder/=1+1.png,a,a,")

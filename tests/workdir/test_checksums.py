@@ -29,7 +29,7 @@ def test_every_flipped_bit_is_noticed(sealed, name):
     path = sealed / name
     content = path.read_bytes()
     for position in range(0, len(content), 3):
-        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1:])
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1 << position % 8]) + content[position + 1 :])
         assert checksums.damage(sealed), position
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])

@@ -58,5 +58,8 @@ def test_every_difference_is_named():
     old = {"a": 1, "b": {"c": [1, 2], "d": None}, "gone": 0}
     new = {"a": 1, "b": {"c": [1, 3], "d": None}, "come": 0}
     assert files.differences(old, new) == [
-        "config.b.c: [1, 2] there, [1, 3] here", "config.come: absent there, 0 here", "config.gone: 0 there, absent here"]
+        "config.b.c: [1, 2] there, [1, 3] here",
+        "config.come: absent there, 0 here",
+        "config.gone: 0 there, absent here",
+    ]
     assert files.differences(old, old) == []

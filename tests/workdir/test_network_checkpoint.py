@@ -12,8 +12,9 @@ from tests import small
 
 
 def config(**changes):
-    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "all", "steps": 3,
-                                  "evaluate_every_steps": 1, **changes})
+    return small.digits_config(
+        **{"weights": "embedded:glyphs", "freeze": "all", "steps": 3, "evaluate_every_steps": 1, **changes}
+    )
 
 
 def size(folder):
@@ -26,13 +27,18 @@ def test_what_is_frozen_is_written_once(tmp_path):
     assert checksums.damage(tmp_path / "frozen") == ""
     # ResNet-20 has 270,000 parameters; the head of ten classes has 650.
     assert size(tmp_path / "frozen") > 20 * size(checkpoints / "3" / "network") > 0
-    jax.tree.map(np.testing.assert_array_equal, flax_augtl.load_run(tmp_path, step="last").variables["params"]["source"],
-                 run.variables["params"]["source"])
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        flax_augtl.load_run(tmp_path, step="last").variables["params"]["source"],
+        run.variables["params"]["source"],
+    )
 
 
 def test_the_parts_are_the_whole():
-    network = {"params": {"source": {"stem": {"kernel": 1}, "fc": {"bias": 2}}, "head": {"classifier": {"bias": 3}}},
-               "batch_stats": {"source": {"stem": {"mean": 4}}}}
+    network = {
+        "params": {"source": {"stem": {"kernel": 1}, "fc": {"bias": 2}}, "head": {"classifier": {"bias": 3}}},
+        "batch_stats": {"source": {"stem": {"mean": 4}}},
+    }
     changing, frozen = network_checkpoint.split(network, {"stem"})
     assert changing == {"params": {"source": {"fc": {"bias": 2}}, "head": {"classifier": {"bias": 3}}}}
     assert frozen == {"params": {"source": {"stem": {"kernel": 1}}}, "batch_stats": {"source": {"stem": {"mean": 4}}}}
@@ -70,7 +76,9 @@ def test_a_run_of_an_earlier_version_goes_on_with_whole_and_partial_checkpoints(
     opened = module.open_checkpoints
     with monkeypatch.context() as patch:
         # Every checkpoint holds the whole network, as it was.
-        patch.setattr("flax_augtl.run.open_checkpoints", lambda *places, frozen=(), **settings: opened(*places, **settings))
+        patch.setattr(
+            "flax_augtl.run.open_checkpoints", lambda *places, frozen=(), **settings: opened(*places, **settings)
+        )
         flax_augtl.train(config(), old, quiet=True)
     assert not (old / "frozen").exists()
     with open_checkpoints(old / "checkpoints") as checkpoints:
@@ -79,5 +87,8 @@ def test_a_run_of_an_earlier_version_goes_on_with_whole_and_partial_checkpoints(
     went_on = flax_augtl.train(config(), old, quiet=True)
     assert (old / "frozen").exists()
     jax.tree.map(np.testing.assert_array_equal, went_on.variables, expected.variables)
-    jax.tree.map(np.testing.assert_array_equal, flax_augtl.load_run(old, step="2").variables,
-                 flax_augtl.load_run(tmp_path / "new", step="2").variables)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        flax_augtl.load_run(old, step="2").variables,
+        flax_augtl.load_run(tmp_path / "new", step="2").variables,
+    )

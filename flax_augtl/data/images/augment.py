@@ -114,7 +114,9 @@ def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array
         return turned[jax.random.randint(key, (), 0, 4)]
     angle = jax.random.uniform(key, (), minval=-math.radians(rotate), maxval=math.radians(rotate))
     height, width, _ = image.shape
-    rows, columns = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
     places = [
         jnp.cos(angle) * rows - jnp.sin(angle) * columns + (height - 1) / 2,
         jnp.sin(angle) * rows + jnp.cos(angle) * columns + (width - 1) / 2,
@@ -133,7 +135,9 @@ def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
 
     height, width, _ = image.shape
     # At the highest precision: on accelerators the default one has 8 or 11 bits.
-    blurred = jnp.einsum("yr,rcd,xc->yxd", weights(height), image.astype(jnp.float32), weights(width), precision="highest")
+    blurred = jnp.einsum(
+        "yr,rcd,xc->yxd", weights(height), image.astype(jnp.float32), weights(width), precision="highest"
+    )
     return jnp.rint(jnp.clip(blurred, 0, 255)).astype(jnp.uint8)
 
 

@@ -1,7 +1,7 @@
 """Grey samples of any depth → 8 bits, black at 0 and white at 255.
 
-The header of a file says which values black and white have. Where it says 32 bits or more, or floats, images use a part of
-that range by habit: 0 to 1, to 255 or to 65535; the smallest of these that holds the image is taken.
+The header of a file says which values black and white have. Where it says 32 bits or more, or floats, images use a part
+of that range by habit: 0 to 1, to 255 or to 65535; the smallest of these that holds the image is taken.
 """
 
 from typing import NamedTuple
@@ -79,5 +79,3 @@ def _brightest_float(values: np.ndarray) -> float:
         f"its float values reach from {low:g} to {high:g}, and which of them is black or white is not known; save it with "
         "values from 0 to 1, or as 8 or 16 bit integers"
     )
-
-

@@ -45,8 +45,9 @@ def _pillow(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise ValueError(f"An image must be a uint8 array [H, W, 3], a Pillow image or a path, not "
-                         f"{on_one_line(repr(image))[:60]}.")
+        raise ValueError(
+            f"An image must be a uint8 array [H, W, 3], a Pillow image or a path, not {on_one_line(repr(image))[:60]}."
+        )
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")

@@ -35,12 +35,13 @@ class Preprocessing:
     Attributes:
         image_size: pixels a side of the square that the network sees.
         crop_fraction: that square's part of the short side of the resized picture, in (0, 1].
-        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them, antialiased.
+        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them,
+          antialiased.
         channel_order: "RGB" or "BGR"; mean and std are in this order.
         value_range: what the brightest pixel is before the mean is taken off, 1 or 255.
         mean, std: taken off, then divided by, channel by channel.
-        resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it as
-            it is, with black around an image that is smaller than the crop.
+        resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it
+            as it is, with black around an image that is smaller than the crop.
     """
 
     image_size: int = 224
@@ -65,8 +66,10 @@ class Preprocessing:
         if not 0 < self.crop_fraction <= 1:
             problems.append(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction!r}")
         elif isinstance(self.image_size, int) and self.image_size / self.crop_fraction > 2 * LARGEST_SIDE:
-            problems.append(f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
-                            f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}")
+            problems.append(
+                f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
+                f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}"
+            )
         if self.interpolation not in FILTERS:
             problems.append(f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}")
         if self.channel_order not in ("RGB", "BGR"):

@@ -1,7 +1,7 @@
 """TIFFs as they come from microscopes, scanners and satellites: deep, signed, inverted, and with several pages.
 
-Pillow has the decompressors, but knows only some combinations of bit depth, byte order, sign and colour, and mistakes some
-of these. So a deep grey image is read as 8-bit bytes, by a changed header, and put together here.
+Pillow has the decompressors, but knows only some combinations of bit depth, byte order, sign and colour, and mistakes
+some of these. So a deep grey image is read as 8-bit bytes, by a changed header, and put together here.
 """
 
 import io
@@ -91,7 +91,9 @@ def from_first_page(content: bytes) -> bytes:
     if page is first:
         return content
     changed = bytearray(content)
-    struct.pack_into(_order(content) + ("Q" if _is_big(content) else "I"), changed, 8 if _is_big(content) else 4, page.start)
+    struct.pack_into(
+        _order(content) + ("Q" if _is_big(content) else "I"), changed, 8 if _is_big(content) else 4, page.start
+    )
     return bytes(changed)
 
 
@@ -118,7 +120,12 @@ def open_grey(content: bytes) -> Grey | None:
         return None
     known = {"u": (*range(9, 17), 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}.get(kind, ())
     predictors = (1,) if bits not in (8, 16, 32, 64) else (1, 2, 3) if kind == "f" else (1, 2)
-    if bits not in known or predictor not in predictors or page.value(_COMPRESSION) in _JPEG or _is_big_endian_big(content):
+    if (
+        bits not in known
+        or predictor not in predictors
+        or page.value(_COMPRESSION) in _JPEG
+        or _is_big_endian_big(content)
+    ):
         raise unsupported(content)
     size = page.value(_WIDTH), page.value(_HEIGHT)
     tile = page.value(_TILE_WIDTH, 0)

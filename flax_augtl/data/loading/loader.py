@@ -201,4 +201,3 @@ def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
     # Random pixels are what a resize would not leave alone; one of the pictures might be all black.
     image = keyed_random.raw(image_size * image_size * 3, 0).astype(np.uint8).reshape(image_size, image_size, 3)
     return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)
-

@@ -1,6 +1,7 @@
 """Making the pictures of some examples: what a thread, or a worker process, of the loader does.
 
-Nothing that is imported here needs JAX or Grain, which take seconds to import: a worker process starts in half a second.
+Nothing that is imported here needs JAX or Grain, which take seconds to import: a worker process starts in half a
+second.
 """
 
 import numpy as np
@@ -19,7 +20,5 @@ def make(images: np.ndarray, source: Source, path: Path, indices: np.ndarray, dr
         indices: int64 [m], positions in the source; a picture below 0 is blank.
         draw_ids, views: uint32 and int32 [m], of the examples.
     """
-    for row, (index, draw_id, view) in enumerate(
-        zip(indices.tolist(), draw_ids.tolist(), views.tolist(), strict=True)
-    ):
+    for row, (index, draw_id, view) in enumerate(zip(indices.tolist(), draw_ids.tolist(), views.tolist(), strict=True)):
         images[row] = view_of(source, path, index, draw_id, view) if index >= 0 else 0

@@ -72,8 +72,11 @@ class Store:
             with self._lock:
                 first, self._full = not self._full, True
             if first:
-                print(f"The scratch file of config.data.cache is full at {self._used / 1e9:.2f} GB: "
-                      f"{error.strerror or error}. The other pictures are read anew each time.", file=sys.stderr)
+                print(
+                    f"The scratch file of config.data.cache is full at {self._used / 1e9:.2f} GB: "
+                    f"{error.strerror or error}. The other pictures are read anew each time.",
+                    file=sys.stderr,
+                )
             return False
         return True
 

@@ -11,7 +11,9 @@ import numpy as np
 from flax_augtl.data import keyed_random
 
 
-def stream(start: int, stop: int, n: int, seed: int, *, stride: int = 1, views: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def stream(
+    start: int, stop: int, n: int, seed: int, *, stride: int = 1, views: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Which example stands at the positions start, start + stride, … < stop of the stream, and in which view.
 
     Args:

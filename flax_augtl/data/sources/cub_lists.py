@@ -14,7 +14,8 @@ def numbered_lists(
     """Join the list of pictures with the files beside it.
 
     Each has a number and a value a line: `images.txt` the path (below `images/` or the root), `image_class_labels.txt`
-    the number of the class, `train_test_split.txt` 1 for training and 0 for test, and `classes.txt` the name of the class.
+    the number of the class, `train_test_split.txt` 1 for training and 0 for test, and `classes.txt` the name of the
+    class.
 
     Args:
         pictures: the list of pictures.

@@ -86,7 +86,9 @@ def fetch(urls: Iterable[str], *, give_up_after: int | None = None) -> dict[str,
             if len(failed) == give_up_after or len(failed) == done == _HOPELESS:
                 break
     except OSError as error:
-        raise DataError(f"{cache_folder()} cannot be written to ({error}). XDG_CACHE_HOME names another place.") from error
+        raise DataError(
+            f"{cache_folder()} cannot be written to ({error}). XDG_CACHE_HOME names another place."
+        ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     return failed if done == len(missing) else {**failed, **dict.fromkeys(missing[done:], "it was not tried")}

@@ -36,8 +36,8 @@ def list_folder(
     """Find the splits, classes and images below a root; see `layout.find_layout` and docs/data.md.
 
     With train and val only, val is the test split: that is how most small sets are published, and a validation split is
-    then carved from train. A split other than train whose images lie in no class folder is left out. An image's class is
-    the folder below its split; below that, images may be nested.
+    then carved from train. A split other than train whose images lie in no class folder is left out. An image's class
+    is the folder below its split; below that, images may be nested.
 
     Args:
         root: the folder.
@@ -81,7 +81,9 @@ class _Found:
         if self.rules > 1 and split != "all":
             place = unwrapped_split(place, self.root, self.notes, known)
             if is_unlabelled(place, known) and split == "train":
-                place = place if place.folder.images else place.with_images()[0]  # Flat, so that there is nothing to learn.
+                place = (
+                    place if place.folder.images else place.with_images()[0]
+                )  # Flat, so that there is nothing to learn.
             elif is_unlabelled(place, known):
                 images = sum(len(folder.images) for _, folder in place.folder.walk(above=place.above))
                 where = self._named(place.path)

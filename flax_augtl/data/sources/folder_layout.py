@@ -45,7 +45,9 @@ class Place:
 
     def inside(self, name: str) -> "Place":
         """One of its folders."""
-        return Place(f"{self.path}/{name}" if self.path else name, self.folder.folders[name], (*self.above, self.folder))
+        return Place(
+            f"{self.path}/{name}" if self.path else name, self.folder.folders[name], (*self.above, self.folder)
+        )
 
     def with_images(self) -> list["Place"]:
         """Those of its folders that hold images, themselves or below."""
@@ -78,8 +80,8 @@ def find_layout(root: str, tree: Folder, rules: int) -> Layout:
     """Tell splits, classes and wrappers apart.
 
     A folder without images that holds one folder only is a wrapper, and is looked through. A root is split if it has a
-    folder train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) that holds class folders, or if each of its
-    folders holds a folder train/ and nothing but splits.
+    folder train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) that holds class folders, or if each of
+    its folders holds a folder train/ and nothing but splits.
 
     Args:
         root: for messages.
@@ -208,7 +210,11 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
 
 def _holds_classes(train: Place, names: dict[str, Place], parts: dict[str, str], rules: int) -> bool:
     """False for a class that happens to be called "train", beside "car" and "bus"."""
-    if rules > 1 and train.folder.images and all(name in parts or not place.has_images() for name, place in names.items()):
+    if (
+        rules > 1
+        and train.folder.images
+        and all(name in parts or not place.has_images() for name, place in names.items())
+    ):
         return bool(train.with_images())  # Some images beside the class folders.
     return bool(train.folder.folders) and not train.folder.images
 
@@ -234,7 +240,11 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
             )
         return ()
     below = {tuple(place.folder.folders) for _, splits in found for place in splits.values()}
-    if len(below) == 1 and len(min(below)) > 1 and not any(s.folder.images for _, splits in found for s in splits.values()):
+    if (
+        len(below) == 1
+        and len(min(below)) > 1
+        and not any(s.folder.images for _, splits in found for s in splits.values())
+    ):
         raise DataError(
             f"{_under(root, top)} has {listed(readable(p.name) for p, _ in found)}, each with splits that hold "
             f"{listed(map(readable, min(below)))}. "

@@ -56,8 +56,8 @@ class Folder:
 def read_tree(root: epath.PathLike, rules: int = RULES) -> Folder:
     """Read a folder of this machine or of a bucket.
 
-    Links to folders are followed, except those that lead back up. A file without a known ending is an image if its first
-    bytes are those of one.
+    Links to folders are followed, except those that lead back up. A file without a known ending is an image if its
+    first bytes are those of one.
 
     Args:
         root: the folder. It may itself have a name that is passed over below.

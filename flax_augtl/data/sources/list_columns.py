@@ -46,14 +46,14 @@ def rows_of(
     Args:
         table: what was read.
         file: what to call it.
-        data: config.data; `path_column`, `label_column` and `split_column` choose columns by heading or number from 1. An
-            empty label column makes the folder the label, and an empty split column uses none.
+        data: config.data; `path_column`, `label_column` and `split_column` choose columns by heading or number from 1.
+            An empty label column makes the folder the label, and an empty split column uses none.
         is_there: whether a path, as a list writes it, is that of a file.
         names: the names of the classes, if they are given: a class may be called "none".
 
     Raises:
-        DataError: columns that cannot be told apart, a heading that is not known, lines of unequal length, an empty path
-            or label, an unknown split.
+        DataError: columns that cannot be told apart, a heading that is not known, lines of unequal length, an empty
+            path or label, an unknown split.
     """
     rows = [row for row in table.rows if any(row[1])]
     asked = {data.get(f"{what}_column") for what in ("path", "label", "split")} - {None, ""}
@@ -249,7 +249,9 @@ class _Columns:
         if len(named) == 1:
             return named[0]
         pairs = [{(cells[named[0]], cells[c]) for cells in self.cells} for c in named]
-        same = all(len(p) == len(self._values(named[0])) == len(self._values(c)) for p, c in zip(pairs, named, strict=True))
+        same = all(
+            len(p) == len(self._values(named[0])) == len(self._values(c)) for p, c in zip(pairs, named, strict=True)
+        )
         if same:
             return next((c for c in named if not all(value.isdecimal() for value in self._values(c))), named[0])
         raise DataError(
@@ -260,7 +262,9 @@ class _Columns:
     def _is_aside(self, c: int) -> bool:
         """Whether a column is no label even though no other is: a split, an id, a counter."""
         word = self.heading[c]
-        return split_values(word, self._values(c)) is not None or is_id_word(word) or is_path_word(word) or self._counts(c)
+        return (
+            split_values(word, self._values(c)) is not None or is_id_word(word) or is_path_word(word) or self._counts(c)
+        )
 
     def _counts(self, c: int, path: int | None = None) -> bool:
         """Whether the first column is the number of the line, as data frames write it."""
@@ -282,9 +286,13 @@ class _Columns:
         advice = f"Set {_SETTLE} to the columns that hold them"
         if what == "path" and len(paths) == 1 and len(guess) == 1:
             path, label = self._name(paths[0]), self._name(guess[0])
-            advice = f"If that is what they are, set config.data.path_column={path} and config.data.label_column={label}"
+            advice = (
+                f"If that is what they are, set config.data.path_column={path} and config.data.label_column={label}"
+            )
         elif what == "label":
-            advice = 'Set config.data.label_column to the one that holds the labels, or to "" if the folders are the labels'
+            advice = (
+                'Set config.data.label_column to the one that holds the labels, or to "" if the folders are the labels'
+            )
         return DataError(
             f"{self.file}: the heading has the columns {listed(self._name(c) for c in range(self.width))}; one must be "
             f"called path and one label, or by another word for them. {advice}. The first line is {self._line(0)}."

@@ -143,7 +143,9 @@ def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
     return others[0] if len(others) == 1 else None
 
 
-def _by_split(given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]) -> tuple[dict[str, list[Row]], list[str]]:
+def _by_split(
+    given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]
+) -> tuple[dict[str, list[Row]], list[str]]:
     """Sort rows with a column of splits by that."""
     rows: dict[str, list[Row]] = {}
     counts = {}
@@ -202,7 +204,9 @@ def _listing(
         splits = {"all": next(iter(splits.values()))}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append("There are a training and a validation list only: validation is the test split here, looked at once.")
+        notes.append(
+            "There are a training and a validation list only: validation is the test split here, looked at once."
+        )
     ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
     ids = {path: name for path, name in ids.items() if path != name}
     # Where all paths are whole, as on the web, there is nothing that they are relative to.

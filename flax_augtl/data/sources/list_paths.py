@@ -72,7 +72,9 @@ class ListedFiles:
 
     def _only(self, names: list[str], path: str) -> str:
         if len(names) > 1:
-            raise DataError(f"{path} in the list may be {listed(names)} below {self.root}. Write the ending in the list.")
+            raise DataError(
+                f"{path} in the list may be {listed(names)} below {self.root}. Write the ending in the list."
+            )
         return names[0]
 
     def _placed(self, path: str) -> str:

@@ -92,7 +92,8 @@ def _separator(lines: Numbered, suffix: str) -> str | None:
         columns = range(min(map(len, rows)))
         if headed or any(sum(looks_like_image(row[c]) for row in body) * 2 > len(body) for c in columns):
             return separator
-    # No ending tells the paths. The file's own ending counts, and so does a tab; other signs may be a part of the label.
+    # No ending tells the paths. The file's own ending counts, and so does a tab; other signs may be a part of the
+    # label.
     if any(first in line for line in sample):
         return first
     return next((s for s in there if not any(" " in line.split(s)[0] for line in sample)), None)

@@ -8,8 +8,8 @@ import functools
 import re
 from collections.abc import Collection
 
-# Beside every name that begins with a dot: .DS_Store, ._*, .ipynb_checkpoints, .Trash-1000, .dropbox.cache, .@__thumb, …
-# In small letters; `*` is any text.
+# Beside every name that begins with a dot: .DS_Store, ._*, .ipynb_checkpoints, .Trash-1000, .dropbox.cache, .@__thumb,
+# … In small letters; `*` is any text.
 LITTER = {
     "macOS": ("__macosx", "icon\r", "icon\uf00d", "network trash folder", "temporary items"),
     "Windows": (
@@ -30,7 +30,16 @@ LITTER = {
     "NetApp": ("~snapshot",),
     "photo managers": ("picasa.ini", "zbthumbnail.info", "*.lrdata"),
     "sync clients": ("~syncthing~*", "*.!sync", "*.bts"),
-    "downloads": ("*.part", "*.partial", "*.crdownload", "*.download", "*.opdownload", "*.filepart", "*.aria2", "*.!ut"),
+    "downloads": (
+        "*.part",
+        "*.partial",
+        "*.crdownload",
+        "*.download",
+        "*.opdownload",
+        "*.filepart",
+        "*.aria2",
+        "*.!ut",
+    ),
     "editors": ("*~", "~$*", "*.swp", "*.tmp", "*.bak"),
     "notebooks": ("__pycache__",),
 }

@@ -42,7 +42,9 @@ def list_metadata(data: Mapping[str, Any]) -> Listing | None:
         return None
     if "all" in rows and len(rows) > 1:
         row = rows["all"][0]
-        raise DataError(f"{row.path} of the metadata files below {root} is in no folder of a split, where other images are.")
+        raise DataError(
+            f"{row.path} of the metadata files below {root} is in no folder of a split, where other images are."
+        )
     if not data.get("label_column") and _same_as_folders(rows, root):
         return None
     if "all" not in rows and "train" not in rows:
@@ -110,4 +112,6 @@ def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
 def _disagreement(pairs: set[tuple[str, str]]) -> str:
     folders = [folder for folder, _ in sorted(pairs)]
     twice = next(folder for folder in folders if folders.count(folder) > 1)
-    return f"{twice} has images labelled " + " and ".join(sorted(label for folder, label in pairs if folder == twice)[:3])
+    return f"{twice} has images labelled " + " and ".join(
+        sorted(label for folder, label in pairs if folder == twice)[:3]
+    )

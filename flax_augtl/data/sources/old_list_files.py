@@ -28,8 +28,8 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
         class_list: the names of the classes, one a line.
 
     Raises:
-        DataError: a file that is empty, a line without a label, a label out of range, a picture that is listed twice, one
-            class only.
+        DataError: a file that is empty, a line without a label, a label out of range, a picture that is listed twice,
+            one class only.
     """
     alone = len(files) == 1 and class_list is None
     if joined := numbered_lists(files["train"], root) if alone else None:
@@ -42,7 +42,9 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
     for split, pairs in rows.items():
         for path, _ in pairs:
             if path in owner:
-                where = f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
+                where = (
+                    f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
+                )
                 raise DataError(f"The picture {path} is {where}. Each picture may be listed once.")
             owner[path] = split
         pairs = sorted(pairs)
@@ -51,7 +53,9 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
         splits = {"all": splits["train"]}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append("There are a training and a validation list only: validation is the test split here, looked at once.")
+        notes.append(
+            "There are a training and a validation list only: validation is the test split here, looked at once."
+        )
     return Listing(str(root), names, splits, tuple(notes))
 
 

@@ -92,7 +92,9 @@ def find_images(images: str) -> list[str]:
       ValueError: there are none.
     """
     images = Finder()(os.path.expanduser(images))
-    paths = [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
+    paths = (
+        [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
+    )
     if not paths:
         raise ValueError(f"--images={images}: there is no such image, and no folder or pattern with images.")
     return paths

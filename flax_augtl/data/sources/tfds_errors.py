@@ -63,7 +63,9 @@ def problem(name: str, error: Exception) -> DataError:
             f"TFDS's code of {name} needs the Python module {module}, which is not installed: pip install {install}. "
             "Once the dataset is prepared, it is read without it."
         )
-    missing = isinstance(error, FileNotFoundError) and f" lacks {os.path.basename(str(_first(error).filename))}, a file that"
+    missing = (
+        isinstance(error, FileNotFoundError) and f" lacks {os.path.basename(str(_first(error).filename))}, a file that"
+    )
     fault = f"{missing} its code of {name} reads" if missing else f" cannot make {name} ({_reason(error).rstrip('.')})"
     return DataError(
         f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, and read "

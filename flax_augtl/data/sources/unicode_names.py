@@ -1,6 +1,7 @@
 """Names of classes and files: one Unicode form, bytes that are no text, and names that look alike.
 
-`café` has two forms: with one code point for the é (NFC; Windows, Linux) or with two (NFD; Macs, and archives made there).
+`café` has two forms: with one code point for the é (NFC; Windows, Linux) or with two (NFD; Macs, and archives made
+  there).
 They are one name here. Names are compared, and written into run directories, in NFC; files are opened by the name that
 the disk has.
 """
@@ -132,7 +133,9 @@ class Finder:
     def _names(self, folder: str) -> dict[str, str]:
         if folder not in self._listed:
             try:
-                inside = [p.name for p in epath.Path(folder).iterdir()] if is_remote(folder) else os.listdir(folder or ".")
+                inside = (
+                    [p.name for p in epath.Path(folder).iterdir()] if is_remote(folder) else os.listdir(folder or ".")
+                )
             except OSError:
                 inside = []
             self._listed[folder] = {nfc(name): name for name in sorted(inside)}

@@ -75,7 +75,9 @@ def alike_within(part: Examples, some: np.ndarray, seen: Scan) -> set[tuple[int,
     return {(int(some[i]), int(some[j])) for i, j in pairs if i < j}
 
 
-def settle(train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training") -> tuple[Examples, str]:
+def settle(
+    train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training"
+) -> tuple[Examples, str]:
     """Do with copies as config.data.on_leak says; `what` calls the examples that are not the test split's.
 
     Returns:

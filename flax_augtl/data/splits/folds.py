@@ -21,17 +21,21 @@ def check(data: Mapping[str, Any]) -> None:
     folds, fold = data.get("folds") or 0, data.get("fold")
     if not folds:
         if fold is not None:
-            raise DataError(f"config.data.fold={fold} has no effect without config.data.folds: set that as well, "
-                            "such as 5.")
+            raise DataError(
+                f"config.data.fold={fold} has no effect without config.data.folds: set that as well, such as 5."
+            )
         return
     if not _is_whole(folds) or folds < 2:
         raise DataError(f"config.data.folds={folds} must be a whole number of at least 2, or 0 for none.")
     if fold is None:
-        raise DataError(f"config.data.folds={folds} needs config.data.fold, from 0 to {folds - 1}: the fold that is the "
-                        "test split. Without it, main.py trains all folds one after the other.")
+        raise DataError(
+            f"config.data.folds={folds} needs config.data.fold, from 0 to {folds - 1}: the fold that is the "
+            "test split. Without it, main.py trains all folds one after the other."
+        )
     if not _is_whole(fold) or not 0 <= fold < folds:
-        raise DataError(f"config.data.fold={fold} must be a whole number from 0 to {folds - 1}, because "
-                        f"config.data.folds={folds}.")
+        raise DataError(
+            f"config.data.fold={fold} must be a whole number from 0 to {folds - 1}, because config.data.folds={folds}."
+        )
 
 
 def hold_out(
@@ -53,7 +57,8 @@ def hold_out(
       (the rest, the fold), each in the order of `examples`.
 
     Raises:
-      DataError: there are fewer examples or groups than folds, or a class would have nothing to train on in one of them.
+      DataError: there are fewer examples or groups than folds, or a class would have nothing to train on in one of
+        them.
     """
     if len(examples) < folds:
         raise DataError(f"config.data.folds={folds} is more than the {len(examples)} images that there are.")
@@ -73,7 +78,9 @@ def _stratified(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     of, dealt = np.empty(len(labels), np.int64), 0
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        of[members[keyed_random.permutation(len(members), seed, "folds", int(label))]] = (dealt + np.arange(len(members))) % folds
+        of[members[keyed_random.permutation(len(members), seed, "folds", int(label))]] = (
+            dealt + np.arange(len(members))
+        ) % folds
         dealt += len(members)
     return of
 
@@ -82,5 +89,7 @@ def _check_classes(labels: np.ndarray, of: np.ndarray, class_names: tuple[str, .
     alone = [class_names[label] for label in np.unique(labels) if len(np.unique(of[labels == label])) < 2]
     if alone:
         where = "one group" if grouped else "one image"
-        raise DataError(f"All images of these classes are in one fold, so that nothing could be learned of them there: "
-                        f"{listed(alone)}. They have {where} only, or too few: add images of them, or remove them.")
+        raise DataError(
+            f"All images of these classes are in one fold, so that nothing could be learned of them there: "
+            f"{listed(alone)}. They have {where} only, or too few: add images of them, or remove them."
+        )

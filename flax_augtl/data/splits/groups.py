@@ -1,7 +1,8 @@
 """Groups of images that belong together, such as those of one patient: each group is in one split as a whole.
 
-Which group an image is in comes from a column of a list or from a pattern on its path. scikit-learn divides groups too, but
-its order of ties and its random numbers may change between versions; a split must be the same everywhere and for good.
+Which group an image is in comes from a column of a list or from a pattern on its path. scikit-learn divides groups too,
+but its order of ties and its random numbers may change between versions; a split must be the same everywhere and for
+good.
 """
 
 import re
@@ -15,10 +16,11 @@ from flax_augtl.data.types import Examples
 
 # Shares of classes are counted in whole units, so that sums are exact on every machine.
 _UNIT = 2**20
-# Random orders to try, of which the most balanced one is taken; fewer for very many groups, which balance by themselves.
+# Random orders to try, of which the most balanced one is taken; fewer for very many groups, which balance by
+# themselves.
 _ORDERS, _WORK = 16, 20_000
-# Unbalance that is good enough, about 0.2 ± 0.09 or 0.5 ± 0.16 of each class: with the most balanced of many orders, few
-# groups would give every seed the same part.
+# Unbalance that is good enough, about 0.2 ± 0.09 or 0.5 ± 0.16 of each class: with the most balanced of many orders,
+# few groups would give every seed the same part.
 _NEAR = 0.05
 
 
@@ -30,7 +32,8 @@ def groups_of(
     Args:
       paths: of the images.
       columns: further columns of a list, name → {path: value}.
-      wanted: config.data.group, the name of a column, or a regular expression with one group that is searched in the path.
+      wanted: config.data.group, the name of a column, or a regular expression with one group that is searched in the
+        path.
 
     Raises:
       DataError: it is neither, an image has no group, or all images are in one group.
@@ -48,19 +51,25 @@ def groups_of(
         what = f"The pattern config.data.group={wanted!r}"
     without = [path for path, group in found.items() if not group]
     if without:
-        raise DataError(f"{what} gives no group for {len(without)} of {len(found)} images: {listed(without, 3)}. "
-                        "Each image needs a group; an image that belongs to no other can have its own path as its group.")
+        raise DataError(
+            f"{what} gives no group for {len(without)} of {len(found)} images: {listed(without, 3)}. "
+            "Each image needs a group; an image that belongs to no other can have its own path as its group."
+        )
     if len(set(found.values())) < 2:
-        raise DataError(f"{what} gives all {len(found)} images the same group, {next(iter(found.values()), '')!r}. "
-                        "There must be at least two, because a group is never divided between splits.")
+        raise DataError(
+            f"{what} gives all {len(found)} images the same group, {next(iter(found.values()), '')!r}. "
+            "There must be at least two, because a group is never divided between splits."
+        )
     return found
 
 
 def refuse(wanted: str | None, name: str) -> None:
     """Raise DataError if groups are wanted of data whose images have neither columns nor paths."""
     if wanted is not None:
-        raise DataError(f"config.data.group={wanted!r} needs image files: it is a column of a list, or a pattern on the "
-                        f"path of a file. The images of {name} have neither. Leave it out.")
+        raise DataError(
+            f"config.data.group={wanted!r} needs image files: it is a column of a list, or a pattern on the "
+            f"path of a file. The images of {name} have neither. Leave it out."
+        )
 
 
 def note(groups: Mapping[str, str]) -> str:
@@ -72,7 +81,9 @@ def note(groups: Mapping[str, str]) -> str:
     return f"{len(sizes)} groups of {amount} images (config.data.group): each is in one split as a whole."
 
 
-def carve(labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], total: int, seed: int, what: str) -> np.ndarray:
+def carve(
+    labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], total: int, seed: int, what: str
+) -> np.ndarray:
     """Choose whole groups with about `total` examples and about that share of every class; each class keeps an example.
 
     Args:
@@ -104,7 +115,9 @@ def fold_of(labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], f
     numbers = _numbers(ids, groups)
     count = len(np.unique(numbers))
     if count < folds:
-        raise DataError(f"config.data.folds={folds} needs at least as many groups, and config.data.group gives {count}.")
+        raise DataError(
+            f"config.data.folds={folds} needs at least as many groups, and config.data.group gives {count}."
+        )
     return deal(labels, numbers, (1 / folds,) * folds, seed, "folds", "groups")
 
 
@@ -118,8 +131,8 @@ def deal(
 ) -> np.ndarray:
     """Give each group to one part, so that every part gets about its share of each class and of all examples.
 
-    Groups come in a random order, and each goes where it unbalances least. Of several orders the most balanced counts, or,
-    with `keep_first`, the first that is good enough or at most twice as unbalanced as the best.
+    Groups come in a random order, and each goes where it unbalances least. Of several orders the most balanced counts,
+    or, with `keep_first`, the first that is good enough or at most twice as unbalanced as the best.
 
     Args:
       labels: int [n], the class of each example.
@@ -168,7 +181,11 @@ def deal(
 
 
 def settle(
-    train: Examples, held: Examples, groups: Mapping[str, str], on_leak: str, names: tuple[str, str] = ("training", "test")
+    train: Examples,
+    held: Examples,
+    groups: Mapping[str, str],
+    on_leak: str,
+    names: tuple[str, str] = ("training", "test"),
 ) -> tuple[Examples, str]:
     """Do with groups that are in two splits of the data's own as config.data.on_leak says.
 
@@ -189,15 +206,21 @@ def settle(
     if not shared:
         return train, ""
     leaked = [i for i, name in enumerate(train.ids) if groups[name] in shared]
-    count = (f"{len(shared)} groups are in the {names[0]} and in the {names[1]} split that the data come with: "
-             f"{listed(sorted(shared), 5)}.")
+    count = (
+        f"{len(shared)} groups are in the {names[0]} and in the {names[1]} split that the data come with: "
+        f"{listed(sorted(shared), 5)}."
+    )
     if on_leak == "error":
-        raise DataError(f"{count} Divide the data otherwise, or set config.data.on_leak to drop (from {names[0]}) or warn.")
+        raise DataError(
+            f"{count} Divide the data otherwise, or set config.data.on_leak to drop (from {names[0]}) or warn."
+        )
     if on_leak == "drop":
         kept = np.setdiff1d(np.arange(len(train)), leaked)
         return train.take(kept), f"{count} Their {len(leaked)} {names[0]} images were dropped."
-    return train, (f"{count} Figures of the {names[1]} split are too good by that; config.data.on_leak=drop takes these "
-                   f"groups out of {names[0]}.")
+    return train, (
+        f"{count} Figures of the {names[1]} split are too good by that; config.data.on_leak=drop takes these "
+        f"groups out of {names[0]}."
+    )
 
 
 def _pattern(wanted: str, columns: Mapping[str, Mapping[str, str]]) -> re.Pattern:

@@ -1,8 +1,8 @@
 """Perceptual hashes: which of many images show the same, although their bytes and pixels differ.
 
-Two images are near-copies if their hashes are close and their thumbnails nowhere far apart. The hash alone takes different
-images of little content, such as handwritten digits, for copies of each other; the thumbnail tells them apart.
-`python -m flax_augtl.benchmarks.near_copies` measures what the limits find.
+Two images are near-copies if their hashes are close and their thumbnails nowhere far apart. The hash alone takes
+different images of little content, such as handwritten digits, for copies of each other; the thumbnail tells them
+apart. `python -m flax_augtl.benchmarks.near_copies` measures what the limits find.
 """
 
 import os

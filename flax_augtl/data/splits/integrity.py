@@ -58,8 +58,8 @@ class Scan:
 class Encoded(Protocol):
     """A source whose pictures are files, or records of one.
 
-    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as soon
-    as one of them does.
+    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as
+    soon as one of them does.
     """
 
     max_pixels: int

@@ -37,15 +37,15 @@ def divide(
         class_names: one a label.
         parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
         data: config.data.
-        seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of earlier
-            versions, that one too.
+        seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of
+            earlier versions, that one too.
         metric, notes, skipped: see `Dataset`.
         find_copies: finds images that are there more than once; None where there can be none.
         groups: {id: its group}, where groups must stay in one split.
 
     Raises:
-        DataError: see `splits` and `copies`; a label out of range; an id twice; a class that is not trained on; an empty
-            split.
+        DataError: see `splits` and `copies`; a label out of range; an id twice; a class that is not trained on; an
+            empty split.
     """
     _check_labels(name, class_names, parts)
     if groups is not None:
@@ -82,8 +82,8 @@ def _set_aside(
 ) -> tuple[dict[str, Examples], str]:
     """Make the test split of data that have none, or of a fold; and a sentence about it.
 
-    A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is not
-    used.
+    A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is
+    not used.
     """
     split_seed = seed if data["split_seed"] is None else int(data["split_seed"])
     whole = parts.get("all", parts.get("train"))
@@ -96,7 +96,9 @@ def _set_aside(
     else:
         rest, test = stratify.carve(whole, data["test"], split_seed, class_names, what="test", groups=groups)
         if test is None:
-            raise DataError(f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2.")
+            raise DataError(
+                f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2."
+            )
         said = f"{len(test)} of {len(whole)} images were set aside as the test split, "
         said += ("by config.seed, as earlier versions did." if data["split_seed"] is None else
                  f"the same for every config.seed (config.data.split_seed={split_seed}).")  # fmt: skip
@@ -128,7 +130,9 @@ def _check_labels(name: str, class_names: tuple[str, ...], parts: dict[str, Exam
             )
         for example_id in examples.ids:
             if example_id in owner:
-                raise DataError(f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}.")
+                raise DataError(
+                    f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}."
+                )
             owner[example_id] = part
 
 

@@ -102,7 +102,9 @@ class ByScan:
         found = []
         for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
             both = (ours[one] >= 0) & (theirs[other] >= 0)
-            found.append(np.stack([ours[one[both]], theirs[other[both]], pairs.distance[both], pairs.mirrored[both]], 1))
+            found.append(
+                np.stack([ours[one[both]], theirs[other[both]], pairs.distance[both], pairs.mirrored[both]], 1)
+            )
             if left is right:
                 break
         columns = np.concatenate(found)
@@ -209,7 +211,9 @@ def _settle_conflicts(
     concerned = sorted({position for i, j, _ in found for position in (i, j)})
     count = f"{len(concerned)} training images are equal to another one with a different label: {named}."
     if on_conflict == "error":
-        raise DataError(f"{count} Correct the labels, or set config.data.on_conflict to drop (all of them), warn or ignore.")
+        raise DataError(
+            f"{count} Correct the labels, or set config.data.on_conflict to drop (all of them), warn or ignore."
+        )
     if on_conflict == "drop":
         return train.take(np.setdiff1d(np.arange(len(train)), concerned)), f"{count} All of them were dropped."
     return train, f"{count} Correct the labels; config.data.on_conflict=drop takes all of them out of training."

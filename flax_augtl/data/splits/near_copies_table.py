@@ -22,7 +22,9 @@ def write_near_copies(workdir: epath.Path, dataset: Dataset) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "split", "label", "copy_path", "copy_split", "copy_label", "distance", "mirrored"])
     for copy in dataset.near_copies:
-        one, other = ((for_spreadsheet(name), split_of.get(name, ""), for_spreadsheet(dataset.class_names[label]))
-                      for name, label in ((copy.image, copy.label), (copy.copy, copy.copy_label)))
+        one, other = (
+            (for_spreadsheet(name), split_of.get(name, ""), for_spreadsheet(dataset.class_names[label]))
+            for name, label in ((copy.image, copy.label), (copy.copy, copy.copy_label))
+        )
         writer.writerow([*one, *other, copy.distance, str(copy.mirrored).lower()])
     files.write_text(workdir / files.NEAR_COPIES, text.getvalue())

@@ -23,8 +23,14 @@ from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
 _RESNET_LAYER = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
 _VGG_LAYER = re.compile(r"block(\d)_conv(\d)")
 _KINDS = ("weight", "bias", "running_mean", "running_var")  # In Keras' order.
-_KIND_OF = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "moving_mean": "running_mean",
-            "moving_variance": "running_var"}
+_KIND_OF = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 _AUTOMATIC = re.compile(r"(conv2d|batch_normalization|dense)(?:_(\d+))?")
 
 
@@ -56,7 +62,8 @@ def _layers(file, h5py) -> Iterator[tuple[str, dict[str, Any]]]:
             datasets = [item[str(i)] for i in range(len(item))]
             if len(datasets) <= len(_KINDS):  # More than these no layer of the networks has that are read here.
                 models.setdefault(path.rpartition("/vars")[0].rpartition("/")[0], []).append(
-                    (name, dict(zip(_KINDS, datasets, strict=False))))
+                    (name, dict(zip(_KINDS, datasets, strict=False)))
+                )
 
     root.visititems(visit)
     for layers in models.values():
@@ -75,15 +82,19 @@ def _nested(model: str, datasets: Mapping[str, Any]) -> Iterator[tuple[str, dict
 def _named(layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
     """Replace automatic names (conv2d_3) by those that keras.applications gives the layers in that order."""
     matches = [_AUTOMATIC.fullmatch(name) for name, _ in layers]
-    counts = {kind: sum(m is not None and m[1] == kind for m in matches)
-              for kind in ("conv2d", "batch_normalization", "dense")}
+    counts = {
+        kind: sum(m is not None and m[1] == kind for m in matches)
+        for kind in ("conv2d", "batch_normalization", "dense")
+    }
     for name in ("resnet50", "resnet101", "resnet152", "vgg16", "vgg19"):
         order = _automatic_order(name)
         if all(len(order[kind]) == counts[kind] for kind in ("conv2d", "batch_normalization")):
             # Another number of dense layers is of a head that somebody put in the place of the network's own.
             order["dense"] = order["dense"] if counts["dense"] == len(order["dense"]) else []
-            return [(order[m[1]][int(m[2] or 0)] if m and int(m[2] or 0) < len(order[m[1]]) else own, datasets)
-                    for m, (own, datasets) in zip(matches, layers, strict=True)]
+            return [
+                (order[m[1]][int(m[2] or 0)] if m and int(m[2] or 0) < len(order[m[1]]) else own, datasets)
+                for m, (own, datasets) in zip(matches, layers, strict=True)
+            ]
     return layers
 
 
@@ -150,8 +161,13 @@ def _tensor(dataset, torch_name: str, mapped: Path | None) -> Tensor:
 
 def _is_in(file, dataset, h5py) -> bool:
     """Tell whether an object is an array of numbers in the file that was opened, and in no other that it leads to."""
-    return (isinstance(dataset, h5py.Dataset) and dataset.file.filename == file.filename and not dataset.is_virtual
-            and not dataset.external and dataset.dtype.kind in "fiu")
+    return (
+        isinstance(dataset, h5py.Dataset)
+        and dataset.file.filename == file.filename
+        and not dataset.is_virtual
+        and not dataset.external
+        and dataset.dtype.kind in "fiu"
+    )
 
 
 def _member(path: Path) -> io.BytesIO:
@@ -182,17 +198,22 @@ def read_keras(path: Path, archived: bool) -> Checkpoint:
     try:
         file = h5py.File(_member(path) if archived else path, "r")
         layers = list(_layers(file, h5py))
-        elsewhere = [layer for layer, datasets in layers for dataset in datasets.values() if not _is_in(file, dataset, h5py)]
+        elsewhere = [
+            layer for layer, datasets in layers for dataset in datasets.values() if not _is_in(file, dataset, h5py)
+        ]
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: the file is cut short or damaged ({error}). Download it again.") from error
     if elsewhere:
-        raise CheckpointError(f"{path}: the arrays of layer {elsewhere[0]} are not in the file itself; an HDF5 file can "
-                              "lead to any other file of yours, and that is not followed.")
+        raise CheckpointError(
+            f"{path}: the arrays of layer {elsewhere[0]} are not in the file itself; an HDF5 file can "
+            "lead to any other file of yours, and that is not followed."
+        )
     names = _torch_layers({name for name, _ in layers})
     twice = {layer for layer in names if sum(name == layer for name, _ in layers) > 1}
     if twice:
-        raise CheckpointError(f"{path} holds several networks: {min(twice)} is in it more than once. Save the one to be "
-                              "read by itself.")
+        raise CheckpointError(
+            f"{path} holds several networks: {min(twice)} is in it more than once. Save the one to be read by itself."
+        )
     for layer in _foreign_dense(dict(layers)):
         names.pop(layer, None)
     tensors = {}
@@ -208,14 +229,22 @@ def read_keras(path: Path, archived: bool) -> Checkpoint:
 
 def _foreign_dense(layers: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the dense layers that have a name of the network's own, but are of a head that somebody put in their place."""
+
     def shape(layer):
         return layers[layer]["weight"].shape if "weight" in layers.get(layer, {}) else None
 
     if "block1_conv1" in layers:
         dense = tuple(map(shape, ("fc1", "fc2", "predictions")))
-        channels = max((layers[layer]["weight"].shape[-1] for layer in layers if layer.startswith("block5_conv")), default=0)
+        channels = max(
+            (layers[layer]["weight"].shape[-1] for layer in layers if layer.startswith("block5_conv")), default=0
+        )
         hidden = dense[0][-1] if dense[0] else None
-        own = None not in dense and dense[0][0] == 49 * channels and dense[1] == (hidden, hidden) and dense[2][0] == hidden
+        own = (
+            None not in dense
+            and dense[0][0] == 49 * channels
+            and dense[1] == (hidden, hidden)
+            and dense[2][0] == hidden
+        )
         # The published network has 512 channels there and 4096 units.
         return () if own and (channels != 512 or hidden == 4096) else ("fc1", "fc2", "predictions")
     last = [layers[layer]["weight"].shape[0] for layer in layers if re.fullmatch(r"conv5_block\d+_3_bn", layer)]

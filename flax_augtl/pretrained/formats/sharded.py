@@ -28,8 +28,10 @@ def part_files(file: Path) -> tuple[Path, ...]:
     names = part_names(file)
     absent = [name for name in names if not (file.parent / name).exists()]
     if absent:
-        raise CheckpointError(f"{file} names {len(names)} files, of which {len(absent)} are not beside it: "
-                              f"{', '.join(absent[:5])}. Download them too.")
+        raise CheckpointError(
+            f"{file} names {len(names)} files, of which {len(absent)} are not beside it: "
+            f"{', '.join(absent[:5])}. Download them too."
+        )
     return tuple(file.parent / name for name in names)
 
 
@@ -45,7 +47,9 @@ def part_names(index: Path) -> tuple[str, ...]:
     except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of a checkpoint: it has no valid weight_map.") from error
     if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name or name in ("", "..")]:
-        raise CheckpointError(f"{index} leads to {odd[0]!r}; the parts of a checkpoint must be in the folder of its index.")
+        raise CheckpointError(
+            f"{index} leads to {odd[0]!r}; the parts of a checkpoint must be in the folder of its index."
+        )
     if not names:
         raise CheckpointError(f"{index} names no files.")
     return names

@@ -42,8 +42,9 @@ def _check_holds_tensors(loaded: Any, found: Mapping[str, Any], path: Path) -> N
             f"{path} holds a {type(loaded).__name__}, not a state dict. Save `model.state_dict()` instead."
         )
     if loaded and not found:
-        raise CheckpointError(f"{path} has no state dict; it holds {', '.join(map(str, list(loaded)[:10]))}. "
-                              "Save `model.state_dict()`.")
+        raise CheckpointError(
+            f"{path} has no state dict; it holds {', '.join(map(str, list(loaded)[:10]))}. Save `model.state_dict()`."
+        )
 
 
 def _load(path: Path, torch) -> Any:

@@ -138,7 +138,9 @@ def keras_network(name: str, classes: int | None):
     except ImportError as error:
         raise CheckpointError(f"Comparing with the original needs Keras: pip install keras ({error}).") from error
     if not classes:
-        raise CheckpointError(f"keras.applications compares whole networks, and this {name} has no classification layer.")
+        raise CheckpointError(
+            f"keras.applications compares whole networks, and this {name} has no classification layer."
+        )
     names = {"resnet": "ResNet", "vgg": "VGG"}
     build = getattr(keras.applications, name.replace(MODELS[name].family, names[MODELS[name].family]), None)
     if build is None:

@@ -84,8 +84,11 @@ def significance(pairs: int) -> str:
 
 def pairs_of(lines: list[Line]) -> int:
     """Return the most seeds that a line of a table has in common with its reference, or alone where there is no other."""
-    return max([line.difference.seeds for line in lines if line.difference]
-               or [line.test.seeds for line in lines if line.test] or [0])
+    return max(
+        [line.difference.seeds for line in lines if line.difference]
+        or [line.test.seeds for line in lines if line.test]
+        or [0]
+    )
 
 
 def rates(result: StudyResult, learning_rate: float | None, between: str) -> str:
@@ -107,8 +110,21 @@ def terminal_table(result: StudyResult) -> str:
     lines, base = summary(result), reference(result)
     if not lines:
         return "No cell of the study has a result: there is nothing to compare."
-    rows = [("", "head", "depth", "rate", "steps", "test %", "top-1", f"minus {shortened(base or '–', 12)}",
-             "p", "epochs", "seconds")]
+    rows = [
+        (
+            "",
+            "head",
+            "depth",
+            "rate",
+            "steps",
+            "test %",
+            "top-1",
+            f"minus {shortened(base or '–', 12)}",
+            "p",
+            "epochs",
+            "seconds",
+        )
+    ]
     pairs = pairs_of(lines)
     for line in lines:
         rows.append((
@@ -118,35 +134,56 @@ def terminal_table(result: StudyResult) -> str:
             estimated(line.difference) if line.difference else "", probability(line.difference.p) if line.difference else "",
             f"{line.reach[0]:.1f}" if line.reach else "", f"{line.reach[1]:.1f}" if line.reach else "",
         ))  # fmt: skip
-    return "\n".join([
-        f"Test split, {METRICS[result.metric]}" + (f"; * chosen by validation: {result.best}" if result.best else ""),
-        columns(rows),
-        f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
-        "paired seeds, not",
-        f"corrected for the number of comparisons. {significance(pairs)}.",
-        "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
-        "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy,",
-        "without the time for computing the frozen layers.",
-        "", *_both_kinds(lines, base),
-    ])
+    return "\n".join(
+        [
+            f"Test split, {METRICS[result.metric]}"
+            + (f"; * chosen by validation: {result.best}" if result.best else ""),
+            columns(rows),
+            f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
+            "paired seeds, not",
+            f"corrected for the number of comparisons. {significance(pairs)}.",
+            "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
+            "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy,",
+            "without the time for computing the frozen layers.",
+            "",
+            *_both_kinds(lines, base),
+        ]
+    )
 
 
 def _both_kinds(lines: Sequence[Line], base: str | None) -> list[str]:
     """Return a table of what is known over seeds and over test images, and what the two mean."""
     some = [line for line in lines if line.test]
-    over = [estimate.images for line in some for estimate in (line.test, line.difference) if estimate and estimate.images]
+    over = [
+        estimate.images for line in some for estimate in (line.test, line.difference) if estimate and estimate.images
+    ]
     if not over:
         return [f"{ABSENT[0].upper()}{ABSENT[1:]}."]
     against = f"minus {shortened(base or '–', 12)}"
     rows = [("head", "over seeds", "over test images", f"{against}: over seeds", "over test images", "p, images")]
     for line in some:
         difference = line.difference
-        rows.append((shortened(line.head, 18), over_seeds(line.test), over_images(line.test),
-                     *((over_seeds(difference), over_images(difference),
-                        probability(difference.images.p) if difference.images else "–") if difference else ("", "", ""))))
+        rows.append(
+            (
+                shortened(line.head, 18),
+                over_seeds(line.test),
+                over_images(line.test),
+                *(
+                    (
+                        over_seeds(difference),
+                        over_images(difference),
+                        probability(difference.images.p) if difference.images else "–",
+                    )
+                    if difference
+                    else ("", "", "")
+                ),
+            )
+        )
     tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
-    return [columns(rows),
-            f"Over seeds: how much training again changes; below {ENOUGH_SEEDS} seeds the values themselves. Over the "
-            f"{max(one.images for one in over)} test images: how much other",
-            "images would change, for these networks; 95 % bootstrap intervals" + (
-                f"; p: {' or '.join(tests)}, not corrected." if tests else ".")]
+    return [
+        columns(rows),
+        f"Over seeds: how much training again changes; below {ENOUGH_SEEDS} seeds the values themselves. Over the "
+        f"{max(one.images for one in over)} test images: how much other",
+        "images would change, for these networks; 95 % bootstrap intervals"
+        + (f"; p: {' or '.join(tests)}, not corrected." if tests else "."),
+    ]

@@ -68,8 +68,10 @@ def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
 def _by_image(result: StudyResult, values: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the sum over seeds, the number of seeds and the label of every image; seeds may have other test images."""
     known: dict[str, int] = {}
-    places = {seed: np.array([known.setdefault(name, len(known)) for name in result.tests[seed]["id"]], np.int64)
-              for seed in values}
+    places = {
+        seed: np.array([known.setdefault(name, len(known)) for name in result.tests[seed]["id"]], np.int64)
+        for seed in values
+    }
     sums, counts, labels = (np.zeros(len(known), np.int64) for _ in range(3))
     for seed, some in values.items():
         np.add.at(sums, places[seed], some)

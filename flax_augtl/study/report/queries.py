@@ -39,24 +39,34 @@ def failed(result: StudyResult) -> list[Row]:
 def finals(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
     """Return the tested cells of a head and depth by seed, in ascending order."""
     depth = shown(result, head, depth)
-    found = {row["seed"]: row for row in result.rows
-             if row["stage"] == "final" and row["head"] == head and row["depth"] == depth and row["test"]}
+    found = {
+        row["seed"]: row
+        for row in result.rows
+        if row["stage"] == "final" and row["head"] == head and row["depth"] == depth and row["test"]
+    }
     return dict(sorted(found.items()))
 
 
 def lengths(result: StudyResult, head: str, depth: str) -> set[int]:
     """Return the lengths in steps of the selecting cells of a head and depth that have a result."""
     depth = shown(result, head, depth)
-    return {row["steps"] for row in result.rows if row["stage"] == "select" and row["head"] == head
-            and row["depth"] == depth and row["val"] and not row["diverged"]}
+    return {
+        row["steps"]
+        for row in result.rows
+        if row["stage"] == "select"
+        and row["head"] == head
+        and row["depth"] == depth
+        and row["val"]
+        and not row["diverged"]
+    }
 
 
 def selected(result: StudyResult, head: str, depth: str, steps: int | None = None) -> dict[int, Row]:
     """Return the selecting cells, by seed, of the choice that is best on validation for a head and depth.
 
-    A choice is a learning rate and the settings of the head, among the longest trainings that there are or those of a length
-    in steps; one that failed with any seed is passed over while there is another. For the winner's depth it is the winner's
-    choice, as the final cells say it.
+    A choice is a learning rate and the settings of the head, among the longest trainings that there are or those of a
+    length in steps; one that failed with any seed is passed over while there is another. For the winner's depth it is
+    the winner's choice, as the final cells say it.
     """
     depth = shown(result, head, depth)
     steps = max(lengths(result, head, depth), default=None) if steps is None else steps
@@ -74,8 +84,11 @@ def selected(result: StudyResult, head: str, depth: str, steps: int | None = Non
             return dict(sorted(choices[chosen].items()))
 
     def merit(cells: Mapping[int, Row]) -> tuple[bool, float, float]:
-        return (len(cells) == len(seeds), round(mean(row["val"][result.metric] for row in cells.values()), 12),
-                -mean(row["val"]["loss"] for row in cells.values()))
+        return (
+            len(cells) == len(seeds),
+            round(mean(row["val"][result.metric] for row in cells.values()), 12),
+            -mean(row["val"]["loss"] for row in cells.values()),
+        )
 
     return dict(sorted(max(choices.values(), key=merit).items()))
 
@@ -99,8 +112,10 @@ def leep_cells(result: StudyResult) -> dict[int, Row]:
     seeds = sorted({row["seed"] for row in result.rows if row["stage"] == "final"})
     by_seed = result.leep["test_by_seed"] if result.leep else []
     said = (result.leep or {}).get("predicted_by_seed") or [None] * len(by_seed)
-    return {seed: {"cell": "LEEP", "test": summary, "predicted": text}
-            for seed, summary, text in zip(seeds, by_seed, said, strict=False)}
+    return {
+        seed: {"cell": "LEEP", "test": summary, "predicted": text}
+        for seed, summary, text in zip(seeds, by_seed, said, strict=False)
+    }
 
 
 def epochs(result: StudyResult, row: Row, examples: float) -> float:

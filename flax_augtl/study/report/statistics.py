@@ -41,8 +41,15 @@ def _bca_interval(values: tuple[float, ...], confidence: float) -> tuple[float, 
     # Differences of equal accuracies are zero up to rounding: nothing is left to draw from.
     if np.ptp(values) <= 1e-12 * max(1.0, np.abs(values).max()):
         return mean, mean, mean
-    result = stats.bootstrap((values,), np.mean, confidence_level=confidence, n_resamples=RESAMPLES, method="BCa",
-                             vectorized=True, rng=np.random.default_rng(0))
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=RESAMPLES,
+        method="BCa",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
     return mean, float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 

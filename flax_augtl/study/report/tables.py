@@ -121,32 +121,51 @@ def summary(result: StudyResult) -> list[Line]:
     """Return a line for the winner of every head, and one for LEEP's predictor."""
     base = reference(result)
     against = queries.finals(result, base, result.winners[base]["depth"]) if base else {}
-    lines = [_line(result, name, winner["depth"], {} if name == base else against)
-             for name, winner in result.winners.items()]
+    lines = [
+        _line(result, name, winner["depth"], {} if name == base else against) for name, winner in result.winners.items()
+    ]
     if result.leep:
         tested = queries.leep_cells(result)
         values, top1 = (queries.values(tested, "test", metric) for metric in (result.metric, "top1"))
-        lines.append(Line(LEEP, "", "", None, None, _single(result.leep["val"], result.metric),
-                          estimate([*values.values()], over_images(result, tested))
-                          or _single(result.leep["test"], result.metric),
-                          estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
-                          _difference(result, tested, against), None))
+        lines.append(
+            Line(
+                LEEP,
+                "",
+                "",
+                None,
+                None,
+                _single(result.leep["val"], result.metric),
+                estimate([*values.values()], over_images(result, tested))
+                or _single(result.leep["test"], result.metric),
+                estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
+                _difference(result, tested, against),
+                None,
+            )
+        )
     return adjusted(lines)
 
 
 def by_depth(result: StudyResult) -> list[Line]:
     """Return a line for every head and freeze depth; differences are to the reference at the same depth."""
     base = reference(result)
-    return adjusted([_line(result, head, depth, {} if head == base or not base else queries.finals(result, base, depth))
-                     for head in queries.heads(result) for depth in queries.depths(result, head)
-                     if queries.selected(result, head, depth)])
+    return adjusted(
+        [
+            _line(result, head, depth, {} if head == base or not base else queries.finals(result, base, depth))
+            for head in queries.heads(result)
+            for depth in queries.depths(result, head)
+            if queries.selected(result, head, depth)
+        ]
+    )
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
     """Return (question, head, what it is compared with, difference) for every question both of whose heads were tested."""
     tests = {name: queries.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
-    found = [(text, head, other, _difference(result, tests[head], tests[other])) for text, head, other in QUESTIONS
-             if head in tests and other in tests]
+    found = [
+        (text, head, other, _difference(result, tests[head], tests[other]))
+        for text, head, other in QUESTIONS
+        if head in tests and other in tests
+    ]
     found = [row for row in found if row[3]]
     return [(*row[:3], difference) for row, difference in zip(found, _adjusted([row[3] for row in found]), strict=True)]
 
@@ -160,8 +179,12 @@ def adjusted(lines: list[Line]) -> list[Line]:
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
     over = iter(holm([one.images.p for one in differences if one.images]))
     levels = holm([one.p for one in differences])
-    return [dataclasses.replace(one, adjusted=level, images=one.images and dataclasses.replace(
-        one.images, adjusted=next(over))) for one, level in zip(differences, levels, strict=True)]
+    return [
+        dataclasses.replace(
+            one, adjusted=level, images=one.images and dataclasses.replace(one.images, adjusted=next(over))
+        )
+        for one, level in zip(differences, levels, strict=True)
+    ]
 
 
 def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, queries.Row]) -> Line:
@@ -173,19 +196,27 @@ def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, quer
     elif winner.get("depth") == depth:
         chosen = winner
     reach = [found for row in validated.values() if (found := queries.reached(result, row))]
-    return Line(head, role(result, head), depth, chosen.get("learning_rate"), chosen.get("steps"),
-                estimate([*queries.values(validated, "val", result.metric).values()]),
-                estimate([*queries.values(tested, "test", result.metric).values()], over_images(result, tested)),
-                estimate([*queries.values(tested, "test", "top1").values()]),
-                _difference(result, tested, against),
-                (queries.mean(one[0] for one in reach), queries.mean(one[1] for one in reach)) if reach else None)
+    return Line(
+        head,
+        role(result, head),
+        depth,
+        chosen.get("learning_rate"),
+        chosen.get("steps"),
+        estimate([*queries.values(validated, "val", result.metric).values()]),
+        estimate([*queries.values(tested, "test", result.metric).values()], over_images(result, tested)),
+        estimate([*queries.values(tested, "test", "top1").values()]),
+        _difference(result, tested, against),
+        (queries.mean(one[0] for one in reach), queries.mean(one[1] for one in reach)) if reach else None,
+    )
 
 
 def _single(metrics: Mapping[str, float] | None, metric: str) -> Estimate | None:
     return estimate([metrics[metric]]) if metrics else None
 
 
-def _difference(result: StudyResult, tested: Mapping[int, queries.Row], others: Mapping[int, queries.Row]) -> Difference | None:
+def _difference(
+    result: StudyResult, tested: Mapping[int, queries.Row], others: Mapping[int, queries.Row]
+) -> Difference | None:
     pairs = queries.differences(*(queries.values(some, "test", result.metric) for some in (tested, others)))
     if not pairs:
         return None

@@ -53,9 +53,12 @@ def shape_of(material: Material, activations: Activations, cell: Cell) -> Shape:
     network, config = material.network(cell), material.config
     rates, every = material.schedule(cell)
     labels = material.examples(cell)[1]
-    step = StepSettings(label_smoothing=config.label_smoothing, accumulate=config.accumulate,
-                        class_weights=class_weights(config, labels, len(material.class_names)),
-                        start=activations.nearest(network, material.shared(cell)))
+    step = StepSettings(
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        class_weights=class_weights(config, labels, len(material.class_names)),
+        start=activations.nearest(network, material.shared(cell)),
+    )
     return Shape(network, material.freezing(cell), optimizer_of(config), step, len(rates), every, cell.stage == "final")
 
 
@@ -98,14 +101,20 @@ class Feed:
         devices, at = jax.local_device_count(), rows.ndim - 1
 
         def split(x):
-            x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1:])
+            x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1 :])
             return np.moveaxis(x, at, 0)
 
         return jax.tree.map(split, batch)
 
 
-def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Sequence[str]], labels: Sequence[np.ndarray],
-             each: Callable[[int, np.ndarray], None] | None = None) -> list[dict[str, np.ndarray]]:
+def evaluate(
+    material: Material,
+    feed: Feed,
+    variables: Any,
+    ids: Sequence[Sequence[str]],
+    labels: Sequence[np.ndarray],
+    each: Callable[[int, np.ndarray], None] | None = None,
+) -> list[dict[str, np.ndarray]]:
     """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
 
     Args:
@@ -128,13 +137,17 @@ def evaluate(material: Material, feed: Feed, variables: Any, ids: Sequence[Seque
     pool = feed.pool
     sums = []
     for i in range(0, padded, size):
-        found = step(variables, feed.batch(rows[:, i:i + size], marks[:, i:i + size], mask=masks[:, i:i + size]), pool)
+        found = step(
+            variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], mask=masks[:, i : i + size]), pool
+        )
         if each is not None:
             for cell, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
-                each(cell, probabilities[:max(len(ids[cell]) - i, 0)])
+                each(cell, probabilities[: max(len(ids[cell]) - i, 0)])
         sums.append(found)
-    return [metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
-            for cell in range(cells)]
+    return [
+        metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
+        for cell in range(cells)
+    ]
 
 
 def source_logits(material: Material, activations: Activations, ids: Sequence[str]) -> np.ndarray:
@@ -143,6 +156,10 @@ def source_logits(material: Material, activations: Activations, ids: Sequence[st
     if top in activations.store.arrays:
         return np.asarray(activations.store.arrays[top][rows], np.float32)
     with activations.rows.decoders() as decoders:
-        made = [np.asarray(activations.compute(activations.rows.pictures(np.resize(part, 32), decoders), (top,))[top],
-                           np.float32)[:len(part)] for part in np.split(rows, range(32, len(rows), 32))]
+        made = [
+            np.asarray(
+                activations.compute(activations.rows.pictures(np.resize(part, 32), decoders), (top,))[top], np.float32
+            )[: len(part)]
+            for part in np.split(rows, range(32, len(rows), 32))
+        ]
     return np.concatenate(made)

@@ -46,9 +46,14 @@ def from_json(found: Any, devices: str, groups: Sequence[str]) -> Timing | None:
     if not isinstance(found, Mapping) or found.get("devices") != devices:
         return None
     parts = [found.get(name) for name in ("cell_seconds", "compile_seconds", "together")]
-    if not is_a(found.get("row_seconds"), "number") or not all(
+    if (
+        not is_a(found.get("row_seconds"), "number")
+        or not all(
             isinstance(part, Mapping) and set(part) == set(groups) and is_a([*part.values()], "list of numbers")
-            for part in parts) or not is_a([*parts[2].values()], "list of whole numbers"):
+            for part in parts
+        )
+        or not is_a([*parts[2].values()], "list of whole numbers")
+    ):
         return None
     return Timing(found["row_seconds"], *parts)
 
@@ -96,9 +101,9 @@ def estimate(material: Material, activations: Activations, groups: Sequence[Grou
             continue
         # Forward through what is frozen and not kept; forward and twice that backward through what trains.
         trained = material.shared(cell)
-        read = sum(operations[shape.start:trained]) + TRAINING * sum(operations[trained:])
+        read = sum(operations[shape.start : trained]) + TRAINING * sum(operations[trained:])
         validated = len(material.datasets[cell.seed].val) * -(-shape.total // shape.every)
-        seconds = shape.total * material.config.batch_size * read + validated * sum(operations[shape.start:])
+        seconds = shape.total * material.config.batch_size * read + validated * sum(operations[shape.start :])
         cells[name], together[name] = seconds / rate, max(1, int(material.config.study.together))
         compile_seconds[name] = TRAINING * compiled * (1 - shape.start / len(operations))
     return Timing(row_seconds, cells, compile_seconds, together)
@@ -107,7 +112,8 @@ def estimate(material: Material, activations: Activations, groups: Sequence[Grou
 def _most_together(material: Material) -> int:
     return int(material.config.study.together) or min(
         TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
-        len(material.grid.rates) * len(material.grid.selection_seeds))
+        len(material.grid.rates) * len(material.grid.selection_seeds),
+    )
 
 
 def _time_block(activations: Activations) -> tuple[float, float, float]:
@@ -135,7 +141,9 @@ def _operations(material: Material) -> list[float]:
     model, variables, size = material.source.model, material.source.variables, material.preprocessing.image_size
     x, found = jax.ShapeDtypeStruct((1, size, size, 3), np.float32), []
     for index in range(len(model.groups)):
-        lowered = jax.jit(lambda variables, x, index=index: model.apply(variables, x, index, index + 1)).lower(variables, x)
+        lowered = jax.jit(lambda variables, x, index=index: model.apply(variables, x, index, index + 1)).lower(
+            variables, x
+        )
         x = jax.ShapeDtypeStruct(lowered.out_info.shape, lowered.out_info.dtype)
         counted = lowered.cost_analysis()
         found.append(float((counted[0] if isinstance(counted, list) else counted or {}).get("flops", 0.0)))
@@ -172,8 +180,10 @@ def _time_group(material: Material, blank: Activations, cell: Cell, dense: bool)
     shape = shape_of(material, blank, cell)
     if not loops(material, blank, shape) or asked == 1:
         return *alone, 1
-    count = asked or min(TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
-                         len(material.grid.rates) * len(material.grid.selection_seeds))
+    count = asked or min(
+        TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
+        len(material.grid.rates) * len(material.grid.selection_seeds),
+    )
     if count == 1:
         return *alone, 1
     some = _time_pack(material, blank, [cell] * count)
@@ -200,7 +210,9 @@ def _time_pack(material: Material, blank: Activations, cells: Sequence[Cell]) ->
         pack.close()
 
 
-def describe(grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str) -> str:
+def describe(
+    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str
+) -> str:
     """Return the plan of a study as text: its cells, and what they take.
 
     Args:
@@ -219,16 +231,20 @@ def describe(grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dic
         seconds = timing.cell_seconds[name] * per + timing.compile_seconds[name]
         total += seconds
         head = group[0] + (" (at new rate)" if group[2] == "new" else "")
-        lines.append(f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.cell_seconds[name]:15.2f} "
-                     f"{timing.together[name]:9} {duration(seconds):>9}")
+        lines.append(
+            f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.cell_seconds[name]:15.2f} "
+            f"{timing.together[name]:9} {duration(seconds):>9}"
+        )
     final = finals * len(grid.seeds)
     mean = sum(timing.cell_seconds.values()) / len(timing.cell_seconds)
     fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
     size = sum(kept.values())
     where = {"file": "in files", "memory": "in memory", "none": "not kept"}[kind]
-    lines += [f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
-              f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
-              f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
-              f"{where}; about {duration(total + final * mean + fill)} in all. A best "
-              "learning rate at the end of the grid adds further ones."]
+    lines += [
+        f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
+        f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
+        f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
+        f"{where}; about {duration(total + final * mean + fill)} in all. A best "
+        "learning rate at the end of the grid adds further ones.",
+    ]
     return "\n".join(lines)

@@ -11,8 +11,9 @@ from flax_augtl.study.trials.batches import Feed, evaluate
 from flax_augtl.training.evaluation import Evaluation, fits
 
 
-def tested_cells(material: Material, feed: Feed, variables: Any,
-                 splits: Sequence[Examples]) -> tuple[list[dict[str, Any]], list[str]]:
+def tested_cells(
+    material: Material, feed: Feed, variables: Any, splits: Sequence[Examples]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the metrics of each cell on its test split, and what it predicts (`written`).
 
     Args:
@@ -29,9 +30,13 @@ def tested_cells(material: Material, feed: Feed, variables: Any,
         if keep:
             kept[cell].append(probabilities)
 
-    sums = evaluate(material, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each)
-    tested = [Evaluation(one, split.labels, np.concatenate(some) if keep else None).metrics
-              for one, split, some in zip(sums, splits, kept, strict=True)]
+    sums = evaluate(
+        material, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each
+    )
+    tested = [
+        Evaluation(one, split.labels, np.concatenate(some) if keep else None).metrics
+        for one, split, some in zip(sums, splits, kept, strict=True)
+    ]
     return tested, [written(np.concatenate(some)) for some in said]
 
 

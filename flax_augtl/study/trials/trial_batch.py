@@ -28,8 +28,15 @@ STEPS_PER_CALL = 50
 class Pack:
     """Some cells in training."""
 
-    def __init__(self, material: Material, activations: Activations, cells: Sequence[Cell], *, size: int = 0,
-                 test: Activations | None = None):
+    def __init__(
+        self,
+        material: Material,
+        activations: Activations,
+        cells: Sequence[Cell],
+        *,
+        size: int = 0,
+        test: Activations | None = None,
+    ):
         """Set up cells of one shape at their first step.
 
         Args:
@@ -48,16 +55,23 @@ class Pack:
         looped = loops(material, activations, self.shape)
         self.steps_per_call = min(STEPS_PER_CALL, self.shape.every, self.shape.total) if looped else 1
         self.decoders = rows.decoders()
-        self.feed = Feed(activations, self.shape, material.config.batch_size,
-                         activations.fits(self.shape.network, self.shape.start), self.decoders)
+        self.feed = Feed(
+            activations,
+            self.shape,
+            material.config.batch_size,
+            activations.fits(self.shape.network, self.shape.start),
+            self.decoders,
+        )
         self._examples = [material.examples(cell) for cell in cells]
         self._positions = [rows.positions(ids) for ids, _ in self._examples]
         self._rates = np.stack([material.schedule(cell)[0] for cell in cells], axis=1)
         optimizer = create_optimizer(self.shape.optimizer, self.shape.plan)
         initial = [material.variables(cell, self.shape.start, self._leep_inputs(cell)) for cell in cells]
         self.initial = [variables["params"] for variables in initial]
-        states = [create_state(variables, optimizer, self.shape.plan, cell.seed)
-                  for variables, cell in zip(initial, cells, strict=True)]
+        states = [
+            create_state(variables, optimizer, self.shape.plan, cell.seed)
+            for variables, cell in zip(initial, cells, strict=True)
+        ]
         self.states: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         self.step = 0
         self.seconds = 0.0
@@ -75,7 +89,9 @@ class Pack:
         size, config = self.feed.batch_size, self.material.config
         rows, labels = [], []
         for cell, (_, marks), positions in zip(self.cells, self._examples, self._positions, strict=True):
-            which, view = sampler.stream(first * size, (first + count) * size, len(marks), cell.seed, views=config.data.views)
+            which, view = sampler.stream(
+                first * size, (first + count) * size, len(marks), cell.seed, views=config.data.views
+            )
             rows.append(self.feed.activations.rows.at(positions[which], view).reshape(count, size))
             labels.append(marks[which].reshape(count, size))
         rows, labels = np.stack(rows, axis=1), np.stack(labels, axis=1)
@@ -86,13 +102,20 @@ class Pack:
     @property
     def step_function(self) -> Callable:
         """The compiled step that `run` calls."""
-        return pmapped_pack_step(self.shape.network, self.shape.plan, self.shape.optimizer, self.material.preprocessing,
-                                 self.shape.step, len(self.cells), self.steps_per_call)
+        return pmapped_pack_step(
+            self.shape.network,
+            self.shape.plan,
+            self.shape.optimizer,
+            self.material.preprocessing,
+            self.shape.step,
+            len(self.cells),
+            self.steps_per_call,
+        )
 
     def run(self, states: TrainState, batches: Any, first: int, count: int) -> tuple[TrainState, Any]:
         """Take `count` steps, and return the states and the sums of the losses [cells]; the states given are used up."""
         rates = np.zeros((self.steps_per_call, len(self.cells)), np.float32)
-        rates[:count] = self._rates[first:first + count]
+        rates[:count] = self._rates[first : first + count]
         return self.step_function(states, batches, rates, self.feed.pool, np.int32(count))
 
     def warm_up(self) -> float:
@@ -107,8 +130,13 @@ class Pack:
     def evaluate(self, states: TrainState) -> list[dict[str, Any]]:
         """Return the metrics of each cell on its validation split."""
         splits = [self.material.datasets[cell.seed].val for cell in self.cells]
-        sums = evaluate(self.material, self.feed, _variables(states), [split.ids for split in splits],
-                        [split.labels for split in splits])
+        sums = evaluate(
+            self.material,
+            self.feed,
+            _variables(states),
+            [split.ids for split in splits],
+            [split.labels for split in splits],
+        )
         return [metrics.summary(each) for each in sums]
 
     def advance(self, pause: Callable[[], bool] = lambda: False) -> None:
@@ -121,7 +149,9 @@ class Pack:
         before = self.step // self.shape.every * self.shape.every
         stop = min(before + self.shape.every, self.shape.total)
         states = self.states if isinstance(jax.tree.leaves(self.states)[0], jax.Array) else replicate(self.states)
-        calls = [(first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)]
+        calls = [
+            (first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)
+        ]
         with ThreadPoolExecutor(1) as ahead:
             coming, pending = ahead.submit(self.batches, *calls[0]), None
             for number, (first, count) in enumerate(calls):
@@ -147,10 +177,17 @@ class Pack:
             self.diverged[index] |= not finite
             if not finite:
                 continue
-            self.history[index].append({
-                "step": stop, "examples": stop * self.feed.batch_size, "seconds": self.seconds, "loss": loss,
-                "val": None if value is None else value[self.material.metric],
-                "val_loss": None if value is None else value["loss"], "values": value})
+            self.history[index].append(
+                {
+                    "step": stop,
+                    "examples": stop * self.feed.batch_size,
+                    "seconds": self.seconds,
+                    "loss": loss,
+                    "val": None if value is None else value[self.material.metric],
+                    "val_loss": None if value is None else value["loss"],
+                    "values": value,
+                }
+            )
 
     @property
     def done(self) -> bool:
@@ -163,32 +200,52 @@ class Pack:
         predicted: list[str | None] = [None] * len(self.cells)
         if self.shape.final:
             with self.test.rows.decoders() as decoders:
-                feed = Feed(self.test, self.shape, self.feed.batch_size,
-                            self.test.fits(self.shape.network, self.shape.start), decoders)
+                feed = Feed(
+                    self.test,
+                    self.shape,
+                    self.feed.batch_size,
+                    self.test.fits(self.shape.network, self.shape.start),
+                    decoders,
+                )
                 splits = [self.material.datasets[cell.seed].test for cell in self.cells]
                 tested, predicted = tested_cells(self.material, feed, _variables(self.states), splits)
         params = jax.tree.map(np.asarray, self.states.params)
         rows = []
-        for index, cell in enumerate(self.cells[:self.distinct]):
+        for index, cell in enumerate(self.cells[: self.distinct]):
             history = self.history[index]
             diverged = self.diverged[index]
-            best = max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"])) if (
-                history and not self.shape.final and not diverged) else None
+            best = (
+                max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"]))
+                if (history and not self.shape.final and not diverged)
+                else None
+            )
             trained = jax.tree.map(lambda leaf, at=index: leaf[at], params)
             settings = dataclasses.asdict(self.material.settings(cell))
-            rows.append({
-                "cell": cell.name, **{name: getattr(cell, name) for name in ("stage", "head", "depth", "learning_rate",
-                                                                             "seed", "classifier_rate")},
-                "steps": self.shape.total, "settings": settings, "metric": self.material.metric,
-                "val": None if best is None else best["values"],
-                "test": None if diverged else tested[index],
-                "predicted": None if diverged else predicted[index],
-                "best_step": None if best is None else best["step"],
-                "seconds": self.seconds, "examples_seen": self.step * self.feed.batch_size,
-                "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),
-                "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
-                "change": {} if diverged else _change(self.shape.plan, self.initial[index], trained),
-                "diverged": diverged, "error": None, "together": self.distinct, "start": self.shape.start})
+            rows.append(
+                {
+                    "cell": cell.name,
+                    **{
+                        name: getattr(cell, name)
+                        for name in ("stage", "head", "depth", "learning_rate", "seed", "classifier_rate")
+                    },
+                    "steps": self.shape.total,
+                    "settings": settings,
+                    "metric": self.material.metric,
+                    "val": None if best is None else best["values"],
+                    "test": None if diverged else tested[index],
+                    "predicted": None if diverged else predicted[index],
+                    "best_step": None if best is None else best["step"],
+                    "seconds": self.seconds,
+                    "examples_seen": self.step * self.feed.batch_size,
+                    "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),
+                    "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
+                    "change": {} if diverged else _change(self.shape.plan, self.initial[index], trained),
+                    "diverged": diverged,
+                    "error": None,
+                    "together": self.distinct,
+                    "start": self.shape.start,
+                }
+            )
         return rows
 
     def variables(self, index: int) -> dict[str, Any]:
@@ -211,7 +268,9 @@ def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, A
         if label == FROZEN:
             found[group] = 0.0
         if label == PRETRAINED and group in after.get("source", {}):
-            old, new = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])])
-                        for tree in (before, after))
+            old, new = (
+                np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])])
+                for tree in (before, after)
+            )
             found[group] = float(np.linalg.norm(new - old) / max(np.linalg.norm(old), 1e-30))
     return found

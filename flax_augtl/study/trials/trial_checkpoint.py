@@ -36,8 +36,9 @@ class Partial:
         self._pack = pack
 
     def _manager(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=1),
-                                     item_names=("states", "progress"))
+        return ocp.CheckpointManager(
+            self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=1), item_names=("states", "progress")
+        )
 
     def save(self) -> None:
         """Write the pack as it is, in place of what was written before.
@@ -47,17 +48,24 @@ class Partial:
         """
         pack = self._pack
         states = jax.tree.map(np.asarray, serialization.to_state_dict(pack.states))
-        progress = {"seconds": pack.seconds, "history": pack.history, "diverged": pack.diverged,
-                    "losses": pack.losses.tolist()}
+        progress = {
+            "seconds": pack.seconds,
+            "history": pack.history,
+            "diverged": pack.diverged,
+            "losses": pack.losses.tolist(),
+        }
         try:
             with self._manager() as manager:
-                manager.save(pack.step, args=ocp.args.Composite(states=ocp.args.StandardSave(states),
-                                                                progress=ocp.args.JsonSave(progress)))
+                manager.save(
+                    pack.step,
+                    args=ocp.args.Composite(states=ocp.args.StandardSave(states), progress=ocp.args.JsonSave(progress)),
+                )
             checkpoint_index.check(self._folder / str(pack.step) / "states", checkpoint_index.names_of(states))
             checksums.write(self._folder / str(pack.step))
         except Exception as error:
-            raise CannotWrite(f"The checkpoint of {pack.cells[0].name} in {self._folder} cannot be written: "
-                              f"{first_line(error)}") from error
+            raise CannotWrite(
+                f"The checkpoint of {pack.cells[0].name} in {self._folder} cannot be written: {first_line(error)}"
+            ) from error
 
     def restore(self) -> bool:
         """Set the pack to what was written; return whether there was anything. What cannot be read is left behind."""
@@ -72,8 +80,10 @@ class Partial:
                     return False
                 if damage := checksums.damage(self._folder / str(step)):
                     raise ValueError(damage)
-                found = manager.restore(step, args=ocp.args.Composite(states=ocp.args.StandardRestore(like),
-                                                                      progress=ocp.args.JsonRestore()))
+                found = manager.restore(
+                    step,
+                    args=ocp.args.Composite(states=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()),
+                )
             states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
         except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
             print(f"The checkpoint of {pack.cells[0].name} cannot be used ({first_line(error)}); it begins anew.")

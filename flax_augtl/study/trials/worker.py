@@ -25,12 +25,31 @@ CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
 POLL_SECONDS = 1.0
 
 
-_ROW = {"cell": "text", "stage": "text", "head": "text", "depth": "text", "classifier_rate": "text", "metric": "text",
-        "learning_rate": "number", "seconds": "number", "seed": "whole number", "steps": "whole number",
-        "examples_seen": "whole number", "trainable": "whole number", "best_step": "whole number or null",
-        "diverged": "true or false", "error": "text or null"}
-_POINT = {"step": "whole number", "examples": "whole number", "seconds": "number", "loss": "number or null",
-          "val": "number or null", "val_loss": "number or null"}
+_ROW = {
+    "cell": "text",
+    "stage": "text",
+    "head": "text",
+    "depth": "text",
+    "classifier_rate": "text",
+    "metric": "text",
+    "learning_rate": "number",
+    "seconds": "number",
+    "seed": "whole number",
+    "steps": "whole number",
+    "examples_seen": "whole number",
+    "trainable": "whole number",
+    "best_step": "whole number or null",
+    "diverged": "true or false",
+    "error": "text or null",
+}
+_POINT = {
+    "step": "whole number",
+    "examples": "whole number",
+    "seconds": "number",
+    "loss": "number or null",
+    "val": "number or null",
+    "val_loss": "number or null",
+}
 
 
 def read_row(path: Path, cell: Cell) -> dict[str, Any]:
@@ -41,12 +60,24 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
     """
     row = files.read_json(path)
     field_types.check(row, _ROW, tuple(_ROW), str(path))
-    whole = isinstance(row.get("settings"), dict) and _has_numbers(row.get("change")) and all(
-        name in row and (row[name] is None or _has_numbers(row[name]) and
-                         field_types.is_a(row[name].get(row["metric"]), "number"))
-        for name in ("val", "test")) and isinstance(row.get("history"), list)
-    its_own = all(row[name] == getattr(cell, name) for name in ("stage", "head", "depth", "classifier_rate",
-                                                                "learning_rate", "seed"))
+    whole = (
+        isinstance(row.get("settings"), dict)
+        and _has_numbers(row.get("change"))
+        and all(
+            name in row
+            and (
+                row[name] is None
+                or _has_numbers(row[name])
+                and field_types.is_a(row[name].get(row["metric"]), "number")
+            )
+            for name in ("val", "test")
+        )
+        and isinstance(row.get("history"), list)
+    )
+    its_own = all(
+        row[name] == getattr(cell, name)
+        for name in ("stage", "head", "depth", "classifier_rate", "learning_rate", "seed")
+    )
     try:
         predictions.read(row)
     except ValueError:
@@ -159,7 +190,7 @@ class Work:
         found = []
         for shape, some in shapes.items():
             size = self._together(shape, some[0])
-            found += [some[i:i + size] for i in range(0, len(some), size)]
+            found += [some[i : i + size] for i in range(0, len(some), size)]
         return found
 
     def _together(self, shape: Shape, cell: Cell) -> int:
@@ -172,8 +203,9 @@ class Work:
         """Return to how many cells a pack is filled up: to what was compiled before, if compiling anew took longer."""
         name = " ".join(mine[0].group)
         size = self.timed.together.get(name, 1)
-        if size <= len(mine) or not loops(self.material, self.activations,
-                                          shape_of(self.material, self.activations, mine[0])):
+        if size <= len(mine) or not loops(
+            self.material, self.activations, shape_of(self.material, self.activations, mine[0])
+        ):
             return len(mine)
         idle = (size - len(mine)) * self.seconds_of(mine[0])
         return size if idle < self.timed.compile_seconds[name] else len(mine)
@@ -191,8 +223,12 @@ class Work:
             raise  # No fault of these cells, and nothing that others would be spared.
         except Exception as error:
             sentence = f"{type(error).__name__}: {error}"
-            print(f"{mine[0].name} and {len(mine) - 1} others failed: {sentence}" if len(mine) > 1 else
-                  f"{mine[0].name} failed: {sentence}", flush=True)
+            print(
+                f"{mine[0].name} and {len(mine) - 1} others failed: {sentence}"
+                if len(mine) > 1
+                else f"{mine[0].name} failed: {sentence}",
+                flush=True,
+            )
             files.write_text(self.folder / CELLS / f"{mine[0].name}.error.txt", traceback.format_exc())
             return {cell.name: self._failure(cell, sentence) for cell in mine}
         finally:
@@ -200,10 +236,25 @@ class Work:
                 self.claims.release(cell.name)
 
     def _failure(self, cell: Cell, sentence: str) -> dict[str, Any]:
-        return {"cell": cell.name, **dataclasses.asdict(cell), "settings": dataclasses.asdict(self.material.settings(cell)),
-                "metric": self.material.metric, "val": None, "test": None, "predicted": None, "best_step": None,
-                "seconds": 0.0, "examples_seen": 0, "trainable": 0, "history": [], "change": {}, "diverged": False,
-                "error": sentence, "together": 1, "start": 0}
+        return {
+            "cell": cell.name,
+            **dataclasses.asdict(cell),
+            "settings": dataclasses.asdict(self.material.settings(cell)),
+            "metric": self.material.metric,
+            "val": None,
+            "test": None,
+            "predicted": None,
+            "best_step": None,
+            "seconds": 0.0,
+            "examples_seen": 0,
+            "trainable": 0,
+            "history": [],
+            "change": {},
+            "diverged": False,
+            "error": sentence,
+            "together": 1,
+            "start": 0,
+        }
 
     def _finish(self, pack: Pack, cells: Sequence[Cell]) -> None:
         partial = Partial(self.folder / PARTIAL, pack)
@@ -262,14 +313,18 @@ class Work:
 
     def seconds(self, cells: Iterable[Cell]) -> float:
         """Return the seconds that cells will take, by what was measured where it was."""
-        return sum(self._measured[cell.group] * len(self.material.schedule(cell)[0]) if cell.group in self._measured
-                   else self.seconds_of(cell) for cell in cells)
+        return sum(
+            self._measured[cell.group] * len(self.material.schedule(cell)[0])
+            if cell.group in self._measured
+            else self.seconds_of(cell)
+            for cell in cells
+        )
 
     def expected(self, cells: Iterable[Cell], *, compilation: bool = True) -> float:
         """Return the seconds that the cells which are not done will take.
 
-        A head that was not trained yet is expected to take what another one took at that depth, and a depth that was not
-        trained yet is expected to be as much slower than its timing as the slowest of the others was.
+        A head that was not trained yet is expected to take what another one took at that depth, and a depth that was
+        not trained yet is expected to be as much slower than its timing as the slowest of the others was.
 
         Args:
           cells: done or not.
@@ -291,7 +346,8 @@ class Work:
             if cell.group not in self._compiled:
                 new.add(cell.group)
         return seconds + compilation * sum(
-            compiled.get(group[1:], factor * self._timed_compilation(group)) for group in new)
+            compiled.get(group[1:], factor * self._timed_compilation(group)) for group in new
+        )
 
     def _timed_compilation(self, group: tuple[str, str, str]) -> float:
         return max(self.timed.compile_seconds.get(" ".join(group), 0.0), 1e-9)
@@ -307,6 +363,9 @@ class Work:
         of = " of the time budget" if self.left else ""
         for row in rows:
             value = row["test"] or row["val"]
-            said = "diverged" if value is None else (
-                f"{'test' if row['test'] else 'validation'} {value[row['metric']]:.4f}")
+            said = (
+                "diverged"
+                if value is None
+                else (f"{'test' if row['test'] else 'validation'} {value[row['metric']]:.4f}")
+            )
             print(f"{len(cells) - len(missing):5}/{len(cells)}  {row['cell']:52} {said}  {left}{of} left", flush=True)

@@ -129,7 +129,12 @@ def test_an_angle_is_within_its_range_and_the_edge_is_mirrored():
     turned = run(images, flip="none", shift=0, rotate=30.0)[..., 0].astype(float)
     middle = turned[:, 11:22, 11:22]
     angles = np.degrees(np.arctan2(np.diff(middle, axis=1).mean((1, 2)), np.diff(middle, axis=2).mean((1, 2))))
-    assert np.abs(angles).max() <= 30.5 and angles.min() < -20 and angles.max() > 20 and len(np.unique(angles.round(1))) > 40
+    assert (
+        np.abs(angles).max() <= 30.5
+        and angles.min() < -20
+        and angles.max() > 20
+        and len(np.unique(angles.round(1))) > 40
+    )
     assert (run(np.full_like(images, 200), flip="none", shift=0, rotate=45.0) == 200).all()  # No black corners.
 
 
@@ -156,7 +161,9 @@ def test_new_kinds_are_functions_of_view_seed_example_and_view(more):
 
 @pytest.mark.parametrize("rotate", [-1, 181, True, "left", None])
 def test_angles_out_of_range_are_named(rotate):
-    with pytest.raises(DataError, match=f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or right_"):
+    with pytest.raises(
+        DataError, match=f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or right_"
+    ):
         augmentations({"flip": "none", "rotate": rotate})
 
 

@@ -22,12 +22,29 @@ def tiff(rows, width, bits, *, order="<", kind=1, white_is_zero=False, zipped=Fa
     """A TIFF file: `rows` are the bytes of the image, `tags` further {"t274": value}."""
     rows = zlib.compress(rows) if zipped else rows
     # Width, height, bits, compression, photometric, strip, channels, rows a strip, bytes of the strip, format.
-    fields = {256: width, 257: 37, 258: bits, 259: 8 if zipped else 1, 262: 0 if white_is_zero else 1, 273: None,
-              277: channels, 278: 37, 279: len(rows), 339: kind, **{int(name[1:]): tags[name] for name in tags}}
+    fields = {
+        256: width,
+        257: 37,
+        258: bits,
+        259: 8 if zipped else 1,
+        262: 0 if white_is_zero else 1,
+        273: None,
+        277: channels,
+        278: 37,
+        279: len(rows),
+        339: kind,
+        **{int(name[1:]): tags[name] for name in tags},
+    }
     start = 10 + 12 * len(fields) + 4
-    entries = [struct.pack(order + "HHI", tag, 4 if tag in (256, 257, 273, 278, 279) else 3, 1) + (
-        struct.pack(order + "I", start if value is None else value) if tag in (256, 257, 273, 278, 279)
-        else struct.pack(order + "HH", value, 0)) for tag, value in sorted(fields.items())]
+    entries = [
+        struct.pack(order + "HHI", tag, 4 if tag in (256, 257, 273, 278, 279) else 3, 1)
+        + (
+            struct.pack(order + "I", start if value is None else value)
+            if tag in (256, 257, 273, 278, 279)
+            else struct.pack(order + "HH", value, 0)
+        )
+        for tag, value in sorted(fields.items())
+    ]
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(fields))
     return head + b"".join(entries) + struct.pack(order + "I", 0) + rows
 
@@ -103,13 +120,18 @@ def test_a_value_that_is_no_number_is_black_and_an_infinite_one_white():
     np.testing.assert_array_equal(pixels(tiff(values.tobytes(), 53, 32, kind=3))[5, 5:8], [0, 255, 0])
 
 
-@pytest.mark.parametrize("bits, more, said", [
-    (24, {}, "a TIFF with 1 channel of 24 bits, compression 1,"),
-    (16, {"channels": 2}, "a TIFF with 2 channels, compression 1,"),
-    (16, {"kind": 2, "t317": 9}, "a TIFF with 1 signed channel of 16 bits, compression 1,"),
-])
+@pytest.mark.parametrize(
+    "bits, more, said",
+    [
+        (24, {}, "a TIFF with 1 channel of 24 bits, compression 1,"),
+        (16, {"channels": 2}, "a TIFF with 2 channels, compression 1,"),
+        (16, {"kind": 2, "t317": 9}, "a TIFF with 1 signed channel of 16 bits, compression 1,"),
+    ],
+)
 def test_other_layouts_are_described(bits, more, said):
-    with pytest.raises(UnreadablePicture, match=f"it is {said} in a layout that is not supported; save it as 8 or 16 bit"):
+    with pytest.raises(
+        UnreadablePicture, match=f"it is {said} in a layout that is not supported; save it as 8 or 16 bit"
+    ):
         read_picture(tiff(bytes(37 * 53 * 8), 53, bits, **more))
 
 
@@ -145,14 +167,18 @@ def test_what_looks_black_and_what_is_a_stack_is_said(make_folder):
     page = Image.fromarray(GREY.astype(np.uint8))
     page.save(root / "b" / "stack.tif", save_all=True, append_images=[page])
     notes = load_dataset({"root": root}, seed=0).notes
-    assert ("2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
-            "which look black; scale their values if that is not meant: a/000.png, b/dim.tif.") in notes
+    assert (
+        "2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
+        "which look black; scale their values if that is not meant: a/000.png, b/dim.tif."
+    ) in notes
     assert "1 of 14 images are TIFFs of several pages, of which the first is used: b/stack.tif." in notes
     assert load_dataset({"root": root}, seed=0).notes == notes  # From what is remembered.
 
 
 def chunk(name, content, sound=True):
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content) ^ (not sound))
+    return (
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content) ^ (not sound))
+    )
 
 
 def png(*chunks, behind=()):
@@ -198,8 +224,11 @@ def test_the_field_that_raises_the_limit_is_named_and_raises_it(monkeypatch):
     # A PNG of 200 megapixels that ends before its pixels, which the size is checked before.
     large = png()[:16] + struct.pack(">II", 20_000, 10_000) + png()[24:]
     large = large[:29] + struct.pack(">I", zlib.crc32(large[12:29])) + large[33:]
-    with pytest.raises(UnreadablePicture, match="it has 200,000,000 pixels, more than the limit of 178,956,970; raise it "
-                       "with --config.data.max_pixels=200000000, or, to predict, with --max_pixels=200000000"):
+    with pytest.raises(
+        UnreadablePicture,
+        match="it has 200,000,000 pixels, more than the limit of 178,956,970; raise it "
+        "with --config.data.max_pixels=200000000, or, to predict, with --max_pixels=200000000",
+    ):
         read_picture(large)
     with pytest.raises(UnreadablePicture, match="damaged"):  # The size is no obstacle.
         read_picture(large, max_pixels=200_000_000)

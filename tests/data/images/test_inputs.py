@@ -25,16 +25,20 @@ def test_a_pillow_image_is_turned_upright_as_its_file_is(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / "image.png", exif=exif)
     with Image.open(tmp_path / "image.png") as image:
-        np.testing.assert_array_equal(inputs.network_input(image, PREPROCESSING),
-                                      inputs.network_input(tmp_path / "image.png", PREPROCESSING))
+        np.testing.assert_array_equal(
+            inputs.network_input(image, PREPROCESSING), inputs.network_input(tmp_path / "image.png", PREPROCESSING)
+        )
 
 
-@pytest.mark.parametrize(("image", "message"), [
-    (PIXELS.astype(float), r"An image must be uint8 \[H, W, 3\], not float64 \[12, 10, 3\]\."),
-    (PIXELS[..., 0], r"An image must be uint8 \[H, W, 3\], not uint8 \[12, 10\]\."),
-    (7, "An image must be a uint8 array .*, a Pillow image or a path, not 7"),
-    ("absent.png", "absent.png"),
-])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (PIXELS.astype(float), r"An image must be uint8 \[H, W, 3\], not float64 \[12, 10, 3\]\."),
+        (PIXELS[..., 0], r"An image must be uint8 \[H, W, 3\], not uint8 \[12, 10\]\."),
+        (7, "An image must be a uint8 array .*, a Pillow image or a path, not 7"),
+        ("absent.png", "absent.png"),
+    ],
+)
 def test_anything_else_is_named(image, message):
     with pytest.raises(ValueError, match=message):
         inputs.network_input(image, PREPROCESSING)

@@ -54,7 +54,9 @@ def test_with_a_full_cache_no_file_is_read_again(pictures, stream):
     settings = {"crop": "resized", "crop_scale": (0.25, 1.0), "view_seed": 0, "views": 0, "threads": 2}
     from flax_augtl.data.images.preprocessing import Preprocessing
 
-    again = loader.train_batches(kept.train, Preprocessing(SIZE), settings, batch_size=4, image_size=SIZE, seed=3, steps=9)
+    again = loader.train_batches(
+        kept.train, Preprocessing(SIZE), settings, batch_size=4, image_size=SIZE, seed=3, steps=9
+    )
     for left, right in zip(again, first, strict=False):
         np.testing.assert_array_equal(left["image"], right["image"])
 
@@ -126,7 +128,9 @@ def test_a_scratch_file_on_a_full_disk_keeps_what_fits_and_says_so_once(small_di
     assert 15 < len(store) < 22
     for number in range(60):
         kept = store.get(number)
-        assert (kept is not None) == (number < len(store)) and (kept is None or (kept == pixels + np.uint8(number)).all())
+        assert (kept is not None) == (number < len(store)) and (
+            kept is None or (kept == pixels + np.uint8(number)).all()
+        )
     said = capfd.readouterr().err
     assert said.count("The scratch file of config.data.cache is full at 0.00 GB: No space left on device.") == 1
 

@@ -34,11 +34,7 @@ def loaded(preprocessing, data):
 
 def children():
     """The process ids of the processes that this one started."""
-    return {
-        int(process)
-        for process in os.listdir("/proc")
-        if process.isdigit() and _parent(process) == os.getpid()
-    }
+    return {int(process) for process in os.listdir("/proc") if process.isdigit() and _parent(process) == os.getpid()}
 
 
 def _parent(process):

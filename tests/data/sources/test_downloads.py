@@ -90,8 +90,12 @@ def test_what_cannot_be_fetched_is_an_error_or_left_out(load_lists, labelled, we
     web.put("/page.png", (b"<html>", 6, "text/html; charset=utf-8"))
     rows = [f"{web.url}/{name}.png,{label}" for name, label in (("0", "a"), ("1", "b"), ("gone", "b"), ("page", "a"))]
     lists = {"train.csv": "\n".join(rows), "test.txt": f"{web.url}/2.png a"}
-    reasons = r"/gone.png \(the server answered 404 Not Found\), http.*/page.png \(the server answered with a web page\)"
-    with pytest.raises(DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. What was fetched is kept"):
+    reasons = (
+        r"/gone.png \(the server answered 404 Not Found\), http.*/page.png \(the server answered with a web page\)"
+    )
+    with pytest.raises(
+        DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. What was fetched is kept"
+    ):
         load_lists(lists)
     dataset = load_lists(lists, on_bad_image="skip")
     assert labelled(dataset) == {f"{web.url}/0.png": "a", f"{web.url}/1.png": "b"}

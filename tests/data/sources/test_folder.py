@@ -131,7 +131,9 @@ def test_a_root_that_is_no_data_set_is_refused(make_folder, tmp_path, root, mess
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_class_that_was_not_trained_on_is_an_error(make_folder, split):
-    root = make_folder({"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1, f"{split}/zebra": 1})
+    root = make_folder(
+        {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1, f"{split}/zebra": 1}
+    )
     with pytest.raises(DataError, match=f"in the {split} split only.*zebra"):
         load_dataset({"root": root}, seed=0)
 

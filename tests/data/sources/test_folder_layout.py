@@ -50,7 +50,9 @@ def test_annotations_beside_the_images_are_no_class(make_folder):
     assert list_folder(root).class_names == ("a", "b")
 
 
-@pytest.mark.parametrize("folders, only", [({"cats": 3}, "cats"), ({"cats/young": 3, "dogs": 0, "cats/old": 1}, "cats")])
+@pytest.mark.parametrize(
+    "folders, only", [({"cats": 3}, "cats"), ({"cats/young": 3, "dogs": 0, "cats/old": 1}, "cats")]
+)
 def test_one_class_is_no_wrapper(make_folder, folders, only):
     """A folder without any file may be a class that is still to be filled."""
     with pytest.raises(DataError, match=f"has one class only, {only}: "):
@@ -128,7 +130,9 @@ def test_what_is_to_be_predicted_lies_aside(make_folder):
 def test_a_flat_training_folder_says_what_to_do(make_folder):
     with pytest.raises(DataError, match="has test, train, whose images lie in no class folder. Put the training"):
         list_folder(make_folder({"train": 3, "test": 3}))
-    with pytest.raises(DataError, match=r"The 3 images of .* lie in no class folder \(the first is train/train/000.png\)"):
+    with pytest.raises(
+        DataError, match=r"The 3 images of .* lie in no class folder \(the first is train/train/000.png\)"
+    ):
         list_folder(make_folder({"train/train": 3, "test/test": 3}, root="wrapped"))
 
 

@@ -37,7 +37,9 @@ def test_what_is_reached_in_two_classes_is_refused(make_folder, link, target, fi
 def test_across_splits_too(make_folder):
     root = make_folder({"train/ants": 2, "train/bees": 2, "test/ants": 1, "test/bees": 1})
     (root / "test" / "ants" / "more").symlink_to("../../train/bees")
-    with pytest.raises(DataError, match="two classes, bees and ants: train/bees and test/ants/more lead to the same folder"):
+    with pytest.raises(
+        DataError, match="two classes, bees and ants: train/bees and test/ants/more lead to the same folder"
+    ):
         list_folder(root)
 
 

@@ -63,7 +63,9 @@ def test_mit_67(load):
 
 def test_stanford_40(tmp_path, picture):
     """ImageSplits/train.txt beside JPEGImages/, where all pictures lie: the class is a part of the name."""
-    names = [f"{action}_{i:03d}.jpg" for action in ("applauding", "riding_a_bike", "using_a_computer") for i in (1, 2, 10)]
+    names = [
+        f"{action}_{i:03d}.jpg" for action in ("applauding", "riding_a_bike", "using_a_computer") for i in (1, 2, 10)
+    ]
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "ImageSplits").mkdir()
     for number, name in enumerate(names):
@@ -105,7 +107,13 @@ def cub(tmp_path, picture):
             picture(number).save(file)
         for name, text in CUB.items():
             (tmp_path / name).write_text(changes.get(name.split(".")[0], text))
-        fields = {"name": "list", "root": tmp_path, "train_list": "images.txt", "class_list": class_list, "validation": 0}
+        fields = {
+            "name": "list",
+            "root": tmp_path,
+            "train_list": "images.txt",
+            "class_list": class_list,
+            "validation": 0,
+        }
         return load_dataset(fields, seed=0)
 
     return run

@@ -72,7 +72,9 @@ def test_label_of_several_words_before_the_path(load_lists, labelled):
 
 def test_paths_with_separators_in_them(load_lists, labelled):
     files = ["x, y/0 1.png", "x, y/2.png", "#b/0.png", "#b/1.png"]
-    dataset = load_lists({"train.txt": "x, y/0 1.png;p, q\n#b/0.png;r", "test.txt": "x, y/2.png p, q\n#b/1.png r"}, files)
+    dataset = load_lists(
+        {"train.txt": "x, y/0 1.png;p, q\n#b/0.png;r", "test.txt": "x, y/2.png p, q\n#b/1.png r"}, files
+    )
     assert labelled(dataset) == {"x, y/0 1.png": "p, q", "#b/0.png": "r"}
     assert labelled(dataset, "test") == {"x, y/2.png": "p, q", "#b/1.png": "r"}
 
@@ -97,7 +99,9 @@ def test_image_ids_without_ending(load_lists, labelled, content):
 
 
 def test_image_ids_that_several_files_have(load_lists):
-    with pytest.raises(DataError, match="0001 in the list may be 0001.jpg, 0001.png below .*Write the ending in the list"):
+    with pytest.raises(
+        DataError, match="0001 in the list may be 0001.jpg, 0001.png below .*Write the ending in the list"
+    ):
         load_lists({"train.csv": "id,label\n0001,x\n0002,y"}, ["0001.jpg", "0001.png", "0002.jpg"])
 
 
@@ -115,7 +119,12 @@ def test_without_a_root_paths_are_relative_to_the_list(load_lists, labelled, tmp
     assert f"Paths are relative to the folder of the list, {tmp_path}." in dataset.notes
 
 
-MARKED = [("a/000.png", "x", "train"), ("b/000.png", "y", "train"), ("a/001.png", "x", "test"), ("b/001.png", "y", "test")]
+MARKED = [
+    ("a/000.png", "x", "train"),
+    ("b/000.png", "y", "train"),
+    ("a/001.png", "x", "test"),
+    ("b/001.png", "y", "test"),
+]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,10 @@ def test_what_cannot_be_told_is_an_error(load_lists, content, message, on_bad_im
 @pytest.mark.parametrize(
     "content, message",
     [
-        ('{"image": "a/000.png", "label": null}\n{"image": "b/000.png", "label": 1}', "line 1: “a/000.png” has no label"),
+        (
+            '{"image": "a/000.png", "label": null}\n{"image": "b/000.png", "label": 1}',
+            "line 1: “a/000.png” has no label",
+        ),
         ('{"file_name": "a/000.png", "label": [1, 2]}', r"line 1: the label \[1, 2\] is several values"),
         ('{"file_name": "a/000.png", "label": 1}\n{"file', "line 2: this is not valid JSON .Unterminated string"),
         ('{"file_name": "a/000.png", "label": 1}\n[1]', "line 2: this is no object such as"),
@@ -222,7 +234,9 @@ def test_columns_by_name_and_by_number(load_lists, labelled):
     assert dataset.class_names == ("1", "2")
     dataset = load_lists({"train.csv": "path,size\na/000.png,3\nb/000.png,4\nb/001.png,5"}, label_column="", test=1)
     assert dataset.class_names == ("a", "b")
-    with pytest.raises(DataError, match="label_column=Tier is no column of .*, which has the columns Bild, Klasse, Art"):
+    with pytest.raises(
+        DataError, match="label_column=Tier is no column of .*, which has the columns Bild, Klasse, Art"
+    ):
         load_lists({"train.csv": rows}, label_column="Tier")
 
 
@@ -243,7 +257,10 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
 def test_a_list_finds_files_in_the_other_form_of_unicode(load_lists, labelled, listed, there, ending):
     assert unicodedata.normalize("NFD", NFC) == NFD != NFC
     files = [f"{there}/{there}0.png", f"{there}/1.png", "a/0.png", "a/1.png"]
-    lists = {"train.txt": f"{listed}/{listed}0{ending} {NFC}\na/0.png x", "test.txt": f"{listed}/1.png {NFD}\na/1.png x"}
+    lists = {
+        "train.txt": f"{listed}/{listed}0{ending} {NFC}\na/0.png x",
+        "test.txt": f"{listed}/1.png {NFD}\na/1.png x",
+    }
     dataset = load_lists(lists, files)
     assert labelled(dataset) == {f"{NFC}/{NFC}0.png": NFC, "a/0.png": "x"}
     assert labelled(dataset, "test") == {f"{NFC}/1.png": NFC, "a/1.png": "x"}

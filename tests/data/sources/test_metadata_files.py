@@ -43,7 +43,9 @@ def test_json_lines(load):
 
 
 def test_a_file_in_each_split(load, labelled):
-    files = {f"{split}/{name}": text for split in ("train", "test") for name, text in {**FLAT, "metadata.csv": CSV}.items()}
+    files = {
+        f"{split}/{name}": text for split in ("train", "test") for name, text in {**FLAT, "metadata.csv": CSV}.items()
+    }
     dataset = load({**files, "train/metadata.csv": CSV.replace("0.png", "./0.png")})
     assert labelled(dataset) == {
         "train/0.png": "cat", "train/1.png": "dog", "train/2.png": "cat", "train/3.png": "dog",
@@ -53,7 +55,9 @@ def test_a_file_in_each_split(load, labelled):
 
 def test_one_file_for_the_splits_of_its_paths(load, labelled):
     rows = "file_name,label\ntrain/0.png,a\ntrain/1.png,b\nvalidation/2.png,a\nvalidation/3.png,b\n"
-    dataset = load({**images("train/0.png", "train/1.png", "validation/2.png", "validation/3.png"), "metadata.csv": rows})
+    dataset = load(
+        {**images("train/0.png", "train/1.png", "validation/2.png", "validation/3.png"), "metadata.csv": rows}
+    )
     assert labelled(dataset) == {"train/0.png": "a", "train/1.png": "b"}
     assert labelled(dataset, "test") == {"validation/2.png": "a", "validation/3.png": "b"}
 
@@ -82,7 +86,9 @@ def test_labels_across_the_folders_are_the_classes(load):
 
 def test_labels_that_nearly_are_the_folders_are_an_error(load):
     rows = "file_name,label\ncat/0.png,cat\ncat/2.png,dog\ndog/1.png,dog\ndog/3.png,dog\n"
-    with pytest.raises(DataError, match="other labels than the folders: for instance cat has images labelled cat and dog"):
+    with pytest.raises(
+        DataError, match="other labels than the folders: for instance cat has images labelled cat and dog"
+    ):
         load({**FOLDERS, "metadata.csv": rows})
     dataset = load({**FOLDERS, "metadata.csv": rows}, label_column="label", test=1)
     assert sorted([*dataset.train.labels, *dataset.test.labels]) == [0, 1, 1, 1]

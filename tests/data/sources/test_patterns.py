@@ -35,7 +35,10 @@ def photos(tmp_path):
         ("q?/*.jpg", ["q?/h[0].jpg"]),
         ("q?/h[0].jpg", ["q?/h[0].jpg"]),
         ("[wq]*/*.jpg", ["q?/h[0].jpg", "qq/i.jpg", "w*/f.jpg", "wx/g.jpg"]),
-        ("*/../[0-9].jpg", ["at 1/../1.jpg", "at [1]/../1.jpg", "q?/../1.jpg", "qq/../1.jpg", "w*/../1.jpg", "wx/../1.jpg"]),
+        (
+            "*/../[0-9].jpg",
+            ["at 1/../1.jpg", "at [1]/../1.jpg", "q?/../1.jpg", "qq/../1.jpg", "w*/../1.jpg", "wx/../1.jpg"],
+        ),
         ("nothing/*.jpg", []),
         ("at [1]/a.jpg/*", []),
     ],

@@ -49,7 +49,9 @@ def test_names_that_look_alike_stay_apart_and_are_told(make_folder):
         "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'; 'dog' and 'dog '. If they are "
         "one, rename them.",
     )
-    assert unicode_names.look_alikes(["a b", "ab", "a\u00a0B", "a\u200bb", "ac"]) == [("a b", "ab", "a\u00a0B", "a\u200bb")]
+    assert unicode_names.look_alikes(["a b", "ab", "a\u00a0B", "a\u200bb", "ac"]) == [
+        ("a b", "ab", "a\u00a0B", "a\u200bb")
+    ]
 
 
 def test_a_class_that_another_split_spells_otherwise_is_explained(make_folder):

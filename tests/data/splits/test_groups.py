@@ -11,8 +11,10 @@ from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.splits import groups
 
 # Of each class, the images of a patient: patient 9 is in both.
-PATIENTS = {"sick": {"p0": 5, "p1": 3, "p2": 1, "p3": 4, "p9": 2},
-            "well": {"p4": 5, "p5": 2, "p6": 4, "p7": 3, "p8": 1, "p9": 2}}
+PATIENTS = {
+    "sick": {"p0": 5, "p1": 3, "p2": 1, "p3": 4, "p9": 2},
+    "well": {"p4": 5, "p5": 2, "p6": 4, "p7": 3, "p8": 1, "p9": 2},
+}
 PATTERN = "/(p[0-9]+)_"
 
 
@@ -39,8 +41,11 @@ def assert_apart(dataset):
     assert set(dataset.train.labels) == {0, 1}
 
 
-@pytest.mark.parametrize("data", [{}, {"shots": 8}, {"rate": 0.8}, {"validation": 6, "test": 5}, {"folds": 3, "fold": 1}],
-                         ids=lambda data: "-".join(data) or "all")
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"shots": 8}, {"rate": 0.8}, {"validation": 6, "test": 5}, {"folds": 3, "fold": 1}],
+    ids=lambda data: "-".join(data) or "all",
+)
 def test_a_patient_is_in_one_split_for_every_seed(folder, data):
     made = [load_dataset({"root": folder, "group": PATTERN, **data}, seed=seed) for seed in range(12)]
     for dataset in made:
@@ -65,8 +70,15 @@ def test_every_patient_is_tested_in_one_fold(folder):
 
 def listing(columns, **splits):
     """A listing of (path, label) pairs without files behind it."""
-    return Listing("", ("a", "b"), {split: (tuple(p for p, _ in rows), np.array([y for _, y in rows], np.int32))
-                                    for split, rows in splits.items()}, columns=columns)
+    return Listing(
+        "",
+        ("a", "b"),
+        {
+            split: (tuple(p for p, _ in rows), np.array([y for _, y in rows], np.int32))
+            for split, rows in splits.items()
+        },
+        columns=columns,
+    )
 
 
 @pytest.fixture
@@ -77,7 +89,9 @@ def listed(folder):
 
     def load(data, **splits):
         chosen = splits or {"all": lambda path: True}
-        parts = {split: [(path, int("/well/" in path)) for path in paths if fits(path)] for split, fits in chosen.items()}
+        parts = {
+            split: [(path, int("/well/" in path)) for path in paths if fits(path)] for split, fits in chosen.items()
+        }
         return from_listing(listing({"patient": column}, **parts), {**DEFAULTS, **data}, 0)
 
     load.column = column
@@ -86,7 +100,9 @@ def listed(folder):
 
 def test_a_column_of_a_list_gives_the_groups(listed):
     dataset = listed({"group": "patient"})
-    train, val, test = ({listed.column[path] for path in part.ids} for part in (dataset.train, dataset.val, dataset.test))
+    train, val, test = (
+        {listed.column[path] for path in part.ids} for part in (dataset.train, dataset.val, dataset.test)
+    )
     assert not train & test and not train & val and not val & test and train | val | test == set(listed.column.values())
 
 
@@ -97,23 +113,36 @@ def test_groups_that_are_in_two_splits_of_the_datas_own(listed):
     warned = listed({"group": "patient"}, **ODD)
     assert warned.notes[1] == (
         "8 groups are in the training and in the test split that the data come with: p0, p1, p3, p4, p5 and 3 more. Figures "
-        "of the test split are too good by that; config.data.on_leak=drop takes these groups out of training.")
+        "of the test split are too good by that; config.data.on_leak=drop takes these groups out of training."
+    )
     with pytest.raises(DataError, match="8 groups are in the training and in the test split"):
         listed({"group": "patient", "on_leak": "error"}, **ODD)
-    dropped = listed({"group": "patient", "on_leak": "drop", "validation": 0}, train=ODD["train"],
-                     test=lambda path: path[-5] in "13" and "/p0_" not in path and "/p4_" not in path)
+    dropped = listed(
+        {"group": "patient", "on_leak": "drop", "validation": 0},
+        train=ODD["train"],
+        test=lambda path: path[-5] in "13" and "/p0_" not in path and "/p4_" not in path,
+    )
     assert {listed.column[path] for path in dropped.train.ids} == {"p0", "p2", "p4", "p8"}
 
 
-@pytest.mark.parametrize("group, message", [
-    ("doctor", r"config.data.group='doctor' is not a column of the data \(their columns: patient\), and as a regular "
-               r"expression it has 0 groups. A pattern on the path has one group in parentheses, such as '\(patient\["),
-    ("(p[0-9]+", "is not a column .* and not a regular expression either: missing \\)"),
-    ("(s)(i)", "has 2 groups"),
-    ("/(p[0-7])_", "The pattern config.data.group='/\\(p\\[0-7\\]\\)_' gives no group for 5 of 32 images: .*p9_0.png"),
-    ("(photos)/", "gives all 32 images the same group, 'photos'"),
-    ("(x*)", "gives no group for 32 of 32 images"),
-])
+@pytest.mark.parametrize(
+    "group, message",
+    [
+        (
+            "doctor",
+            r"config.data.group='doctor' is not a column of the data \(their columns: patient\), and as a regular "
+            r"expression it has 0 groups. A pattern on the path has one group in parentheses, such as '\(patient\[",
+        ),
+        ("(p[0-9]+", "is not a column .* and not a regular expression either: missing \\)"),
+        ("(s)(i)", "has 2 groups"),
+        (
+            "/(p[0-7])_",
+            "The pattern config.data.group='/\\(p\\[0-7\\]\\)_' gives no group for 5 of 32 images: .*p9_0.png",
+        ),
+        ("(photos)/", "gives all 32 images the same group, 'photos'"),
+        ("(x*)", "gives no group for 32 of 32 images"),
+    ],
+)
 def test_what_makes_no_groups_is_told(listed, group, message):
     with pytest.raises(DataError, match=message):
         listed({"group": group})
@@ -127,11 +156,15 @@ def test_a_column_with_gaps_is_told(listed):
 
 
 def test_groups_that_cannot_be_set_aside_are_told(folder):
-    with pytest.raises(DataError, match="The test split would be empty: each class must keep images to train on, and no"):
+    with pytest.raises(
+        DataError, match="The test split would be empty: each class must keep images to train on, and no"
+    ):
         load_dataset({"root": folder, "group": "^([a-z]+)/"}, seed=0)
     with pytest.raises(DataError, match="folds=11 needs at least as many groups, and config.data.group gives 10"):
         load_dataset({"root": folder, "group": PATTERN, "folds": 11, "fold": 0}, seed=0)
-    with pytest.raises(DataError, match="All images of these classes are in one fold.*: sick, well. They have one group"):
+    with pytest.raises(
+        DataError, match="All images of these classes are in one fold.*: sick, well. They have one group"
+    ):
         load_dataset({"root": folder, "group": "^([a-z]+)/", "folds": 2, "fold": 0}, seed=0)
 
 
@@ -141,14 +174,19 @@ def test_a_group_for_each_image_has_no_effect_and_is_told(folder):
 
 
 def test_groups_of_one_size_are_told_as_such():
-    assert groups.note({"a": "x", "b": "x", "c": "y", "d": "y"}).startswith("2 groups of 2 images (config.data.group): ")
+    assert groups.note({"a": "x", "b": "x", "c": "y", "d": "y"}).startswith(
+        "2 groups of 2 images (config.data.group): "
+    )
 
 
-@pytest.mark.parametrize("load", [
-    lambda: load_dataset({"name": "digits", "group": "(.)"}, seed=0),
-    lambda: load_dataset({"name": "glyphs", "shots": 2, "group": "(.)"}, seed=0),
-    lambda: dataset_from_arrays(np.zeros((4, 2, 2, 3), np.uint8), [0, 1, 0, 1], data={"group": "(.)"}),
-])
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda: load_dataset({"name": "digits", "group": "(.)"}, seed=0),
+        lambda: load_dataset({"name": "glyphs", "shots": 2, "group": "(.)"}, seed=0),
+        lambda: dataset_from_arrays(np.zeros((4, 2, 2, 3), np.uint8), [0, 1, 0, 1], data={"group": "(.)"}),
+    ],
+)
 def test_data_without_paths_have_no_groups(load):
     with pytest.raises(DataError, match=r"config.data.group='\(.\)' needs image files"):
         load()

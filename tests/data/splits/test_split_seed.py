@@ -31,9 +31,13 @@ def source(request, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "prepared", lambda *_: prepared)
     return {
         "folder": lambda data, seed: load_dataset({"name": "folder", "root": folder, **data}, seed=seed),
-        "list": lambda data, seed: load_dataset({"name": "list", "train_list": tmp_path / "train.csv", **data}, seed=seed),
+        "list": lambda data, seed: load_dataset(
+            {"name": "list", "train_list": tmp_path / "train.csv", **data}, seed=seed
+        ),
         "arrays": lambda data, seed: dataset_from_arrays(images, labels, data=data, seed=seed),
-        "files": lambda data, seed: dataset_from_files([(path, path.parent.name) for path in files], data=data, seed=seed),
+        "files": lambda data, seed: dataset_from_files(
+            [(path, path.parent.name) for path in files], data=data, seed=seed
+        ),
         "tfds": lambda data, seed: load_dataset({"name": "tf_flowers", **data}, seed=seed),
         "digits": lambda data, seed: load_dataset({"name": "digits", **data}, seed=seed),
         "glyphs": lambda data, seed: load_dataset({"name": "glyphs", "shots": 6, **data}, seed=seed),

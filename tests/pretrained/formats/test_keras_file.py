@@ -213,11 +213,19 @@ def write_nested(path, kind, base, head):
             group = file.create_group("model_weights")
             group.attrs["layer_names"] = [b"base", *(name.encode() for name, _, _ in head)]
             # All that trains comes first there, then all statistics.
-            flat = [(f"{name}/{part}:0", array) for name, layer_kind, arrays in base
-                    for part, array in zip(PARTS[layer_kind], arrays, strict=True)]
+            flat = [
+                (f"{name}/{part}:0", array)
+                for name, layer_kind, arrays in base
+                for part, array in zip(PARTS[layer_kind], arrays, strict=True)
+            ]
             flat.sort(key=lambda pair: "moving" in pair[0])
-            for layer, arrays in (("base", flat), *((name, [(f"{name}/{part}:0", array) for part, array in zip(
-                    PARTS[layer_kind], arrays, strict=True)]) for name, layer_kind, arrays in head)):
+            for layer, arrays in (
+                ("base", flat),
+                *(
+                    (name, [(f"{name}/{part}:0", array) for part, array in zip(PARTS[layer_kind], arrays, strict=True)])
+                    for name, layer_kind, arrays in head
+                ),
+            ):
                 sub = group.create_group(layer)
                 sub.attrs["weight_names"] = [name.encode() for name, _ in arrays]
                 for name, array in arrays:
@@ -240,16 +248,20 @@ def write_nested(path, kind, base, head):
 @pytest.mark.parametrize("kind", ["legacy", ".keras", "without names"])
 def test_a_transfer_model_gives_its_base(tmp_path, name, kind):
     base = [layer for layer in keras_layers(name) if layer[1] != "dense"]
-    head = [("dense", "dense", [np.ones((20, 9), np.float32), np.ones(9, np.float32)]),
-            ("batch_normalization", "batch_normalization", [np.ones(9, np.float32)] * 4),
-            ("predictions", "dense", [np.ones((9, 2), np.float32), np.ones(2, np.float32)])]
+    head = [
+        ("dense", "dense", [np.ones((20, 9), np.float32), np.ones(9, np.float32)]),
+        ("batch_normalization", "batch_normalization", [np.ones(9, np.float32)] * 4),
+        ("predictions", "dense", [np.ones((9, 2), np.float32), np.ones(2, np.float32)]),
+    ]
     write_nested(tmp_path / "w", kind, base, head)
     tensors = {key: value for key, value in open_checkpoint(tmp_path / "w").tensors.items() if not is_foreign(key)}
     settings = {"global_pool": True} if name == "vgg16" else {}
     slots = layout(small(name).clone(num_classes=None, **settings))
     assert not check(tensors, slots)
     arrays = {layer: values for layer, _, values in base}
-    layer, ours = ("block3_conv2", "features.12.bias") if name == "vgg16" else ("conv4_block3_2_conv", "layer3.2.conv2.bias")
+    layer, ours = (
+        ("block3_conv2", "features.12.bias") if name == "vgg16" else ("conv4_block3_2_conv", "layer3.2.conv2.bias")
+    )
     np.testing.assert_array_equal(tensors[ours].read(), arrays[layer][1])
     if name == "resnet50":
         np.testing.assert_array_equal(tensors["layer1.1.bn3.running_var"].read(), arrays["conv2_block2_3_bn"][3])
@@ -272,7 +284,8 @@ def test_a_network_without_its_top(tmp_path, named):
     np.testing.assert_array_equal(source.variables["params"]["conv5"]["conv2"]["kernel"], layers[-1][2][0])
     assert source.notes == (
         f"{path}: 2 tensors of another head than a classification layer are left out: dense.weight, dense.bias.",
-        f"{path}: it has no fc6 and fc7: the head reads conv5, averaged over space.")
+        f"{path}: it has no fc6 and fc7: the head reads conv5, averaged over space.",
+    )
 
 
 def test_two_networks_in_one_model_are_refused(tmp_path):

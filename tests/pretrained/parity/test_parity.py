@@ -83,9 +83,7 @@ def test_a_difference_would_be_seen(torch):
         assert_equal(block_activations(other, variables, x), originals_of.torch_activations(network, model, x))
 
 
-@pytest.mark.parametrize(
-    ("name", "library"), [("resnet18", "torchvision"), ("resnet18", "timm"), ("vgg11_bn", "timm")]
-)
+@pytest.mark.parametrize(("name", "library"), [("resnet18", "torchvision"), ("resnet18", "timm"), ("vgg11_bn", "timm")])
 def test_a_file_that_the_library_saves_is_read_and_verified(torch, tmp_path, name, library):
     model = create_model(name)
     network = originals_of.torch_network(library, name, model)

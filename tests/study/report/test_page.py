@@ -11,7 +11,16 @@ import pytest
 from PIL import Image
 
 from flax_augtl.models.head import PRESETS
-from flax_augtl.study.report import figures, formatting, mistakes, queries, tables, terminal_table, verdict, write_report
+from flax_augtl.study.report import (
+    figures,
+    formatting,
+    mistakes,
+    queries,
+    tables,
+    terminal_table,
+    verdict,
+    write_report,
+)
 from flax_augtl.study.report.page import page
 from tests.study import pretended
 
@@ -24,8 +33,15 @@ def result():
 
 
 def test_the_page_escapes_whatever_names_contain():
-    study = pretended.study((HOSTILE, "kept"), seeds=2, class_names=(HOSTILE, "b"), notes=(HOSTILE,), leakage=(HOSTILE,),
-                            config={"name": HOSTILE, "data": {HOSTILE: HOSTILE}}, versions={HOSTILE: HOSTILE})
+    study = pretended.study(
+        (HOSTILE, "kept"),
+        seeds=2,
+        class_names=(HOSTILE, "b"),
+        notes=(HOSTILE,),
+        leakage=(HOSTILE,),
+        config={"name": HOSTILE, "data": {HOSTILE: HOSTILE}},
+        versions={HOSTILE: HOSTILE},
+    )
     study.predictions["id"][:] = [f"{HOSTILE}{index}" for index in range(500)]
     study.rows[0].update(error=HOSTILE, cell=HOSTILE)
     text = page(study)
@@ -103,18 +119,29 @@ def test_many_heads_get_a_figure_each():
 
 def test_relative_changes_are_means_over_seeds_in_a_column_a_group(result):
     text = page(result)
-    section = text[text.index('id="change-of'):]
+    section = text[text.index('id="change-of') :]
     assert re.findall(r"<th>([^<]*)</th>", section)[:8] == ["Head", "Freeze depth", *pretended.GROUPS]
     runs = queries.finals(result, "kept", "layer2").values()
     assert f">{np.mean([row['change']['layer4'] for row in runs]):.2g}</td>" in section
 
 
 def test_mistakes_are_counted_and_the_most_confident_come_first(result):
-    study = dataclasses.replace(result, class_names=("a", "b", "c"), predictions={
-        "id": ["0", "1", "2", "3", "4"], "label": [0, 0, 0, 1, 2], "prediction": [1, 1, 0, 2, 2],
-        "confidence": [0.5, 0.7, 0.9, 0.6, 0.8]})
+    study = dataclasses.replace(
+        result,
+        class_names=("a", "b", "c"),
+        predictions={
+            "id": ["0", "1", "2", "3", "4"],
+            "label": [0, 0, 0, 1, 2],
+            "prediction": [1, 1, 0, 2, 2],
+            "confidence": [0.5, 0.7, 0.9, 0.6, 0.8],
+        },
+    )
     assert mistakes.confused_pairs(study) == [("a", "b", 2, 3), ("b", "c", 1, 1)]
-    assert mistakes.confident_mistakes(study) == [(1, "1", "a", "b", 0.7), (3, "3", "b", "c", 0.6), (0, "0", "a", "b", 0.5)]
+    assert mistakes.confident_mistakes(study) == [
+        (1, "1", "a", "b", 0.7),
+        (3, "3", "b", "c", 0.6),
+        (0, "0", "a", "b", 0.5),
+    ]
     assert mistakes.confusion(study).tolist() == [[1, 2, 0], [0, 0, 1], [0, 0, 1]]
 
 
@@ -134,15 +161,17 @@ def test_seeds_and_images_stand_side_by_side_by_their_names():
     assert f"<small>seeds: {values}</small><br><small>images: {images}</small>" in text
     assert re.fullmatch(r"\d\d\.\d, \d\d\.\d", values) and re.fullmatch(r"\[\d\d\.\d, \d\d\.\d\]", images)
     difference = line.difference
-    assert (f"<small>seeds: {formatting.probability(difference.p)}</small><br><small>images: "
-            f"{formatting.probability(difference.images.p)}</small>") in text
+    assert (
+        f"<small>seeds: {formatting.probability(difference.p)}</small><br><small>images: "
+        f"{formatting.probability(difference.images.p)}</small>"
+    ) in text
     assert "<b>Seeds:</b> 95 % BCa bootstrap interval over seeds, below six seeds the values themselves" in text
     assert "<b>Images:</b> 95 % bootstrap interval over the 500 test images; p of the paired sign-flip test" in text
 
 
 def test_the_metrics_of_the_winner_are_shown_and_those_that_are_not_defined_are_a_dash(result):
     text = page(result)
-    section = text[text.index('id="metrics-of-the-winner'):text.index('id="most-confident')]
+    section = text[text.index('id="metrics-of-the-winner') : text.index('id="most-confident')]
     assert "<th>Cohen&#x27;s kappa</th><td>0.7000</td>" in section and "<th>ROC AUC, mean</th><td>–</td>" in section
     assert "[0.7700, 0.8500]" in section and "<th>class 0</th><td>5</td><td>0.8000</td><td>–</td>" in section
 
@@ -170,30 +199,54 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
                           performance.getEntriesByType("resource")
                           .filter(e => !e.name.startsWith("data:")).length].join(" ");
         </script></body>"""), "utf-8")  # fmt: skip
-    shared = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-              f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
-              f"--window-size={width},5000"]
+    shared = [
+        program,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--window-size={width},5000",
+    ]
 
     def run(*arguments):
         return subprocess.run([*shared, *arguments], capture_output=True, text=True, timeout=120)
 
     shot, log = tmp_path / "shot.png", tmp_path / "net.json"
     # ERROR lines of the console would tell of a violated policy.
-    done = run(f"--screenshot={shot}", f"--log-net-log={log}", "--enable-logging=stderr", f"file://{tmp_path}/report.html")
+    done = run(
+        f"--screenshot={shot}", f"--log-net-log={log}", "--enable-logging=stderr", f"file://{tmp_path}/report.html"
+    )
     assert shot.stat().st_size > 50_000, done.stderr
     assert "Content Security Policy" not in done.stderr
     with Image.open(shot) as picture:
         assert picture.width == width and np.asarray(picture.convert("L")).std() > 10
     # Chromium looks for updates of itself; nothing else may be asked for.
     hosts = set(re.findall(r'"url":"(?:http|ws)s?://([^/"]+)', log.read_text(errors="replace")))
-    assert not [host for host in hosts if not re.search(r"(^|\.)(google\.com|gvt1\.com|update\.googleapis\.com)$", host)]
+    assert not [
+        host for host in hosts if not re.search(r"(^|\.)(google\.com|gvt1\.com|update\.googleapis\.com)$", host)
+    ]
     dom = run("--dump-dom", f"file://{probe}").stdout
     over, broken, requests = map(int, re.search(r"<title>probe (-?\d+) (\d+) (\d+)</title>", dom).groups())
     assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken pictures, or requests"
-    for name in ("Verdict", "Accuracy against freeze depth", "Heads at their chosen depth", "Questions",
-                 "Every freeze depth", "Learning curves", "Change of the pretrained weights", "Confusion",
-                 "Metrics of the winner", "Most confident mistakes",
-                 "Source classes that predict each target class", "Leakage", "Data and compute",
-                 "Cells without a result", "Config"):
+    for name in (
+        "Verdict",
+        "Accuracy against freeze depth",
+        "Heads at their chosen depth",
+        "Questions",
+        "Every freeze depth",
+        "Learning curves",
+        "Change of the pretrained weights",
+        "Confusion",
+        "Metrics of the winner",
+        "Most confident mistakes",
+        "Source classes that predict each target class",
+        "Leakage",
+        "Data and compute",
+        "Cells without a result",
+        "Config",
+    ):
         assert f"<h2>{name}</h2>" in dom
     assert dom.count("<script") == 1, "the probe's own"

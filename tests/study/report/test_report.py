@@ -26,8 +26,11 @@ def result():
 
 
 def finals(result, head, depth):
-    return [row["test"]["mean_per_class"] for row in result.rows
-            if (row["stage"], row["head"], row["depth"]) == ("final", head, depth)]
+    return [
+        row["test"]["mean_per_class"]
+        for row in result.rows
+        if (row["stage"], row["head"], row["depth"]) == ("final", head, depth)
+    ]
 
 
 def test_a_line_of_the_summary_is_the_winner_tested_and_compared_over_paired_seeds(result):
@@ -40,23 +43,31 @@ def test_a_line_of_the_summary_is_the_winner_tested_and_compared_over_paired_see
     assert (line.difference.mean, line.difference.low, line.difference.high) == bca_interval(pairs)
     assert line.difference.p == sign_flip_p(pairs)
     assert [one.difference.adjusted for one in lines.values() if one.difference] == holm(
-        [one.difference.p for one in lines.values() if one.difference])
+        [one.difference.p for one in lines.values() if one.difference]
+    )
     assert line.top1.mean == pytest.approx(line.test.mean + 0.01) and (line.role, line.steps) == ("(b)", 100)
     assert lines["traditional"].difference is None and lines[tables.LEEP].difference.mean < -0.2
 
 
 def test_ninety_percent_of_its_own_best_is_read_from_the_history(result):
     row = next(row for row in result.rows if row["stage"] == "select")
-    row = row | {"history": [{"step": step, "examples": 80 * step, "seconds": 2.0 * step, "loss": 1.0, "val": val,
-                              "val_loss": 1.0} for step, val in ((0, 0.1), (10, 0.5), (20, 0.72), (30, 0.8), (40, 0.7))]}
+    row = row | {
+        "history": [
+            {"step": step, "examples": 80 * step, "seconds": 2.0 * step, "loss": 1.0, "val": val, "val_loss": 1.0}
+            for step, val in ((0, 0.1), (10, 0.5), (20, 0.72), (30, 0.8), (40, 0.7))
+        ]
+    }
     assert queries.reached(result, row) == (80 * 20 / 800, 40.0)
     assert queries.reached(result, row | {"history": []}) is None
 
 
 def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_diverged():
     def choose(**changes):
-        rows = [pretended.cell("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
-                for rate, value in ((0.1, 0.9), (0.01, 0.8)) for seed in (0, 1)]
+        rows = [
+            pretended.cell("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
+            for rate, value in ((0.1, 0.9), (0.01, 0.8))
+            for seed in (0, 1)
+        ]
         study = dataclasses.replace(pretended.study(("kept",)), rows=rows)
         return {row["learning_rate"] for row in queries.selected(study, "kept", "stem").values()}
 
@@ -64,8 +75,9 @@ def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_di
 
 
 def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
-    rows = [pretended.cell("select", "random_deeper", "stem", 0.1, seed, value)
-            for value in (0.7, 0.9) for seed in (0, 1)]
+    rows = [
+        pretended.cell("select", "random_deeper", "stem", 0.1, seed, value) for value in (0.7, 0.9) for seed in (0, 1)
+    ]
     for row in rows[2:]:
         row["settings"]["classifier_rate"] = "new"
     study = dataclasses.replace(pretended.study(("random_deeper",)), rows=rows)
@@ -76,31 +88,52 @@ def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
 def test_a_depth_that_is_all_for_a_head_has_one_name_and_is_found_by_both():
     study = pretended.study(("traditional", "kept"), ("none", "layer4", "all"), seeds=2)
     rows = [row for row in study.rows if (row["head"], row["depth"]) != ("traditional", "layer4")]
-    study = dataclasses.replace(study, rows=rows, same_depths={"traditional": {"layer4": "all"}},
-                                winners={head: {**winner, "depth": "all"} for head, winner in study.winners.items()})
+    study = dataclasses.replace(
+        study,
+        rows=rows,
+        same_depths={"traditional": {"layer4": "all"}},
+        winners={head: {**winner, "depth": "all"} for head, winner in study.winners.items()},
+    )
     assert queries.depths(study, "traditional") == ("none", "all") and queries.depths(study, "kept") == study.depths
     assert queries.finals(study, "traditional", "layer4") == queries.finals(study, "traditional", "all") != {}
     lines = {(line.head, line.depth): line for line in tables.by_depth(study)}
-    assert [*lines] == [("traditional", "none"), ("traditional", "all"),
-                        ("kept", "none"), ("kept", "layer4"), ("kept", "all")]
+    assert [*lines] == [
+        ("traditional", "none"),
+        ("traditional", "all"),
+        ("kept", "none"),
+        ("kept", "layer4"),
+        ("kept", "all"),
+    ]
     # At layer4 the kept head is compared with what the traditional one has frozen up to there.
     assert lines["kept", "layer4"].difference.seeds == 2
-    assert verdict(study)[0].startswith("Validation chose the head kept, with everything below the new layers frozen (all)")
+    assert verdict(study)[0].startswith(
+        "Validation chose the head kept, with everything below the new layers frozen (all)"
+    )
 
 
 def test_depths_are_compared_after_trainings_of_one_length():
     """Of 360 steps at one depth and 30 at another, only what both have says something of the depth."""
+
     def cell(depth, steps, value):
         return pretended.cell("select", "kept", depth, 0.01, 0, value, steps=steps)
 
     rows = [cell("layer3", 30, 0.6), cell("layer3", 360, 0.9), cell("none", 30, 0.5)]
-    study = dataclasses.replace(pretended.study(("kept",), seeds=1), rows=rows, best="kept", leep=None,
-                                winners={"kept": {"depth": "layer3", "learning_rate": 0.01, "steps": 360}})
+    study = dataclasses.replace(
+        pretended.study(("kept",), seeds=1),
+        rows=rows,
+        best="kept",
+        leep=None,
+        winners={"kept": {"depth": "layer3", "learning_rate": 0.01, "steps": 360}},
+    )
     said = " ".join(verdict(study))
-    assert "kept at depth layer3 is at +10.0 points against the worst depth (none), both after 30 steps; with one" in said
+    assert (
+        "kept at depth layer3 is at +10.0 points against the worst depth (none), both after 30 steps; with one" in said
+    )
     assert [row["steps"] for row in queries.selected(study, "kept", "layer3").values()] == [360]
     apart = dataclasses.replace(study, rows=rows[1:])
-    assert "kept has no trainings of one length at layer3 and at none: they are not compared." in " ".join(verdict(apart))
+    assert "kept has no trainings of one length at layer3 and at none: they are not compared." in " ".join(
+        verdict(apart)
+    )
 
 
 def test_the_rate_of_new_layers_stands_beside_that_of_pretrained_ones():
@@ -120,7 +153,9 @@ def test_a_curve_that_was_still_rising_is_told(result):
             if row["stage"] == "select" and row["head"] == "kept" and row["depth"] == "none":
                 point["val_loss"] = 2.0 - 0.15 * index
     said = " ".join(verdict(study))
-    assert "Still getting better on validation when the training ended: kept at none (100 steps). Longer trainings" in said
+    assert (
+        "Still getting better on validation when the training ended: kept at none (100 steps). Longer trainings" in said
+    )
     assert "raise config.epochs or config.steps." in said
     rows = csv.DictReader(io.StringIO(spreadsheet.study_csv(study)))
     assert {(row["head"], row["depth"]) for row in rows if row["still_rising"] == "True"} == {("kept", "none")}
@@ -145,8 +180,18 @@ def test_fewer_than_six_seeds_claim_nothing():
 def mcnemar(study, head, other, seed=0):
     """(better, worse): images that one head alone is right about, and that the other alone is."""
     labels = np.array(study.tests[seed]["label"])
-    right = [predictions.read(next(row for row in study.rows if (row["stage"], row["head"], row["seed"], row["depth"]) == (
-        "final", name, seed, study.winners[name]["depth"]))) == labels for name in (head, other)]
+    right = [
+        predictions.read(
+            next(
+                row
+                for row in study.rows
+                if (row["stage"], row["head"], row["seed"], row["depth"])
+                == ("final", name, seed, study.winners[name]["depth"])
+            )
+        )
+        == labels
+        for name in (head, other)
+    ]
     return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
 
 
@@ -161,8 +206,10 @@ def test_one_seed_has_an_interval_over_images_and_the_exact_mcnemar_test():
     assert math.isnan(line.test.low) and line.test.images.images == 500
     said = verdict(study)
     ends = formatting.over_images(line.test)
-    assert f"(one seed: how much another would differ is not known; 95 % interval over the 500 test images {ends})" in (
-        said[0])
+    assert (
+        f"(one seed: how much another would differ is not known; 95 % interval over the 500 test images {ends})"
+        in (said[0])
+    )
     assert f"Over the 500 test images, for these networks: {formatting.over_images(line.difference)}, p = " in said[1]
     assert "(exact McNemar test)" in said[1]
 
@@ -172,17 +219,24 @@ def test_below_six_seeds_the_values_themselves_are_told():
     line = tables.summary(few)[1]
     values = ", ".join(f"{100 * value:.1f}" for value in finals(few, "kept", line.depth))
     assert math.isnan(line.test.low) and math.isnan(line.difference.low) and formatting.over_seeds(line.test) == values
-    assert f"(its 2 seeds: {values}; too few for an interval over seeds; 95 % interval over the 500 test" in verdict(few)[0]
+    assert (
+        f"(its 2 seeds: {values}; too few for an interval over seeds; 95 % interval over the 500 test"
+        in verdict(few)[0]
+    )
     assert f"points (by seed: {formatting.over_seeds(line.difference)}) against traditional" in verdict(few)[1]
-    assert values in terminal_table(few) and "with 2 seeds it cannot be told which of the depths" in " ".join(verdict(few))
+    assert values in terminal_table(few) and "with 2 seeds it cannot be told which of the depths" in " ".join(
+        verdict(few)
+    )
     assert "95 % interval over 6 seeds [" in verdict(enough)[0]
 
 
 def test_the_mean_over_classes_has_the_interval_of_its_classes(result):
     line = tables.summary(result)[0]
     labels = np.array(result.tests[0]["label"])
-    right = sum((predictions.read(row) == labels).astype(int) for row in queries.finals(result, "traditional",
-                                                                                   line.depth).values())
+    right = sum(
+        (predictions.read(row) == labels).astype(int)
+        for row in queries.finals(result, "traditional", line.depth).values()
+    )
     assert (line.test.images.low, line.test.images.high) == image_interval(right, np.full(500, 6), labels)[1:]
 
 
@@ -211,7 +265,9 @@ def test_ties_and_few_validation_images_stand_in_the_verdict(result):
 def test_the_verdict_names_depth_head_size_and_doubt(result):
     said = verdict(result)
     line = {line.head: line for line in tables.summary(result)}["kept_deeper2"]
-    assert said[0].startswith("Validation chose the head kept_deeper2, frozen up to and including layer2 (learning rate")
+    assert said[0].startswith(
+        "Validation chose the head kept_deeper2, frozen up to and including layer2 (learning rate"
+    )
     assert f"reaches {100 * line.test.mean:.1f} % mean per-class accuracy" in said[0]
     assert said[1].startswith(f"That is +{100 * line.difference.mean:.1f} points [")
     equal = pretended.study(("traditional", "kept"), seeds=6)
@@ -242,7 +298,11 @@ def test_the_questions_compare_the_heads_that_answer_them(result):
 
 def test_heads_are_known_by_their_settings_too(result):
     rows = [pretended.cell("select", "mine", "stem", 0.1, 0, 0.5)]
-    rows[0]["settings"] = {**dataclasses.asdict(PRESETS["random_deeper"]), "new_layers": [1024], "classifier_rate": "new"}
+    rows[0]["settings"] = {
+        **dataclasses.asdict(PRESETS["random_deeper"]),
+        "new_layers": [1024],
+        "classifier_rate": "new",
+    }
     study = dataclasses.replace(result, rows=rows)
     assert tables.role(study, "mine") == "control" and tables.role(result, "kept_deeper2") == "(d)"
     rows[0]["settings"]["scale"] = 20.0
@@ -278,10 +338,16 @@ def test_a_head_that_lacks_seeds_is_compared_over_those_it_has():
         if row["stage"] == "final" and row["head"] == "kept" and row["seed"] < 2:
             row.update(test=None, error="out of memory")
     line = tables.summary(study)[1]
-    kept = finals_of = {row["seed"]: row["test"]["mean_per_class"] for row in study.rows
-                        if row["stage"] == "final" and row["head"] == "kept" and row["test"]}
-    base = {row["seed"]: row["test"]["mean_per_class"] for row in study.rows
-            if row["stage"] == "final" and row["head"] == "traditional"}
+    kept = finals_of = {
+        row["seed"]: row["test"]["mean_per_class"]
+        for row in study.rows
+        if row["stage"] == "final" and row["head"] == "kept" and row["test"]
+    }
+    base = {
+        row["seed"]: row["test"]["mean_per_class"]
+        for row in study.rows
+        if row["stage"] == "final" and row["head"] == "traditional"
+    }
     assert len(finals_of) == 4 == line.difference.seeds
     assert line.difference.mean == pytest.approx(np.mean([kept[seed] - base[seed] for seed in kept]))
     assert "2 failed" in " ".join(verdict(study)) and "out of memory" in page(study)

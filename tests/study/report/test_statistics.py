@@ -20,13 +20,16 @@ def test_one_value_has_no_interval():
     assert mean == 0.5 and np.isnan(low) and np.isnan(high)
 
 
-@pytest.mark.parametrize(("differences", "p"), [
-    ([1, 1, 1, 1, 1, 1], 2 / 2**6),  # The least that six pairs can show.
-    ([1, 2], 0.5),
-    ([0, 0, 0], 1.0),
-    ([3, -1], 1.0),  # All sums are 2 or 4 in size.
-    ([3, 1, -1], 0.75),  # Sums of 1, 3, 3, 5 and their negatives: at least 3 in six of eight.
-])
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1, 1, 1, 1, 1, 1], 2 / 2**6),  # The least that six pairs can show.
+        ([1, 2], 0.5),
+        ([0, 0, 0], 1.0),
+        ([3, -1], 1.0),  # All sums are 2 or 4 in size.
+        ([3, 1, -1], 0.75),  # Sums of 1, 3, 3, 5 and their negatives: at least 3 in six of eight.
+    ],
+)
 def test_sign_flip_in_closed_form(differences, p):
     assert sign_flip_p(differences) == pytest.approx(p)
 
@@ -78,7 +81,9 @@ def test_bca_of_few_values_lies_within_them(values):
 
 def test_the_smallest_p_is_reached_where_all_signs_agree():
     assert [smallest_p(pairs) for pairs in (0, 1, 5, 6)] == [1.0, 1.0, 0.0625, 0.03125]
-    assert all(sign_flip_p(range(1, pairs + 1)) == smallest_p(pairs) for pairs in range(1, 9)) and sign_flip_p([]) == 1.0
+    assert (
+        all(sign_flip_p(range(1, pairs + 1)) == smallest_p(pairs) for pairs in range(1, 9)) and sign_flip_p([]) == 1.0
+    )
 
 
 def test_holm_in_closed_form():
@@ -88,6 +93,7 @@ def test_holm_in_closed_form():
 
 def test_sign_flips_of_many_pairs_are_drawn():
     values = np.random.default_rng(3).normal(0.3, 1, 30)
-    test = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=200_000,
-                                  rng=np.random.default_rng(4))
+    test = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=200_000, rng=np.random.default_rng(4)
+    )
     assert sign_flip_p(values) == pytest.approx(test.pvalue, abs=0.01) and sign_flip_p([1.0] * 40) == 1 / 2**16

@@ -29,8 +29,14 @@ test_rows.__test__ = False  # Not a test, whatever its name.
 def study_config(**changes):
     config = small.digits_config(weights="embedded:glyphs", **changes)
     config.data.views = 2
-    config.study.update({"preset": "", "heads": ("kept", "kept_deeper", "wider", "random_deeper"), "seeds": (0, 1),
-                         "learning_rates": (0.01, 0.05)})
+    config.study.update(
+        {
+            "preset": "",
+            "heads": ("kept", "kept_deeper", "wider", "random_deeper"),
+            "seeds": (0, 1),
+            "learning_rates": (0.01, 0.05),
+        }
+    )
     return config
 
 
@@ -40,9 +46,19 @@ def material():
 
 
 def kept(material, rows, kind="memory", budget=1e9, device=1e9):
-    activations = open_activations(rows, material.source.model, material.source.variables, material.preprocessing,
-                                   needed(material), kind=kind, budget=budget, device_bytes=device, dtype="float32", key="",
-                                   folder=None)
+    activations = open_activations(
+        rows,
+        material.source.model,
+        material.source.variables,
+        material.preprocessing,
+        needed(material),
+        kind=kind,
+        budget=budget,
+        device_bytes=device,
+        dtype="float32",
+        key="",
+        folder=None,
+    )
     activations.fill()
     return activations
 
@@ -75,26 +91,33 @@ def cell(head, depth, rate=0.05, seed=1, **more):
 
 
 def largest_difference(one, other):
-    return max(jax.tree.leaves(jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other)))
+    return max(
+        jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), one, other))
+    )
 
 
-@pytest.mark.parametrize(("head", "depth", "start"), [("kept_deeper", "none", 0), ("kept", "layer3", 4),
-                                                      ("wider", "layer3", 4), ("random_deeper", "fc", 4)])
+@pytest.mark.parametrize(
+    ("head", "depth", "start"),
+    [("kept_deeper", "none", 0), ("kept", "layer3", 4), ("wider", "layer3", 4), ("random_deeper", "fc", 4)],
+)
 def test_a_cell_on_kept_activations_is_the_ordinary_run(material, activations, head, depth, start):
     pack = trained(material, activations, [cell(head, depth)])
     config = material.config.copy_and_resolve_references()
     config.update({"seed": 1, "learning_rate": 0.05, "freeze": depth, "head": {"preset": head}})
     experiment = prepare(config)
-    state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1)
+    state = create_state(
+        experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1
+    )
     state, progress = fit(experiment, state, Progress())
     assert pack.shape.start == start and progress.step == pack.step == 4
     params = pack.variables(0)["params"]
     whole = jax.tree.map(np.asarray, state.params)
-    expected = {"head": whole["head"], **({"source": {group: whole["source"][group] for group in params["source"]}}
-                                          if "source" in params else {})}
+    expected = {
+        "head": whole["head"],
+        **({"source": {group: whole["source"][group] for group in params["source"]}} if "source" in params else {}),
+    }
     assert largest_difference(params, expected) < 1e-5
-    row, = pack.results()
+    (row,) = pack.results()
     assert row["val"]["top1"] == progress.best_value and row["best_step"] == progress.best_step
 
 
@@ -106,9 +129,19 @@ def test_kept_and_recomputed_activations_give_the_same_training(material, activa
 
 
 def test_activations_kept_in_bfloat16_give_nearly_the_same(material, rows, activations):
-    short = open_activations(rows, material.source.model, material.source.variables, material.preprocessing,
-                             needed(material), kind="memory", budget=1e9, device_bytes=1e9, dtype="bfloat16", key="",
-                             folder=None)
+    short = open_activations(
+        rows,
+        material.source.model,
+        material.source.variables,
+        material.preprocessing,
+        needed(material),
+        kind="memory",
+        budget=1e9,
+        device_bytes=1e9,
+        dtype="bfloat16",
+        key="",
+        folder=None,
+    )
     short.fill()
     assert short.store.bytes < 0.7 * activations.store.bytes and short.store.arrays["pictures"].dtype == np.uint8
     one, other = (trained(material, each, [cell("kept", "fc")]) for each in (activations, short))
@@ -189,7 +222,7 @@ def test_a_final_cell_trains_on_both_splits_and_is_tested(material, activations)
     final = Cell("final", "kept", "fc", "pretrained", 0.05, 1, 3)
     dataset = material.datasets[1]
     assert set(material.examples(final)[0]) == {*dataset.train.ids, *dataset.val.ids}
-    row, = trained(material, activations, [final], test=tests).results()
+    (row,) = trained(material, activations, [final], test=tests).results()
     assert row["val"] is None and row["steps"] == 3 and row["test"]["n"] == len(dataset.test)
     assert row["change"] == dict.fromkeys(material.source.groups, 0.0)
 
@@ -206,13 +239,16 @@ def test_the_steps_of_a_pack_lower_for_accelerators(material, activations, depth
 
 
 def test_the_change_of_weights_is_that_of_what_trains(material, activations):
-    row, = trained(material, activations, [cell("kept", "layer3")]).results()
+    (row,) = trained(material, activations, [cell("kept", "layer3")]).results()
     assert [group for group, change in row["change"].items() if change == 0] == list(material.source.groups[:-1])
     assert 0 < row["change"]["fc"] < 0.5
 
 
 def test_leep_starts_a_cell_above_chance(material, activations):
-    heads = {**material.grid.heads, "leep": dataclasses.replace(material.grid.heads["kept"], classifier_init_from="leep")}
+    heads = {
+        **material.grid.heads,
+        "leep": dataclasses.replace(material.grid.heads["kept"], classifier_init_from="leep"),
+    }
     with_leep = dataclasses.replace(material, grid=dataclasses.replace(material.grid, heads=heads))
     pack = Pack(with_leep, activations, [cell("leep", "fc")])
     top1 = pack.evaluate(jax.tree.map(np.asarray, pack.states))[0]["top1"]
@@ -225,8 +261,12 @@ def test_the_logits_of_the_source_are_those_of_the_source(material, activations,
     logits = source_logits(material, activations, ids)
     np.testing.assert_allclose(source_logits(material, recomputed, ids), logits, rtol=1e-4, atol=1e-4)
     source = material.datasets[0].train
-    expected = material.source.model.apply(material.source.variables, material.source.preprocess.replace(
-        image_size=8, crop_fraction=1.0)([source.source[int(i)] for i in source.indices[:5]]))
+    expected = material.source.model.apply(
+        material.source.variables,
+        material.source.preprocess.replace(image_size=8, crop_fraction=1.0)(
+            [source.source[int(i)] for i in source.indices[:5]]
+        ),
+    )
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
