@@ -1,4 +1,4 @@
-"""Does a long run grow? `python -m flax_augtl.benchmarks.soak --config=configs/digits.py` trains for minutes and watches itself.
+"""Watch whether a long run grows: `python -m flax_augtl.benchmarks.soak --config=configs/digits.py`.
 
 Checkpoints come every five seconds and an evaluation every minute, far more often than in use; memory, open files
 and threads are printed every 15 seconds, when no checkpoint is being written (one takes a dozen files and threads for

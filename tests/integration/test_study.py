@@ -19,7 +19,7 @@ ARGUMENTS = ["main.py", "--mode=study", "--config=tests/integration/tiny_study.p
 # Kills itself in the middle of a cell: after the second checkpoint within one.
 KILLED = """
 import os, runpy, signal, sys
-from flax_augtl.study.partial import Partial
+from flax_augtl.study.trials.trial_checkpoint import Partial
 save, count = Partial.save, []
 def killing(self):
     save(self)

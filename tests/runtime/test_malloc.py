@@ -9,9 +9,9 @@ import pytest
 # Threads that live at once and allocate; how many heaps of glibc they opened, by its own report.
 THREADS = """
 import ctypes, os, tempfile, threading
-from flax_augtl import heap
+from flax_augtl.runtime import malloc
 os.cpu_count = lambda: 3
-heap.limit_heaps()
+malloc.limit_heaps()
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
 barrier = threading.Barrier(40)
