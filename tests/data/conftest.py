@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flax_augtl.config.convert import typed_data
 from flax_augtl.data import load_dataset
 from flax_augtl.data.images.preprocessing import Preprocessing
 
@@ -20,7 +21,7 @@ def data():
     base = {
         "name": "folder", "crop": "resized", "crop_scale": (0.25, 1.0), "view_seed": 0, "views": 0, "threads": 2,
     }  # fmt: skip
-    return lambda **changes: {**base, **changes}
+    return lambda **changes: typed_data({**base, **changes})
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from configs import common
+from flax_augtl.config.convert import typed
 from flax_augtl.models import create_model
 from flax_augtl.models.initializers import random_variables
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, preprocessor_config, timm_preprocessing
@@ -141,10 +142,10 @@ def test_a_field_of_timm_that_is_not_honoured_is_named_and_settled_by_hand(folde
     config = common.get_config()
     config.network, config.weights = "resnet20", str(path)
     with pytest.raises(CheckpointError) as error:
-        source_of(config)
+        source_of(typed(config))
     assert f"  {said}: set {name} by hand\n" in str(error.value)
     (config if field == "image_size" else config.preprocessing)[field] = by_hand[field]
-    assert getattr(source_of(config)[1], field) == by_hand[field]
+    assert getattr(source_of(typed(config))[1], field) == by_hand[field]
 
 
 def test_a_preprocessor_config_without_a_config_counts(folder):
