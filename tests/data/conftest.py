@@ -68,7 +68,11 @@ def load_lists(tmp_path, picture):
             picture(number).save(tmp_path / name)
         for name, text in lists.items():
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        named = {f"{name.split('.')[0]}_list": name for name in lists}
+        named = {
+            f"{part}_list": name
+            for part, name in ((name.split(".")[0], name) for name in lists)
+            if part in ("train", "val", "test", "class")
+        }
         return load_dataset({"name": "list", "root": str(tmp_path), "validation": 0, **named, **fields}, seed=0)
 
     return run
