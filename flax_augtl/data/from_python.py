@@ -108,7 +108,7 @@ def dataset_from_files(
     if not given.get("train", given.get("all")):
         raise DataError("There are no files to train on.")
     column = _column(groups, {split: [os.fspath(path) for path, _ in pairs] for split, pairs in given.items()})
-    if column is not None and fields["group"] is not None:
+    if column is not None and fields.group is not None:
         raise DataError("Give `groups`, or `group` in `data`, but not both.")
     names, numbers = _numbers([label for part in given.values() for _, label in part], class_names)
     splits = {}

@@ -208,8 +208,7 @@ def settle(
     leaked = [i for i, name in enumerate(train.ids) if groups[name] in shared]
     count = (
         f"{len(shared)} group{'s are' if len(shared) != 1 else ' is'} in the {names[0]} and in the {names[1]} split "
-        f"that the data come with: "
-        f"{listed(sorted(shared), 5)}."
+        f"that the data come with: {listed(sorted(shared), 5)}."
     )
     if on_leak == "error":
         raise DataError(
@@ -220,8 +219,7 @@ def settle(
         return train.take(kept), f"{count} Their {len(leaked)} {names[0]} images were dropped."
     return train, (
         f"{count} Accuracies on the {names[1]} split are too high because of that; config.data.on_leak=drop "
-        f"takes these "
-        f"groups out of {names[0]}."
+        f"takes these groups out of {names[0]}."
     )
 
 

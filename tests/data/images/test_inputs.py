@@ -42,7 +42,7 @@ def test_a_pillow_image_is_turned_upright_as_its_file_is(tmp_path):
             "absent.png",
             f"^The image absent.png cannot be read: there is no such file. Its path is relative to {os.getcwd()}.$",
         ),
-        (__file__, r"test_image_inputs.py cannot be read: its content is not an image in a known format\.$"),
+        (__file__, r"test_inputs.py cannot be read: its content is not an image in a known format\.$"),
     ],
 )
 def test_anything_else_is_named(image, message):

@@ -30,7 +30,7 @@ def test_with_train_and_val_only_val_is_the_test_split(make_folder):
     assert all(path.startswith("val/") for path in dataset.test.ids) and len(dataset.test) == 5
     assert all(path.startswith("train/") for path in dataset.val.ids) and len(dataset.val) == 4
     assert len(dataset.train) == 16 and not ids(dataset.train) & ids(dataset.val)
-    assert any("val is the test split" in note for note in dataset.notes)
+    assert any("val is used as the test split" in note for note in dataset.notes)
 
 
 def test_train_and_test_carve_validation_from_train(make_folder):

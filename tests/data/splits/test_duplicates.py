@@ -24,7 +24,7 @@ def leaky(make_folder, picture):
 
 def test_copies_are_counted_and_told(leaky):
     dataset = load_dataset({"root": leaky, "validation": 0}, seed=0)
-    (note,) = [note for note in dataset.notes if "test images are in the training data" in note]
+    (note,) = [note for note in dataset.notes if "test images are in the training data too" in note]
     assert note.startswith("2 of 7 test images")
     assert "train/a/copy.png = test/a/000.png (bytes)" in note
     assert "train/b/photo.jpg = test/b/photo.png (pixels)" in note

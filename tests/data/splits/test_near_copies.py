@@ -34,7 +34,7 @@ def near(make_folder):
 def test_near_copies_are_counted_apart_from_exact_ones(near):
     dataset = load_dataset({"root": near, "validation": 0}, seed=0)
     assert note_of(dataset, "are in the training data too").startswith("1 of 4 test images")
-    note = note_of(dataset, "test images are in the training data")
+    note = note_of(dataset, "Near-copies of")
     assert note.startswith("Near-copies of 2 of 4 test images are in the training data (re-encoded, resized, mirrored or "
                            "slightly changed): ")  # fmt: skip
     assert "train/a/encoded.jpg ~ test/a/000.png (distance " in note and "same.png" not in note
@@ -48,7 +48,7 @@ def test_near_copies_are_counted_apart_from_exact_ones(near):
 def test_near_copies_are_dropped_from_training(near):
     dataset = load_dataset({"root": near, "validation": 0, "near_copies": "drop"}, seed=0)
     assert len(dataset.train) == 9 and len(dataset.test) == 4 and "train/b/same.png" in dataset.train.ids
-    assert note_of(dataset, "test images are in the training data").endswith("Dropped from training: 3.")
+    assert note_of(dataset, "Near-copies of").endswith("Dropped from training: 3.")
     assert len(dataset.near_copies) == 3
 
 
@@ -69,7 +69,7 @@ def test_on_leak_does_not_act_on_near_copies(near):
 def test_near_copies_leave_the_validation_split_too(near):
     shutil.copytree(near / "train", near / "val")
     dataset = load_dataset({"root": near, "near_copies": "drop"}, seed=0)
-    assert len(dataset.val) == 9 and note_of(dataset, "test images are in the validation data")
+    assert len(dataset.val) == 9 and note_of(dataset, "test images are in the validation data (")
 
 
 def test_near_copies_with_another_label_are_told_and_stay(near):
