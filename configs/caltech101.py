@@ -8,10 +8,12 @@ expects caltech101/images, caltech101/train.txt and caltech101/test.txt.
 Results stand in the README.
 """
 
+from typing import Any
+
 from configs import common
 
 
-def get_config():
+def get_config() -> Any:
     """Return the configuration."""
     config = common.get_config()
     config.name = "caltech101"

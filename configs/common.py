@@ -5,11 +5,11 @@
 trains the default network from random weights on a folder of images; see `folder.py` for pretrained weights.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
 
 from flax_augtl.config.convert import default_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Any:
     """Return the defaults, locked: a field that does not exist cannot be set by mistake."""
     return default_config()

@@ -7,10 +7,12 @@ gave a test accuracy of 0.9753 (2150 pictures, 215 characters) in 16 minutes on 
 flax_augtl/pretrained/glyphs_resnet20.safetensors, which other configurations call "embedded:glyphs".
 """
 
+from typing import Any
+
 from configs import common
 
 
-def get_config():
+def get_config() -> Any:
     """Return the configuration."""
     config = common.get_config()
     config.name = "glyphs"

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from flax_augtl import predict
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
-from flax_augtl.config.convert import as_written, errors_in
+from flax_augtl.config.convert import as_written, errors_in, typed
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
@@ -206,7 +206,7 @@ def _train(flags: Any) -> None:
                 "each run with --mode=evaluate --data_root."
             )
         workdir = absolute(flags.workdir)
-        dataset = load_again(resume.as_begun(config, workdir), workdir, flags.data_root)
+        dataset = load_again(resume.as_begun(typed(config), workdir), workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
         print(next_steps(flags.workdir))
     elif config.variants:

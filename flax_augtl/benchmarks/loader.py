@@ -1,16 +1,18 @@
 """Pictures a second: this package's loader beside torchvision's, same pictures, transforms and number of workers."""
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from flax_augtl.benchmarks.proc_usage import memory, processor_seconds
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.data.load import load_dataset
 from flax_augtl.data.loading.cache import with_cache
@@ -64,16 +66,16 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
     preprocessing = Preprocessing(image_size=image_size)
     dataset = load_dataset({"name": "folder", "root": root, "validation": 0, "test": 0.01}, seed=0)
     n, batch = len(dataset.train), min(batch_size, len(dataset.train))
-    base = {"crop": "resized", "crop_scale": _SCALE, "view_seed": 0, "views": 0, "threads": workers}
+    base = DataConfig(crop_scale=_SCALE, threads=workers)
 
-    def ours(kept: Dataset, data: dict[str, Any], start: int = 0) -> Images:
+    def ours(kept: Dataset, data: DataConfig, start: int = 0) -> Images:
         batches = train_batches(kept.train, preprocessing, data, batch_size=batch, image_size=image_size, seed=0,
                                 position=start, steps=10**9)  # fmt: skip
         return (found["image"] for found in batches)
 
     alone = {
         f"{workers} threads": lambda: ours(dataset, base),
-        f"{workers} worker processes": lambda: ours(dataset, {**base, "workers": workers}),
+        f"{workers} worker processes": lambda: ours(dataset, dataclasses.replace(base, workers=workers)),
     }
     theirs = _torchvision(dataset, image_size, batch, workers)
     reference = f"torchvision's ImageFolder and DataLoader, {workers} worker processes"
@@ -88,7 +90,7 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
         ("two views of each image in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
         ("decoded images in a scratch file", {"cache": "file"}),
     ):
-        rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, {**base, **changes, "cache_gb": 16}, ours,
+        rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, dataclasses.replace(base, **changes, cache_gb=16.0), ours,
                                                         image_size, -(-n // batch), seconds)  # fmt: skip
     lines = [
         f"{n} images of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
@@ -105,7 +107,7 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
 def _with_cache(
     dataset: Dataset,
     preprocessing: Preprocessing,
-    data: dict[str, Any],
+    data: DataConfig,
     ours: Callable[..., Images],
     image_size: int,
     steps: int,

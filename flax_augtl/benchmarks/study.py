@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from flax_augtl.benchmarks.study_case import CLASSES, configuration, peak_of_study, pictures, quietly
+from flax_augtl.config.convert import typed
 from flax_augtl.features.activations import PICTURES, Activations, open_activations
 from flax_augtl.features.views import training_rows
 from flax_augtl.models import create_model
@@ -25,7 +27,6 @@ from flax_augtl.study.caches import needed
 from flax_augtl.study.context import Material, gather
 from flax_augtl.study.grid import Cell
 from flax_augtl.study.study import TIMING
-from flax_augtl.study.trial import CLASSES, configuration, peak_of_study, pictures, quietly
 from flax_augtl.study.trials.trial_batch import Pack
 from flax_augtl.training.step import replicate
 
@@ -137,7 +138,7 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
         )
         config = configuration(network, weights, image_size, batch_size)
         dataset = pictures(3 * batch_size // CLASSES + 8, image_size)
-        material = gather(config, {0: dataset})
+        material = gather(typed(config), {0: dataset})
         rows = training_rows([dataset], material.preprocessing, material.config.data)
 
         def opened(names: list[str]) -> Activations:

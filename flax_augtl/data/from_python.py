@@ -1,5 +1,6 @@
 """Data sets given in Python: arrays, or any iterable of picture files."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def dataset_from_files(
     if column is None:
         return from_listing(Listing("", names, splits, _notes(names), others), fields, seed)
     listing = Listing("", names, splits, _notes(names), others, columns={_COLUMN: column})
-    return from_listing(listing, {**fields, "group": _COLUMN}, seed)
+    return from_listing(listing, dataclasses.replace(fields, group=_COLUMN), seed)
 
 
 def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[str, str] | None:

@@ -191,7 +191,10 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
             "--dry_run has no effect with --mode=train: it belongs to --mode=study.",
         ),
         ((CONFIG, "--mode=evaluate", "--workdir={tmp}"), "--config has no effect with --mode=evaluate: the run in"),
-        ((CONFIG, "--config.data.crop=foo", "--workdir={tmp}"), 'config.data.crop="foo" is unknown'),
+        (
+            (CONFIG, "--config.data.crop=foo", "--workdir={tmp}"),
+            "config.data.crop='foo' is not one of resized, random, none",
+        ),
     ],
 )
 def test_a_mistake_gets_a_sentence(arguments, message, tmp_path):

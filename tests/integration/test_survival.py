@@ -412,7 +412,7 @@ def kill_workers():
     """Kill the processes that the loader of this one has started."""
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         name, fields = stat.parent.name, stat.read_text().rpartition(")")[2].split()
-        if fields[1] == str(os.getpid()) and b"data.workers" in (stat.parent / "cmdline").read_bytes():
+        if fields[1] == str(os.getpid()) and b"loading.workers" in (stat.parent / "cmdline").read_bytes():
             os.kill(int(name), signal.SIGKILL)
 
 

@@ -98,7 +98,7 @@ def test_other_names_of_the_classification_layer(tmp_path, state_dict, name):
 
 
 def test_transformers_without_a_classifier_nor_a_prefix(draw):
-    from tests.pretrained.test_formats import transformers_names
+    from tests.pretrained.formats.test_formats import transformers_names
 
     tensors = transformers_names(draw(create_model("resnet18", num_classes=3, widths=(2, 2, 2, 2))))
     bare = {name.removeprefix("resnet."): value for name, value in tensors.items() if not name.startswith("classifier")}

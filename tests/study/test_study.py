@@ -469,7 +469,7 @@ def test_one_program_does_a_study_with_a_time_budget(in_time, monkeypatch):
 
 
 def test_a_dry_run_with_a_budget_times_one_block_only(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module.timing, "measure", lambda *_: pytest.fail("every head and depth was timed"))
+    monkeypatch.setattr(module.cost, "measure", lambda *_: pytest.fail("every head and depth was timed"))
     assert study(budget_config(), tmp_path, dry_run=True) is None
     said = capsys.readouterr().out
     assert "Timing one block of images" in said and "of 60 minutes (config.study.minutes)" in said
@@ -478,9 +478,9 @@ def test_a_dry_run_with_a_budget_times_one_block_only(tmp_path, capsys, monkeypa
 
 def test_a_refused_budget_is_timed_again_by_the_next_start(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        module.timing,
+        module.cost,
         "estimate",
-        lambda *_: module.timing.Timing(
+        lambda *_: module.cost.Timing(
             1e6, {name: 1.0 for name in NAMES}, {name: 1.0 for name in NAMES}, {name: 1 for name in NAMES}
         ),
     )

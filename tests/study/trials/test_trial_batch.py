@@ -103,9 +103,14 @@ def largest_difference(one, other):
 )
 def test_a_cell_on_kept_activations_is_the_ordinary_run(material, activations, head, depth, start):
     pack = trained(material, activations, [cell(head, depth)])
-    config = material.config.copy_and_resolve_references()
-    config.update({"seed": 1, "learning_rate": 0.05, "freeze": depth, "head": {"preset": head}})
-    experiment = prepare(typed(config))
+    config = dataclasses.replace(
+        material.config,
+        seed=1,
+        learning_rate=0.05,
+        freeze=depth,
+        head=dataclasses.replace(material.config.head, preset=head),
+    )
+    experiment = prepare(config)
     state = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1
     )

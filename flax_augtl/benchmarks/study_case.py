@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from flax_augtl.config.convert import default_config
 from flax_augtl.data import Dataset, dataset_from_arrays
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.study import study
@@ -38,9 +39,7 @@ def pictures(per_class: int, image_size: int) -> Dataset:
 
 def configuration(network: str, weights: str, image_size: int, batch_size: int) -> ConfigDict:
     """Return the configuration of the study that is measured."""
-    from configs import common
-
-    config = common.get_config()
+    config = default_config()
     config.update(
         {
             "name": "benchmark",
