@@ -21,7 +21,7 @@ from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
-from flax_augtl.runtime import distributed, malloc, signals
+from flax_augtl.runtime import determinism, distributed, malloc, signals
 from flax_augtl.runtime.paths import absolute, exists
 from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
@@ -88,6 +88,8 @@ def run(flags: Any) -> None:
         _keep_compilations()
         _required(flags, "workdir")
         _belonging(flags)
+        if flags.mode in ("train", "study") and flags.config is not None and flags.config.get("deterministic"):
+            determinism.start(flags.workdir)  # Before JAX looks for devices.
         _start(flags)
         act = {
             "train": _train,
