@@ -13,7 +13,17 @@ from absl.flags import FlagValues, UnrecognizedFlagError
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import distributed, heap, interruption, overrides, prediction, prediction_files, resumption, run_directory
+from flax_augtl import (
+    distributed,
+    heap,
+    interruption,
+    overrides,
+    prediction,
+    prediction_files,
+    resumption,
+    run_directory,
+    shipped_configs,
+)
 from flax_augtl.data import folds
 from flax_augtl.paths import absolute, exists
 from flax_augtl.printable import for_terminal, on_one_line
@@ -24,7 +34,6 @@ from flax_augtl.training.log import BRACKETS, describe
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
 SOME_UNREADABLE = 2
-MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {"config": ("train", "study"), "extend": ("train",), "profile": ("train",), "dry_run": ("study",),
         "cells": ("study",), "data_root": ("train", "evaluate"), "split": ("evaluate",), "images": ("predict",),
@@ -40,7 +49,7 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
       absl.flags.Error: a flag is wrong.
     """
     overrides.check_groups(arguments)
-    arguments, cleared = overrides.take_out_none(arguments)
+    arguments, cleared = overrides.take_out_none(shipped_configs.resolve(arguments))
     try:
         left = flags(arguments)
     except UnrecognizedFlagError as error:

@@ -11,7 +11,7 @@ asks: 9 minutes on 2 busy CPU cores, with the results in the README.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config():

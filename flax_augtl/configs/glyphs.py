@@ -7,7 +7,7 @@ gave a test accuracy of 0.9753 (2150 pictures, 215 characters) in 16 minutes on 
 flax_augtl/pretrained/glyphs_resnet20.safetensors, which other configurations call "embedded:glyphs".
 """
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config():

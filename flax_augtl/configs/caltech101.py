@@ -8,7 +8,7 @@ expects caltech101/images, caltech101/train.txt and caltech101/test.txt.
 Results stand in the README.
 """
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config():
