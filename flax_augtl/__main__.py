@@ -23,7 +23,9 @@ flags.DEFINE_string("data_root", None, "train, evaluate: where the data of a run
 flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
 flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")
 flags.DEFINE_string("output", None, "evaluate, predict: the CSV file of the predictions; by default one in WORKDIR.")
-flags.DEFINE_integer("max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1)
+flags.DEFINE_integer(
+    "max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1
+)
 flags.DEFINE_string("format", "safetensors", "export: safetensors.")
 flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes share a run.")
@@ -34,12 +36,12 @@ flags.DEFINE_bool("traceback", False, "Show where in the program an error came f
 
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; a mistake in them ends the program with a sentence."""
-    from flax_augtl import commands  # Imports JAX, which takes seconds.
+    from flax_augtl import cli  # Imports JAX, which takes seconds.
 
     try:
-        left = commands.parse(FLAGS, argv)
+        left = cli.parse(FLAGS, argv)
     except Exception as error:  # Config files are code, and raise what they like.
-        commands.exit_with(error, "--traceback" in argv)
+        cli.exit_with(error, "--traceback" in argv)
     if left[1:]:
         print(f"error: Not understood: {' '.join(left[1:])}. Flags are written --name=value.", file=sys.stderr)
         sys.exit(1)
@@ -48,9 +50,9 @@ def parse(argv: list[str]) -> list[str]:
 
 def run(argv: list[str]) -> None:
     """Do what --mode says."""
-    from flax_augtl import commands
+    from flax_augtl import cli
 
-    commands.run(FLAGS)
+    cli.run(FLAGS)
 
 
 def main() -> None:
@@ -60,12 +62,12 @@ def main() -> None:
         return
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # For config files that import their neighbours.
-    from flax_augtl import quiet
+    from flax_augtl.runtime import library_noise
 
     # Libraries tell this handler what they have already said through their own, or raise as well.
     logging.set_verbosity(logging.ERROR)
     logging.get_absl_handler().setLevel("ERROR" if "--traceback" in sys.argv else "CRITICAL")
-    sys.unraisablehook = quiet.hook
+    sys.unraisablehook = library_noise.hook
     sys.exit(app.run(run, flags_parser=parse))
 
 

@@ -10,19 +10,28 @@ from typing import Any, NamedTuple
 from etils import epath
 from flax import traverse_util
 
-from flax_augtl import run_directory
-from flax_augtl.paths import absolute, is_remote
-from flax_augtl.pretrained.run_description import read_result
-from flax_augtl.printable import for_spreadsheet, for_terminal, on_one_line
+from flax_augtl.runtime.paths import absolute, is_remote
+from flax_augtl.runtime.text import columns, for_spreadsheet, for_terminal, on_one_line
 from flax_augtl.study.report.markup import document, element, join, paragraph, table
-from flax_augtl.study.variants import columns
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import read_result
 
 CSV, HTML = "compare.csv", "compare.html"
 # Figures of result.json, in the order in which they are read: choices are made on validation data.
 _FIGURES = ("top1", "mean_per_class", "loss")
 # Where files are and how fast they are read: no part of what a run is.
-_PLACES = ("name", "data.threads", "data.workers", "data.cache", "data.cache_gb", "data.cache_dir", "data.scan_dir",
-           "check_replicas_every", "log_every_steps", "keep_checkpoints")
+_PLACES = (
+    "name",
+    "data.threads",
+    "data.workers",
+    "data.cache",
+    "data.cache_gb",
+    "data.cache_dir",
+    "data.scan_dir",
+    "check_replicas_every",
+    "log_every_steps",
+    "keep_checkpoints",
+)
 
 
 class RunRow(NamedTuple):
@@ -68,8 +77,10 @@ def find_runs(folder: os.PathLike | str) -> list[RunRow]:
         raise ValueError(f"--workdir={folder}: there is no such folder.")
     found = [_read(Path(folder), path) for path in _run_directories(Path(folder))]
     if not found:
-        raise ValueError(f"--workdir={folder}: there is no run in it or below it. A run is a directory with "
-                         f"{run_directory.CONFIG} and {run_directory.CLASS_NAMES}.")
+        raise ValueError(
+            f"--workdir={folder}: there is no run in it or below it. A run is a directory with "
+            f"{files.CONFIG} and {files.CLASS_NAMES}."
+        )
     return found
 
 
@@ -77,13 +88,27 @@ def compare(runs: Sequence[RunRow]) -> Comparison:
     """Return runs as a table: differing settings, validation figures, test figures, time."""
     fields = _differing(runs)
     metric = "mean_per_class" if any((run.result or {}).get("metric") == "mean_per_class" for run in runs) else "top1"
-    header = ["run", *fields, *(f"val {name}" for name in _FIGURES), *(f"test {name}" for name in _FIGURES), "test examples",
-              "best step", "seconds"]
+    header = [
+        "run",
+        *fields,
+        *(f"val {name}" for name in _FIGURES),
+        *(f"test {name}" for name in _FIGURES),
+        "test examples",
+        "best step",
+        "seconds",
+    ]
     ordered = sorted(runs, key=lambda run: (-_figure(run, "val", metric, -1.0), run.name))
-    rows = [[on_one_line(run.name), *(_shown(run.config.get(field, "–")) for field in fields),
-             *(_number(_figure(run, split, name)) for split in ("val", "test") for name in _FIGURES),
-             _shown(_figure(run, "test", "n", "–")), _shown((run.result or {}).get("best_step", "–")),
-             _number((run.result or {}).get("seconds"), 1)] for run in ordered]
+    rows = [
+        [
+            on_one_line(run.name),
+            *(_shown(run.config.get(field, "–")) for field in fields),
+            *(_number(_figure(run, split, name)) for split in ("val", "test") for name in _FIGURES),
+            _shown(_figure(run, "test", "n", "–")),
+            _shown((run.result or {}).get("best_step", "–")),
+            _number((run.result or {}).get("seconds"), 1),
+        ]
+        for run in ordered
+    ]
     return Comparison(header, rows, _notes(ordered, metric))
 
 
@@ -94,21 +119,26 @@ def write(folder: os.PathLike | str, comparison: Comparison) -> list[epath.Path]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(comparison.header)
     writer.writerows([for_spreadsheet("" if cell == "–" else cell) for cell in row] for row in comparison.rows)
-    body = join(element("h1", f"Runs below {os.path.basename(os.fspath(folder))}"),
-                *(paragraph(note) for note in comparison.notes), table(comparison.header, comparison.rows))
-    run_directory.write_text(folder / CSV, text.getvalue())
-    run_directory.write_text(folder / HTML, document("Runs side by side", body))
+    body = join(
+        element("h1", f"Runs below {os.path.basename(os.fspath(folder))}"),
+        *(paragraph(note) for note in comparison.notes),
+        table(comparison.header, comparison.rows),
+    )
+    files.write_text(folder / CSV, text.getvalue())
+    files.write_text(folder / HTML, document("Runs side by side", body))
     return [folder / CSV, folder / HTML]
 
 
 def as_text(comparison: Comparison) -> str:
     """Return a comparison for a terminal."""
-    return for_terminal(columns([comparison.header, *comparison.rows]) + "".join(f"\n{note}" for note in comparison.notes))
+    return for_terminal(
+        columns([comparison.header, *comparison.rows]) + "".join(f"\n{note}" for note in comparison.notes)
+    )
 
 
 def _run_directories(folder: Path) -> Iterator[Path]:
     """Yield every run directory, in order; what lies within one is not looked at."""
-    if (folder / run_directory.CONFIG).is_file() and (folder / run_directory.CLASS_NAMES).is_file():
+    if (folder / files.CONFIG).is_file() and (folder / files.CLASS_NAMES).is_file():
         yield folder
         return
     for path in sorted(folder.iterdir()):
@@ -117,13 +147,16 @@ def _run_directories(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path, path: Path) -> RunRow:
-    run_directory.check_links(path)
-    config = run_directory.read_json(path / run_directory.CONFIG)
+    files.check_links(path)
+    config = files.read_json(path / files.CONFIG)
     if not isinstance(config, Mapping):
-        raise ValueError(f"{path / run_directory.CONFIG} is not the configuration of a run.")
-    flat = {".".join(field): value for field, value in traverse_util.flatten_dict(dict(config)).items()
-            if field[0] not in ("study", "variants")}
-    splits = run_directory.read_json(path / run_directory.SPLITS) if (path / run_directory.SPLITS).exists() else {}
+        raise ValueError(f"{path / files.CONFIG} is not the configuration of a run.")
+    flat = {
+        ".".join(field): value
+        for field, value in traverse_util.flatten_dict(dict(config)).items()
+        if field[0] not in ("study", "variants")
+    }
+    splits = files.read_json(path / files.SPLITS) if (path / files.SPLITS).exists() else {}
     ids = splits.get("test") if isinstance(splits, Mapping) else None
     known = frozenset(ids) if isinstance(ids, list) and all(isinstance(each, str) for each in ids) else None
     return RunRow(os.path.relpath(path, folder), flat, read_result(path), known)
@@ -132,8 +165,9 @@ def _read(folder: Path, path: Path) -> RunRow:
 def _differing(runs: Sequence[RunRow]) -> list[str]:
     """Return the fields in which the runs differ, in the order of the first configuration."""
     fields = dict.fromkeys(field for run in runs for field in run.config)
-    return [field for field in fields if field not in _PLACES
-            and len({repr(run.config.get(field)) for run in runs}) > 1]
+    return [
+        field for field in fields if field not in _PLACES and len({repr(run.config.get(field)) for run in runs}) > 1
+    ]
 
 
 def _figure(run: RunRow, split: str, name: str, absent: Any = None) -> Any:

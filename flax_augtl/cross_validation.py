@@ -11,10 +11,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
-from flax_augtl.data import folds
-from flax_augtl.paths import absolute
+from flax_augtl.data.splits import folds
 from flax_augtl.run import Run, train
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.workdir import files
 
 JSON, CSV = "folds.json", "folds.csv"
 
@@ -36,13 +36,21 @@ class CrossValidation:
     @property
     def result(self) -> dict[str, Any]:
         """Means over the folds in the form of a run's result.json, for tables in which runs stand beside each other."""
+
         def means(split: str) -> dict[str, float] | None:
             spread = self.summary[split]
-            return spread and {**{name: values["mean"] for name, values in spread.items()},
-                               "n": sum(run.result[split]["n"] for run in self.runs)}
+            return spread and {
+                **{name: values["mean"] for name, values in spread.items()},
+                "n": sum(run.result[split]["n"] for run in self.runs),
+            }
 
-        return {"test": means("test"), "val": means("val"), "metric": self.summary["metric"],
-                "seconds": sum(run.result["seconds"] for run in self.runs), "config_name": self.summary["config_name"]}
+        return {
+            "test": means("test"),
+            "val": means("val"),
+            "metric": self.summary["metric"],
+            "seconds": sum(run.result["seconds"] for run in self.runs),
+            "config_name": self.summary["config_name"],
+        }
 
 
 def fold_configs(config: ConfigDict) -> list[ConfigDict]:
@@ -64,14 +72,17 @@ def fold_configs(config: ConfigDict) -> list[ConfigDict]:
 def check_folder(workdir: os.PathLike | str) -> epath.Path:
     """Return the directory of all folds, which must not hold a run or a study itself."""
     folder = absolute(workdir)
-    if (folder / run_directory.CONFIG).exists():
-        raise ValueError(f"{folder} holds a run or a study, and config.data.folds without config.data.fold makes one "
-                         "directory for each fold there. Choose another --workdir, or set config.data.fold.")
+    if (folder / files.CONFIG).exists():
+        raise ValueError(
+            f"{folder} holds a run or a study, and config.data.folds without config.data.fold makes one "
+            "directory for each fold there. Choose another --workdir, or set config.data.fold."
+        )
     return folder
 
 
-def train_folds(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False,
-                profile: bool = False) -> CrossValidation:
+def train_folds(
+    config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
+) -> CrossValidation:
     """Train each fold into a directory below `workdir`, write folds.json and folds.csv, and print a table.
 
     What is finished is not trained again, so that the same command goes on where it was interrupted.
@@ -87,8 +98,8 @@ def train_folds(config: ConfigDict, workdir: os.PathLike | str, *, extend: bool 
         print(f"\n── fold {fold} of 0 to {len(configs) - 1} " + "─" * 56)
         runs.append(train(one, folder / f"fold{fold}", extend=extend, profile=profile))
     summary = summary_of(config.name, [run.result for run in runs])
-    run_directory.write_json(folder / JSON, summary)
-    run_directory.write_text(folder / CSV, as_csv(summary))
+    files.write_json(folder / JSON, summary)
+    files.write_text(folder / CSV, as_csv(summary))
     print(f"\n{table(summary)}\n\n{sentence(summary)}\n{folder / JSON}, {CSV}")
     return CrossValidation(folder, tuple(runs), summary)
 
@@ -109,31 +120,51 @@ def summary_of(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any
     for split in ("test", "val"):
         parts = [result[split] for result in results]
         # Of whatever a result has, the numbers that all folds have.
-        names = [] if None in parts else [metric for metric in parts[0] if metric != "n" and all(
-            isinstance(part.get(metric), int | float) for part in parts)]
+        names = (
+            []
+            if None in parts
+            else [
+                metric
+                for metric in parts[0]
+                if metric != "n" and all(isinstance(part.get(metric), int | float) for part in parts)
+            ]
+        )
         found[split] = {metric: spread([part[metric] for part in parts]) for metric in names} or None
     tested = [result["test"] for result in results]
     n = sum(part["n"] for part in tested)
     found["all"] = {"n": n, "top1": sum(part["top1"] * part["n"] for part in tested) / n}
-    found["runs"] = [{"fold": fold, "directory": f"fold{fold}", **{
-        name: result.get(name) for name in ("test", "val", "best_step", "seconds")}} for fold, result in enumerate(results)]
+    found["runs"] = [
+        {
+            "fold": fold,
+            "directory": f"fold{fold}",
+            **{name: result.get(name) for name in ("test", "val", "best_step", "seconds")},
+        }
+        for fold, result in enumerate(results)
+    ]
     return found
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the metrics of all folds as text, a line a fold, with mean and standard deviation below."""
-    lines = [f"{'fold':6} {'test top-1':>10} {'per class':>10} {'loss':>8} {'val top-1':>10} {'images':>7} {'seconds':>8}"]
+    lines = [
+        f"{'fold':6} {'test top-1':>10} {'per class':>10} {'loss':>8} {'val top-1':>10} {'images':>7} {'seconds':>8}"
+    ]
 
     def line(label: Any, test: Mapping[str, float], val: Mapping[str, float] | None, rest: str = "") -> str:
         validated = f"{val['top1']:10.4f}" if val else " " * 10
-        return (f"{label!s:6} {test['top1']:10.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} {validated}"
-                f"{rest}").rstrip()
+        return (
+            f"{label!s:6} {test['top1']:10.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} {validated}{rest}"
+        ).rstrip()
 
-    lines += [line(run["fold"], run["test"], run["val"], f" {run['test']['n']:7} {run['seconds']:8.1f}")
-              for run in summary["runs"]]
+    lines += [
+        line(run["fold"], run["test"], run["val"], f" {run['test']['n']:7} {run['seconds']:8.1f}")
+        for run in summary["runs"]
+    ]
     for label in ("mean", "sd"):
-        part = {split: summary[split] and {name: values[label] for name, values in summary[split].items()}
-                for split in ("test", "val")}
+        part = {
+            split: summary[split] and {name: values[label] for name, values in summary[split].items()}
+            for split in ("test", "val")
+        }
         lines.append(line(label, part["test"], part["val"]))
     return "\n".join(lines)
 
@@ -143,11 +174,13 @@ def sentence(summary: Mapping[str, Any]) -> str:
     metric = summary["metric"]
     name = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}[metric]
     found = summary["test"][metric]
-    return (f"Test {name} over {summary['folds']} folds: {found['mean']:.4f} ± {found['sd']:.4f} (mean and standard "
-            f"deviation; {found['min']:.4f} to {found['max']:.4f}).\n"
-            f"Each of the {summary['all']['n']} images was tested once, by a network that was not trained on it: "
-            f"{summary['all']['top1']:.1%} of them are right.\n"
-            "The folds share most of their training images, so the standard deviation is no standard error.")
+    return (
+        f"Test {name} over {summary['folds']} folds: {found['mean']:.4f} ± {found['sd']:.4f} (mean and standard "
+        f"deviation; {found['min']:.4f} to {found['max']:.4f}).\n"
+        f"Each of the {summary['all']['n']} images was tested once, by a network that was not trained on it: "
+        f"{summary['all']['top1']:.1%} of them are right.\n"
+        "The folds share most of their training images, so the standard deviation is no standard error."
+    )
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
@@ -157,8 +190,15 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["fold", *(f"{split}_{metric}" for split, metric in names), "test_n", "best_step", "seconds"])
     for run in summary["runs"]:
-        writer.writerow([run["fold"], *(run[split][metric] for split, metric in names), run["test"]["n"], run["best_step"],
-                         run["seconds"]])
+        writer.writerow(
+            [
+                run["fold"],
+                *(run[split][metric] for split, metric in names),
+                run["test"]["n"],
+                run["best_step"],
+                run["seconds"],
+            ]
+        )
     for label in ("mean", "sd"):
         writer.writerow([label, *(summary[split][metric][label] for split, metric in names), "", "", ""])
     return file.getvalue()

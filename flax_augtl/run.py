@@ -12,16 +12,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import distributed, freezing, image_inputs, run_directory, run_lock, run_records
+from flax_augtl.config.ranges import check_ranges
 from flax_augtl.data import Dataset
-from flax_augtl.data.examples import fingerprint
-from flax_augtl.network import AugmentedNetwork
-from flax_augtl.paths import absolute
+from flax_augtl.data.images import inputs
+from flax_augtl.data.types import fingerprint
+from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.pretrained.run_description import RunDescription, read_result, read_run_description
-from flax_augtl.printable import for_terminal, on_one_line
-from flax_augtl.resumption import as_begun, check_data, check_processes, check_same, named_as_in, spelling_in
-from flax_augtl.run_data import examples_of_split
+from flax_augtl.pretrained.run_description import RunDescription, read_run_description
+from flax_augtl.run_data import examples_of_split, named_as_in, spelling_in
+from flax_augtl.runtime import distributed
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.runtime.text import for_terminal, on_one_line
+from flax_augtl.training import freezing
+from flax_augtl.training import result as run_records
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.evaluation import Evaluation, evaluation
@@ -32,9 +35,11 @@ from flax_augtl.training.loop import fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
-from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
+from flax_augtl.workdir import files, lock
+from flax_augtl.workdir.description import read_result
+from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +70,12 @@ class Run:
         """Return one line: what network this is, of how many classes, and how good."""
         test = (self.result or {}).get("test") or {}
         accuracy = f", test accuracy {test['top1']:.4f}" if isinstance(test.get("top1"), float) else ""
-        return for_terminal(f"<Run {self.workdir}: {self.config.network}, head {self.config.head.preset}, "
-                            f"{len(self.class_names)} classes, step {self.step}{accuracy}>")
+        return for_terminal(
+            f"<Run {self.workdir}: {self.config.network}, head {self.config.head.preset}, "
+            f"{len(self.class_names)} classes, step {self.step}{accuracy}>"
+        )
 
-    def predict(self, images: Iterable[image_inputs.Input], *, batch_size: int = 32) -> np.ndarray:
+    def predict(self, images: Iterable[inputs.Input], *, batch_size: int = 32) -> np.ndarray:
         """Return class probabilities of images, float32 [N, number of target classes].
 
         Args:
@@ -81,16 +88,17 @@ class Run:
         step = compiled_predict_step(self.network, self.preprocessing)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
         size = 0
-        for some in image_inputs.batches(images, batch_size):
-            batch = [image_inputs.network_input(image, self.preprocessing) for image in some]
+        for some in inputs.batches(images, batch_size):
+            batch = [inputs.network_input(image, self.preprocessing) for image in some]
             # Always the size of the first batch, so that there is one compilation.
             size = size or len(batch)
             padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
-            probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[:len(batch)])
+            probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
         return np.concatenate(probabilities)
 
-    def evaluate(self, split: str = "test", *, dataset: Dataset | None = None,
-                 data_root: os.PathLike | str | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
+    ) -> dict[str, Any]:
         """Return the metrics (`Evaluation.metrics`) of a split, with the `confusion` matrix [C, C] beside them.
 
         The arguments are those of `evaluation`.
@@ -98,8 +106,9 @@ class Run:
         evaluated = self.evaluation(split, dataset=dataset, data_root=data_root)
         return {**evaluated.metrics, "confusion": evaluated.confusion}
 
-    def evaluation(self, split: str = "test", *, dataset: Dataset | None = None,
-                   data_root: os.PathLike | str | None = None) -> Evaluation:
+    def evaluation(
+        self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
+    ) -> Evaluation:
         """Evaluate a split: metrics, intervals, what is true of each class, and the probabilities of every image.
 
         Args:
@@ -110,18 +119,36 @@ class Run:
         Raises:
           ValueError: there is no such split, or the data are not there or no longer the same.
         """
-        examples, notes = distributed.together(lambda: examples_of_split(
-            self.config, self.workdir, self.class_names, split, dataset=dataset, data_root=data_root))
-        distributed.require_equal(distributed.digest(self.variables) + fingerprint(examples.ids, examples.labels),
-                                  "The processes evaluate different weights or data.")
+        examples, notes = distributed.together(
+            lambda: examples_of_split(
+                self.config, self.workdir, self.class_names, split, dataset=dataset, data_root=data_root
+            )
+        )
+        distributed.require_equal(
+            distributed.digest(self.variables) + fingerprint(examples.ids, examples.labels),
+            "The processes evaluate different weights or data.",
+        )
         for note in notes if distributed.is_first() else ():
             print(for_terminal(note), file=sys.stderr)
-        return evaluation(self.network, self.preprocessing, self.variables, examples, self.config.data,
-                          batch_size=self.config.batch_size)
+        return evaluation(
+            self.network,
+            self.preprocessing,
+            self.variables,
+            examples,
+            self.config.data,
+            batch_size=self.config.batch_size,
+        )
 
 
-def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | None = None, extend: bool = False,
-          quiet: bool = False, profile: bool = False) -> Run:
+def train(
+    config: ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    dataset: Dataset | None = None,
+    extend: bool = False,
+    quiet: bool = False,
+    profile: bool = False,
+) -> Run:
     """Train what a configuration says, or go on where an earlier start of the same run ended.
 
     Several processes call it with the same arguments, each with its own view of the same workdir and data.
@@ -129,8 +156,8 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
     Args:
       config: see configs/common.py.
       workdir: directory of the run; it is created where it does not exist.
-      dataset: takes the place of what `config.data` names; `flax_augtl.data.dataset_from_arrays` and `dataset_from_files`
-        make one.
+      dataset: takes the place of what `config.data` names; `flax_augtl.data.dataset_from_arrays` and
+        `dataset_from_files` make one.
       extend: go on with the run of another configuration that differs in lengths and schedule only.
       quiet: print nothing.
       profile: write a trace of some steps into `workdir`/profile, for TensorBoard or xprof.
@@ -146,36 +173,47 @@ def train(config: ConfigDict, workdir: os.PathLike | str, *, dataset: Dataset | 
         return _train(config, workdir, dataset, extend, quiet, profile)
 
 
-def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool,
-           profile: bool) -> Run:
+def _train(
+    config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool, profile: bool
+) -> Run:
     workdir = absolute(workdir)
     check_processes(config, extend)
 
     def is_finished():
-        run_lock.check(workdir)
-        run_directory.check_links(workdir)
+        lock.check(workdir)
+        files.check_links(workdir)
         check_same(config, workdir, extend)
-        finished = not extend and (workdir / run_directory.RESULT).exists()
+        finished = not extend and (workdir / files.RESULT).exists()
         if finished and dataset is not None:
-            check_data(named_as_in(workdir, dataset), workdir)
+            check_data(named_as_in(workdir, dataset).fingerprint, workdir)
         return finished
 
     if distributed.first_decides(is_finished):
         if not quiet:
-            print(f"{workdir} holds this run, and it is finished. To train it longer, give a longer config.epochs or "
-                  "config.steps, and --extend.")
+            print(
+                f"{workdir} holds this run, and it is finished. To train it longer, give a longer config.epochs or "
+                "config.steps, and --extend."
+            )
         return load_run(workdir)
     config = distributed.together(lambda: as_begun(config, workdir))
-    experiment = distributed.together(lambda: prepare(config, named_as_in(workdir, dataset), spelling_in(workdir, config)))
-    distributed.require_equal(experiment.dataset.fingerprint, "The processes see different data (pictures, labels, pictures "
-                              "that cannot be read, or splits differ): give each host the same files.")
-    distributed.require_equal(distributed.digest(experiment.variables), "The processes start from different weights: give "
-                              "each host the same config.weights.")
-    distributed.first_decides(lambda: check_data(experiment.dataset, workdir))
+    experiment = distributed.together(
+        lambda: prepare(config, named_as_in(workdir, dataset), spelling_in(workdir, config))
+    )
+    distributed.require_equal(
+        experiment.dataset.fingerprint,
+        "The processes see different data (pictures, labels, pictures "
+        "that cannot be read, or splits differ): give each host the same files.",
+    )
+    distributed.require_equal(
+        distributed.digest(experiment.variables),
+        "The processes start from different weights: give each host the same config.weights.",
+    )
+    distributed.first_decides(lambda: check_data(experiment.dataset.fingerprint, workdir))
     # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
-    state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
-                         config.seed)
-    distributed.first_decides(lambda: str(run_directory.prepare(workdir)))
+    state = create_state(
+        experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, config.seed
+    )
+    distributed.first_decides(lambda: str(files.prepare(workdir)))
     distributed.require_shared(workdir)
 
     def say(text: str) -> None:
@@ -183,41 +221,60 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             print(for_terminal(text), file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
+
         def take() -> None:
             """Lock the directory; the first process does, for all of a run."""
             if distributed.is_first():
-                stack.enter_context(run_lock.lock(workdir, say))
+                stack.enter_context(lock.lock(workdir, say))
                 # Another program may have been here while this one read the data.
                 check_same(config, workdir, extend)
-                check_data(experiment.dataset, workdir)
-                run_directory.clear_leftovers(workdir)
+                check_data(experiment.dataset.fingerprint, workdir)
+                files.clear_leftovers(workdir)
 
         distributed.together(take)
-        checkpoints = stack.enter_context(open_checkpoints(workdir / run_directory.CHECKPOINTS,
-                                                           keep=config.keep_checkpoints,
-                                                           frozen=experiment.plan.frozen))
+        checkpoints = stack.enter_context(
+            open_checkpoints(workdir / files.CHECKPOINTS, keep=config.keep_checkpoints, frozen=experiment.plan.frozen)
+        )
         progress = Progress()
         step = checkpoints.newest_sound(say)
         checkpoints.remove_after(step)
         if step is not None:
             state, progress = checkpoints.restore(state, step)
         if progress.step >= experiment.total_steps and extend:
-            raise ValueError(f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
-                             f"for {experiment.total_steps}.")
+            raise ValueError(
+                f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
+                f"for {experiment.total_steps}."
+            )
         if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
-            (workdir / run_directory.RESULT).unlink(missing_ok=True)
-        run_records.write_description(workdir, experiment)
-        run_directory.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
-        log = RunLog(workdir, total_steps=experiment.total_steps, step=progress.step, batch_size=config.batch_size,
-                     quiet=quiet) if distributed.is_first() else None
+            (workdir / files.RESULT).unlink(missing_ok=True)
+        run_records.describe_run(workdir, experiment)
+        files.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
+        log = (
+            RunLog(
+                workdir,
+                total_steps=experiment.total_steps,
+                step=progress.step,
+                batch_size=config.batch_size,
+                quiet=quiet,
+            )
+            if distributed.is_first()
+            else None
+        )
         try:
             if log:
                 _say_start(log, experiment, progress)
-            ended = not progress.evaluation_due and (progress.step >= experiment.total_steps
-                                                     or 0 < config.early_stopping <= progress.evaluations_since_best)
+            ended = not progress.evaluation_due and (
+                progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
+            )
             if not ended:
-                state, progress = fit(experiment, state, progress, log=log, checkpoints=checkpoints,
-                                      profile=workdir / run_directory.PROFILE if profile and log else None)
+                state, progress = fit(
+                    experiment,
+                    state,
+                    progress,
+                    log=log,
+                    checkpoints=checkpoints,
+                    profile=workdir / files.PROFILE if profile and log else None,
+                )
             if log and (used := most_in_use()):
                 log.say(used)
             checkpoints.wait()
@@ -226,14 +283,22 @@ def _train(config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | No
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
             result = run_records.result(experiment, variables, best, progress, log)
-            run_directory.write_json(workdir / run_directory.RESULT, result)
+            files.write_json(workdir / files.RESULT, result)
         finally:
             if log:
                 log.close()
     # Whoever comes back from here may read what the first process wrote.
     distributed.wait()
-    return Run(workdir, config, experiment.dataset.class_names, experiment.preprocessing, experiment.network, variables,
-               best, result)
+    return Run(
+        workdir,
+        config,
+        experiment.dataset.class_names,
+        experiment.preprocessing,
+        experiment.network,
+        variables,
+        best,
+        result,
+    )
 
 
 def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
@@ -241,20 +306,34 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     dataset = experiment.dataset
     for note in (*experiment.source["notes"], *dataset.notes):
         log.say(note)
-    sizes = f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and " \
-            f"{len(dataset.test)} test examples"
+    sizes = (
+        f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and "
+        f"{len(dataset.test)} test examples"
+    )
     names = on_one_line(", ".join(dataset.class_names[:4]) + ", …" * (len(dataset.class_names) > 4))
     log.say(f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; chosen by {dataset.metric}")
     if warning := imbalance(dataset.train.labels, dataset.class_names, experiment.config):
         log.say(warning)
-    log.say(f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
-            f"{experiment.preprocessing.image_size} pixels")
-    log.say(freezing.table(experiment.plan, experiment.variables["params"], float(experiment.rates.max()),
-                           experiment.optimizer.new_layer_multiplier))
+    log.say(
+        f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
+        f"{experiment.preprocessing.image_size} pixels"
+    )
+    log.say(
+        freezing.table(
+            experiment.plan,
+            experiment.variables["params"],
+            float(experiment.rates.max()),
+            experiment.optimizer.new_layer_multiplier,
+        )
+    )
     log.say(str(estimate(experiment)))
-    for sentence in ineffective_settings(experiment.config, total_steps=experiment.total_steps,
-                                         evaluate_every=experiment.evaluate_every, examples=len(dataset.train),
-                                         has_validation=dataset.val is not None):
+    for sentence in ineffective_settings(
+        experiment.config,
+        total_steps=experiment.total_steps,
+        evaluate_every=experiment.evaluate_every,
+        examples=len(dataset.train),
+        has_validation=dataset.val is not None,
+    ):
         log.say(f"warning: {sentence}")
     if progress.step:
         log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
@@ -272,20 +351,27 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
     """
     workdir = absolute(workdir)
     description, config, network, result = distributed.together(lambda: _described(workdir))
-    with open_checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        newest = checkpoints.newest_sound(
-            lambda text: print(for_terminal(text), file=sys.stderr)) if step in ("best", "last") else None
+    with open_checkpoints(workdir / files.CHECKPOINTS, read_only=True) as checkpoints:
+        newest = (
+            checkpoints.newest_sound(lambda text: print(for_terminal(text), file=sys.stderr))
+            if step in ("best", "last")
+            else None
+        )
         chosen = distributed.together(lambda: _chosen(workdir, checkpoints, step, newest, result))
         size = description.preprocessing.image_size
-        like = {"batch_stats": {}, **jax.eval_shape(
-            lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32)))}
+        like = {
+            "batch_stats": {},
+            **jax.eval_shape(
+                lambda: network.init({"params": jax.random.key(0)}, np.zeros((1, size, size, 3), np.float32))
+            ),
+        }
         variables = checkpoints.restore_variables(chosen, like)
     return Run(workdir, config, description.class_names, description.preprocessing, network, variables, chosen, result)
 
 
 def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, AugmentedNetwork, Mapping[str, Any] | None]:
     """Return what a run directory says of its run, its configuration, its network without weights, and its result."""
-    run_directory.check_links(workdir)
+    files.check_links(workdir)
     description = read_run_description(workdir)
     config = ConfigDict(description.config)
     try:
@@ -293,13 +379,14 @@ def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, Augment
         network = build_network(description.source, config, len(description.class_names))
     except ValueError as error:
         raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
-    if not (workdir / run_directory.CHECKPOINTS).exists():
+    if not (workdir / files.CHECKPOINTS).exists():
         raise ValueError(f"{workdir} has no checkpoint yet.")
     return description, config, network, read_result(workdir)
 
 
-def _chosen(workdir: epath.Path, checkpoints: Checkpoints, step: str | int, newest: int | None,
-            result: Mapping[str, Any] | None) -> int:
+def _chosen(
+    workdir: epath.Path, checkpoints: Checkpoints, step: str | int, newest: int | None, result: Mapping[str, Any] | None
+) -> int:
     """Return the step that `load_run` is asked for; `newest` is the last sound one, for `best` and `last`."""
     steps = checkpoints.steps()
     if step in ("best", "last"):
@@ -313,7 +400,9 @@ def _chosen(workdir: epath.Path, checkpoints: Checkpoints, step: str | int, newe
     elif str(step).isdecimal():
         chosen = int(step)
     else:
-        raise ValueError(f"--step={step} is not best, last or the number of a step. Steps: {', '.join(map(str, steps))}.")
+        raise ValueError(
+            f"--step={step} is not best, last or the number of a step. Steps: {', '.join(map(str, steps))}."
+        )
     if chosen not in steps:
         raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
     return chosen

@@ -6,21 +6,37 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
+from flax_augtl.config import field_types
 from flax_augtl.data import DataError, Dataset, Examples, load_dataset
 from flax_augtl.data.other_folder import labelled_images
-from flax_augtl.data.unicode_names import renamed
-from flax_augtl.paths import absolute
-from flax_augtl.resumption import check_split, spelling_in
+from flax_augtl.data.sources.unicode_names import Spelling, renamed, spelling_of
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import PLACE, read_splits
+from flax_augtl.workdir.resume import check_split
 
 ALL = "all"
-# In splits.json: where the data were when the run was trained.
-PLACE = "data_root"
 
 
-def place_of(config: ConfigDict) -> str | None:
-    """Return where the data of a configuration are, as a path that holds in any directory; None if it names none."""
-    return str(absolute(config.data.root)) if config.data.root and absolute(config.data.root).exists() else None
+def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
+    """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
+    names, splits = workdir / files.CLASS_NAMES, workdir / files.SPLITS
+    if not (names.exists() and splits.exists()):
+        return None
+    class_names, known = files.read_json(names), read_splits(splits)
+    if not field_types.is_a(class_names, "list of texts"):
+        raise ValueError(f"{names} must be a list of names, one a class.")
+    ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
+    return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
+
+
+def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
+    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
+    path = workdir / files.CLASS_NAMES
+    if dataset is None or not path.exists():
+        return dataset
+    names = files.read_json(path)
+    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
 
 
 def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike | str | None = None) -> Dataset:
@@ -40,18 +56,29 @@ def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike |
     except DataError as error:
         if data_root or not config.data.root or absolute(config.data.root).exists():
             raise
-        path = workdir / run_directory.SPLITS
-        known = run_directory.read_json(path) if path.exists() else {}
+        path = workdir / files.SPLITS
+        known = files.read_json(path) if path.exists() else {}
         trained = known.get(PLACE) if isinstance(known, Mapping) else None
-        where = (f"It was trained on {trained}." if isinstance(trained, str) else
-                 f"It was trained on {config.data.root}, as seen from the directory in which training was started.")
-        raise DataError(f"{error} The run in {workdir} looks for its data there. {where} If they have moved, say where they "
-                        "are with --data_root=FOLDER.") from error
+        where = (
+            f"It was trained on {trained}."
+            if isinstance(trained, str)
+            else f"It was trained on {config.data.root}, as seen from the directory in which training was started."
+        )
+        raise DataError(
+            f"{error} The run in {workdir} looks for its data there. {where} If they have moved, say where they "
+            "are with --data_root=FOLDER."
+        ) from error
 
 
-def examples_of_split(config: ConfigDict, workdir: epath.Path, class_names: Sequence[str], split: str, *,
-                      dataset: Dataset | None = None,
-                      data_root: os.PathLike | str | None = None) -> tuple[Examples, list[str]]:
+def examples_of_split(
+    config: ConfigDict,
+    workdir: epath.Path,
+    class_names: Sequence[str],
+    split: str,
+    *,
+    dataset: Dataset | None = None,
+    data_root: os.PathLike | str | None = None,
+) -> tuple[Examples, list[str]]:
     """Return the examples of a split, checked against what the run was trained on, and sentences about them.
 
     Args:
@@ -65,19 +92,25 @@ def examples_of_split(config: ConfigDict, workdir: epath.Path, class_names: Sequ
     """
     if split == ALL:
         if not data_root:
-            raise ValueError(f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
-                             "splits of the run's own data are train, val and test.")
+            raise ValueError(
+                f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
+                "splits of the run's own data are train, val and test."
+            )
         return labelled_images(data_root, class_names, config.data.to_dict())
     given = dataset is not None
     dataset = renamed(dataset, tuple(class_names)) if given else load_again(config, workdir, data_root)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     if splits.get(split) is None:
-        raise ValueError(f"{workdir} has no split {split!r}. Splits: "
-                         f"{', '.join(name for name, examples in splits.items() if examples is not None)}.")
+        raise ValueError(
+            f"{workdir} has no split {split!r}. Splits: "
+            f"{', '.join(name for name, examples in splits.items() if examples is not None)}."
+        )
     other = f" To evaluate on other images, add --split={ALL}." if data_root else ""
     if dataset.class_names != tuple(class_names):
-        raise ValueError(f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
-                         f"{len(class_names)} there.{other}")
+        raise ValueError(
+            f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
+            f"{len(class_names)} there.{other}"
+        )
     if not given:
         try:
             check_split(splits[split].ids, split, workdir)

@@ -10,8 +10,10 @@ from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_OBJECT = re.compile(r"/(?:download/)?storage/v1/b/[^/]+/o/([^/]+)"
-                     r"(?:/(moveTo/o|rewriteTo/b/[^/]+/o|copyTo/b/[^/]+/o)/([^/]+))?")
+_OBJECT = re.compile(
+    r"/(?:download/)?storage/v1/b/[^/]+/o/([^/]+)"
+    r"(?:/(moveTo/o|rewriteTo/b/[^/]+/o|copyTo/b/[^/]+/o)/([^/]+))?"
+)
 
 
 class Bucket:
@@ -27,11 +29,19 @@ class Bucket:
 
     def described(self, name):
         content, generation = self.contents[name]
-        return {"kind": "storage#object", "name": name, "bucket": "bucket", "generation": str(generation),
-                "metageneration": "1", "size": str(len(content)), "updated": "2026-01-01T00:00:00.000Z",
-                "timeCreated": "2026-01-01T00:00:00.000Z", "contentType": "application/octet-stream",
-                "md5Hash": base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
-                "etag": str(generation)}
+        return {
+            "kind": "storage#object",
+            "name": name,
+            "bucket": "bucket",
+            "generation": str(generation),
+            "metageneration": "1",
+            "size": str(len(content)),
+            "updated": "2026-01-01T00:00:00.000Z",
+            "timeCreated": "2026-01-01T00:00:00.000Z",
+            "contentType": "application/octet-stream",
+            "md5Hash": base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode(),
+            "etag": str(generation),
+        }
 
     def refused(self, name, query):
         """Return 412 or 304 where a precondition on the generation does not hold."""
@@ -96,8 +106,11 @@ class Handler(BaseHTTPRequestHandler):
             name = query.get("name") or json.loads(body)["name"]
             number = str(next(self.bucket.generations))
             self.bucket.uploads[number] = name, query, bytearray()
-            return self.answer(200, location=f"http://{self.headers['host']}/upload/storage/v1/b/bucket/o?uploadType=resumable"
-                                             f"&upload_id={number}")
+            return self.answer(
+                200,
+                location=f"http://{self.headers['host']}/upload/storage/v1/b/bucket/o?uploadType=resumable"
+                f"&upload_id={number}",
+            )
         elif kind == "multipart":
             kind = self.headers["content-type"].encode()
             message = BytesParser().parsebytes(b"Content-Type: " + kind + b"\r\n\r\n" + body)
@@ -132,19 +145,24 @@ class Handler(BaseHTTPRequestHandler):
             first, last = int(match[1]), min(int(match[2] or len(content)), len(content) - 1)
             if first >= len(content):
                 return self.answer(416)
-            return self.answer(206, content[first:last + 1], content_range=f"bytes {first}-{last}/{len(content)}", **headers)
+            return self.answer(
+                206, content[first : last + 1], content_range=f"bytes {first}-{last}/{len(content)}", **headers
+            )
         return self.answer(200, content, **headers)
 
     def listing(self, query):
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         items, prefixes = [], []
         for name in sorted(self.bucket.contents):
-            if not name.startswith(prefix) or name < query.get("startOffset", "") or (
-                    "endOffset" in query and name >= query["endOffset"]):
+            if (
+                not name.startswith(prefix)
+                or name < query.get("startOffset", "")
+                or ("endOffset" in query and name >= query["endOffset"])
+            ):
                 continue
-            below = name[len(prefix):]
+            below = name[len(prefix) :]
             if delimiter and delimiter in below:
-                folder = prefix + below[:below.index(delimiter) + 1]
+                folder = prefix + below[: below.index(delimiter) + 1]
                 prefixes += [folder] if folder not in prefixes else []
             else:
                 items.append(self.bucket.described(name))
@@ -173,4 +191,3 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         """Pass over what is no error: a client that went away."""
-

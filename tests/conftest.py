@@ -49,8 +49,13 @@ def small_disk(tmp_path):
     """A file system of 3 MB of its own, and a function that changes its options."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder],  # noqa: S607
-                                           capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder],  # noqa: S607
+            capture_output=True,
+        ).returncode
+    ):
         pytest.skip("mounting a small tmpfs needs root and the right to mount")
     yield folder, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)  # noqa: S607
     subprocess.run(["umount", "-l", folder], check=True)  # noqa: S607

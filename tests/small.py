@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from configs import common
-from flax_augtl.head import PRESETS
 from flax_augtl.models import create_model
-from flax_augtl.network import AugmentedNetwork, Head
+from flax_augtl.models.augmented import AugmentedNetwork, Head
+from flax_augtl.models.head import PRESETS
 from flax_augtl.training.log import RunLog
 
 NETWORKS = {
@@ -28,8 +28,9 @@ def network(preset="kept_deeper", family="resnet", *, num_classes=3, source_clas
     """A network of some hundred parameters a layer group."""
     name, variant, _ = NETWORKS[family]
     settings = head(preset, **changes)
-    source = create_model(name, num_classes=source_classes if settings.keep_classifier else None, axis_name=axis_name,
-                          **variant)
+    source = create_model(
+        name, num_classes=source_classes if settings.keep_classifier else None, axis_name=axis_name, **variant
+    )
     return AugmentedNetwork(source, Head(settings, num_classes, np.dtype("float32"), axis_name))
 
 
@@ -55,11 +56,21 @@ def images(count, size=8, seed=0):
 def digits_config(**changes):
     """A configuration that trains a ResNet-20 on 8-pixel digits for a few steps."""
     config = common.get_config()
-    config.update({"name": "test", "network": "resnet20", "image_size": 8, "batch_size": 8, "steps": 4,
-                   "evaluate_every_steps": 2, "log_every_steps": 1, "learning_rate": 0.01,
-                   "preprocessing": {"crop_fraction": 1.0},
-                   "head": {"preset": "traditional"},
-                   "data": {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", "flip": False, "shift": 1}})
+    config.update(
+        {
+            "name": "test",
+            "network": "resnet20",
+            "image_size": 8,
+            "batch_size": 8,
+            "steps": 4,
+            "evaluate_every_steps": 2,
+            "log_every_steps": 1,
+            "learning_rate": 0.01,
+            "preprocessing": {"crop_fraction": 1.0},
+            "head": {"preset": "traditional"},
+            "data": {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", "flip": False, "shift": 1},
+        }
+    )
     config.update(changes)
     return config
 
@@ -73,4 +84,5 @@ def at_step(step, act, monkeypatch):
         if number == step and not done:
             done.append(number)
             act()
+
     monkeypatch.setattr(RunLog, "step", wrapped)

@@ -44,10 +44,10 @@ def test_the_guide_names_the_program_as_it_was_called(tmp_path):
 
 
 def test_every_mode_is_in_the_guide_and_does_something():
-    from flax_augtl import commands
+    from flax_augtl import cli
 
-    assert {mode for modes in commands.ONLY.values() for mode in modes} <= {*guide.MODES}
-    assert all(callable(getattr(commands, f"_{mode}")) for mode in guide.MODES)
+    assert {mode for modes in cli.ONLY.values() for mode in modes} <= {*guide.MODES}
+    assert all(callable(getattr(cli, f"_{mode}")) for mode in guide.MODES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,19 +11,31 @@ from flax_augtl import compare
 @pytest.fixture
 def runs(tmp_path):
     """Make the directory of a run below the folder, from what differs."""
+
     def make(name, val, test, *, ids=("a", "b"), metric="top1", result=True, **config):
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        whole = {"name": name, "learning_rate": 0.1, "data": {"threads": 8, "shots": None}, "head": {"new_layers": []},
-                 "study": {"views": 4}, **config}
+        whole = {
+            "name": name,
+            "learning_rate": 0.1,
+            "data": {"threads": 8, "shots": None},
+            "head": {"new_layers": []},
+            "study": {"views": 4},
+            **config,
+        }
         (folder / "config.json").write_text(json.dumps(whole))
         (folder / "class_names.json").write_text('["x", "y"]')
         (folder / "splits.json").write_text(json.dumps({"fingerprint": "f", "test": list(ids)}))
-        figures = {split: value and {"top1": value, "mean_per_class": 1 - value, "loss": 2.0, "n": 7}
-                   for split, value in (("val", val), ("test", test))}
+        figures = {
+            split: value and {"top1": value, "mean_per_class": 1 - value, "loss": 2.0, "n": 7}
+            for split, value in (("val", val), ("test", test))
+        }
         if result:
-            (folder / "result.json").write_text(json.dumps({**figures, "best_step": 3, "metric": metric, "seconds": 1.25}))
+            (folder / "result.json").write_text(
+                json.dumps({**figures, "best_step": 3, "metric": metric, "seconds": 1.25})
+            )
         return tmp_path
+
     return make
 
 
@@ -31,11 +43,24 @@ def test_the_best_by_validation_comes_first_and_only_differences_are_shown(runs)
     runs("one", 0.5, 0.9, data={"threads": 1, "shots": 5})
     folder = runs("deep/two", 0.75, 0.625, learning_rate=0.2)
     found = compare.compare(compare.find_runs(folder))
-    assert found.header == ["run", "learning_rate", "data.shots", "val top1", "val mean_per_class", "val loss", "test top1",
-                            "test mean_per_class", "test loss", "test examples", "best step", "seconds"]
+    assert found.header == [
+        "run",
+        "learning_rate",
+        "data.shots",
+        "val top1",
+        "val mean_per_class",
+        "val loss",
+        "test top1",
+        "test mean_per_class",
+        "test loss",
+        "test examples",
+        "best step",
+        "seconds",
+    ]
     assert found.rows == [
         ["deep/two", "0.2", "–", "0.7500", "0.2500", "2.0000", "0.6250", "0.3750", "2.0000", "7", "3", "1.2"],
-        ["one", "0.1", "5", "0.5000", "0.5000", "2.0000", "0.9000", "0.1000", "2.0000", "7", "3", "1.2"]]
+        ["one", "0.1", "5", "0.5000", "0.5000", "2.0000", "0.9000", "0.1000", "2.0000", "7", "3", "1.2"],
+    ]
     assert found.notes == ["The first run is the best by validation (top-1)."]
 
 
@@ -55,7 +80,9 @@ def test_what_cannot_be_compared_is_said(runs):
     assert [row[0] for row in found.rows] == ["b", "a", "c"]
     assert found.notes == [
         "Runs without validation figures come last: choose between runs by validation, not by the test split.",
-        "The runs were tested on different examples, so their test figures cannot be compared.", "Not finished: c."]
+        "The runs were tested on different examples, so their test figures cannot be compared.",
+        "Not finished: c.",
+    ]
 
 
 def test_csv_and_html_hold_the_table_and_names_do_nothing(runs):

@@ -9,9 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import flax_augtl
-from flax_augtl import commands, cross_validation
+from flax_augtl import cli, cross_validation, variants
 from flax_augtl.cross_validation import fold_configs, summary_of, train_folds
-from flax_augtl.study import variants
 from tests import small
 
 
@@ -35,8 +34,12 @@ def test_each_fold_is_a_run_and_their_mean_and_spread_are_written(done):
     summary = json.loads((folder / "folds.json").read_text())
     assert summary == found.summary
     top1 = [result["test"]["top1"] for result in results]
-    assert summary["test"]["top1"] == {"mean": pytest.approx(np.mean(top1)), "sd": pytest.approx(np.std(top1, ddof=1)),
-                                       "min": min(top1), "max": max(top1)}
+    assert summary["test"]["top1"] == {
+        "mean": pytest.approx(np.mean(top1)),
+        "sd": pytest.approx(np.std(top1, ddof=1)),
+        "min": min(top1),
+        "max": max(top1),
+    }
     assert summary["val"]["loss"]["mean"] == pytest.approx(np.mean([result["val"]["loss"] for result in results]))
     right = sum(result["test"]["top1"] * result["test"]["n"] for result in results)
     assert summary["all"] == {"n": 1797, "top1": pytest.approx(right / 1797)}
@@ -50,17 +53,20 @@ def test_each_fold_is_a_run_and_their_mean_and_spread_are_written(done):
 def test_the_same_command_goes_on_and_prints_the_table(done, monkeypatch, capsys):
     folder, found = done
     calls = []
-    monkeypatch.setattr(cross_validation, "train", lambda *arguments, **flags: calls.append(arguments) or found.runs[
-        len(calls) - 1])
+    monkeypatch.setattr(
+        cross_validation, "train", lambda *arguments, **flags: calls.append(arguments) or found.runs[len(calls) - 1]
+    )
     train_folds(config(), folder)
     assert [path.name for _, path in calls] == ["fold0", "fold1", "fold2"]
     assert [one.data.fold for one, _ in calls] == [0, 1, 2] and {one.name for one, _ in calls} == {"test"}
     said = capsys.readouterr().out
     spread = found.summary["test"]["top1"]
     assert f"\nmean   {spread['mean']:10.4f} " in said and f"\nsd     {spread['sd']:10.4f} " in said
-    assert (f"Test top-1 accuracy over 3 folds: {spread['mean']:.4f} ± {spread['sd']:.4f} (mean and standard deviation; "
-            f"{spread['min']:.4f} to {spread['max']:.4f}).\nEach of the 1797 images was tested once, by a network that was "
-            "not trained on it: ") in said
+    assert (
+        f"Test top-1 accuracy over 3 folds: {spread['mean']:.4f} ± {spread['sd']:.4f} (mean and standard deviation; "
+        f"{spread['min']:.4f} to {spread['max']:.4f}).\nEach of the 1797 images was tested once, by a network that was "
+        "not trained on it: "
+    ) in said
 
 
 def test_one_fold_alone_is_the_same_run(done, capsys):
@@ -86,13 +92,14 @@ def test_variants_stand_beside_each_other_with_their_means(done, tmp_path, monke
 def test_main_trains_all_folds_where_none_is_named(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(cross_validation, "train_folds", lambda config, workdir, **flags: called.append("folds"))
-    monkeypatch.setattr(commands, "train", lambda config, workdir, **flags: called.append("one"))
-    flags = type("Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train",
-                               "data_root": None})()
+    monkeypatch.setattr(cli, "train", lambda config, workdir, **flags: called.append("one"))
+    flags = type(
+        "Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train", "data_root": None}
+    )()
     for fold in (None, 0):
         flags.config = config()
         flags.config.data.fold = fold
-        commands._train(flags)
+        cli._train(flags)
     assert called == ["folds", "one"]
 
 
@@ -100,7 +107,9 @@ def test_mistakes_are_told_before_anything_is_written(done, tmp_path):
     folder, _ = done
     with pytest.raises(ValueError, match="config.data.folds=3 needs config.data.fold, from 0 to 2"):
         flax_augtl.train(config(), tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run or a study, and config.data.folds without config.data.fold makes one"):
+    with pytest.raises(
+        ValueError, match="holds a run or a study, and config.data.folds without config.data.fold makes one"
+    ):
         train_folds(config(), folder / "fold0")
     other = config()
     other.data.folds = 1
@@ -113,10 +122,17 @@ def test_mistakes_are_told_before_anything_is_written(done, tmp_path):
 
 
 def test_without_validation_and_with_figures_of_another_kind():
-    tests = [{"top1": value, "mean_per_class": value, "loss": 1.0, "n": n, "of_class": {"a": 1}} for value, n in
-             ((0.5, 10), (0.8, 20))]
+    tests = [
+        {"top1": value, "mean_per_class": value, "loss": 1.0, "n": n, "of_class": {"a": 1}}
+        for value, n in ((0.5, 10), (0.8, 20))
+    ]
     found = summary_of("x", [{"test": test, "val": None, "metric": "top1", "seconds": 1.0} for test in tests])
     assert found["val"] is None and set(found["test"]) == {"top1", "mean_per_class", "loss"}
-    assert found["test"]["top1"] == {"mean": 0.65, "sd": pytest.approx(statistics.stdev((0.5, 0.8))), "min": 0.5, "max": 0.8}
+    assert found["test"]["top1"] == {
+        "mean": 0.65,
+        "sd": pytest.approx(statistics.stdev((0.5, 0.8))),
+        "min": 0.5,
+        "max": 0.8,
+    }
     assert found["all"] == {"n": 30, "top1": pytest.approx(0.7)}
     assert cross_validation.table(found).splitlines()[-2] == "mean       0.6500     0.6500   1.0000"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import commands, prediction
+from flax_augtl import cli, predict
 from flax_augtl.data import dataset_from_arrays
-from flax_augtl.run_directory import read_json, write_json
 from flax_augtl.study.study import study
+from flax_augtl.workdir.files import read_json, write_json
 from tests import small
 
 MAC, BYTES = "cafe\u0301", os.fsdecode(b"caf\xe9")
@@ -58,10 +58,10 @@ def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_pat
     assert run.class_names == ("ant", r"caf\xe9")
     ids = read_json(tmp_path / "run" / "splits.json")
     assert r"ant/caf\xe9.png" in {name for split in ("train", "val", "test") for name in ids[split]}
-    commands.run(flags(mode="evaluate", workdir=str(tmp_path / "run")))
+    cli.run(flags(mode="evaluate", workdir=str(tmp_path / "run")))
     (bytes_root / BYTES / f"{BYTES}.png").write_bytes(b"damaged")
     with pytest.raises(SystemExit, match="2"):
-        commands.run(flags(mode="predict", workdir=str(tmp_path / "run"), images=str(bytes_root)))
+        cli.run(flags(mode="predict", workdir=str(tmp_path / "run"), images=str(bytes_root)))
     with (tmp_path / "run" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert len(reasons) == 17 and reasons[rf"{bytes_root}/ant/caf\xe9.png"] == ""
@@ -69,7 +69,7 @@ def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_pat
     told = capsys.readouterr()
     assert r"caf\xe9" in told.out and rf"{bytes_root}/caf\xe9/caf\xe9.png: its content is no picture" in told.err
     (told.out + told.err).encode()
-    rows = prediction.predict_files(run, f"{bytes_root}/{BYTES}/*.png")
+    rows = predict.predict_files(run, f"{bytes_root}/{BYTES}/*.png")
     assert len(rows) == 9 and [row["path"] for row in rows if row["reason"]] == [f"{bytes_root}/{BYTES}/{BYTES}.png"]
 
 

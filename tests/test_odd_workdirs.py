@@ -1,23 +1,23 @@
 """Workdirs with names that other programs read as patterns: nothing is lost, and neighbours are left alone."""
 
-
 import jax
 import numpy as np
 import pytest
 
 import flax_augtl
-from flax_augtl import manifest, run_directory
 from flax_augtl.export import export
-from flax_augtl.run_directory import CannotWrite
 from flax_augtl.study.study import study
 from flax_augtl.training import checkpoints
 from flax_augtl.training.checkpoints import CheckpointError
+from flax_augtl.workdir import checksums, files
+from flax_augtl.workdir.files import CannotWrite
 from tests import small
 
 
 def config(**changes):
-    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "all", "steps": 2, "evaluate_every_steps": 1,
-                                  **changes})
+    return small.digits_config(
+        **{"weights": "embedded:glyphs", "freeze": "all", "steps": 2, "evaluate_every_steps": 1, **changes}
+    )
 
 
 def test_a_run_below_a_folder_with_brackets_is_loaded_extended_exported_and_transferred(tmp_path):
@@ -46,12 +46,23 @@ def test_the_checkpoints_of_a_neighbour_that_the_name_matches_are_not_merged(tmp
 def test_a_study_below_a_folder_with_brackets_leaves_a_best_network_that_loads(tmp_path):
     settings = config()
     settings.data.views = 1
-    settings.study.update({"preset": "", "heads": ("traditional",), "depths": ("all",), "seeds": (0,),
-                           "learning_rates": (0.05,), "together": 1, "cache": "file", "checkpoint_seconds": 0.0})
+    settings.study.update(
+        {
+            "preset": "",
+            "heads": ("traditional",),
+            "depths": ("all",),
+            "seeds": (0,),
+            "learning_rates": (0.05,),
+            "together": 1,
+            "cache": "file",
+            "checkpoint_seconds": 0.0,
+        }
+    )
     folder = tmp_path / "study [1]"
     result = study(settings, folder)
     assert flax_augtl.load_run(folder / "best").result["test"] == next(
-        row["test"] for row in result.rows if row["stage"] == "final")
+        row["test"] for row in result.rows if row["stage"] == "final"
+    )
 
 
 def test_a_backslash_in_the_workdir_is_refused_before_training(tmp_path):
@@ -63,8 +74,8 @@ def test_a_checkpoint_without_its_index_is_not_sound(tmp_path):
     flax_augtl.train(config(), tmp_path, quiet=True)
     newest = tmp_path / "checkpoints" / "2"
     (newest / "network" / "manifest.ocdbt").unlink()
-    manifest.write(newest)  # As an earlier version did: it listed the files that were there.
-    assert manifest.damage(newest) == "network has no manifest.ocdbt, without which its arrays cannot be found"
+    checksums.write(newest)  # As an earlier version did: it listed the files that were there.
+    assert checksums.damage(newest) == "network has no manifest.ocdbt, without which its arrays cannot be found"
     assert flax_augtl.load_run(tmp_path, step="last").step == 1
 
 
@@ -81,5 +92,5 @@ def test_leftovers_are_removed_from_a_folder_with_brackets(tmp_path):
     for each in (folder, neighbour):
         each.mkdir()
         (each / ".result.json.1.tmp").touch()
-    run_directory.clear_leftovers(folder)
+    files.clear_leftovers(folder)
     assert not list(folder.iterdir()) and len(list(neighbour.iterdir())) == 1

@@ -12,18 +12,24 @@ from etils import epath
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import interruption, prediction, run_directory
-from flax_augtl.data import load_dataset, sniff
-from flax_augtl.data.folder import list_folder
+from flax_augtl import predict
+from flax_augtl.data import load_dataset
+from flax_augtl.data.images import sniff
+from flax_augtl.data.sources import patterns
+from flax_augtl.data.sources.folder import list_folder
 from flax_augtl.export import export
-from flax_augtl.pretrained.located import EMBEDDED
+from flax_augtl.pretrained.locate import EMBEDDED
+from flax_augtl.runtime import signals
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
+from flax_augtl.workdir import files
 from tests import small
 from tests.bucket import Server
 
 # Not imported here: it looks at its environment when it is.
-pytestmark = [pytest.mark.skipif(importlib.util.find_spec("gcsfs") is None, reason="needs gcsfs, of the extra `gcs`"),
-              pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")]
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("gcsfs") is None, reason="needs gcsfs, of the extra `gcs`"),
+    pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +78,10 @@ def test_a_folder_and_lists_in_a_bucket_are_those_on_the_disk(bucket, tmp_path):
         (epath.Path(root) / "photos" / "train.txt").write_text("\ufeff" + text)
     (bucket / "photos" / ".hidden" / "x.png").write_bytes(b"")
     for data in ({"name": "folder"}, {"name": "list", "train_list": "train.txt"}):
-        there, here = (load_dataset({**data, "root": root, "scan_dir": ""}, seed=0)
-                       for root in ("gs://bucket/photos", str(tmp_path / "photos")))
+        there, here = (
+            load_dataset({**data, "root": root, "scan_dir": ""}, seed=0)
+            for root in ("gs://bucket/photos", str(tmp_path / "photos"))
+        )
         assert there.split_ids() == here.split_ids() and len(there.train.ids) > 5
         for index in there.train.indices:
             np.testing.assert_array_equal(there.train.source[int(index)], here.train.source[int(index)])
@@ -88,9 +96,16 @@ def test_folders_in_a_bucket_are_laid_out_as_on_the_disk(bucket, tmp_path, serve
     image = bucket / "x.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "x.png")
     image.write_bytes((tmp_path / "x.png").read_bytes())
-    for name in ("seg_train/seg_train/ant/0", "seg_train/seg_train/bee/1.png", "seg_test/seg_test/ant/2.png",
-                 "seg_test/seg_test/bee/3.png?x=1", "seg_test/seg_test/bee/@eaDir/3.png/thumb.png",
-                 "seg_train/seg_train/cafe\u0301/4.png", "at [1]/a.png", "at [1]/b.png"):
+    for name in (
+        "seg_train/seg_train/ant/0",
+        "seg_train/seg_train/bee/1.png",
+        "seg_test/seg_test/ant/2.png",
+        "seg_test/seg_test/bee/3.png?x=1",
+        "seg_test/seg_test/bee/@eaDir/3.png/thumb.png",
+        "seg_train/seg_train/cafe\u0301/4.png",
+        "at [1]/a.png",
+        "at [1]/b.png",
+    ):
         image.copy(bucket / "data" / name)
     (bucket / "data" / "seg_train" / "seg_train" / "bee" / "README").write_bytes(bytes(100_000))
     (bucket / "data" / "seg_train" / "seg_train" / "bee" / "empty").write_bytes(b"")
@@ -107,13 +122,18 @@ def test_folders_in_a_bucket_are_laid_out_as_on_the_disk(bucket, tmp_path, serve
     assert listing.class_names == ("ant", "bee", "caf\u00e9")
     assert {split: paths for split, (paths, _) in listing.splits.items()} == {
         "train": ("seg_train/seg_train/ant/0", "seg_train/seg_train/bee/1.png", "seg_train/seg_train/cafe\u0301/4.png"),
-        "test": ("seg_test/seg_test/ant/2.png", "seg_test/seg_test/bee/3.png?x=1")}
-    for images in ("gs://bucket/data/at [1]", "gs://bucket/data/at [1]/*.png", "gs://bucket/data/a*/[ab].png",
-                   "gs://bucket/data/at [1]/**/*.png"):
-        assert prediction.find_pictures(images) == ["gs://bucket/data/at [1]/a.png", "gs://bucket/data/at [1]/b.png"]
-    assert len(prediction.find_pictures("gs://bucket/data/seg_train/seg_train/caf\u00e9")) == 1
+        "test": ("seg_test/seg_test/ant/2.png", "seg_test/seg_test/bee/3.png?x=1"),
+    }
+    for images in (
+        "gs://bucket/data/at [1]",
+        "gs://bucket/data/at [1]/*.png",
+        "gs://bucket/data/a*/[ab].png",
+        "gs://bucket/data/at [1]/**/*.png",
+    ):
+        assert patterns.find_images(images) == ["gs://bucket/data/at [1]/a.png", "gs://bucket/data/at [1]/b.png"]
+    assert len(patterns.find_images("gs://bucket/data/seg_train/seg_train/caf\u00e9")) == 1
     with pytest.raises(ValueError, match="there is no such image"):
-        prediction.find_pictures("gs://bucket/data/nothing/*.png")
+        patterns.find_images("gs://bucket/data/nothing/*.png")
 
 
 def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
@@ -124,21 +144,36 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
     config = small.digits_config(weights="gs://bucket/weights.safetensors", freeze="all", steps=2, data=data)
     run = flax_augtl.train(config, "gs://bucket/run", quiet=True)
     assert {path.name for path in (bucket / "run").iterdir()} == {
-        "config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json", "metrics.jsonl",
-        "result.json", "tensorboard", "confusion_test.png", "classes_test.json", "checkpoints", "frozen",
-        "predictions_test.csv", "predictions_val.csv"}
-    assert [row["split"] for row in run_directory.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
+        "config.json",
+        "class_names.json",
+        "preprocessing.json",
+        "source.json",
+        "splits.json",
+        "metrics.jsonl",
+        "result.json",
+        "tensorboard",
+        "confusion_test.png",
+        "classes_test.json",
+        "checkpoints",
+        "frozen",
+        "predictions_test.csv",
+        "predictions_val.csv",
+    }
+    assert [row["split"] for row in files.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
     assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500
     again = flax_augtl.load_run("gs://bucket/run")
     assert again.result == run.result and flax_augtl.train(config, "gs://bucket/run", quiet=True).result == run.result
-    assert [str(path) for path in export(again)] == ["gs://bucket/run/export.safetensors", "gs://bucket/run/export.json"]
+    assert [str(path) for path in export(again)] == [
+        "gs://bucket/run/export.safetensors",
+        "gs://bucket/run/export.json",
+    ]
     for weights in ("gs://bucket/run/export.safetensors", "gs://bucket/run"):
         assert flax_augtl.load_source("resnet20", weights).model.num_classes
     with pytest.raises(ValueError, match="no checkpoint at gs://bucket/nothing.safetensors"):
         flax_augtl.load_source("resnet20", "gs://bucket/nothing.safetensors")
-    rows = prediction.predict_files(again, "gs://bucket/photos/ant/*.png")
+    rows = predict.predict_files(again, "gs://bucket/photos/ant/*.png")
     assert [row["path"] for row in rows] == [f"gs://bucket/photos/ant/{index}.png" for index in range(8)]
-    assert len(prediction.find_pictures("gs://bucket/photos")) == 16
+    assert len(patterns.find_images("gs://bucket/photos")) == 16
 
 
 def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeypatch):
@@ -146,7 +181,7 @@ def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeyp
     whole = flax_augtl.train(config(), tmp_path / "whole", quiet=True)
     with monkeypatch.context() as patch:
         small.at_step(3, lambda: signal.raise_signal(signal.SIGTERM), patch)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             flax_augtl.train(config(), bucket / "run", quiet=True)
     with open_checkpoints(bucket / "run" / "checkpoints", read_only=True) as checkpoints:
         newest = checkpoints.steps()[-1]
@@ -159,8 +194,10 @@ def test_a_run_in_a_bucket_survives_as_one_on_the_disk(bucket, tmp_path, monkeyp
         flax_augtl.load_run(bucket / "run", step=newest)
     run = flax_augtl.train(config(), bucket / "run", quiet=True)
     jax.tree.map(np.testing.assert_array_equal, run.variables, whole.variables)
-    rows = [[{**row, "seconds": 0} for row in run_directory.read_metrics(place / "run" if place is bucket else place)]
-            for place in (bucket, tmp_path / "whole")]
+    rows = [
+        [{**row, "seconds": 0} for row in files.read_metrics(place / "run" if place is bucket else place)]
+        for place in (bucket, tmp_path / "whole")
+    ]
     assert rows[0] == rows[1]
 
 

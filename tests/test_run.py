@@ -10,22 +10,30 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import run_directory
-from flax_augtl.added_fields import ADDED
+from flax_augtl.config.added_fields import ADDED
 from flax_augtl.data import DataError
-from flax_augtl.study import material
+from flax_augtl.study import context
 from flax_augtl.study.study import study
 from flax_augtl.training import experiment, loop
 from flax_augtl.training.checkpoints import CheckpointError, Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import TrainState
+from flax_augtl.workdir import files
 from tests import small
 
 
 def config(**changes):
-    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": "layer3", "steps": 6, "evaluate_every_steps": 3,
-                                  "head": {"preset": "kept_deeper", "new_layers": (16,)}, **changes})
+    return small.digits_config(
+        **{
+            "weights": "embedded:glyphs",
+            "freeze": "layer3",
+            "steps": 6,
+            "evaluate_every_steps": 3,
+            "head": {"preset": "kept_deeper", "new_layers": (16,)},
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,9 @@ def whole(tmp_path_factory):
 
 
 def rows(run):
-    return [{name: value for name, value in row.items() if name != "seconds"}
-            for row in run_directory.read_metrics(run.workdir)]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in files.read_metrics(run.workdir)
+    ]
 
 
 def contents(folder):
@@ -64,8 +73,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(whole, killed_
             flax_augtl.train(config(checkpoint_every_steps=1), tmp_path, quiet=True)
     assert not (tmp_path / "result.json").exists()
     resumed = flax_augtl.train(config(checkpoint_every_steps=1), tmp_path, quiet=True)
-    assert_same_bits(flax_augtl.load_run(tmp_path, step="last").variables,
-                     flax_augtl.load_run(whole.workdir, step="last").variables)
+    assert_same_bits(
+        flax_augtl.load_run(tmp_path, step="last").variables, flax_augtl.load_run(whole.workdir, step="last").variables
+    )
     assert rows(resumed) == rows(whole)
     assert {**resumed.result, "seconds": 0} == {**whole.result, "seconds": 0}
 
@@ -77,8 +87,10 @@ def test_a_loaded_run_is_the_trained_one(whole):
     assert loaded.preprocessing == whole.preprocessing and loaded.result == whole.result
     assert loaded.network == whole.network and loaded.step == whole.step
     assert loaded.config.head.new_layers in ((16,), [16])
-    assert repr(loaded) == (f"<Run {whole.workdir}: resnet20, head kept_deeper, 10 classes, step {whole.step}, "
-                            f"test accuracy {whole.result['test']['top1']:.4f}>")
+    assert repr(loaded) == (
+        f"<Run {whole.workdir}: resnet20, head kept_deeper, 10 classes, step {whole.step}, "
+        f"test accuracy {whole.result['test']['top1']:.4f}>"
+    )
 
 
 def test_what_a_notebook_shows_of_data_and_sources_is_one_line():
@@ -93,7 +105,9 @@ def test_paths_and_pillow_images_are_predicted_like_arrays(whole, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 11, 3), np.uint8)
     Image.fromarray(pixels[0]).save(tmp_path / "first.png")
     expected = whole.predict(list(pixels))
-    np.testing.assert_array_equal(whole.predict([tmp_path / "first.png", Image.fromarray(pixels[1]), pixels[2]]), expected)
+    np.testing.assert_array_equal(
+        whole.predict([tmp_path / "first.png", Image.fromarray(pixels[1]), pixels[2]]), expected
+    )
     np.testing.assert_array_equal(whole.predict(iter(pixels), batch_size=2), whole.predict(pixels, batch_size=2))
 
 
@@ -143,15 +157,26 @@ def test_evaluate_refuses_a_split_that_is_no_longer_the_runs(tmp_path):
     for name in ("ant", "bee"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
-    run = flax_augtl.train(config(steps=1, evaluate_every_steps=1, data={
-        "name": "folder", "root": str(tmp_path / "photos"), "shots": None, "test": 4, "validation": 2}), tmp_path / "run",
-                           quiet=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
+    run = flax_augtl.train(
+        config(
+            steps=1,
+            evaluate_every_steps=1,
+            data={"name": "folder", "root": str(tmp_path / "photos"), "shots": None, "test": 4, "validation": 2},
+        ),
+        tmp_path / "run",
+        quiet=True,
+    )
     assert run.evaluate()["n"] == 4
     for name in ("ant", "bee"):
         (tmp_path / "photos" / name / "0.png").unlink()
-    with pytest.raises(ValueError, match="The data have changed since .*: its test split had 4 examples, and of the 4 that "
-                                         r"it has now \d are others; the network was trained on \d of them"):
+    with pytest.raises(
+        ValueError,
+        match="The data have changed since .*: its test split had 4 examples, and of the 4 that "
+        r"it has now \d are others; the network was trained on \d of them",
+    ):
         run.evaluate()
 
 
@@ -219,8 +244,9 @@ def test_frozen_groups_have_the_bits_of_the_source(whole):
     for group in ("stem", "layer1", "layer2", "layer3"):
         assert_same_bits(whole.variables["params"]["source"][group], source.variables["params"][group])
         assert_same_bits(whole.variables["batch_stats"]["source"][group], source.variables["batch_stats"][group])
-    assert not np.array_equal(whole.variables["params"]["source"]["fc"]["kernel"],
-                              source.variables["params"]["fc"]["kernel"])
+    assert not np.array_equal(
+        whole.variables["params"]["source"]["fc"]["kernel"], source.variables["params"]["fc"]["kernel"]
+    )
 
 
 def test_a_step_that_is_not_there_is_named(whole, tmp_path):
@@ -233,8 +259,9 @@ def test_a_step_that_is_not_there_is_named(whole, tmp_path):
 
 
 def test_without_validation_the_last_step_is_the_best(tmp_path):
-    run = flax_augtl.train(config(steps=2, data={"name": "digits", "shots": 2, "validation": 0, "crop": "none"}), tmp_path,
-                           quiet=True)
+    run = flax_augtl.train(
+        config(steps=2, data={"name": "digits", "shots": 2, "validation": 0, "crop": "none"}), tmp_path, quiet=True
+    )
     assert run.result["val"] is None and run.result["best_step"] == run.step == 2
 
 
@@ -253,58 +280,86 @@ def test_every_skipped_picture_is_listed_in_the_run_directory(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
     for path in bad:
         (tmp_path / "pictures" / path).write_bytes(b"")
-    data = {"name": "folder", "root": str(tmp_path / "pictures"), "on_bad_image": "skip", "scan_dir": "", "crop": "none"}
-    flax_augtl.train(config(steps=1, data={**config().data.to_dict(), "shots": None, **data}), tmp_path / "run", quiet=True)
-    found = run_directory.read_json(tmp_path / "run" / run_directory.SKIPPED)
+    data = {
+        "name": "folder",
+        "root": str(tmp_path / "pictures"),
+        "on_bad_image": "skip",
+        "scan_dir": "",
+        "crop": "none",
+    }
+    flax_augtl.train(
+        config(steps=1, data={**config().data.to_dict(), "shots": None, **data}), tmp_path / "run", quiet=True
+    )
+    found = files.read_json(tmp_path / "run" / files.SKIPPED)
     assert found == dict.fromkeys(bad, "it is empty (zero bytes)")
 
 
 def test_early_stopping(tmp_path):
     # At a learning rate of zero no evaluation is better than the first.
-    run = flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,
-                           quiet=True)
+    run = flax_augtl.train(
+        config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path, quiet=True
+    )
     assert [row["step"] for row in rows(run) if row["split"] == "val"] == [1, 2, 3, 4] and run.result["best_step"] == 1
-    assert flax_augtl.train(config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path,
-                            quiet=True).result == run.result
+    assert (
+        flax_augtl.train(
+            config(steps=30, evaluate_every_steps=1, learning_rate=0.0, early_stopping=3), tmp_path, quiet=True
+        ).result
+        == run.result
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
-    with pytest.raises(loop.NotFinite, match=r"Step \d of 6: the loss is \w+, the norm of the gradient .* Lower config."):
+    with pytest.raises(
+        loop.NotFinite, match=r"Step \d of 6: the loss is \w+, the norm of the gradient .* Lower config."
+    ):
         flax_augtl.train(config(learning_rate=1e30), tmp_path, quiet=True)
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"batch_size": 10}, r"config.batch_size=10 does not divide by 4 devices × config.accumulate=1: 2 pictures .* multiple"),
-    ({"steps": 0}, "The run has no length: set one of config.steps, config.epochs, config.examples above 0"),
-    ({"epochs": 2.0}, "Only one of config.steps=6, config.epochs=2.0 can be set"),
-    ({"freeze": "layer9"}, "config.freeze='layer9' is not a layer group of this network; did you mean 'layer3'"),
-    ({"head": {"preset": "kept_depper"}}, "config.head.preset='kept_depper' is unknown; did you mean 'kept_deeper'"),
-    ({"network": "resnet21"}, "There is no network 'resnet21'"),
-    ({"network": "resnet32"}, "resnet20"),
-    ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
-    ({"weights": None}, "would freeze layers with random weights"),
-    ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is not one of float32, bfloat16"),
-    ({"class_weights": (1.0, 2.0)}, "must be 10 numbers that are not negative"),
-    ({"optimizer": "lamb"}, "config.optimizer='lamb' is not one of"),
-    ({"data": {"name": "folder", "root": "nowhere"}}, "nowhere"),
-    ({"data": {"name": "digits", "shots": 2, "validation": 0.01}}, "validation"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch_size": 10},
+            r"config.batch_size=10 does not divide by 4 devices × config.accumulate=1: 2 pictures .* multiple",
+        ),
+        ({"steps": 0}, "The run has no length: set one of config.steps, config.epochs, config.examples above 0"),
+        ({"epochs": 2.0}, "Only one of config.steps=6, config.epochs=2.0 can be set"),
+        ({"freeze": "layer9"}, "config.freeze='layer9' is not a layer group of this network; did you mean 'layer3'"),
+        (
+            {"head": {"preset": "kept_depper"}},
+            "config.head.preset='kept_depper' is unknown; did you mean 'kept_deeper'",
+        ),
+        ({"network": "resnet21"}, "There is no network 'resnet21'"),
+        ({"network": "resnet32"}, "resnet20"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"weights": None}, "would freeze layers with random weights"),
+        ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is not one of float32, bfloat16"),
+        ({"class_weights": (1.0, 2.0)}, "must be 10 numbers that are not negative"),
+        ({"optimizer": "lamb"}, "config.optimizer='lamb' is not one of"),
+        ({"data": {"name": "folder", "root": "nowhere"}}, "nowhere"),
+        ({"data": {"name": "digits", "shots": 2, "validation": 0.01}}, "validation"),
+    ],
+)
 def test_a_mistake_is_named_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         flax_augtl.train(config(**changes), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    ({"name": "folder", "root": "gone"}, "The data root gone does not exist"),
-    ({"name": "list", "root": ".", "train_list": "gone.txt"}, "The list file gone.txt does not exist"),
-    ({"name": "oxford_flower102"}, "is not known. Did you mean oxford_flowers102")])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "folder", "root": "gone"}, "The data root gone does not exist"),
+        ({"name": "list", "root": ".", "train_list": "gone.txt"}, "The list file gone.txt does not exist"),
+        ({"name": "oxford_flower102"}, "is not known. Did you mean oxford_flowers102"),
+    ],
+)
 def test_data_that_are_not_there_are_named_before_weights_are_fetched(data, message, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "source_of", lambda config: 1 / 0)
     with pytest.raises(DataError, match=message):
         flax_augtl.train(small.digits_config(data=data), tmp_path / "run")
-    monkeypatch.setattr(material, "source_of", lambda config: 1 / 0)
+    monkeypatch.setattr(context, "source_of", lambda config: 1 / 0)
     with pytest.raises(DataError, match=message):
         study(small.digits_config(data=data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -327,7 +382,9 @@ def test_other_data_are_noticed(whole, tmp_path):
 
 def test_a_run_that_fails_at_start_leaves_another_run_alone(whole):
     before = contents(whole.workdir)
-    with pytest.raises(ValueError, match="holds a run with another configuration:\n  config.batch_size: 8 there, 16 here"):
+    with pytest.raises(
+        ValueError, match="holds a run with another configuration:\n  config.batch_size: 8 there, 16 here"
+    ):
         flax_augtl.train(config(batch_size=16), whole.workdir, quiet=True)
     assert contents(whole.workdir) == before
 
@@ -339,8 +396,13 @@ def test_balanced_class_weights_make_every_class_count_the_same():
 
 
 def small_state():
-    return TrainState(step=np.array(0, np.int32), params={"source": {"a": np.ones(2, np.float32)}}, batch_stats={},
-                      opt_state=(), rng=np.zeros(2, np.uint32))
+    return TrainState(
+        step=np.array(0, np.int32),
+        params={"source": {"a": np.ones(2, np.float32)}},
+        batch_stats={},
+        opt_state=(),
+        rng=np.zeros(2, np.uint32),
+    )
 
 
 def test_the_best_of_the_checkpoint_before_the_newest_is_kept(tmp_path):
@@ -373,7 +435,9 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     for step in range(1, 7):
         # Written in the background, while the buffers are used again.
         state.params["source"]["a"][:] = step
-        checkpoints.save(state, Progress(step=step, position=step, best_step=min(step, 3), best_value=0.5, best_loss=1.0))
+        checkpoints.save(
+            state, Progress(step=step, position=step, best_step=min(step, 3), best_value=0.5, best_loss=1.0)
+        )
     checkpoints.wait()
     assert checkpoints.steps() == [3, 5, 6]
     checkpoints.close()
@@ -389,7 +453,9 @@ def test_the_result_has_intervals_and_the_scores_of_every_class(whole):
     result = json.loads((whole.workdir / "result.json").read_text())
     for split in ("test", "val"):
         for metric, (low, high) in result["intervals"][split].items():
-            assert metric in ("top1", "mean_per_class") and 0 <= low <= result[split][metric] <= high <= 1 and low < high
+            assert (
+                metric in ("top1", "mean_per_class") and 0 <= low <= result[split][metric] <= high <= 1 and low < high
+            )
     assert result["classes"] == json.loads((whole.workdir / "classes_test.json").read_text())
     found = whole.evaluation("test")
     assert found.intervals == result["intervals"]["test"] and found.class_table(whole.class_names) == result["classes"]
@@ -400,8 +466,9 @@ def test_the_log_has_the_interval_and_a_warning_about_unequal_classes(tmp_path, 
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [40, 4])
     images = rng.integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
-    dataset = flax_augtl.data.dataset_from_arrays(images, labels, test=(images[30:], labels[30:]), class_names=["a", "b"],
-                                                  data={"validation": 0})
+    dataset = flax_augtl.data.dataset_from_arrays(
+        images, labels, test=(images[30:], labels[30:]), class_names=["a", "b"], data={"validation": 0}
+    )
     run = flax_augtl.train(config(steps=1), tmp_path, dataset=dataset)
     said = capsys.readouterr().err
     assert "Warning: the classes are unequal. a has 40 training images, b has 4." in said

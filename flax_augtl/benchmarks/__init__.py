@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m flax_augtl.benchmarks.NAME`. Nothing else imports them."""

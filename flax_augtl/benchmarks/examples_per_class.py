@@ -2,9 +2,10 @@
 
     python -m flax_augtl.benchmarks.examples_per_class --figure=docs/examples_per_class.svg
 
-trains the variants of configs/digits.py with 1, 2, 5, 10 and 20 images a class and five seeds each, prints a table and draws the
-figure of the README. Every training uses all its images, without a validation split, and the weights of its last step. Nothing is
-chosen, so that the test split is read once for each training. Finished trainings are kept in --workdir; the same command resumes.
+trains the variants of configs/digits.py with 1, 2, 5, 10 and 20 images a class and five seeds each, prints a table and
+draws the figure of the README. Every training uses all its images, without a validation split, and the weights of its last
+step. Nothing is chosen, so that the test split is read once for each training. Finished trainings are kept in --workdir; the
+same command resumes.
 """
 
 import argparse
@@ -131,11 +132,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.examples_per_class",
                                      description=__doc__.splitlines()[0])  # fmt: skip
-    parser.add_argument("--workdir", type=Path, default=Path("runs/examples_per_class"), help="where accuracies are kept")
-    parser.add_argument("--figure", type=Path, default=None, help="an SVG or PNG file; by default figure.svg in the workdir")
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("runs/examples_per_class"), help="where accuracies are kept"
+    )
+    parser.add_argument(
+        "--figure", type=Path, default=None, help="an SVG or PNG file; by default figure.svg in the workdir"
+    )
     parser.add_argument("--examples", type=int, nargs="+", default=list(EXAMPLES), help="training images a class")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds")
-    parser.add_argument("--variants", nargs="+", default=None, help="names of variants of configs/digits.py; default: all")
+    parser.add_argument(
+        "--variants", nargs="+", default=None, help="names of variants of configs/digits.py; default: all"
+    )
     options = parser.parse_args(arguments)
     variants = _variants()
     if unknown := {*(options.variants or ())} - {*variants}:
@@ -153,7 +160,7 @@ def _variants() -> dict[str, ConfigDict]:
     """Return the variants of configs/digits.py."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from flax_augtl.configs import digits
-    from flax_augtl.study.variants import variants_of
+    from flax_augtl.variants import variants_of
 
     return variants_of(digits.get_config())
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 
-from flax_augtl.data import image_hash
 from flax_augtl.data.errors import UnreadablePicture
-from flax_augtl.data.files import FileSource
-from flax_augtl.data.pictures import read_picture
-from flax_augtl.data.tree import image_paths
+from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.sources.folder_tree import image_paths
+from flax_augtl.data.sources.image_files import FileSource
+from flax_augtl.data.splits import image_hash
 
 DISTANCES = (16, 24, 32, 40, 48, 56)
 
@@ -51,7 +51,9 @@ KINDS: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
 }
 
 
-def measure(folder: str, copied: int = 300, seed: int = 0, check_thumbs: bool = True) -> tuple[list[list[str]], list[str]]:
+def measure(
+    folder: str, copied: int = 300, seed: int = 0, check_thumbs: bool = True
+) -> tuple[list[list[str]], list[str]]:
     """Look for copies among the images of a folder.
 
     Args:

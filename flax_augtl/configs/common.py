@@ -50,15 +50,15 @@ def get_config() -> config_dict.ConfigDict:
     # Probability with which an activation between new layers is dropped.
     config.head.dropout = placeholder(float)
 
-    # The topmost frozen layer group (stem, layer1, ..., fc; conv1, ..., fc8) or residual block (layer3.0), or none, or all
-    # (all but the head).
+    # The topmost frozen layer group (stem, layer1, ..., fc; conv1, ..., fc8) or residual block (layer3.0), or none, or
+    # all (all but the head).
     config.freeze = "none"
 
     config.data = config_dict.ConfigDict()
     # folder, list, digits, glyphs, or the name of a TFDS data set.
     config.data.name = "folder"
-    # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class. Of `list`: what paths are relative
-    # to. Of a TFDS data set: its data_dir; None = TFDS's own.
+    # Of `folder`: train/ val/ test/ with a folder a class each, or one folder a class. Of `list`: what paths are
+    # relative to. Of a TFDS data set: its data_dir; None = TFDS's own.
     config.data.root = placeholder(str)
     # How a folder is read: 2 as docs/data.md says; 1 as earlier versions did, with which their runs go on.
     config.data.folder_rules = 2
@@ -67,8 +67,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.val_list = placeholder(str)
     config.data.test_list = placeholder(str)
     config.data.class_list = placeholder(str)
-    # Of `list`: the columns of the path, the label and the split, by heading or by number from 1; None = by their headings,
-    # "" = the folder is the label, there is no split.
+    # Of `list`: the columns of the path, the label and the split, by heading or by number from 1; None = by their
+    # headings, "" = the folder is the label, there is no split.
     config.data.path_column = placeholder(str)
     config.data.label_column = placeholder(str)
     config.data.split_column = placeholder(str)
@@ -82,8 +82,8 @@ def get_config() -> config_dict.ConfigDict:
     config.data.test = 0.2
     # Which examples that test split has, and how folds are divided: one for all seeds.
     config.data.split_seed = 0
-    # Images that stay in one split, such as those of one patient: a column of a list, or a regular expression with one group
-    # that is searched in the path, such as "(patient[0-9]+)_"; None = each image stands for itself.
+    # Images that stay in one split, such as those of one patient: a column of a list, or a regular expression with one
+    # group that is searched in the path, such as "(patient[0-9]+)_"; None = each image stands for itself.
     config.data.group = placeholder(str)
     # Cross-validation: the training data in so many parts, each of which is the test split once; 0 = none.
     config.data.folds = 0
@@ -99,9 +99,11 @@ def get_config() -> config_dict.ConfigDict:
     config.data.max_pixels = 178_956_970
     # Pictures of the test split that are in the training data too: warn, drop (from training), error.
     config.data.on_leak = "warn"
-    # Training images that are equal but have different labels: warn, drop (all of them), error, ignore; None = as on_leak.
+    # Training images that are equal but have different labels: warn, drop (all of them), error, ignore; None = as
+    # on_leak.
     config.data.on_conflict = placeholder(str)
-    # Images that are re-encoded, resized, mirrored or slightly changed copies of test images: warn, drop, error, ignore.
+    # Images that are re-encoded, resized, mirrored or slightly changed copies of test images: warn, drop, error,
+    # ignore.
     config.data.near_copies = "warn"
     # Where the results of scanning pictures are kept; None = the user's cache folder, "" = nowhere.
     config.data.scan_dir = placeholder(str)
@@ -133,8 +135,8 @@ def get_config() -> config_dict.ConfigDict:
     # Threads that decode pictures; or so many worker processes, which then do it instead (0 = threads).
     config.data.threads = 8
     config.data.workers = 0
-    # Remember decoded pictures: none; auto; memory (of the host); file (a scratch file in cache_dir); device (the training
-    # split lives on the device, and is cropped there).
+    # Remember decoded pictures: none; auto; memory (of the host); file (a scratch file in cache_dir); device (the
+    # training split lives on the device, and is cropped there).
     config.data.cache = "none"
     # Gigabytes that the cache may take.
     config.data.cache_gb = 4.0
@@ -211,8 +213,8 @@ def get_config() -> config_dict.ConfigDict:
     config.keep_checkpoints = 2
     # Stop after so many evaluations without a better one; 0 = never.
     config.early_stopping = 0
-    # A loss or gradient that is not finite: stop; skip (the update is left out); restore (back to the last checkpoint, and
-    # on with the data behind that batch).
+    # A loss or gradient that is not finite: stop; skip (the update is left out); restore (back to the last checkpoint,
+    # and on with the data behind that batch).
     config.on_nan = "stop"
     # Of skip and restore: how often, before the run stops after all.
     config.on_nan_limit = 10
@@ -229,10 +231,11 @@ def get_config() -> config_dict.ConfigDict:
     # {name: {field: value, ...}, ...}: train once for each, in WORKDIR/name, and print their results side by side.
     config.variants = config_dict.ConfigDict()
     config.study = config_dict.ConfigDict()
-    # Mode study. What it compares: quick, paper, controls, full; "" = only what the next fields say. A field that is given
-    # takes the place of what the preset decides; None leaves it to the preset (docs/study.md).
+    # Mode study. What it compares: quick, paper, controls, full; "" = only what the next fields say. A field that is
+    # given takes the place of what the preset decides; None leaves it to the preset (docs/study.md).
     config.study.preset = "quick"
-    # Minutes that the study may take, over all of its starts; 0 = no limit. None = 10 for the preset quick, 0 for others.
+    # Minutes that the study may take, over all of its starts; 0 = no limit. None = 10 for the preset quick, 0 for
+    # others.
     config.study.minutes = placeholder(float)
     # Further heads, beside those of the preset, by the name of their preset, or scratch: the traditional one on random
     # weights.
@@ -241,30 +244,33 @@ def get_config() -> config_dict.ConfigDict:
     config.study.own_heads = config_dict.ConfigDict()
     # Freeze depths: the topmost frozen layer group, none, all; None = every one; ("blocks",) = every residual block.
     config.study.depths = placeholder(tuple)
-    # Learning rates that every head is tried with at every depth; if the lowest or highest is the best, further ones are
-    # tried. None = 0.0003, 0.001, 0.003, 0.01, 0.03.
+    # Learning rates that every head is tried with at every depth; if the lowest or highest is the best, further ones
+    # are tried. None = 0.0003, 0.001, 0.003, 0.01, 0.03.
     config.study.learning_rates = placeholder(tuple)
-    # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance. None = the seed 0
-    # for the preset quick, six for the others.
+    # Seeds, shared by all heads; how many of them choose (0 = all). Fewer than six show no significance. None = the
+    # seed 0 for the preset quick, six for the others.
     config.study.seeds = placeholder(tuple)
     config.study.selection_seeds = placeholder(int)
-    # How the grid is searched: grid (all of it), halving (fewer and longer trainings, step by step), budget (from the depth
-    # all downwards, by halving, while config.study.minutes last). None = budget where there are minutes, else grid.
+    # How the grid is searched: grid (all of it), halving (fewer and longer trainings, step by step), budget (from the
+    # depth all downwards, by halving, while config.study.minutes last). None = budget where there are minutes, else
+    # grid.
     config.study.search = placeholder(str)
-    # What is trained on training and validation data together, and tested: the depth that validation chose for each head
-    # (winners), or every depth of each head (depths). None = winners.
+    # What is trained on training and validation data together, and tested: the depth that validation chose for each
+    # head (winners), or every depth of each head (depths). None = winners.
     config.study.finals = placeholder(str)
     # Views of an image to train with, where config.data.views = 0. None = 4, or fewer where the time budget is short.
     config.study.views = placeholder(int)
-    # Kept activations: auto, file (below the workdir), memory, none; gigabytes of them; gigabytes on the device at a time;
-    # float32, bfloat16.
+    # Kept activations: auto, file (below the workdir), memory, none; gigabytes of them; gigabytes on the device at a
+    # time; float32, bfloat16.
     config.study.cache = "auto"
     config.study.cache_gb = 8.0
     config.study.device_gb = 4.0
     config.study.cache_dtype = "float32"
-    # Cells that are trained at once under vmap where the layers that train are dense, or on an accelerator; 0 = by a timing.
+    # Cells that are trained at once under vmap where the layers that train are dense, or on an accelerator; 0 = by a
+    # timing.
     config.study.together = 0
-    # Seconds between two checkpoints within cells, and after which the cells of a worker that fell silent are taken over.
+    # Seconds between two checkpoints within cells, and after which the cells of a worker that fell silent are taken
+    # over.
     config.study.checkpoint_seconds = 30.0
     config.study.lease_seconds = 60.0
     return config.lock()

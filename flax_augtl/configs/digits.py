@@ -36,9 +36,12 @@ def get_config():
     config.study.learning_rates = (0.003, 0.01, 0.03)
     config.study.selection_seeds = 2
     with config.unlocked():
-        config.variants = ConfigDict({
-            "kept_deeper": {"head": {"preset": "kept_deeper"}, "learning_rate": 0.003},
-            "traditional": {"head": {"preset": "traditional"}, "learning_rate": 0.003},
-            "scratch": {"head": {"preset": "traditional"}, "weights": None, "learning_rate": 0.01},
-        }, sort_keys=False)
+        config.variants = ConfigDict(
+            {
+                "kept_deeper": {"head": {"preset": "kept_deeper"}, "learning_rate": 0.003},
+                "traditional": {"head": {"preset": "traditional"}, "learning_rate": 0.003},
+                "scratch": {"head": {"preset": "traditional"}, "weights": None, "learning_rate": 0.01},
+            },
+            sort_keys=False,
+        )
     return config

@@ -1,20 +1,20 @@
 """Labelled pictures: where they come from, how they are split, and how they reach the device."""
 
-from flax_augtl.lazy import names_of
+from flax_augtl.runtime.lazy_imports import names_of
 
 _MODULES = {
-    "ArraySource": "examples",
+    "ArraySource": "types",
     "DataError": "errors",
-    "Dataset": "examples",
-    "Examples": "examples",
+    "Dataset": "types",
+    "Examples": "types",
     "UnreadablePicture": "errors",
     "check_there": "load",
-    "dataset_from_arrays": "given",
-    "dataset_from_files": "given",
-    "eval_batches": "loader",
+    "dataset_from_arrays": "from_python",
+    "dataset_from_files": "from_python",
+    "eval_batches": "loading.loader",
     "load_dataset": "load",
-    "train_batches": "loader",
-    "with_cache": "cache",
+    "train_batches": "loading.loader",
+    "with_cache": "loading.cache",
 }
 __all__ = sorted(_MODULES)
 __getattr__ = names_of(__name__, _MODULES)

@@ -22,11 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "prepare":
-            from flax_augtl.data.prepare import prepare as run
+            from flax_augtl.data.sources.tfds_prepare import prepare as run
 
             print(run(options.name, options.data_dir))
         else:
-            from flax_augtl.data.benchmark import benchmark as run
+            from flax_augtl.benchmarks.loader import benchmark as run
 
             print(run(options.root, options.image_size, options.batch_size, options.workers, options.seconds))
     except DataError as error:

@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data import folds, groups, splits
-from flax_augtl.data.copies import ByScan
-from flax_augtl.data.division import divide
-from flax_augtl.data.downloads import is_url, local_path
 from flax_augtl.data.errors import DataError
-from flax_augtl.data.examples import Dataset, Examples, Source
-from flax_augtl.data.fetched import fetched
-from flax_augtl.data.files import FileSource, Listing
-from flax_augtl.data.folder import checked_root, list_folder
-from flax_augtl.data.lists import list_files, list_lists
-from flax_augtl.data.metadata_files import list_metadata
-from flax_augtl.data.pictures import MAX_PIXELS
-from flax_augtl.data.scan import note, remarks, scan
-from flax_augtl.data.tree import RULES
-from flax_augtl.data.unicode_names import Spelling
-from flax_augtl.paths import is_remote
+from flax_augtl.data.images.decode import MAX_PIXELS
+from flax_augtl.data.sources.downloads import is_url, local_path
+from flax_augtl.data.sources.fetched_images import fetched
+from flax_augtl.data.sources.folder import checked_root, list_folder
+from flax_augtl.data.sources.folder_tree import RULES
+from flax_augtl.data.sources.image_files import FileSource, Listing
+from flax_augtl.data.sources.list_files import list_files, list_lists
+from flax_augtl.data.sources.metadata_files import list_metadata
+from flax_augtl.data.sources.unicode_names import Spelling
+from flax_augtl.data.splits import folds, groups, stratify
+from flax_augtl.data.splits.integrity import note, remarks, scan
+from flax_augtl.data.splits.make_splits import divide
+from flax_augtl.data.splits.near_copies import ByScan
+from flax_augtl.data.types import Dataset, Examples, Source
+from flax_augtl.runtime.paths import is_remote
 
 # What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
 DEFAULTS: dict[str, Any] = {
@@ -71,7 +71,7 @@ def check_there(data: Mapping[str, Any]) -> None:
         case "list":
             list_files(data)
         case name:
-            from flax_augtl.data.tfds_data import builder_of, check_prepared
+            from flax_augtl.data.sources.tfds import builder_of, check_prepared
 
             check_prepared(builder_of(name, data["root"]), name, data["root"])
 
@@ -82,7 +82,8 @@ def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | Non
     Args:
         data: config.data, or any mapping with some of its fields.
         seed: governs every choice among examples but that of the test split, which `split_seed` governs.
-        spelling: of the class names and ids of a folder, where a run wrote them before; see `unicode_names.spelling_of`.
+        spelling: of the class names and ids of a folder, where a run wrote them before; see
+          `unicode_names.spelling_of`.
 
     Raises:
         DataError: whatever is wrong, as a sentence.
@@ -139,7 +140,9 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
     for split in order:
         names, labels = listing.splits[split]
         kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
-        parts[split] = examples_of(source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept)
+        parts[split] = examples_of(
+            source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept
+        )
         first += len(names)
     used = [path for i, path in enumerate(paths) if i not in seen.bad]
     found = groups.groups_of(used, listing.columns, data["group"])
@@ -165,20 +168,22 @@ def examples_of(
 
 
 def _digits(data: Mapping[str, Any], seed: int) -> Dataset:
-    from flax_augtl.data import digits
+    from flax_augtl.data.sources import digits
 
     groups.refuse(data["group"], "digits")
     source, labels = digits.digits()
     everything = examples_of(source, labels, [f"digits/{i:04d}" for i in range(len(labels))])
     k = DIGIT_SHOTS if data["shots"] is None else int(data["shots"])
-    if data["split_seed"] is None and not data["folds"]:  # Earlier versions tested on all that a seed does not train on.
-        train, test = splits.shots(everything, k, seed, digits.CLASS_NAMES)
+    if (
+        data["split_seed"] is None and not data["folds"]
+    ):  # Earlier versions tested on all that a seed does not train on.
+        train, test = stratify.shots(everything, k, seed, digits.CLASS_NAMES)
         return divide("digits", digits.CLASS_NAMES, {"train": train, "test": test}, {**data, "shots": None}, seed)
     return divide("digits", digits.CLASS_NAMES, {"all": everything}, {**data, "test": DIGITS_TEST, "shots": k}, seed)
 
 
 def _glyphs(data: Mapping[str, Any], seed: int) -> Dataset:
-    from flax_augtl.data import glyphs
+    from flax_augtl.data.sources import glyphs
 
     groups.refuse(data["group"], "glyphs")
     k = GLYPHS_PER_CLASS if data["shots"] is None else int(data["shots"])
@@ -192,7 +197,7 @@ def _glyphs(data: Mapping[str, Any], seed: int) -> Dataset:
 
 
 def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
-    from flax_augtl.data.tfds_data import prepared
+    from flax_augtl.data.sources.tfds import prepared
 
     groups.refuse(data["group"], data["name"])
     found = prepared(data["name"], data["root"], data["max_pixels"])

@@ -7,12 +7,12 @@ import numpy as np
 from etils import epath
 
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.examples import Examples
-from flax_augtl.data.files import FileSource
-from flax_augtl.data.folder import list_folder
 from flax_augtl.data.load import DEFAULTS
-from flax_augtl.data.scan import note, scan
-from flax_augtl.data.unicode_names import nfc
+from flax_augtl.data.sources.folder import list_folder
+from flax_augtl.data.sources.image_files import FileSource
+from flax_augtl.data.sources.unicode_names import nfc
+from flax_augtl.data.splits.integrity import note, scan
+from flax_augtl.data.types import Examples
 
 
 def labelled_images(

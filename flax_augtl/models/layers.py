@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models.convolution import convolve
+from flax_augtl.models.conv import convolve
 
 # Both are torchvision's: each output unit keeps the variance of the gradient through a ReLU, and PyTorch's own
 # default for a linear layer, which is uniform within 1 / sqrt(inputs).

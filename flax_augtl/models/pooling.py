@@ -36,17 +36,30 @@ def _gradient(x, y, gradient, *, size, stride, pad):
         for j in range(size):
             wins = (padded[:, i : i + side[0] : stride, j : j + side[1] : stride] == y) & ~given
             given |= wins
-            total += jax.lax.pad(jnp.where(wins, gradient, 0), jnp.zeros((), x.dtype), (
-                (0, 0, 0), (i, padded.shape[1] - i - side[0], stride - 1), (j, padded.shape[2] - j - side[1], stride - 1),
-                (0, 0, 0)))
+            total += jax.lax.pad(
+                jnp.where(wins, gradient, 0),
+                jnp.zeros((), x.dtype),
+                (
+                    (0, 0, 0),
+                    (i, padded.shape[1] - i - side[0], stride - 1),
+                    (j, padded.shape[2] - j - side[1], stride - 1),
+                    (0, 0, 0),
+                ),
+            )
     return total[:, pad : pad + x.shape[1], pad : pad + x.shape[2]]
 
 
 def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
     # XLA's own takes four times as long on a CPU, longer than the convolution before it.
-    return jax.lax.platform_dependent(*kept, gradient, cpu=functools.partial(_gradient, **settings),
-                                      default=functools.partial(_plain_gradient, **settings)),
+    return (
+        jax.lax.platform_dependent(
+            *kept,
+            gradient,
+            cpu=functools.partial(_gradient, **settings),
+            default=functools.partial(_plain_gradient, **settings),
+        ),
+    )
 
 
 max_pool.defvjp(_forward, _backward)
@@ -69,7 +82,5 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     if x.shape[1:3] == (size, size):
         return x
     rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
-    pooled = jnp.einsum(
-        "ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST
-    )
+    pooled = jnp.einsum("ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST)
     return pooled.astype(x.dtype)

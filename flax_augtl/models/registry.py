@@ -102,7 +102,8 @@ def create_model(
         A Linen module. Two modules made with the same arguments are equal and have the same hash.
 
     Raises:
-        ValueError: no network has that name, or its module no such field, or a value is of another kind than the field's.
+        ValueError: no network has that name, or its module no such field, or a value is of another kind than the
+          field's.
 
     >>> create_model("resnet18").groups
     ('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc')
@@ -125,8 +126,10 @@ def create_model(
     # Those with an entry a stage.
     stages = {field: len(value) for field, value in fields.items() if isinstance(value, tuple)}
     if len(set(stages.values())) > 1 or 0 in stages.values():
-        raise ValueError(f"{name}: {' and '.join(stages)} must have as many entries as each other, not "
-                         f"{' and '.join(map(str, stages.values()))}.")
+        raise ValueError(
+            f"{name}: {' and '.join(stages)} must have as many entries as each other, not "
+            f"{' and '.join(map(str, stages.values()))}."
+        )
     # np.dtype makes "float32", np.float32 and jnp.float32 one and the same value, so that modules compare equal.
     common = dict(num_classes=num_classes or None, dtype=jnp.dtype(dtype), axis_name=axis_name)
     return family(**{**entry.settings, **variant, **common})

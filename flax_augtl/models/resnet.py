@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models import chain
+from flax_augtl.models import base
 from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.pooling import max_pool
 
@@ -52,9 +52,7 @@ class Block(nn.Module):
         def unit(y, name, features, size, stride):
             y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y)
             norm_name = name.replace("conv", "bn")
-            norm = batch_norm(
-                train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=norm_name
-            )
+            norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=norm_name)
             return norm(y)
 
         if self.kind == "basic":
@@ -123,8 +121,8 @@ class ResNet(nn.Module):
         axis_name: mapped axis over which training batch statistics are averaged.
         by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
         remat: keep only what enters a training block for the backward pass, and compute its inside again there.
-        shortcut: where the shape changes, "projection" (1×1 convolution with batch norm), or without parameters "pad" or
-            "pad_end"; see `padded_shortcut`.
+        shortcut: where the shape changes, "projection" (1×1 convolution with batch norm), or without parameters "pad"
+            or "pad_end"; see `padded_shortcut`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -146,7 +144,9 @@ class ResNet(nn.Module):
         """The names of the layer groups, bottom to top."""
         stages = tuple(f"layer{i + 1}" for i in range(len(self.stage_sizes)))
         if self.by_block:
-            stages = tuple(f"{stage}.{j}" for stage, size in zip(stages, self.stage_sizes, strict=True) for j in range(size))
+            stages = tuple(
+                f"{stage}.{j}" for stage, size in zip(stages, self.stage_sizes, strict=True) for j in range(size)
+            )
         return ("stem", *stages) + (("fc",) if self.num_classes else ())
 
     @nn.compact
@@ -164,9 +164,9 @@ class ResNet(nn.Module):
             (its global average), float32 logits [N, num_classes] after fc.
         """
         if start == 0:
-            chain.check_images(x, 1)
+            base.check_images(x, 1)
         common = dict(conv_bias=self.conv_bias, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name)
-        for name, train in chain.steps(self.groups, start, stop, train_from):
+        for name, train in base.steps(self.groups, start, stop, train_from):
             if name == "stem":
                 stem = rematerialised(Stem, self.remat and train)
                 x = stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)
@@ -182,8 +182,9 @@ class ResNet(nn.Module):
             else:
                 stage, _, block = name.removeprefix("layer").partition(".")
                 i = int(stage) - 1
-                settings = dict(kind=self.block, width=self.widths[i], v1_stride=self.v1_stride,
-                                shortcut=self.shortcut, **common)
+                settings = dict(
+                    kind=self.block, width=self.widths[i], v1_stride=self.v1_stride, shortcut=self.shortcut, **common
+                )
                 stride = 1 if i == 0 else 2
                 if block:
                     unit = rematerialised(Block, self.remat and train)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models import chain
+from flax_augtl.models import base
 from flax_augtl.models.layers import batch_norm, conv, rematerialised
 from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
@@ -48,9 +48,10 @@ class VGG(nn.Module):
         num_classes: outputs of fc8; None leaves fc8 out.
         dtype: of the computation; parameters are float32.
         axis_name: mapped axis over which training batch statistics are averaged.
-        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside again
-            there.
-        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their top.
+        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside
+            again there.
+        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their
+          top.
     """
 
     convs: tuple[int, ...]
@@ -87,8 +88,8 @@ class VGG(nn.Module):
             logits [N, num_classes] after fc8.
         """
         if start == 0:
-            chain.check_images(x, 2 ** len(self.convs))
-        for name, train in chain.steps(self.groups, start, stop, train_from):
+            base.check_images(x, 2 ** len(self.convs))
+        for name, train in base.steps(self.groups, start, stop, train_from):
             if name.startswith("conv"):
                 i = int(name.removeprefix("conv")) - 1
                 group = rematerialised(ConvGroup, self.remat and train)(

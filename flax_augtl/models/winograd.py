@@ -2,8 +2,9 @@
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), equations 8 and 11: with the tile
 d of 4×4 inputs and the kernel g, the 2×2 outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. The sum over the input channels turns ⊙
-into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32 it errs like a plain convolution.
-XLA's convolutions on a CPU already run at the speed of its matrix products; fewer products are what is left to gain.
+into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32 it errs like a plain
+convolution. XLA's convolutions on a CPU already run at the speed of its matrix products; fewer products are what is
+left to gain.
 """
 
 from collections.abc import Sequence
@@ -48,8 +49,15 @@ def _tiles(x: jax.Array) -> Grid:
     high, wide = _tile_counts(x)
     x = jnp.pad(x, ((0, 0), (1, high * TILE + 1 - x.shape[1]), (1, wide * TILE + 1 - x.shape[2]), (0, 0)))
     rows = [_combined(row, [x[:, i : i + (high - 1) * TILE + 1 : TILE] for i in range(4)]) for row in _B]
-    return [[_combined(row, [each[:, :, j : j + (wide - 1) * TILE + 1 : TILE] for j in range(4)]
-                       ).reshape(-1, x.shape[-1]) for row in _B] for each in rows]
+    return [
+        [
+            _combined(row, [each[:, :, j : j + (wide - 1) * TILE + 1 : TILE] for j in range(4)]).reshape(
+                -1, x.shape[-1]
+            )
+            for row in _B
+        ]
+        for each in rows
+    ]
 
 
 def _transformed(kernel: jax.Array, backwards: bool) -> Grid:
@@ -61,11 +69,13 @@ def _transformed(kernel: jax.Array, backwards: bool) -> Grid:
 def _filtered(x: jax.Array, weights: Grid, backwards: bool) -> jax.Array:
     high, wide = _tile_counts(x)
     contracted = (((1,), (1 if backwards else 0,)), ((), ()))
-    products = [[jax.lax.dot_general(*pair, contracted) for pair in zip(*rows, strict=True)]
-                for rows in zip(_tiles(x), weights, strict=True)]
+    products = [
+        [jax.lax.dot_general(*pair, contracted) for pair in zip(*rows, strict=True)]
+        for rows in zip(_tiles(x), weights, strict=True)
+    ]
     (a, b), (c, d) = [[each.reshape(len(x), high, wide, -1) for each in row] for row in _both_sides(_A, products)]
     y = jnp.stack([jnp.stack([a, b], 3), jnp.stack([c, d], 3)], 2)
-    return y.reshape(len(x), high * TILE, wide * TILE, -1)[:, :x.shape[1], :x.shape[2]]
+    return y.reshape(len(x), high * TILE, wide * TILE, -1)[:, : x.shape[1], : x.shape[2]]
 
 
 def _gradient_of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -73,8 +83,10 @@ def _gradient_of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
     *_, height, width, channels = gradient.shape
     gradient = jnp.pad(gradient, ((0, 0), (0, high * TILE - height), (0, wide * TILE - width), (0, 0)))
     outputs = [[gradient[:, i::TILE, j::TILE].reshape(-1, channels) for j in range(TILE)] for i in range(TILE)]
-    products = [[jax.lax.dot_general(*pair, (((0,), (0,)), ((), ()))) for pair in zip(*rows, strict=True)]
-                for rows in zip(_tiles(x), _both_sides(_transposed(_A), outputs), strict=True)]
+    products = [
+        [jax.lax.dot_general(*pair, (((0,), (0,)), ((), ()))) for pair in zip(*rows, strict=True)]
+        for rows in zip(_tiles(x), _both_sides(_transposed(_A), outputs), strict=True)
+    ]
     return jnp.stack([jnp.stack(row) for row in _both_sides(_transposed(_G), products)])
 
 
@@ -86,10 +98,10 @@ def _chunks(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def _in_chunks(x: jax.Array, kernel: jax.Array, backwards: bool) -> jax.Array:
-    # Nothing would keep XLA from transforming the kernels of all layers first, and from keeping 16/9 of the network's size
-    # about, if they did not wait for x.
+    # Nothing would keep XLA from transforming the kernels of all layers first, and from keeping 16/9 of the network's
+    # size about, if they did not wait for x.
     weights = _transformed(kernel + 0 * x[0, 0, 0, 0], backwards)
-    chunks, = _chunks(x)
+    (chunks,) = _chunks(x)
     if len(chunks) == 1:
         return _filtered(x, weights, backwards)
     y = jax.lax.map(lambda chunk: _filtered(chunk, weights, backwards), chunks)
@@ -104,6 +116,11 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def winograd_gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the gradients [N, H, W, in] and [3, 3, in, out] of a loss, given that of the output, [N, H, W, out]."""
     pairs = _chunks(x, gradient)
-    total = _gradient_of_kernel(x, gradient) if len(pairs[0]) == 1 else jax.lax.scan(
-        lambda total, pair: (total + _gradient_of_kernel(*pair), None), jnp.zeros_like(kernel), tuple(pairs))[0]
+    total = (
+        _gradient_of_kernel(x, gradient)
+        if len(pairs[0]) == 1
+        else jax.lax.scan(
+            lambda total, pair: (total + _gradient_of_kernel(*pair), None), jnp.zeros_like(kernel), tuple(pairs)
+        )[0]
+    )
     return _in_chunks(gradient, kernel, True), total

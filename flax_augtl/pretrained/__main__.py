@@ -1,6 +1,6 @@
 """Says what a checkpoint is, what it sees in pictures, and how far it is from the original.
 
-    python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--entry=NAME] [--images=FOLDER] [--verify]
+python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--entry=NAME] [--images=FOLDER] [--verify]
 """
 
 import argparse
@@ -11,15 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flax_augtl.data.pictures import UnreadablePicture, read_picture
-from flax_augtl.prediction import find_pictures
+from flax_augtl.data.images.decode import UnreadablePicture, read_picture
+from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.pretrained.fetch import local_or_named
-from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
-from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_folder import is_run
+from flax_augtl.pretrained.from_run import is_run
+from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.parity.verify import verify
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
-from flax_augtl.pretrained.verification import verify
-from flax_augtl.printable import for_terminal, on_one_line
+from flax_augtl.runtime.text import for_terminal, on_one_line
 
 
 def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
@@ -47,15 +47,23 @@ def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | N
         found = inspect_checkpoint(model, checkpoint, sha256=sha256, entry=entry)
         return found, load_inspected(found)
     source = load_source(model, checkpoint, sha256=sha256, entry=entry)
-    found = Inspection(source.name, Path(checkpoint), "a run directory of this program, in Orbax", {}, {}, source.preprocess,
-                       source.class_names, source.terms)
+    found = Inspection(
+        source.name,
+        Path(checkpoint),
+        "a run directory of this program, in Orbax",
+        {},
+        {},
+        source.preprocess,
+        source.class_names,
+        source.terms,
+    )
     return found, source
 
 
 def _show_pictures(source: Source, images: str) -> list[str]:
     """Print what pictures are taken for; return those that cannot be read, with the reason."""
     run, unreadable = jax.jit(source.model.apply), []
-    for path in find_pictures(images):
+    for path in find_images(images):
         try:
             pixels = np.asarray(read_picture(path))
         except UnreadablePicture as error:
@@ -79,8 +87,9 @@ def _show_verification(found, source: Source):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.pretrained", description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", help="a file, a folder, an address, or owner/repository[@revision] on the "
-                        "Hugging Face Hub")
+    parser.add_argument(
+        "checkpoint", help="a file, a folder, an address, or owner/repository[@revision] on the Hugging Face Hub"
+    )
     parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
     parser.add_argument("--sha256", help="what the file's SHA-256 must be")
     parser.add_argument("--entry", help="which network of a file that holds several, such as state_dict")
@@ -98,8 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.images:
             print()
             if unreadable := _show_pictures(source, options.images):
-                raise ValueError(f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  "
-                                 + "\n  ".join(unreadable))
+                raise ValueError(
+                    f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  "
+                    + "\n  ".join(unreadable)
+                )
         if options.verify and not found.tensors:
             raise ValueError(f"{found.file} is a run of this program: there is no original to compare it with.")
         if options.verify:

@@ -8,10 +8,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.parameters import Slot, classifier_tensors, layout
 from flax_augtl.models.resnet import ResNet
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.layout import Slot, classifier_tensors, layout
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _LINES = 10
 _ALIGNMENT = 64
@@ -154,8 +154,10 @@ def _variant(model, leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """Return the fields of the module that decide which variables there are, as the variables have them."""
     if isinstance(model, ResNet):
         projects = any("downsample_conv" in path for path in leaves)
-        return {"conv_bias": ("params", "stem", "conv1", "bias") in leaves,
-                "shortcut": "projection" if projects else "pad"}
+        return {
+            "conv_bias": ("params", "stem", "conv1", "bias") in leaves,
+            "shortcut": "projection" if projects else "pad",
+        }
     return {"global_pool": not any("fc6" in path for path in leaves)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network")
 """Where training scripts put the state dict, the usual one first."""
@@ -49,8 +49,11 @@ def find_entries(tensors: Mapping[str, Tensor]) -> list[Entry]:
     found = []
     for prefix in prefixes:
         inner = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-        below = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
-                 if name.startswith(prefix) and not (inner and name.startswith(inner)) and tensor.shape}
+        below = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix) and not (inner and name.startswith(inner)) and tensor.shape
+        }
         counted = f"{prefix.removesuffix('module.')}n_averaged" in tensors
         found.append(Entry(prefix, below, counted or any(map(_AVERAGED.search, prefix.split(".")))))
     return found
@@ -101,8 +104,9 @@ def choose_entry(
     if not found:
         below = {name: tensor for name, tensor in tensors.items() if _is_below(name, named)}
         if not below and named is not None:
-            raise CheckpointError(f"config.weights_entry={wanted!r}: {where} has no such entry. "
-                                  f"{_offer(everything, tensors)}")
+            raise CheckpointError(
+                f"config.weights_entry={wanted!r}: {where} has no such entry. {_offer(everything, tensors)}"
+            )
         return _held(below), ()
     fitting = [entry for entry in found if fits(entry.tensors)] if len(found) > 1 else found
     raw = [entry for entry in fitting if not entry.averaged]
@@ -126,8 +130,15 @@ def _held(tensors: Mapping[str, Tensor]) -> Entry:
     prefix = ""
     while holder := next((h for h in HOLDERS if any(name.startswith(f"{prefix}{h}.") for name in tensors)), None):
         prefix += f"{holder}."
-    return Entry(prefix, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
-                          if name.startswith(prefix) and tensor.shape}, False)
+    return Entry(
+        prefix,
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix) and tensor.shape
+        },
+        False,
+    )
 
 
 def _distinct(entries: list[Entry]) -> list[Entry]:
@@ -142,7 +153,8 @@ def _distinct(entries: list[Entry]) -> list[Entry]:
 def _equal(a: Entry, b: Entry) -> bool:
     return a.tensors.keys() == b.tensors.keys() and all(
         tensor.shape == b.tensors[name].shape and np.array_equal(tensor.read(), b.tensors[name].read())
-        for name, tensor in a.tensors.items())
+        for name, tensor in a.tensors.items()
+    )
 
 
 def _preferred(entries: list[Entry]) -> list[Entry]:
@@ -164,25 +176,40 @@ def _notes(entry, everything, fitting, tensors, wanted, where):
     """Yield what the user must know of the choice of an entry."""
     others = [other.name for other in fitting if other is not entry]
     if wanted is None and entry.averaged and any(not other.averaged for other in fitting):
-        yield (f"{where}: the averaged weights ({entry.name}) are used, for published accuracies are those of the average. "
-               f"config.weights_entry chooses others: {', '.join(others)}.")
+        yield (
+            f"{where}: the averaged weights ({entry.name}) are used, for published accuracies are those of the average. "
+            f"config.weights_entry chooses others: {', '.join(others)}."
+        )
     elif wanted is None and others:
         yield f"{where}: the weights {entry.name} are used. config.weights_entry chooses others: {', '.join(others)}."
     if wanted is None and not entry.averaged:
         tops = dict.fromkeys(name.partition(".")[0] for name in tensors)
-        unused = [top for top in tops if _AVERAGED.search(top) and not any(
-            other.name.partition(".")[0] == top for other in fitting)]
+        unused = [
+            top
+            for top in tops
+            if _AVERAGED.search(top) and not any(other.name.partition(".")[0] == top for other in fitting)
+        ]
         if unused:
             yield f"{where}: the averaged weights in {', '.join(unused)} fit no network here and are not used."
     inner = entry.prefix.rstrip(".")
-    parent = inner[:inner.rfind(".") + 1]
-    beside = [name for name, tensor in tensors.items() if name.startswith(parent) and tensor.shape
-              and not any(name.startswith(other.prefix) for other in everything)
-              and not _OPTIMIZER.match(name) and not name.endswith("num_batches_tracked")]
+    parent = inner[: inner.rfind(".") + 1]
+    beside = [
+        name
+        for name, tensor in tensors.items()
+        if name.startswith(parent)
+        and tensor.shape
+        and not any(name.startswith(other.prefix) for other in everything)
+        and not _OPTIMIZER.match(name)
+        and not name.endswith("num_batches_tracked")
+    ]
     if entry.prefix and beside:
-        yield (f"{where}: the network is what is below {inner}; "
-               f"{len(beside)} tensor{'s' * (len(beside) != 1)} beside it {'are' if len(beside) > 1 else 'is'} left out: "
-               f"{', '.join(beside[:3])}{', …' * (len(beside) > 3)}.")
+        yield (
+            f"{where}: the network is what is below {inner}; "
+            f"{len(beside)} tensor{'s' * (len(beside) != 1)} beside it {'are' if len(beside) > 1 else 'is'} left out: "
+            f"{', '.join(beside[:3])}{', …' * (len(beside) > 3)}."
+        )
     if any(len(tensors[name].shape) == 4 and "classifier." in name for name in beside):
-        yield (f"{where}: this is a network for segmentation. Such networks often dilate the convolutions of their last "
-               "stages, which is not done here.")
+        yield (
+            f"{where}: this is a network for segmentation. Such networks often dilate the convolutions of their last "
+            "stages, which is not done here."
+        )

@@ -34,14 +34,18 @@ def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
     if scheme == "file":
         parts = urllib.parse.urlsplit(text)
         if parts.netloc not in ("", "localhost"):
-            raise CheckpointError(f"{weights} is on another machine ({parts.netloc}); file:// reads this one. For a path "
-                                  f"of this machine, write file:///{parts.netloc}{parts.path}.")
+            raise CheckpointError(
+                f"{weights} is on another machine ({parts.netloc}); file:// reads this one. For a path "
+                f"of this machine, write file:///{parts.netloc}{parts.path}."
+            )
         return urllib.request.url2pathname(parts.path)
     if page := _HUB_PAGE.fullmatch(text):
         return f"{page[1]}@{page[2]}" if page[2] else page[1]
     if scheme not in ("http", "https", *_BUCKETS):
-        raise CheckpointError(f"{weights}: addresses that start with {scheme}:// are not read. Those that are read start "
-                              "with https://, http://, file://, gs://, s3:// or az://.")
+        raise CheckpointError(
+            f"{weights}: addresses that start with {scheme}:// are not read. Those that are read start "
+            "with https://, http://, file://, gs://, s3:// or az://."
+        )
     return weights
 
 
@@ -58,7 +62,7 @@ def without_secrets(url: str) -> str:
 
 def cached(url: str) -> Path:
     """Return where the file at an address is kept."""
-    from flax_augtl.data.scan import cache_folder
+    from flax_augtl.runtime.paths import cache_folder
 
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2])
     name = re.sub(r"[^\w.-]", "_", name).lstrip(".")[-100:] or "weights"
@@ -88,10 +92,13 @@ def fetch(url: str) -> Path:
                     os.unlink(part.name)
     except urllib.error.HTTPError as error:
         error.close()
-        raise CheckpointError(f"{shown} could not be fetched: the server answers {error.code} ({error.reason}).") from error
+        raise CheckpointError(
+            f"{shown} could not be fetched: the server answers {error.code} ({error.reason})."
+        ) from error
     except urllib.error.URLError as error:
-        raise CheckpointError(f"{shown} could not be fetched: {error.reason}. Fetch it by other means, and give its path."
-                              ) from error
+        raise CheckpointError(
+            f"{shown} could not be fetched: {error.reason}. Fetch it by other means, and give its path."
+        ) from error
     except (http.client.HTTPException, ValueError, TimeoutError, ConnectionError) as error:
         raise CheckpointError(f"{shown} could not be fetched: {error or type(error).__name__}. Try again.") from error
     except OSError as error:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.printable import first_line
+from flax_augtl.runtime.text import first_line
 
 
 def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None, str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.pretrained.unsettled import Unsettled
 
 _HALF = (0.5, 0.5, 0.5)
@@ -56,7 +56,9 @@ def read(fields: Mapping[str, Any]) -> tuple[Preprocessing, list[Unsettled]]:
         for name, value in sorted(fields.items())
         if name.startswith("do_") and value and name not in _KNOWN_STEPS
     ]
-    geometry = _warped(fields, unsettled) if kind == "ConvNext" and fields["do_resize"] else _geometry(fields, unsettled)
+    geometry = (
+        _warped(fields, unsettled) if kind == "ConvNext" and fields["do_resize"] else _geometry(fields, unsettled)
+    )
     return Preprocessing(**geometry, **_interpolation(fields, unsettled), **_values(kind, fields, unsettled)), unsettled
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from flax_augtl.models import MODELS
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(.+)")
 

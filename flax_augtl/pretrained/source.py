@@ -9,21 +9,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.initializers import random_variables
+from flax_augtl.models.parameters import layout
 from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
-from flax_augtl.pretrained.detect import model_for
 from flax_augtl.pretrained.entries import RAW
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.fetch import local_or_named
-from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.inspection import Inspection, inspect_checkpoint
-from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.preprocessing import Preprocessing
-from flax_augtl.pretrained.run_folder import is_run, read_run
+from flax_augtl.pretrained.from_run import is_run, read_run
+from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
+from flax_augtl.pretrained.match import model_for
 from flax_augtl.pretrained.unsettled import settle
-from flax_augtl.printable import for_terminal
+from flax_augtl.runtime.text import for_terminal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class Source:
         """Return one line: which network, with which weights."""
         classes = f"{len(self.class_names)} classes" if self.class_names else "no classification layer"
         origin = self.terms.get("origin") or self.terms.get("run")
-        return for_terminal(f"<Source {self.name}: {classes}, {self.preprocess.image_size} pixels"
-                            f"{f', {origin}' if origin else ''}>")
+        return for_terminal(
+            f"<Source {self.name}: {classes}, {self.preprocess.image_size} pixels{f', {origin}' if origin else ''}>"
+        )
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -84,10 +85,10 @@ def load_source(
         dtype: of the computation.
         axis_name: mapped axis over which training batch statistics are averaged.
         sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
-        entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where there
-            are averaged and raw ones; "raw" takes the others.
-        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands for
-            one that does not.
+        entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where
+            there are averaged and raw ones; "raw" takes the others.
+        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands
+            for one that does not.
 
     Raises:
         ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
@@ -102,7 +103,9 @@ def load_source(
         if sha256 is not None:
             raise CheckpointError(f"{weights} is a run directory: many files, which one SHA-256 cannot stand for.")
         if entry not in (None, RAW):
-            raise CheckpointError(f"config.weights_entry={entry!r} has no meaning for {weights}: it is a run directory.")
+            raise CheckpointError(
+                f"config.weights_entry={entry!r} has no meaning for {weights}: it is a run directory."
+            )
         return _preprocessed(_source_of_run(name, weights, bool(num_classes), settings), preprocessing)
     found = inspect_checkpoint(name, weights, classify=bool(num_classes), sha256=sha256, entry=entry)
     return load_inspected(found, classify=bool(num_classes), preprocessing=preprocessing, **settings)
@@ -144,7 +147,9 @@ def load_inspected(
 def _source_of_run(name, weights, classify, settings) -> Source:
     run = read_run(weights)
     if name not in (None, run.network):
-        raise CheckpointError(f"{weights} is a run of {run.network}, not of {name}: give config.network={run.network!r}.")
+        raise CheckpointError(
+            f"{weights} is a run of {run.network}, not of {name}: give config.network={run.network!r}."
+        )
     class_names = run.class_names if classify else ()
     model = create_model(run.network, num_classes=len(class_names) or None, **run.settings, **settings)
     variables = {

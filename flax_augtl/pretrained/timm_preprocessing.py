@@ -1,13 +1,13 @@
 """The fields of timm's pretrained_cfg that say what becomes of images → `Preprocessing`.
 
-They mean what timm's evaluation transform does with them at the size of training (`resolve_model_data_config`). The fields
-`test_input_size` and `test_crop_pct` describe another, larger input, and are not used.
+They mean what timm's evaluation transform does with them at the size of training (`resolve_model_data_config`). The
+fields `test_input_size` and `test_crop_pct` describe another, larger input, and are not used.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from flax_augtl.pretrained.preprocessing import FILTERS, Preprocessing
+from flax_augtl.data.images.preprocessing import FILTERS, Preprocessing
 from flax_augtl.pretrained.unsettled import Unsettled
 
 

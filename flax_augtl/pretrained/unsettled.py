@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.preprocessing import Preprocessing
 
 
 class Unsettled(NamedTuple):

@@ -1,0 +1,1 @@
+"""Grid, trials, selection and tests of the layer-wise study."""

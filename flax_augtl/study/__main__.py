@@ -2,7 +2,7 @@
 
 import argparse
 
-from flax_augtl.study.benchmark import benchmark
+from flax_augtl.benchmarks.study import benchmark
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_augtl import run_directory
-from flax_augtl.field_types import is_a
-from flax_augtl.training.log import duration
+from flax_augtl.config.field_types import is_a
+from flax_augtl.runtime.text import duration
+from flax_augtl.workdir import files
 
 BUDGET = "budget.json"
 PASSES, TRAININGS, TEST, FINALS, OTHER = (
-    "passes over the images", "trainings that choose", "pass over the test images", "final trainings", "start and report")
-# Writing and loading the best network, LEEP, figures; and a share of the budget, for they take longer where everything does.
+    "passes over the images",
+    "trainings that choose",
+    "pass over the test images",
+    "final trainings",
+    "start and report",
+)
+# Writing and loading the best network, LEEP, figures; and a share of the budget, for they take longer where everything
+# does.
 REPORT_SECONDS, REPORT_SHARE = 12.0, 0.02
 # Of what is left when a study starts: the most that its passes over the images may take, with fewer and fewer views.
 PASSES_SHARE, PASSES_MOST = 0.35, 0.6
@@ -32,11 +38,12 @@ class Budget:
         """
         self.seconds = 60 * minutes
         self._path, self._begun = folder / BUDGET, begun
-        found = run_directory.read_json(self._path) if self._path.exists() else {}
+        found = files.read_json(self._path) if self._path.exists() else {}
         found = found if isinstance(found, Mapping) else {}
         spent = found.get("seconds")
-        self._earlier: dict[str, float] = dict(spent) if isinstance(spent, Mapping) and all(
-            is_a(value, "number") for value in spent.values()) else {}
+        self._earlier: dict[str, float] = (
+            dict(spent) if isinstance(spent, Mapping) and all(is_a(value, "number") for value in spent.values()) else {}
+        )
         self._now: dict[str, float] = {}
         views, chosen = found.get("views"), found.get("chosen")
         # Decisions that depend on the clock, and that a later start must not make anew.
@@ -71,13 +78,18 @@ class Budget:
     def account(self) -> dict[str, float]:
         """Return the seconds that each part took, over all starts."""
         now = {**self._now, OTHER: time.monotonic() - self._begun - sum(self._now.values())}
-        return {name: self._earlier.get(name, 0.0) + now.get(name, 0.0) for name in (PASSES, TRAININGS, TEST, FINALS, OTHER)}
+        return {
+            name: self._earlier.get(name, 0.0) + now.get(name, 0.0) for name in (PASSES, TRAININGS, TEST, FINALS, OTHER)
+        }
 
     def describe(self) -> str:
         """Return what was spent, and on what, as a sentence."""
         parts = self.account()
-        return (f"{duration(sum(parts.values()))} of {self.seconds / 60:g} minutes (config.study.minutes): " + ", ".join(
-            f"{name} {duration(seconds)}" for name, seconds in parts.items()) + ".")
+        return (
+            f"{duration(sum(parts.values()))} of {self.seconds / 60:g} minutes (config.study.minutes): "
+            + ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
+            + "."
+        )
 
     def save(self) -> None:
         """Write down what was spent and decided.
@@ -85,8 +97,16 @@ class Budget:
         Raises:
           CannotWrite: it cannot be written.
         """
-        run_directory.write_json(self._path, {"minutes": self.seconds / 60, "seconds": self.account(), "views": self.views,
-                                              "depths": self.depths, "chosen": self.chosen})
+        files.write_json(
+            self._path,
+            {
+                "minutes": self.seconds / 60,
+                "seconds": self.account(),
+                "views": self.views,
+                "depths": self.depths,
+                "chosen": self.chosen,
+            },
+        )
 
     def choose_views(self, images: int, test_images: int, row_seconds: float, most: int, *, given: bool) -> int:
         """Return in how many views images are trained on: as many as asked for, or fewer where the passes take too long.
@@ -116,5 +136,6 @@ class Budget:
             raise ValueError(
                 f"config.study.minutes={self.seconds / 60:g} is too short: the passes over {images + test_images} images "
                 f"alone take about {passes(views) / 60:.1f} minutes. Set config.study.minutes to {needed + 0.5:.0f} or more "
-                f"(0 for no budget), {advice}or lower config.image_size or config.data.shots.")
+                f"(0 for no budget), {advice}or lower config.image_size or config.data.shots."
+            )
         return views

@@ -6,8 +6,8 @@ from typing import Any
 
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.plan import Cell, Grid
-from flax_augtl.study.work import Work
+from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.trials.worker import Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Found:
     Attributes:
       cells: that were trained to choose.
       rows: theirs.
-      chosen: of each head that has a result, its choice as `selection.winners` has it, and the `length` of the trainings
-        among which it was made.
+      chosen: of each head that has a result, its choice as `selection.winners` has it, and the `length` of the
+        trainings among which it was made.
       best: the best head.
       left_out: sentences about what there was no time for.
     """
@@ -33,16 +33,22 @@ class Found:
 def choices(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Return what validation chose for each head, and the best head.
 
-    A head's choice is made among trainings of one length, the longest that the best of the shorter ones had as well; it has
-    the length of a shorter training of the same choice if that was better. Heads are compared by the longest trainings that
-    all of them have.
+    A head's choice is made among trainings of one length, the longest that the best of the shorter ones had as well; it
+    has the length of a shorter training of the same choice if that was better. Heads are compared by the longest
+    trainings that all of them have.
     """
     by_head = {head: _choice(some) for head, some in selection.by(rows, "head").items()}
     found = {head: choice for head, choice in by_head.items() if choice is not None}
     if not found:
         return {}, None
-    lengths = [{row["steps"] for row in rows if row["head"] == head and row["val"] is not None
-                and row["steps"] <= choice["length"]} for head, choice in found.items()]
+    lengths = [
+        {
+            row["steps"]
+            for row in rows
+            if row["head"] == head and row["val"] is not None and row["steps"] <= choice["length"]
+        }
+        for head, choice in found.items()
+    ]
     at = max(set.intersection(*lengths), default=None)
     scores = {head: choice["score"] for head, choice in found.items()}
     if at is not None:
@@ -62,14 +68,20 @@ def _choice(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             (chosen,), length = best.values(), steps
     if chosen is None:
         return None
-    (found,) = selection.winners([row for row in _alike(rows, chosen) if row["steps"] in range(length + 1)], _head).values()
+    (found,) = selection.winners(
+        [row for row in _alike(rows, chosen) if row["steps"] in range(length + 1)], _head
+    ).values()
     return {**found, "length": length}
 
 
 def _alike(rows: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the rows with the settings of a choice, of any length."""
-    return [row for row in rows if row["val"] is not None and all(
-        row[name] == choice[name] for name in ("depth", "classifier_rate", "learning_rate"))]
+    return [
+        row
+        for row in rows
+        if row["val"] is not None
+        and all(row[name] == choice[name] for name in ("depth", "classifier_rate", "learning_rate"))
+    ]
 
 
 def found_before(work: Work, budget: Budget) -> Found | None:
@@ -104,12 +116,17 @@ def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
         by = {}
         rows = [row for row in found.rows if row["val"] is not None]
         for length in sorted({row["steps"] for row in rows}):
-            by |= selection.winners([row for row in rows if row["steps"] == length],
-                                    lambda row: (row["head"], row["depth"]))
-        choices += [(head, choice) for (head, depth), choice in by.items()
-                    if depth != found.chosen.get(head, {}).get("depth")]
-    return [Cell("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
-            for head, choice in choices for seed in grid.seeds]
+            by |= selection.winners(
+                [row for row in rows if row["steps"] == length], lambda row: (row["head"], row["depth"])
+            )
+        choices += [
+            (head, choice) for (head, depth), choice in by.items() if depth != found.chosen.get(head, {}).get("depth")
+        ]
+    return [
+        Cell("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        for head, choice in choices
+        for seed in grid.seeds
+    ]
 
 
 def train_finals(work: Work, budget: Budget, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -119,8 +136,9 @@ def train_finals(work: Work, budget: Budget, cells: Sequence[Cell]) -> tuple[lis
       The rows, and sentences about those for which there was no time.
     """
     rows, missing = [], []
-    for group, some in selection.by([{"cell": cell, "key": (cell.group, cell.learning_rate, cell.steps)} for cell in cells],
-                                    "key").items():
+    for group, some in selection.by(
+        [{"cell": cell, "key": (cell.group, cell.learning_rate, cell.steps)} for cell in cells], "key"
+    ).items():
         some = [each["cell"] for each in some]
         if rows and work.expected(some) > budget.left() - budget.report():
             missing.append(f"{group[0][0]} at {work.material.grid.label(*group[0][:2])}")

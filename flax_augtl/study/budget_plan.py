@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from flax_augtl.runtime.text import duration
 from flax_augtl.study.budget_search import LONGER, Search
-from flax_augtl.study.plan import Cell
-from flax_augtl.training.log import duration
+from flax_augtl.study.grid import Cell
 
 
 class _Planned(Search):
@@ -56,7 +56,8 @@ def describe(search: Search, *, passes: float, images: str) -> str:
         f"{images} {duration(passes)}, first trainings {duration(plan.taken)}, longer and final "
         f"trainings up to {duration(more)}, test images and report {duration(search.reserved)}:",
         f"at most about {duration(passes + plan.taken + more + search.reserved)} of the {duration(max(budget.left(), 0.0))} "
-        f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes)."]
+        f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes).",
+    ]
     if missed := [label for label, some in plan.first.items() if not some]:
         lines.append(f"There is no time for {', '.join(missed)}: more minutes try more depths, and 0 sets no limit.")
     return "\n".join(lines)

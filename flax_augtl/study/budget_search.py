@@ -11,8 +11,8 @@ from typing import Any
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import Found, choices
-from flax_augtl.study.plan import ALL, Cell, Grid
-from flax_augtl.study.work import Work
+from flax_augtl.study.grid import ALL, Cell, Grid
+from flax_augtl.study.trials.worker import Work
 
 KEPT, LONGER, SHORTEST = 3, 3, 9  # One in so many goes on; so many times longer; the first length is such a part.
 LENGTHENED = 4  # Times its own length that a training whose curve still rises is lengthened to at most.
@@ -40,8 +40,12 @@ def order_of(grid: Grid, own: str) -> list[str]:
       own: `config.freeze`.
     """
     downwards = list(reversed(grid.axis))
-    mine = [label for label in downwards if label == own or any(
-        labels.get(label) == own and grid.label(head, own) == label for head, labels in grid.labels.items())]
+    mine = [
+        label
+        for label in downwards
+        if label == own
+        or any(labels.get(label) == own and grid.label(head, own) == label for head, labels in grid.labels.items())
+    ]
     return list(dict.fromkeys([*(label for label in downwards if label == ALL), *mine, *downwards]))
 
 
@@ -125,9 +129,11 @@ class Search:
             kept = not self.budget.planned or label in self.budget.depths
             for count in FEWER if kept else ():
                 some = [Candidate(group, rate) for group in groups for rate in self._rates(group, count)]
-                # The first two depths are tried in any case; what they take beyond that, and others, leaves time for more.
+                # The first two depths are tried in any case; what they take beyond that, and others, leaves time for
+                # more.
                 if self._seconds(some, self.shortest) <= self._for_depth(
-                        [*tried, *some], beginning, least=position == 0 or position == 1 and count == 1):
+                    [*tried, *some], beginning, least=position == 0 or position == 1 and count == 1
+                ):
                     wanted = some
                     break
             if not wanted and position < 2 and kept:
@@ -140,8 +146,10 @@ class Search:
             if len(wanted) == len(groups) * len(self.grid.rates):
                 tried += self._widened(groups)
         self._tell_depths()
-        return {head: self._ranked([each for each in tried if each.group[0] == head], self.shortest)
-                for head in self.grid.heads}
+        return {
+            head: self._ranked([each for each in tried if each.group[0] == head], self.shortest)
+            for head in self.grid.heads
+        }
 
     def _for_depth(self, candidates: Sequence[Candidate], beginning: float, *, least: bool) -> float:
         """Return the seconds that the first trainings of a depth may take.
@@ -154,17 +162,22 @@ class Search:
         if least:
             return self._room(candidates, self.shortest, compilation=False)
         longer = min(LONGER * self.shortest, self.total)
-        room = self._room(candidates, longer, compilation=False) - self._slowest(candidates, longer, "select",
-                                                                                 compilation=False)
-        return max(min(room, SHARE * beginning - (beginning - self._left())),
-                   CHEAP * self._room(candidates, self.shortest, compilation=False))
+        room = self._room(candidates, longer, compilation=False) - self._slowest(
+            candidates, longer, "select", compilation=False
+        )
+        return max(
+            min(room, SHARE * beginning - (beginning - self._left())),
+            CHEAP * self._room(candidates, self.shortest, compilation=False),
+        )
 
     def _tell_depths(self) -> None:
         missed = [label for label, some in self.first.items() if not some]
         if missed:
             self.left_out.append(f"No time was left for the depth{'s' * (len(missed) > 1)} {', '.join(missed)}.")
-        count = {label: len([group for group in self.grid.groups() if self.grid.label(*group[:2]) == label])
-                 for label in self.first}
+        count = {
+            label: len([group for group in self.grid.groups() if self.grid.label(*group[:2]) == label])
+            for label in self.first
+        }
         fewer = [label for label, some in self.first.items() if 0 < len(some) < count[label] * len(self.grid.rates)]
         if fewer:
             self.left_out.append(f"Not every head and learning rate was tried at {', '.join(fewer)}.")
@@ -175,7 +188,8 @@ class Search:
         for group in groups:
             more = [*wanted, *(Candidate(group, rate) for rate in self._rates(group, 1))]
             if self._seconds(more, self.shortest) <= self._room([*tried, *more], self.shortest, compilation=False) or (
-                    always and not wanted):
+                always and not wanted
+            ):
                 wanted = more
         return wanted
 
@@ -204,8 +218,11 @@ class Search:
             if not new or self._seconds(new, self.shortest) > SHARE * self._room(new, self.shortest):
                 break
             for each in new:
-                print(f"      {self.grid.title(each.group)}: the best learning rate is at the end of the grid; "
-                      f"trying {each.rate:g} too", flush=True)
+                print(
+                    f"      {self.grid.title(each.group)}: the best learning rate is at the end of the grid; "
+                    f"trying {each.rate:g} too",
+                    flush=True,
+                )
             self._do([cell for each in new for cell in self.cells(each, self.shortest)])
             tried += new
         return tried
@@ -217,21 +234,31 @@ class Search:
 
     def _ranked(self, candidates: Iterable[Candidate], length: int) -> list[Candidate]:
         scored = [(self._merit(each, length), each) for each in candidates]
-        return [each for _, each in sorted((pair for pair in scored if pair[0] is not None), key=lambda pair: pair[0],
-                                           reverse=True)]
+        return [
+            each
+            for _, each in sorted(
+                (pair for pair in scored if pair[0] is not None), key=lambda pair: pair[0], reverse=True
+            )
+        ]
 
     def _longer(self, length: int, standing: Mapping[str, Sequence[Candidate]]) -> int | None:
         """Return the next length; None where nothing would be learnt from it."""
         if length < self.total:
             return min(self.total, LONGER * length)
         firsts = [some[0] for some in standing.values() if some]
-        rising = any(selection.still_rising([row for row in self.rows if row["cell"] in
-                                             {cell.name for cell in self.cells(each, length)}]) for each in firsts)
+        rising = any(
+            selection.still_rising(
+                [row for row in self.rows if row["cell"] in {cell.name for cell in self.cells(each, length)}]
+            )
+            for each in firsts
+        )
         return 2 * length if rising and 2 * length <= LENGTHENED * self.total else None
 
-    def _go_on(self, standing: Mapping[str, Sequence[Candidate]], length: int, longer: int) -> dict[str, list[Candidate]]:
+    def _go_on(
+        self, standing: Mapping[str, Sequence[Candidate]], length: int, longer: int
+    ) -> dict[str, list[Candidate]]:
         """Train the best third of each head longer, while time lasts; return what each head has then, the best first."""
-        kept = {head: some[:max(1, math.ceil(len(some) / KEPT))] for head, some in standing.items()}
+        kept = {head: some[: max(1, math.ceil(len(some) / KEPT))] for head, some in standing.items()}
         firsts = [some[0] for some in kept.values() if some]
         firsts.sort(key=lambda each: self._merit(each, length) or (-math.inf, -math.inf), reverse=True)
         seconds = [each for some in kept.values() for each in some[1:]]
@@ -261,8 +288,10 @@ class Search:
         """Try learning rates beside those of the choices that were not tried at that depth, at the same length."""
         while True:
             winners, _ = choices(self.rows)
-            chosen = [Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
-                      for head, found in winners.items()]
+            chosen = [
+                Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
+                for head, found in winners.items()
+            ]
             chosen.sort(key=lambda each: winners[each.group[0]]["score"], reverse=True)
             for each in chosen:
                 length = winners[each.group[0]]["length"]
@@ -280,7 +309,7 @@ class Search:
         tried = {row["learning_rate"] for row in rows}
         rates = sorted({*self.grid.rates, candidate.rate})
         at = rates.index(candidate.rate)
-        return [rate for rate in (*rates[at + 1:at + 2], *rates[max(at - 1, 0):at]) if rate not in tried]
+        return [rate for rate in (*rates[at + 1 : at + 2], *rates[max(at - 1, 0) : at]) if rate not in tried]
 
     def _compare(self, length: int) -> None:
         """Train each depth with its best rate at the length of the choice, where there is time: for like with like."""
@@ -293,16 +322,19 @@ class Search:
                     best[group] = ranked[0]
                     break
         winners, _ = choices(self.rows)
-        chosen = [Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
-                  for head, found in winners.items()]
+        chosen = [
+            Candidate((head, found["depth"], found["classifier_rate"]), found["learning_rate"])
+            for head, found in winners.items()
+        ]
         for each in sorted(best.values(), key=lambda each: self._seconds([each], length)):
             if self._seconds([each], length) <= self._room([*chosen, each], length):
                 self._do(self.cells(each, length))
 
     def _tell_lengths(self, length: int) -> None:
         if length < self.total:
-            self.left_out.append(f"No training that chooses had more than {length} steps; the configuration asks for "
-                                 f"{self.total}.")
+            self.left_out.append(
+                f"No training that chooses had more than {length} steps; the configuration asks for {self.total}."
+            )
         behind = [head for head, found in choices(self.rows)[0].items() if found["length"] < length]
         if behind:
             self.left_out.append(f"There was no time to train {', '.join(behind)} for {length} steps.")

@@ -2,17 +2,18 @@
 
 import dataclasses
 
-from flax_augtl.study.activations import Activations
+from flax_augtl.features.activations import Activations
+from flax_augtl.features.cache import fill
+from flax_augtl.features.views import Rows, training_rows
 from flax_augtl.study.budget import PASSES, TRAININGS, Budget
 from flax_augtl.study.budget_choices import Found, found_before
 from flax_augtl.study.budget_plan import describe, plan_of
 from flax_augtl.study.budget_search import Search
-from flax_augtl.study.caches import TrainingCache, fill, needed
-from flax_augtl.study.claims import Claims
-from flax_augtl.study.material import Material
-from flax_augtl.study.rows import Rows, training_rows
-from flax_augtl.study.timing import Timing
-from flax_augtl.study.work import Work
+from flax_augtl.study.caches import TrainingCache, needed
+from flax_augtl.study.context import Material
+from flax_augtl.study.leases import Claims
+from flax_augtl.study.trials.cost import Timing
+from flax_augtl.study.trials.worker import Work
 
 
 def rows_of(material: Material) -> Rows:
@@ -34,8 +35,9 @@ def _names(material: Material, budget: Budget) -> list[str]:
     return needed(material, [group for group in grid.groups() if grid.label(*group[:2]) in budget.depths])
 
 
-def prepare(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, *,
-            views_given: bool) -> tuple[Activations, str]:
+def prepare(
+    cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, *, views_given: bool
+) -> tuple[Activations, str]:
     """Choose how many views are kept, and of which layers; return the activations to fill, and the plan as text.
 
     Args:
@@ -77,23 +79,32 @@ def _passes(activations: Activations, timed: Timing) -> float:
     return timed.row_seconds * sum(stop - first for first, stop in activations.store.missing())
 
 
-def _search(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing,
-            claims: Claims | None = None) -> Search:
+def _search(
+    cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, claims: Claims | None = None
+) -> Search:
     work = Work(cache.material, activations, cache.folder, claims, timed, left=budget.left)
-    return Search(cache.material.grid, work, budget, cache.material.config.freeze,
-                  reserved=budget.report() + cache.tests * timed.row_seconds)
+    return Search(
+        cache.material.grid,
+        work,
+        budget,
+        cache.material.config.freeze,
+        reserved=budget.report() + cache.tests * timed.row_seconds,
+    )
 
 
-def select(cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing,
-           claims: Claims) -> tuple[Work, Found]:
+def select(
+    cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, claims: Claims
+) -> tuple[Work, Found]:
     """Fill the cache and search; return the work, and what was found.
 
     Raises:
       ValueError: another program works on the study.
     """
     if not claims.take("budget"):
-        raise ValueError(f"Another program works on the study in {cache.folder}. A study with a time budget is done by one "
-                         "program: wait for it, or choose another --workdir.")
+        raise ValueError(
+            f"Another program works on the study in {cache.folder}. A study with a time budget is done by one "
+            "program: wait for it, or choose another --workdir."
+        )
     with budget.part(PASSES):
         activations = fill(activations, claims, "train", cache.open, cache.folder)
     search = _search(cache, budget, activations, timed, claims)

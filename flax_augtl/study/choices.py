@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.halving import complete
-from flax_augtl.study.material import Material
+from flax_augtl.study.context import Material
+from flax_augtl.study.successive_halving import complete
 
 # A lead of more than this share of the validation images should not be needed to choose.
 NEEDED = 0.05
@@ -32,14 +32,19 @@ def too_few(images: int, settings: int) -> str | None:
     lead = least_lead(settings)
     if settings < 2 or lead <= NEEDED * images:
         return None
-    enough = (f"only a lead of {lead} images ({100 * lead / images:.1f} points) is more than chance" if lead <= images else
-              f"no lead is more than chance, for that takes {lead} images")
+    enough = (
+        f"only a lead of {lead} images ({100 * lead / images:.1f} points) is more than chance"
+        if lead <= images
+        else f"no lead is more than chance, for that takes {lead} images"
+    )
     comparisons = f"{settings - 1} comparison{'s' if settings != 2 else ''}"
-    return (f"Warning: {images} validation image{'s are' if images != 1 else ' is'} too few to choose between {settings} "
-            f"settings (heads × depths × learning rates). One image is {100 / images:.1f} points, and {enough} (exact "
-            f"McNemar test at {100 * LEVEL:.0f} %, corrected for {comparisons}). Expect ties and near-ties. With "
-            f"{math.ceil(lead / NEEDED)} images a lead of {100 * NEEDED:.0f} points is enough: give more validation images "
-            "(config.data.validation), choose with more seeds (config.study.selection_seeds), or compare less.")
+    return (
+        f"Warning: {images} validation image{'s are' if images != 1 else ' is'} too few to choose between {settings} "
+        f"settings (heads × depths × learning rates). One image is {100 / images:.1f} points, and {enough} (exact "
+        f"McNemar test at {100 * LEVEL:.0f} %, corrected for {comparisons}). Expect ties and near-ties. With "
+        f"{math.ceil(lead / NEEDED)} images a lead of {100 * NEEDED:.0f} points is enough: give more validation images "
+        "(config.data.validation), choose with more seeds (config.study.selection_seeds), or compare less."
+    )
 
 
 def too_few_of(material: Material) -> str | None:
@@ -81,10 +86,17 @@ def tied(rows: Sequence[Mapping[str, Any]], best: str, where: str) -> list[str]:
         depths = selection.winners(own, lambda row: row["depth"])
         at = [row for row in own if row["depth"] == winner["depth"]]
         rates = selection.winners(at, lambda row: (row["classifier_rate"], row["learning_rate"]))
-        found = [_sentence(kind, f"Of {head}, ", scores, chosen, where) for kind, scores, chosen in (
-            ("depths", {depth: each["score"] for depth, each in depths.items()}, winner["depth"]),
-            ("learning rates", {_rate(key): each["score"] for key, each in rates.items()},
-             _rate((winner["classifier_rate"], winner["learning_rate"]))))]
+        found = [
+            _sentence(kind, f"Of {head}, ", scores, chosen, where)
+            for kind, scores, chosen in (
+                ("depths", {depth: each["score"] for depth, each in depths.items()}, winner["depth"]),
+                (
+                    "learning rates",
+                    {_rate(key): each["score"] for key, each in rates.items()},
+                    _rate((winner["classifier_rate"], winner["learning_rate"])),
+                ),
+            )
+        ]
         if head == best:
             said += found
         elif any(found):
@@ -105,8 +117,11 @@ def _sentence(kind: str, before: str, scores: Mapping[str, tuple[float, float]],
     number = "both" if len(equal) == 2 else f"all {len(equal)}" if len(equal) == len(scores) else f"{len(equal)}"
     text = f"{before}{number} {kind} {_listed(equal)} had {100 * scores[chosen][0]:.1f} % {where}; "
     lowest = [name for name in equal if scores[name] == scores[chosen]]
-    reason = (f"the lower loss decided for {chosen}." if len(lowest) == 1 else
-              f"their losses were equal too ({_listed(lowest)}), and {chosen}, the first of them, was taken.")
+    reason = (
+        f"the lower loss decided for {chosen}."
+        if len(lowest) == 1
+        else f"their losses were equal too ({_listed(lowest)}), and {chosen}, the first of them, was taken."
+    )
     return text[0].upper() + text[1:] + reason
 
 

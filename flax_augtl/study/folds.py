@@ -1,7 +1,8 @@
 """A study over all folds of the data: one whole study for each fold, so that no choice has seen what it is tested on.
 
-With folds in place of seeds, a choice over all of them would be made on validation images that are test images of another
-fold. Here each fold chooses heads, depths and rates by itself (nested cross-validation), and only the results are averaged.
+With folds in place of seeds, a choice over all of them would be made on validation images that are test images of
+another fold. Here each fold chooses heads, depths and rates by itself (nested cross-validation), and only the results
+are averaged.
 """
 
 import csv
@@ -13,17 +14,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_augtl import run_directory
 from flax_augtl.cross_validation import CSV, JSON, check_folder, fold_configs, spread
-from flax_augtl.study.report import cells
+from flax_augtl.study.report import queries
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.study import study
+from flax_augtl.workdir import files
 
 _COLUMNS = ("fold", "head", "chosen", "depth", "learning_rate", "steps", "seeds", "validation", "test")
 
 
-def study_folds(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False,
-                part: tuple[int, int] | None = None) -> dict[str, Any] | None:
+def study_folds(
+    config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None
+) -> dict[str, Any] | None:
     """Do a study for each fold in a directory below `workdir`, write folds.json and folds.csv, and print a table.
 
     Args:
@@ -46,8 +48,8 @@ def study_folds(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool
     if part is not None:
         return None
     summary = summary_of(config.name, results)
-    run_directory.write_json(folder / JSON, summary)
-    run_directory.write_text(folder / CSV, as_csv(summary))
+    files.write_json(folder / JSON, summary)
+    files.write_text(folder / CSV, as_csv(summary))
     print(f"\n{table(summary)}\n{folder / JSON}, {CSV}; the report of each fold is in its directory.")
     return summary
 
@@ -64,27 +66,46 @@ def summary_of(name: str, results: Sequence[StudyResult]) -> dict[str, Any]:
 
     def over_folds(some: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         tested = [row["test"] for row in some]
-        found = spread(tested) if len(tested) > 1 else {"mean": tested[0], "sd": None, "min": tested[0], "max": tested[0]}
+        found = (
+            spread(tested) if len(tested) > 1 else {"mean": tested[0], "sd": None, "min": tested[0], "max": tested[0]}
+        )
         return {**found, "folds": len(tested), "depths": [row["depth"] for row in some]}
 
-    heads = {head: over_folds([row for row in rows if row["head"] == head]) for head in dict.fromkeys(
-        row["head"] for row in rows)}
+    heads = {
+        head: over_folds([row for row in rows if row["head"] == head])
+        for head in dict.fromkeys(row["head"] for row in rows)
+    }
     chosen = [row for row in rows if row["chosen"]]
-    return {"config_name": name, "folds": len(results), "metric": metric, "heads": heads,
-            "chosen": over_folds(chosen) if chosen else None, "rows": rows}
+    return {
+        "config_name": name,
+        "folds": len(results),
+        "metric": metric,
+        "heads": heads,
+        "chosen": over_folds(chosen) if chosen else None,
+        "rows": rows,
+    }
 
 
 def _rows(fold: int, result: StudyResult, metric: str) -> list[dict[str, Any]]:
     """Return one row for each head that has a tested winner in a fold; its metrics are means over the fold's seeds."""
     rows = []
     for head, winner in result.winners.items():
-        tested = cells.values(cells.finals(result, head, winner["depth"]), "test", metric)
-        validated = cells.values(cells.selected(result, head, winner["depth"]), "val", metric)
+        tested = queries.values(queries.finals(result, head, winner["depth"]), "test", metric)
+        validated = queries.values(queries.selected(result, head, winner["depth"]), "val", metric)
         if tested:
-            rows.append({"fold": fold, "head": head, "chosen": head == result.best, "depth": winner["depth"],
-                         "learning_rate": winner["learning_rate"], "steps": winner["steps"], "seeds": len(tested),
-                         "validation": statistics.fmean(validated.values()) if validated else None,
-                         "test": statistics.fmean(tested.values())})
+            rows.append(
+                {
+                    "fold": fold,
+                    "head": head,
+                    "chosen": head == result.best,
+                    "depth": winner["depth"],
+                    "learning_rate": winner["learning_rate"],
+                    "steps": winner["steps"],
+                    "seeds": len(tested),
+                    "validation": statistics.fmean(validated.values()) if validated else None,
+                    "test": statistics.fmean(tested.values()),
+                }
+            )
     return rows
 
 
@@ -96,9 +117,13 @@ def table(summary: Mapping[str, Any]) -> str:
     for head, found in [*summary["heads"].items(), ("chosen by validation", summary["chosen"])]:
         if found:
             sd = "–" if found["sd"] is None else f"{found['sd']:.4f}"
-            lines.append(f"{head:{width}} {found['mean']:8.4f} {sd:>8} {found['folds']:6}  {', '.join(found['depths'])}")
-    lines.append("Each fold made its choices without its test images. sd: standard deviation over folds, which share most "
-                 "of their training images; it is no standard error.")
+            lines.append(
+                f"{head:{width}} {found['mean']:8.4f} {sd:>8} {found['folds']:6}  {', '.join(found['depths'])}"
+            )
+    lines.append(
+        "Each fold made its choices without its test images. sd: standard deviation over folds, which share most "
+        "of their training images; it is no standard error."
+    )
     return "\n".join(lines)
 
 

@@ -19,7 +19,8 @@ def by(rows: Iterable[Mapping[str, Any]], *fields: str) -> dict[Any, list[Mappin
 def score(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     """Return (mean validation metric, −mean validation loss) over the seeds of one setting; the larger tuple is better.
 
-    Equal accuracies are decided by the loss: small validation splits often give them. None if a seed diverged or failed.
+    Equal accuracies are decided by the loss: small validation splits often give them. None if a seed diverged or
+      failed.
     """
     if not rows or any(row["val"] is None for row in rows):
         return None
@@ -61,8 +62,8 @@ def widened(rows: Sequence[Mapping[str, Any]], tried: Sequence[float]) -> float 
 def still_rising(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a training was still getting better at its end: a longer one may be better.
 
-    It was, if its last evaluation was its best one, and the validation loss fell by a twentieth or more over the last third
-    of its steps.
+    It was, if its last evaluation was its best one, and the validation loss fell by a twentieth or more over the last
+    third of its steps.
 
     Args:
       rows: of one setting, one a seed; more than half of them must have been getting better.
@@ -75,8 +76,11 @@ def _rising(row: Mapping[str, Any]) -> bool:
     if len(points) < 3 or row["diverged"]:
         return False
     last = points[-1]
-    before = max((point for point in points if 3 * point["step"] <= 2 * last["step"]), key=lambda point: point["step"],
-                 default=points[0])
+    before = max(
+        (point for point in points if 3 * point["step"] <= 2 * last["step"]),
+        key=lambda point: point["step"],
+        default=points[0],
+    )
     if any((point["val"], -point["val_loss"]) > (last["val"], -last["val_loss"]) for point in points):
         return False
     return last["val_loss"] <= (1 - RISING) * before["val_loss"]
@@ -90,8 +94,8 @@ def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]]
       key: of a row: its head, or its head and depth.
 
     Returns:
-      `depth`, `classifier_rate`, `learning_rate`, `steps`, `score` of each; a key of which every setting failed is not among
-      them.
+      `depth`, `classifier_rate`, `learning_rate`, `steps`, `score` of each; a key of which every setting failed is not
+      among them.
     """
     found = {}
     groups: dict[Any, list[Mapping[str, Any]]] = {}
@@ -101,6 +105,11 @@ def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]]
         best = choose(some, "depth", "classifier_rate", "learning_rate", "steps")
         if best is not None:
             (depth, classifier_rate, rate, _), chosen = best
-            found[name] = {"depth": depth, "classifier_rate": classifier_rate, "learning_rate": rate,
-                           "steps": length(chosen), "score": score(chosen)}
+            found[name] = {
+                "depth": depth,
+                "classifier_rate": classifier_rate,
+                "learning_rate": rate,
+                "steps": length(chosen),
+                "score": score(chosen),
+            }
     return found

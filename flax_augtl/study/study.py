@@ -11,40 +11,49 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flax_augtl import added_fields, run_directory
+from flax_augtl.config import added_fields, study_presets
+from flax_augtl.config.config_dict import config_values
 from flax_augtl.data import Dataset
-from flax_augtl.paths import absolute
-from flax_augtl.run_records import write_near_copies
-from flax_augtl.study import budget_study, presets, selection, timing
+from flax_augtl.data.splits.near_copies_table import write_near_copies
+from flax_augtl.features.cache import fill, kind_of
+from flax_augtl.features.views import test_rows
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.runtime.text import duration
+from flax_augtl.study import budget_study, selection
 from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget
 from flax_augtl.study.budget_choices import final_cells, train_finals
-from flax_augtl.study.caches import CACHE, TrainingCache, fill, kind_of, open_cache
+from flax_augtl.study.caches import CACHE, TrainingCache, open_cache
 from flax_augtl.study.choices import ties, too_few_of
-from flax_augtl.study.claims import Claims
-from flax_augtl.study.halving import complete, halve
-from flax_augtl.study.leakage import seen_by_other_seeds
-from flax_augtl.study.material import Material, gather
-from flax_augtl.study.outcome import BEST, keep_best, kept_cell, outcome
-from flax_augtl.study.plan import Cell
+from flax_augtl.study.context import Material, gather
+from flax_augtl.study.grid import Cell
+from flax_augtl.study.leases import Claims
+from flax_augtl.study.overlap import seen_by_other_seeds
 from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.report.verdict import rising
 from flax_augtl.study.result import StudyResult
-from flax_augtl.study.rows import test_rows
-from flax_augtl.study.work import CELLS, CLAIMS, PARTIAL, Work
+from flax_augtl.study.results import BEST, keep_best, kept_cell, outcome
+from flax_augtl.study.successive_halving import complete, halve
+from flax_augtl.study.trials import cost
+from flax_augtl.study.trials.worker import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.balance import imbalance
-from flax_augtl.training.experiment import config_values
-from flax_augtl.training.log import duration
 from flax_augtl.training.memory import explain_out_of_memory
+from flax_augtl.workdir import files
 
 TIMING, DATA = "timing.json", "data.json"
 
 
-def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None,
-          datasets: Mapping[int, Dataset] | None = None) -> StudyResult | None:
+def study(
+    config: ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    dry_run: bool = False,
+    part: tuple[int, int] | None = None,
+    datasets: Mapping[int, Dataset] | None = None,
+) -> StudyResult | None:
     """Find the freeze depth, the learning rate and the head that validation prefers; retrain, test and compare them.
 
-    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on one
-    workdir of a POSIX file system: they claim cells.
+    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on
+    one workdir of a POSIX file system: they claim cells.
 
     Args:
       config: see configs/common.py, `config.study`.
@@ -64,21 +73,31 @@ def study(config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = Fal
         return _study(config, workdir, dry_run, part, datasets)
 
 
-def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: tuple[int, int] | None,
-           datasets: Mapping[int, Dataset] | None) -> StudyResult | None:
+def _study(
+    config: ConfigDict,
+    workdir: os.PathLike | str,
+    dry_run: bool,
+    part: tuple[int, int] | None,
+    datasets: Mapping[int, Dataset] | None,
+) -> StudyResult | None:
     folder, begun = _check(config, workdir), time.monotonic()
     config = as_begun(config, folder)
     views_given = config.study.views is not None or bool(config.data.views)
-    config = presets.resolved(config)
-    if part is not None and config.study.search != presets.GRID:
-        raise ValueError(f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
-                         "depend on earlier ones. " + (
-                             "Start one program." if config.study.search == presets.BUDGET else
-                             "Start the same command on every machine instead: they claim cells."))
+    config = study_presets.resolved(config)
+    if part is not None and config.study.search != study_presets.GRID:
+        raise ValueError(
+            f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
+            "depend on earlier ones. "
+            + (
+                "Start one program."
+                if config.study.search == study_presets.BUDGET
+                else "Start the same command on every machine instead: they claim cells."
+            )
+        )
     material = gather(config, datasets)
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
-    run_directory.prepare(folder / CELLS)
+    files.prepare(folder / CELLS)
     for note in material.source.notes:
         print(note)
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
@@ -104,16 +123,19 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         print(plan, flush=True)
     else:
         kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
-        print(timing.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals,
-                              kind=kind_of(material, folder) if kept else "none"), flush=True)
+        kind = kind_of(config.study.cache, folder, config.study.cache_gb) if kept else "none"
+        print(
+            cost.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
+            flush=True,
+        )
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
-    run_directory.write_json(folder / DATA, fingerprints)
-    values, path = config_values(config), folder / run_directory.CONFIG
+    files.write_json(folder / DATA, fingerprints)
+    values, path = config_values(config), folder / files.CONFIG
     if path.exists():
-        values = added_fields.still_lacking(values, run_directory.read_json(path))
-    run_directory.write_json(path, values)
+        values = added_fields.still_lacking(values, files.read_json(path))
+    files.write_json(path, values)
     claims = Claims(folder / CLAIMS, config.study.lease_seconds)
     room = cache.room * (1 - cache.share)
     try:
@@ -128,8 +150,14 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         else:
             activations = fill(activations, claims, "train", cache.open, folder)
             mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
-            work = Work(material, activations, folder, claims, timed,
-                        later=finals * len(grid.seeds) * mean + tests * timed.row_seconds)
+            work = Work(
+                material,
+                activations,
+                folder,
+                claims,
+                timed,
+                later=finals * len(grid.seeds) * mean + tests * timed.row_seconds,
+            )
             chosen = _select(material, work, part)
             if part is not None:
                 return None
@@ -143,37 +171,58 @@ def _study(config: ConfigDict, workdir: os.PathLike | str, dry_run: bool, part: 
         budget.save()
     if said := [*([budget.describe()] if budget else []), *result.left_out, *rising(result)]:
         print("\n" + "\n".join(said))
-    print(f"\n{folder / run_directory.REPORT}, {run_directory.STUDY}; {duration(time.monotonic() - begun)} in this start. "
-          f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER")
+    print(
+        f"\n{folder / files.REPORT}, {files.STUDY}; {duration(time.monotonic() - begun)} in this start. "
+        f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER"
+    )
     return result
 
 
 def as_begun(config: ConfigDict, folder: Path) -> ConfigDict:
     """Return the configuration with which the study in `folder` goes on; `config` itself where there is none."""
-    path = folder / run_directory.CONFIG
-    old = run_directory.read_json(path) if path.exists() else None
+    path = folder / files.CONFIG
+    old = files.read_json(path) if path.exists() else None
     if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
         return config
-    return presets.as_begun(added_fields.continued(config, old), old)
+    return study_presets.as_begun(added_fields.continued(config, old), old)
 
 
 def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
-        raise ValueError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
-    presets.resolved(config)
+        raise ValueError(
+            f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system."
+        )
+    study_presets.resolved(config)
     folder = Path(absolute(workdir))
-    path = folder / run_directory.CONFIG
-    run_directory.check_links(folder, (run_directory.CONFIG, run_directory.CHECKPOINTS, run_directory.REPORT,
-                                       run_directory.STUDY, TIMING, DATA, BUDGET, CELLS, CLAIMS, CACHE, PARTIAL, BEST))
-    if (folder / run_directory.CHECKPOINTS).exists():
+    path = folder / files.CONFIG
+    files.check_links(
+        folder,
+        (
+            files.CONFIG,
+            files.CHECKPOINTS,
+            files.REPORT,
+            files.STUDY,
+            TIMING,
+            DATA,
+            BUDGET,
+            CELLS,
+            CLAIMS,
+            CACHE,
+            PARTIAL,
+            BEST,
+        ),
+    )
+    if (folder / files.CHECKPOINTS).exists():
         raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
-        old = run_directory.read_json(path)
+        old = files.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
             raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
-        if found := run_directory.differences(_lasting(added_fields.filled(old)),
-                                                _lasting(config_values(presets.resolved(as_begun(config, folder))))):
+        if found := files.differences(
+            _lasting(added_fields.filled(old)),
+            _lasting(config_values(study_presets.resolved(as_begun(config, folder)))),
+        ):
             raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
 
@@ -185,37 +234,53 @@ def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
       ValueError: the data of a seed are not what they were: finished cells would stand beside those of other data.
     """
     path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in material.datasets.items()}
-    before = run_directory.read_json(path) if path.exists() else {}
+    before = files.read_json(path) if path.exists() else {}
     if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
-        raise ValueError(f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
-                         f"not those of {DATA} there. Restore them, or choose another --workdir.")
+        raise ValueError(
+            f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
+            f"not those of {DATA} there. Restore them, or choose another --workdir."
+        )
     return {**before, **now}
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that must not change in mid-study: what is compared may grow, how it is may not."""
-    free = {"preset", "minutes", "heads", "depths", "learning_rates", "seeds", "selection_seeds", "finals", "cache",
-            "cache_gb", "device_gb", "together", "checkpoint_seconds", "lease_seconds"}
+    free = {
+        "preset",
+        "minutes",
+        "heads",
+        "depths",
+        "learning_rates",
+        "seeds",
+        "selection_seeds",
+        "finals",
+        "cache",
+        "cache_gb",
+        "device_gb",
+        "together",
+        "checkpoint_seconds",
+        "lease_seconds",
+    }
     return {**values, "study": {name: value for name, value in values["study"].items() if name not in free}}
 
 
-def _timing(material: Material, activations: Any, folder: Path) -> timing.Timing:
+def _timing(material: Material, activations: Any, folder: Path) -> cost.Timing:
     """Return what was timed in an earlier start of the same grid on the same devices, or time it now."""
     path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    limited = material.config.study.search == presets.BUDGET
+    limited = material.config.study.search == study_presets.BUDGET
     key += ", estimated" if limited else ""
     groups = material.grid.groups()
     if path.exists():
-        found = run_directory.read_json(path)
-        if known := timing.from_json(found, key, [" ".join(group) for group in groups]):
+        found = files.read_json(path)
+        if known := cost.from_json(found, key, [" ".join(group) for group in groups]):
             return known
     if limited:
         print("Timing one block of images …", flush=True)
-        timed = timing.estimate(material, activations, groups)
+        timed = cost.estimate(material, activations, groups)
     else:
         print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
-        timed = timing.measure(material, activations, groups)
-    run_directory.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
+        timed = cost.measure(material, activations, groups)
+    files.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
     return timed
 
 
@@ -229,7 +294,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
     if part is not None:
         number, count = part
         # Whole packs, so that they are trained together as they would be in one program.
-        packs = work.packs(cells)[number - 1::count]
+        packs = work.packs(cells)[number - 1 :: count]
         work.do([cell for pack in packs for cell in pack], wait=False)
         print(f"Part {number} of {count} is done. When all are, the same command without --cells goes on.")
         return []
@@ -239,7 +304,9 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
         for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
             rate = selection.widened(some, tried[group])
             if rate is not None:
-                print(f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too")
+                print(
+                    f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too"
+                )
                 tried[group].append(rate)
                 new += grid.cells(group, rate)
         if not new:
@@ -261,19 +328,32 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
     if material.config.study.finals == "depths":
         by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
         choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
-    return best, [Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed,
-                       choice["steps"]) for name, choice in choices for seed in material.grid.seeds]
+    return best, [
+        Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        for name, choice in choices
+        for seed in material.grid.seeds
+    ]
 
 
 def _no_result(rows: list[dict[str, Any]]) -> str:
     """Return why no cell of a study has a result."""
     errors = sorted({row["error"] for row in rows if row["error"]})
     return "No cell of the study came to a finite end. " + (
-        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates.")
+        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
+    )
 
 
-def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str, Any]], best: str, finals: list[Cell],
-            room: float, budget: Budget | None = None, left_out: Sequence[str] = ()) -> StudyResult:
+def _finish(
+    material: Material,
+    work: Work,
+    folder: Path,
+    chosen: list[dict[str, Any]],
+    best: str,
+    finals: list[Cell],
+    room: float,
+    budget: Budget | None = None,
+    left_out: Sequence[str] = (),
+) -> StudyResult:
     """Retrain the winners, and only now look at the test images; within a time budget as many of them as there is time for.
 
     Args:
@@ -299,8 +379,19 @@ def _finish(material: Material, work: Work, folder: Path, chosen: list[dict[str,
         (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
     with budget.part(FINALS) if budget else contextlib.nullcontext():
         tested, untested = train_finals(work, budget, finals) if budget else (work.do(finals), [])
-    heads = {cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
-             for cell in reversed(finals)}
+    heads = {
+        cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
+        for cell in reversed(finals)
+    }
     heads = {name: heads[name] for name in material.grid.heads if name in heads}
-    return outcome(material, work, folder, chosen, tested, heads, best, [*left_out, *untested],
-                   budget.account() if budget else None)
+    return outcome(
+        material,
+        work,
+        folder,
+        chosen,
+        tested,
+        heads,
+        best,
+        [*left_out, *untested],
+        budget.account() if budget else None,
+    )

@@ -24,22 +24,38 @@ def pictures(per_class: int, image_size: int) -> Dataset:
     labels = np.repeat(np.arange(CLASSES), per_class)
     images = rng.integers(0, 160, (len(labels), image_size, image_size, 3))
     for image, label in zip(images, labels, strict=True):
-        image[label * image_size // CLASSES:][:image_size // CLASSES, :, label % 3] += 95
+        image[label * image_size // CLASSES :][: image_size // CLASSES, :, label % 3] += 95
     images = images.astype(np.uint8)
     test = len(labels) // 4
     order = rng.permutation(len(labels))
-    return dataset_from_arrays(images[order[test:]], labels[order[test:]].tolist(), data={"validation": 0.25},
-                               test=(images[order[:test]], labels[order[:test]].tolist()))
+    return dataset_from_arrays(
+        images[order[test:]],
+        labels[order[test:]].tolist(),
+        data={"validation": 0.25},
+        test=(images[order[:test]], labels[order[:test]].tolist()),
+    )
 
 
 def configuration(network: str, weights: str, image_size: int, batch_size: int) -> ConfigDict:
     """Return the configuration of the study that is measured."""
     from configs import common
+
     config = common.get_config()
-    config.update({"name": "benchmark", "network": network, "weights": weights, "image_size": image_size,
-                   "batch_size": batch_size, "steps": 20, "evaluate_every_steps": 20, "data": {"views": 1}})
-    config.study.update({"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,),
-                         "together": 1})
+    config.update(
+        {
+            "name": "benchmark",
+            "network": network,
+            "weights": weights,
+            "image_size": image_size,
+            "batch_size": batch_size,
+            "steps": 20,
+            "evaluate_every_steps": 20,
+            "data": {"views": 1},
+        }
+    )
+    config.study.update(
+        {"preset": "", "heads": ("traditional", "kept"), "seeds": (0,), "learning_rates": (0.01,), "together": 1}
+    )
     return config
 
 

@@ -1,0 +1,1 @@
+"""Freezing, the optimizer, the pmapped step, the loop, checkpoints and metrics."""

@@ -25,7 +25,9 @@ def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Mapping[st
     largest, smallest = there[counts[there].argmax()], there[counts[there].argmin()]
     if counts[largest] < RATIO * counts[smallest]:
         return None
-    return (f"Warning: the classes are unequal. {class_names[largest]} has {counts[largest]} training images, "
-            f"{class_names[smallest]} has {counts[smallest]}. A network trained on them predicts rare classes too seldom: "
-            "--config.balance_classes=True gives every class the same weight. Look at the mean per class and at F1, not at "
-            "top-1 alone.")
+    return (
+        f"Warning: the classes are unequal. {class_names[largest]} has {counts[largest]} training images, "
+        f"{class_names[smallest]} has {counts[smallest]}. A network trained on them predicts rare classes too seldom: "
+        "--config.balance_classes=True gives every class the same weight. Look at the mean per class and at F1, not at "
+        "top-1 alone."
+    )

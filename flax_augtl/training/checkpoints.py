@@ -1,7 +1,7 @@
 """Checkpoints of a run, with Orbax: the network, what is needed to go on, and how far it is.
 
-A checkpoint counts once it has its manifest (`flax_augtl.manifest`), which is written after Orbax has committed it. One
-without, because the program was killed in between, is not used: the one before it is.
+A checkpoint counts once it has its manifest (`flax_augtl.workdir.checksums`), which is written after Orbax has
+committed it. One without, because the program was killed in between, is not used: the one before it is.
 """
 
 import contextlib
@@ -18,15 +18,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization, traverse_util
 
-from flax_augtl import checkpoint_index, distributed, literal_glob, manifest, network_checkpoint, quiet
-from flax_augtl.paths import is_remote
-from flax_augtl.printable import first_line
-from flax_augtl.run_directory import CannotWrite
-from flax_augtl.training import specifications
+from flax_augtl.runtime import distributed, library_noise, literal_glob
+from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.text import first_line
+from flax_augtl.training import orbax_leak
 from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
+from flax_augtl.workdir import checkpoint_index, checksums, network_checkpoint
+from flax_augtl.workdir.files import CannotWrite
 
-specifications.resolve_once_a_directory()
+orbax_leak.resolve_once_a_directory()
 literal_glob.take_folders_literally()
 
 
@@ -47,16 +48,16 @@ class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
         self._best = (self._best[1], step)
 
     def should_preserve(self, checkpoints, *, context):
-        newest = {info.step for info in list(checkpoints)[-self._last:]}
+        newest = {info.step for info in list(checkpoints)[-self._last :]}
         return [info.step in newest or info.step in self._best for info in checkpoints]
 
 
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager, without its question after a preemption (a public method of it).
 
-    It would ask JAX with the number of the checkpoint's step, also from its own threads, and so set back the number that
-    `interruption.requested` asks with: the processes would agree on a step that one of them is already past, and wait for
-    each other for ever.
+    It would ask JAX with the number of the checkpoint's step, also from its own threads, and so set back the number
+    that `interruption.requested` asks with: the processes would agree on a step that one of them is already past, and
+    wait for each other for ever.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -66,8 +67,9 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints in a directory. Writing goes on in the background; `close` waits for it."""
 
-    def __init__(self, directory: epath.PathLike, *, keep: int = 2, read_only: bool = False,
-                 frozen: Collection[str] = ()):
+    def __init__(
+        self, directory: epath.PathLike, *, keep: int = 2, read_only: bool = False, frozen: Collection[str] = ()
+    ):
         """Open a directory of checkpoints.
 
         Args:
@@ -83,10 +85,13 @@ class Checkpoints:
         self._policy = _BestAndLast(keep)
         self._sealing: threading.Thread | None = None
         self._error: Exception | None = None
-        with self._saying("The checkpoints in", directory), quiet.reading():
-            options = ocp.CheckpointManagerOptions(create=not read_only, read_only=read_only,
-                                                   cleanup_tmp_directories=not read_only,
-                                                   preservation_policy=self._policy)
+        with self._saying("The checkpoints in", directory), library_noise.reading():
+            options = ocp.CheckpointManagerOptions(
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+                preservation_policy=self._policy,
+            )
             self._manager = _Manager(directory, options=options, item_names=("network", "training", "progress"))
 
     def steps(self) -> list[int]:
@@ -95,7 +100,7 @@ class Checkpoints:
 
     def damage(self, step: int) -> str:
         """Return what is wrong with a checkpoint, as a phrase; the empty string if it is as it was written."""
-        if reason := manifest.damage(self._directory / str(step)):
+        if reason := checksums.damage(self._directory / str(step)):
             return reason
         if self._frozen_damage is None:
             self._frozen_damage = network_checkpoint.frozen_damage(self._directory)
@@ -110,7 +115,8 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but all of them are damaged.
         """
-        # Of several processes the first looks: it writes the manifests, and what a host sees of a shared disk can be old.
+        # Of several processes the first looks: it writes the manifests, and what a host sees of a shared disk can be
+        # old.
         step, sentences = distributed.first_decides(self._newest_sound)
         for sentence in sentences:
             say(sentence)
@@ -121,19 +127,26 @@ class Checkpoints:
         found = {}
         for step in reversed(self.steps()):
             if not (reason := self.damage(step)):
-                return step, [f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead."
-                              for newer, why in found.items()]
+                return step, [
+                    f"The checkpoint of step {newer} is not used, because {why}. Step {step} is used instead."
+                    for newer, why in found.items()
+                ]
             found[step] = reason
-        if len(found) > 1 and not any(manifest.exists(self._directory / str(step)) for step in found):
+        if len(found) > 1 and not any(checksums.exists(self._directory / str(step)) for step in found):
             # A program that is killed leaves at most one.
             steps = ", ".join(map(str, sorted(found)))
-            raise CheckpointError(f"None of the checkpoints in {self._directory}, of steps {steps}, has its "
-                                  f"{manifest.NAME}. Restore those files from a copy, or remove the directory to start "
-                                  "again.")
-        if any(manifest.exists(self._directory / str(step)) for step in found):
-            raise CheckpointError(f"All checkpoints in {self._directory} are damaged:\n  " + "\n  ".join(
-                f"step {step}: {reason}" for step, reason in found.items()) + "\nRestore them from a copy, or remove the "
-                "directory to start again.")
+            raise CheckpointError(
+                f"None of the checkpoints in {self._directory}, of steps {steps}, has its "
+                f"{checksums.NAME}. Restore those files from a copy, or remove the directory to start "
+                "again."
+            )
+        if any(checksums.exists(self._directory / str(step)) for step in found):
+            raise CheckpointError(
+                f"All checkpoints in {self._directory} are damaged:\n  "
+                + "\n  ".join(f"step {step}: {reason}" for step, reason in found.items())
+                + "\nRestore them from a copy, or remove the "
+                "directory to start again."
+            )
         return None, []
 
     def remove_after(self, step: int | None) -> None:
@@ -168,12 +181,21 @@ class Checkpoints:
             if frozen and not self._frozen_is_written:
                 network_checkpoint.write_frozen(self._directory, frozen)
                 self._frozen_is_written = True
-            self._manager.save(progress.step, args=ocp.args.Composite(
-                network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(tree),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress))))
+            self._manager.save(
+                progress.step,
+                args=ocp.args.Composite(
+                    network=ocp.args.StandardSave(network),
+                    training=ocp.args.StandardSave(tree),
+                    progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+                ),
+            )
         if jax.process_index() == 0:
-            names = {item: checkpoint_index.names_of(arrays) for item, arrays in (("network", network), ("training", tree))}
-            self._sealing = threading.Thread(target=self._seal, args=(progress.step, names), name="manifest", daemon=True)
+            names = {
+                item: checkpoint_index.names_of(arrays) for item, arrays in (("network", network), ("training", tree))
+            }
+            self._sealing = threading.Thread(
+                target=self._seal, args=(progress.step, names), name="manifest", daemon=True
+            )
             self._sealing.start()
 
     def _check_room(self, step: int, tree: Any) -> None:
@@ -187,8 +209,10 @@ class Checkpoints:
             disk = shutil.disk_usage(self._directory)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         if disk.total and disk.free < size:  # Some file systems do not say how large they are.
-            raise CheckpointError(f"The checkpoint of step {step} cannot be written: it takes up to {size / 1e6:.1f} MB, "
-                                  f"and the disk of {self._directory} has {disk.free / 1e6:.1f} MB left.")
+            raise CheckpointError(
+                f"The checkpoint of step {step} cannot be written: it takes up to {size / 1e6:.1f} MB, "
+                f"and the disk of {self._directory} has {disk.free / 1e6:.1f} MB left."
+            )
 
     def _seal(self, step: int, names: Mapping[str, set[str]]) -> None:
         """Write the manifest of a checkpoint once Orbax has committed it and every array can be found in it.
@@ -200,13 +224,13 @@ class Checkpoints:
         try:
             while self._manager.is_saving_in_progress():
                 time.sleep(0.01)
-            # Where saving failed there is no such directory, in a bucket none that is committed, and `wait` raises Orbax's
-            # own error.
+            # Where saving failed there is no such directory, in a bucket none that is committed, and `wait` raises
+            # Orbax's own error.
             directory = self._directory / str(step)
             if directory.exists() and ocp.utils.is_checkpoint_finalized(directory):
                 for item, expected in names.items():
                     checkpoint_index.check(directory / item, expected)
-                manifest.write(directory)
+                checksums.write(directory)
         except Exception as error:
             self._error = error
 
@@ -224,11 +248,12 @@ class Checkpoints:
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         with self._saying("The checkpoint of step", step, "read"):
             _check_shapes(network_checkpoint.shapes(self._directory, step), network)
-            with quiet.reading(), ocp.StandardCheckpointer() as checkpointer:
+            with library_noise.reading(), ocp.StandardCheckpointer() as checkpointer:
                 written = checkpointer.metadata(self._directory / str(step) / "training").item_metadata.tree
             _check_shapes(_shapes(written), tree)
-            restored = self._manager.restore(step, args=ocp.args.Composite(
-                training=ocp.args.StandardRestore(tree), progress=ocp.args.JsonRestore()))
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(training=ocp.args.StandardRestore(tree), progress=ocp.args.JsonRestore())
+            )
             progress = from_json(restored.progress, "its progress")
             network = network_checkpoint.read(self._directory, step)
         tree = {**network, **jax.tree.map(np.asarray, restored.training)}
@@ -246,8 +271,10 @@ class Checkpoints:
           CheckpointError: the checkpoint is not there, is damaged, or does not fit `like`.
         """
         if reason := self.damage(step):
-            raise CheckpointError(f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
-                                  f"Checkpoints: {', '.join(map(str, self.steps()))}.")
+            raise CheckpointError(
+                f"The checkpoint of step {step} in {self._directory} cannot be used: {reason}. "
+                f"Checkpoints: {', '.join(map(str, self.steps()))}."
+            )
         with self._saying("The checkpoint of step", step, "read"):
             _check_shapes(network_checkpoint.shapes(self._directory, step), like)
             return network_checkpoint.read(self._directory, step)
@@ -259,8 +286,10 @@ class Checkpoints:
           CheckpointError: it cannot be read.
         """
         with self._saying("The checkpoint of step", step, "read"):
-            return from_json(self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress,
-                             "its progress")
+            return from_json(
+                self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress,
+                "its progress",
+            )
 
     def wait(self) -> None:
         """Wait until what was saved is on disk.
@@ -292,7 +321,9 @@ class Checkpoints:
 
 
 def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
-    return {path: tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")}
+    return {
+        path: tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")
+    }
 
 
 def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any) -> None:
@@ -300,9 +331,11 @@ def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any)
     asked = _shapes(like)
     for path in sorted({*written, *asked}):
         if written.get(path) != asked.get(path):
-            raise ValueError(f"{'/'.join(path)} is {list(written[path]) if path in written else 'not there'}, where the "
-                             "run's config.json, class_names.json and source.json ask for "
-                             f"{list(asked[path]) if path in asked else 'no such array'}.")
+            raise ValueError(
+                f"{'/'.join(path)} is {list(written[path]) if path in written else 'not there'}, where the "
+                "run's config.json, class_names.json and source.json ask for "
+                f"{list(asked[path]) if path in asked else 'no such array'}."
+            )
 
 
 @contextlib.contextmanager
@@ -312,7 +345,8 @@ def open_checkpoints(directory: epath.PathLike, **settings: Any):
     try:
         yield checkpoints
     except BaseException:
-        # What went wrong first is what its reader needs to know; that the last checkpoint failed too is one of its effects.
+        # What went wrong first is what its reader needs to know; that the last checkpoint failed too is one of its
+        # effects.
         with contextlib.suppress(Exception):
             checkpoints.close()
         raise

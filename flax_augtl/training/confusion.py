@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flax_augtl.printable import for_terminal
+from flax_augtl.runtime.text import for_terminal
 
 _LONGEST = 24  # Columns of a name.
 
@@ -48,8 +48,15 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
         for row in range(count):
             for column in range(count):
                 if confusion[row, column]:
-                    axes.text(column, row, int(confusion[row, column]), ha="center", va="center", fontsize=8,
-                              color="white" if share[row, column] > 0.5 else "black")
+                    axes.text(
+                        column,
+                        row,
+                        int(confusion[row, column]),
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="white" if share[row, column] > 0.5 else "black",
+                    )
     figure.colorbar(picture, label="share of the label's examples", shrink=0.8, format=PercentFormatter(1.0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

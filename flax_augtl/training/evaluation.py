@@ -49,16 +49,19 @@ class Evaluation:
 
     def class_table(self, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return the rows of `metrics.class_table`, with `precision`, `recall` (the accuracy), `f1` and `roc_auc`."""
-        return [{**row, **{name: _or_none(self._scores[name][index]) for name in ("precision", "recall", "f1", "roc_auc")}}
-                for index, row in enumerate(metrics.class_table(self.confusion, class_names))]
+        return [
+            {**row, **{name: _or_none(self._scores[name][index]) for name in ("precision", "recall", "f1", "roc_auc")}}
+            for index, row in enumerate(metrics.class_table(self.confusion, class_names))
+        ]
 
     @functools.cached_property
     def _scores(self) -> dict[str, np.ndarray]:
         return class_scores(self.confusion, self.labels, self.probabilities)
 
 
-def evaluation(network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *,
-               batch_size: int) -> Evaluation:
+def evaluation(
+    network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *, batch_size: int
+) -> Evaluation:
     """Evaluate a network on a split; the same in every process of a run.
 
     The arguments are those of `loop.evaluate`.
@@ -72,8 +75,9 @@ def evaluation(network: Any, preprocessing: Any, variables: Any, examples: Examp
         probabilities[places] = found
 
     kept = fits(len(examples), network.head.num_classes)
-    sums = loop.evaluate(network, preprocessing, variables, examples, data, batch_size=batch_size,
-                         each=keep if kept else None)
+    sums = loop.evaluate(
+        network, preprocessing, variables, examples, data, batch_size=batch_size, each=keep if kept else None
+    )
     return Evaluation(sums, np.asarray(examples.labels), probabilities, examples.ids)
 
 
@@ -82,8 +86,9 @@ def fits(images: int, classes: int) -> bool:
     return 4 * images * classes <= MOST_BYTES
 
 
-def class_scores(confusion: np.ndarray, labels: np.ndarray | None = None,
-                 probabilities: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def class_scores(
+    confusion: np.ndarray, labels: np.ndarray | None = None, probabilities: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return scikit-learn's scores of each class, float64 [C]; NaN where one is not defined.
 
     Args:
@@ -92,15 +97,18 @@ def class_scores(confusion: np.ndarray, labels: np.ndarray | None = None,
       probabilities: float32 [N, C].
 
     Returns:
-      `n`; `precision`, not defined for a class that is never predicted; `recall`, which is the accuracy of the class, not
-      defined for one without images; `f1`, not defined where there are neither; `roc_auc`, one class against the rest, not
-      defined without images of either, nor without probabilities that are finite; and `kappa`, a single value.
+      `n`; `precision`, not defined for a class that is never predicted; `recall`, which is the accuracy of the class,
+      not defined for one without images; `f1`, not defined where there are neither; `roc_auc`, one class against the
+      rest, not defined without images of either, nor without probabilities that are finite; and `kappa`, a single
+      value.
     """
     from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support, roc_auc_score  # Slow to import.
+
     label, prediction = np.nonzero(confusion)
     counts, classes = confusion[label, prediction], len(confusion)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        label, prediction, labels=np.arange(classes), sample_weight=counts, zero_division=np.nan)
+        label, prediction, labels=np.arange(classes), sample_weight=counts, zero_division=np.nan
+    )
     # Where all images are of one class, and predicted to be, nothing is left that chance could not do.
     kappa = cohen_kappa_score(label, prediction, sample_weight=counts) if len({*label, *prediction}) > 1 else np.nan
     n, areas = confusion.sum(axis=1), np.full(classes, np.nan)
@@ -115,17 +123,20 @@ def averages(scores: Mapping[str, np.ndarray]) -> dict[str, float | None]:
 
     Returns:
       `precision`, `f1` and `roc_auc`, means over classes; `weighted_precision` and `weighted_f1`, means over images;
-      `kappa`. A class that is never predicted counts with a precision of 0. Not among them, for they have their names in
-      `metrics.summary`: `mean_per_class` is the balanced accuracy and the mean recall, `top1` the weighted recall, and
-      `loss` the log-loss.
+      `kappa`. A class that is never predicted counts with a precision of 0. Not among them, for they have their names
+      in `metrics.summary`: `mean_per_class` is the balanced accuracy and the mean recall, `top1` the weighted recall,
+      and `loss` the log-loss.
     """
     occurs = scores["n"] > 0
     share = scores["n"][occurs] / scores["n"].sum()
     found = {name: np.nan_to_num(scores[name][occurs]) for name in ("precision", "f1")}
     areas = scores["roc_auc"][~np.isnan(scores["roc_auc"])]
-    return {**{name: float(values.mean()) for name, values in found.items()},
-            **{f"weighted_{name}": float(values @ share) for name, values in found.items()},
-            "kappa": _or_none(scores["kappa"]), "roc_auc": float(areas.mean()) if len(areas) else None}
+    return {
+        **{name: float(values.mean()) for name, values in found.items()},
+        **{f"weighted_{name}": float(values @ share) for name, values in found.items()},
+        "kappa": _or_none(scores["kappa"]),
+        "roc_auc": float(areas.mean()) if len(areas) else None,
+    }
 
 
 def _or_none(value: np.ndarray) -> float | None:
@@ -134,11 +145,15 @@ def _or_none(value: np.ndarray) -> float | None:
 
 def as_lines(values: Mapping[str, Any]) -> list[str]:
     """Return what `metrics` holds besides the accuracies and the loss as lines for people."""
+
     def shown(name: str) -> str:
         return "not defined" if values.get(name) is None else f"{values[name]:.4f}"
 
-    return [f"top5 {shown('top5')}", f"calibration_error {shown('calibration_error')}",
-            f"precision {shown('precision')}, F1 {shown('f1')} (means over the classes; weighted by their images: "
-            f"{shown('weighted_precision')}, {shown('weighted_f1')})",
-            f"Cohen's kappa {shown('kappa')}, ROC AUC {shown('roc_auc')} (one class against the rest, mean)",
-            "The mean per class is the balanced accuracy (and the mean recall), the loss is the log-loss."]
+    return [
+        f"top5 {shown('top5')}",
+        f"calibration_error {shown('calibration_error')}",
+        f"precision {shown('precision')}, F1 {shown('f1')} (means over the classes; weighted by their images: "
+        f"{shown('weighted_precision')}, {shown('weighted_f1')})",
+        f"Cohen's kappa {shown('kappa')}, ROC AUC {shown('roc_auc')} (one class against the rest, mean)",
+        "The mean per class is the balanced accuracy (and the mean recall), the loss is the log-loss.",
+    ]

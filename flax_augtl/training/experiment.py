@@ -1,7 +1,6 @@
 """From a configuration to everything that training needs, with every mistake in it found before anything is written."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,18 +9,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flax_augtl import added_fields, freezing, leep, network
+from flax_augtl.config.ranges import check_ranges
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
-from flax_augtl.data.augment import augmentations
-from flax_augtl.data.crops import training_path
-from flax_augtl.data.pool import Pool, make_pool
-from flax_augtl.data.unicode_names import Spelling
-from flax_augtl.head import HeadSettings, head_settings
+from flax_augtl.data.images.augment import augmentations
+from flax_augtl.data.images.transforms import training_path
+from flax_augtl.data.loading.device_dataset import Pool, make_pool
+from flax_augtl.data.sources.unicode_names import Spelling
+from flax_augtl.models import augmented as network
+from flax_augtl.models import leep
 from flax_augtl.models.blocks import by_block
+from flax_augtl.models.head import HeadSettings, head_settings
 from flax_augtl.pretrained import Preprocessing, Source, load_source
-from flax_augtl.training.lengths import in_steps
+from flax_augtl.training import freezing
+from flax_augtl.training.durations import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
-from flax_augtl.training.ranges import check_ranges
 from flax_augtl.training.step import AXIS, StepSettings
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -67,11 +68,6 @@ class Experiment:
         return len(self.rates)
 
 
-def config_values(config: ConfigDict) -> dict[str, Any]:
-    """Return a configuration as JSON values, with tuples as lists."""
-    return added_fields.as_written(json.loads(config.to_json()))
-
-
 def head_of(config: Mapping[str, Any]) -> HeadSettings:
     """Return the settings of the head that `config.head` asks for."""
     values = dict(config["head"])
@@ -91,13 +87,21 @@ def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_clas
       ValueError: one of these asks for something that there is not.
     """
     check_compute_dtype(config)
-    return network.create_network(source["network"], head_of(config), num_classes=num_classes,
-                                  source_classes=source["num_classes"], variant=hashable(source["settings"]),
-                                  dtype=config["compute_dtype"], axis_name=AXIS, remat=config.get("remat", False))
+    return network.create_network(
+        source["network"],
+        head_of(config),
+        num_classes=num_classes,
+        source_classes=source["num_classes"],
+        variant=hashable(source["settings"]),
+        dtype=config["compute_dtype"],
+        axis_name=AXIS,
+        remat=config.get("remat", False),
+    )
 
 
 def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with tuples in place of lists, as Flax needs them."""
+
     def tuples(value):
         return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
@@ -128,36 +132,64 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
     changes = augmentations(config.data)
     if settings.keep_classifier and not source.model.num_classes:
-        raise ValueError(f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
-                         "that replaces it, such as traditional.")
+        raise ValueError(
+            f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
+            "that replaces it, such as traditional."
+        )
     groups = [group for group in source.groups if settings.keep_classifier or group not in network.CLASSIFICATION]
-    plan = freezing.freezing_plan((*groups, network.HEAD), config.freeze, pretrained=config.weights is not None,
-                                  classifier_rate=settings.classifier_rate)
+    plan = freezing.freezing_plan(
+        (*groups, network.HEAD),
+        config.freeze,
+        pretrained=config.weights is not None,
+        classifier_rate=settings.classifier_rate,
+    )
     dataset = load_dataset(config.data, seed=config.seed, spelling=spelling) if dataset is None else dataset
     pool = None
     if config.data.cache == "device":
         pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
         if pool is None:
-            raise ValueError(f"The training pictures take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
-                             "on the device: raise it, or set config.data.cache to auto.")
+            raise ValueError(
+                f"The training pictures take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
+                "on the device: raise it, or set config.data.cache to auto."
+            )
     else:
         dataset = with_cache(dataset, preprocessing, config.data, image_size=preprocessing.image_size)
 
     built = build_network(described, config, len(dataset.class_names))
-    variables = network.initial_variables(built, config.seed, preprocessing.image_size,
-                                          source.variables if config.weights is not None else None)
+    variables = network.initial_variables(
+        built, config.seed, preprocessing.image_size, source.variables if config.weights is not None else None
+    )
     if settings.classifier_init_from == "leep":
         logits = _source_logits(source, preprocessing, dataset.train, config)
         variables["params"][network.HEAD]["classifier"] = leep.start_classifier(
-            settings, logits, dataset.train.labels, len(dataset.class_names))
+            settings, logits, dataset.train.labels, len(dataset.class_names)
+        )
     rates, every = schedule_of(config, len(dataset.train))
     weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
-    step = StepSettings(label_smoothing=config.label_smoothing, class_weights=weights,
-                        accumulate=config.accumulate, skip_not_finite=config.on_nan == "skip",
-                        pool=None if pool is None else (pool.crop, pool.method),
-                        **changes, **{name: config.data[name] for name in ("mixup", "cutmix", "view_seed")})
-    return Experiment(config, dataset, described, built, variables, plan, preprocessing, optimizer, step, pool, rates,
-                      every, in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size))
+    step = StepSettings(
+        label_smoothing=config.label_smoothing,
+        class_weights=weights,
+        accumulate=config.accumulate,
+        skip_not_finite=config.on_nan == "skip",
+        pool=None if pool is None else (pool.crop, pool.method),
+        **changes,
+        **{name: config.data[name] for name in ("mixup", "cutmix", "view_seed")},
+    )
+    return Experiment(
+        config,
+        dataset,
+        described,
+        built,
+        variables,
+        plan,
+        preprocessing,
+        optimizer,
+        step,
+        pool,
+        rates,
+        every,
+        in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size),
+    )
 
 
 def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]]:
@@ -167,24 +199,43 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
       ValueError: the network, its weights or the preprocessing are wrong.
     """
     check_compute_dtype(config)
-    source = load_source(config.network, config.weights, sha256=config.weights_sha256,
-                         entry=config.get("weights_entry"),
-                         preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()})
+    source = load_source(
+        config.network,
+        config.weights,
+        sha256=config.weights_sha256,
+        entry=config.get("weights_entry"),
+        preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()},
+    )
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths or ()):
         if not hasattr(source.model, "by_block"):
-            raise ValueError(f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for.")
-        source = dataclasses.replace(source, model=source.model.clone(by_block=True), variables={
-            collection: by_block(tree) for collection, tree in source.variables.items()})
-    return source, source.preprocess, {
-        "network": source.name, "settings": variant_of(source.model), "num_classes": source.model.num_classes,
-        "class_names": list(source.class_names), "weights": config.weights, "terms": dict(source.terms),
-        "notes": list(source.notes)}
+            raise ValueError(
+                f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for."
+            )
+        source = dataclasses.replace(
+            source,
+            model=source.model.clone(by_block=True),
+            variables={collection: by_block(tree) for collection, tree in source.variables.items()},
+        )
+    return (
+        source,
+        source.preprocess,
+        {
+            "network": source.name,
+            "settings": variant_of(source.model),
+            "num_classes": source.model.num_classes,
+            "class_names": list(source.class_names),
+            "weights": config.weights,
+            "terms": dict(source.terms),
+            "notes": list(source.notes),
+        },
+    )
 
 
 def optimizer_of(config: ConfigDict) -> OptimizerSettings:
     """Return the settings of the optimizer."""
-    return OptimizerSettings(config.optimizer, config.momentum, config.weight_decay, config.gradient_clip,
-                             config.new_layer_multiplier)
+    return OptimizerSettings(
+        config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
+    )
 
 
 def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
@@ -201,18 +252,23 @@ def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
     total = in_steps(config, "", **lengths)
     if not total:
         raise ValueError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
-    rates = learning_rates(config.schedule, config.learning_rate, total,
-                           warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
-                           boundaries=in_steps(config.schedule, "boundaries", **lengths) or ())
+    rates = learning_rates(
+        config.schedule,
+        config.learning_rate,
+        total,
+        warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
+        boundaries=in_steps(config.schedule, "boundaries", **lengths) or (),
+    )
     return rates, in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
 
 
 def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: ConfigDict) -> np.ndarray:
     """Return what the kept classification layer gives for examples as they are evaluated, float32 [n, Z]."""
     apply = jax.jit(lambda variables, images: source.model.apply(variables, preprocessing.normalise(images)))
-    batches = eval_batches(examples, preprocessing, config.data, batch_size=config.batch_size,
-                           image_size=preprocessing.image_size)
-    return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[:len(examples)]
+    batches = eval_batches(
+        examples, preprocessing, config.data, batch_size=config.batch_size, image_size=preprocessing.image_size
+    )
+    return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[: len(examples)]
 
 
 def check_compute_dtype(config: Mapping[str, Any]) -> None:
@@ -224,14 +280,17 @@ def check_compute_dtype(config: Mapping[str, Any]) -> None:
 def check_batch(config: ConfigDict) -> None:
     """Raise ValueError unless the batch divides by the devices and the micro-batches."""
     if config.batch_size < 1 or config.accumulate < 1:
-        raise ValueError(f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at "
-                         "least 1.")
+        raise ValueError(
+            f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at least 1."
+        )
     devices = jax.device_count()
     if config.batch_size % (devices * config.accumulate):
         unit = devices * config.accumulate
-        raise ValueError(f"config.batch_size={config.batch_size} does not divide by {devices} devices × "
-                         f"config.accumulate={config.accumulate}: {config.batch_size % unit} pictures would be left. "
-                         f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}.")
+        raise ValueError(
+            f"config.batch_size={config.batch_size} does not divide by {devices} devices × "
+            f"config.accumulate={config.accumulate}: {config.batch_size % unit} pictures would be left. "
+            f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}."
+        )
 
 
 def class_weights(config: ConfigDict, labels: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -245,6 +304,8 @@ def class_weights(config: ConfigDict, labels: np.ndarray, classes: int) -> tuple
     if not weights:
         return ()
     if len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
-        raise ValueError(f"config.class_weights={tuple(weights)} must be {classes} numbers that are not negative, one a "
-                         "class, and not all zero.")
+        raise ValueError(
+            f"config.class_weights={tuple(weights)} must be {classes} numbers that are not negative, one a "
+            "class, and not all zero."
+        )
     return tuple(float(weight) for weight in weights)

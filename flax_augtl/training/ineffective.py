@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax_augtl.training.lengths import UNITS, in_steps
+from flax_augtl.training.durations import UNITS, in_steps
 
 
-def ineffective_settings(config: Mapping[str, Any], *, total_steps: int, evaluate_every: int, examples: int,
-                         has_validation: bool) -> list[str]:
+def ineffective_settings(
+    config: Mapping[str, Any], *, total_steps: int, evaluate_every: int, examples: int, has_validation: bool
+) -> list[str]:
     """Return a sentence for every setting that has no effect on a run.
 
     Args:
@@ -24,8 +25,10 @@ def ineffective_settings(config: Mapping[str, Any], *, total_steps: int, evaluat
     elif field:
         steps = in_steps(schedule, "boundaries", examples=examples, batch_size=config["batch_size"])
         if late := [step for step in steps if step >= total_steps]:
-            found.append(f"{len(late)} of {len(steps)} boundaries in {field} have no effect: they come at step "
-                         f"{', '.join(map(str, late))}, and the run ends after step {total_steps}.")
+            found.append(
+                f"{len(late)} of {len(steps)} boundaries in {field} have no effect: they come at step "
+                f"{', '.join(map(str, late))}, and the run ends after step {total_steps}."
+            )
     patience = config["early_stopping"]
     evaluations = -(-total_steps // evaluate_every)
     if patience and not has_validation:

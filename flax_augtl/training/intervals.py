@@ -13,12 +13,18 @@ RESAMPLES = 10_000
 FLIPS = 20_000
 
 
-def image_interval(right: Sequence[float], tested: Sequence[float], strata: Sequence[int] | None = None, *,
-                   lowest: float = 0.0, confidence: float = 0.95) -> tuple[float, float, float]:
+def image_interval(
+    right: Sequence[float],
+    tested: Sequence[float],
+    strata: Sequence[int] | None = None,
+    *,
+    lowest: float = 0.0,
+    confidence: float = 0.95,
+) -> tuple[float, float, float]:
     """Return an accuracy and the ends of its bias-corrected and accelerated (BCa) bootstrap interval over images.
 
-    The images are drawn anew, each with all that was said of it by several networks. The same values give the same ends.
-    Where all images agree there is nothing to draw from: the ends are then those of the exact binomial interval.
+    The images are drawn anew, each with all that was said of it by several networks. The same values give the same
+    ends. Where all images agree there is nothing to draw from: the ends are then those of the exact binomial interval.
 
     Args:
       right: how many networks were right about each image; of a difference, how many more than of the others.
@@ -33,10 +39,14 @@ def image_interval(right: Sequence[float], tested: Sequence[float], strata: Sequ
 
 
 @functools.lru_cache(maxsize=1024)  # A report shows the same figures several times.
-def _interval(right: bytes, tested: bytes, strata: bytes, lowest: float, confidence: float) -> tuple[float, float, float]:
+def _interval(
+    right: bytes, tested: bytes, strata: bytes, lowest: float, confidence: float
+) -> tuple[float, float, float]:
     from scipy.special import ndtr, ndtri  # Slow to import.
-    right, tested, strata = (np.frombuffer(part, kind) for part, kind in (
-        (right, np.float64), (tested, np.float64), (strata, np.int64)))
+
+    right, tested, strata = (
+        np.frombuffer(part, kind) for part, kind in ((right, np.float64), (tested, np.float64), (strata, np.int64))
+    )
     if not len(right):
         return math.nan, math.nan, math.nan
     tail, rng = (1 - confidence) / 2, np.random.default_rng(0)
@@ -75,15 +85,17 @@ def confusion_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
     labels = np.repeat(np.arange(len(confusion)), confusion.sum(axis=1))
     right = np.concatenate([np.arange(row.sum()) < row[index] for index, row in enumerate(confusion)])
     ones = np.ones(len(labels))
-    return {name: list(image_interval(right, ones, strata)[1:])
-            for name, strata in (("top1", None), ("mean_per_class", labels))}
+    return {
+        name: list(image_interval(right, ones, strata)[1:])
+        for name, strata in (("top1", None), ("mean_per_class", labels))
+    }
 
 
 def paired_p(differences: Sequence[int], weights: Sequence[float] | None = None) -> float:
     """Return the two-sided p of a sum of paired differences, one an image, under flips of their signs.
 
-    Of two networks on the same images, whose differences are −1, 0 and 1, this is the exact McNemar test. It is exact for
-    equal weights; otherwise 20,000 flips are drawn, always the same.
+    Of two networks on the same images, whose differences are −1, 0 and 1, this is the exact McNemar test. It is exact
+    for equal weights; otherwise 20,000 flips are drawn, always the same.
 
     Args:
       differences: how many more networks of the one kind than of the other were right about each image.
@@ -102,10 +114,11 @@ def paired_p(differences: Sequence[int], weights: Sequence[float] | None = None)
 
 def _exact_p(differences: np.ndarray) -> float:
     from scipy import signal, stats
+
     sums = np.ones(1)  # Probabilities of the sums −reach, −reach + 1, …, reach.
     for size, count in zip(*np.unique(np.abs(differences), return_counts=True), strict=True):
         own = np.zeros(2 * size * count + 1)
-        own[::2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        own[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
         sums = own if len(sums) == 1 else np.maximum(signal.fftconvolve(sums, own), 0)
     reach = len(sums) // 2
     far = abs(int(differences.sum()))

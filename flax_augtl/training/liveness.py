@@ -1,8 +1,8 @@
 """How much memory the intermediate values of a traced function take at once, by a model of what XLA keeps.
 
-XLA joins chains of elementwise operations into one, so that what is between them never exists as a whole; such a chain may
-even be computed twice. What exists are the results of convolutions, matrix products, reductions and the like, and what
-these read. A value lives from where it is made to the last operation that needs it, directly or through a chain.
+XLA joins chains of elementwise operations into one, so that what is between them never exists as a whole; such a chain
+may even be computed twice. What exists are the results of convolutions, matrix products, reductions and the like, and
+what these read. A value lives from where it is made to the last operation that needs it, directly or through a chain.
 """
 
 import dataclasses
@@ -14,12 +14,39 @@ import jax.numpy as jnp
 from jax.extend import core
 
 # Operations that do not take part in a chain, by the start of their names: what they read must exist.
-_WHOLE = ("conv_general", "dot_general", "reduce_window", "select_and_", "sort", "scatter", "gather", "scan", "while",
-          "cond", "all_gather", "cumsum", "cumprod", "dynamic_update_slice", "top_k", "custom_call", "ragged")
+_WHOLE = (
+    "conv_general",
+    "dot_general",
+    "reduce_window",
+    "select_and_",
+    "sort",
+    "scatter",
+    "gather",
+    "scan",
+    "while",
+    "cond",
+    "all_gather",
+    "cumsum",
+    "cumprod",
+    "dynamic_update_slice",
+    "top_k",
+    "custom_call",
+    "ragged",
+)
 _REDUCTIONS = ("reduce_", "argmax", "argmin")
 # Their result is what they read, under another name; a sum over devices can be made in place.
-_SAME = ("reshape", "squeeze", "expand_dims", "stop_gradient", "copy", "pvary", "pcast", "psum", "pmean",
-         "optimization_barrier")
+_SAME = (
+    "reshape",
+    "squeeze",
+    "expand_dims",
+    "stop_gradient",
+    "copy",
+    "pvary",
+    "pcast",
+    "psum",
+    "pmean",
+    "optimization_barrier",
+)
 _LOOPS = ("scan", "while", "cond")
 
 
@@ -49,7 +76,9 @@ def on_each_device(jaxpr: Any) -> Any:
     """Return the part of a pmapped function's jaxpr that each device runs, in the shapes that it sees."""
     for equation in jaxpr.eqns:
         inner = _all_called(equation)
-        found = inner[0] if equation.primitive.name == "shard_map" else next(filter(None, map(on_each_device, inner)), None)
+        found = (
+            inner[0] if equation.primitive.name == "shard_map" else next(filter(None, map(on_each_device, inner)), None)
+        )
         if found is not None:
             return found
     return None
@@ -82,7 +111,7 @@ class _Trace:
             called = self._chosen(equation) if name == "cond" else None if name in _LOOPS else _called(equation)
             if called is not None:
                 given = [names[v] if not isinstance(v, core.Literal) else self.add(0, True) for v in equation.invars]
-                inner = dict(zip(called.invars, given[len(given) - len(called.invars):], strict=True))
+                inner = dict(zip(called.invars, given[len(given) - len(called.invars) :], strict=True))
                 inner |= {v: self.add(0, True) for v in called.constvars}
                 self.read(called, inner)
                 for out, result in zip(equation.outvars, called.outvars, strict=True):
@@ -96,7 +125,8 @@ class _Trace:
                 for operand in operands:
                     self._make(operand)
                 self._inside[self._time] = max(
-                    (peak(each, platform=self._platform) for each in _all_called(equation)), default=0)
+                    (peak(each, platform=self._platform) for each in _all_called(equation)), default=0
+                )
                 if self._platform == "cpu" and name.startswith("select_and_scatter"):
                     self._inside[self._time] = 6 * self._size(equation.outvars[0].aval)
             needs = frozenset().union(*(self._roots(operand) for operand in operands))
@@ -110,7 +140,9 @@ class _Trace:
 
     def _chosen(self, equation: Any) -> Any:
         """Return the branch of `jax.lax.platform_dependent` that the platform takes; None where the choice is another."""
-        for names, branch in zip(equation.params.get("branches_platforms") or (), equation.params["branches"], strict=False):
+        for names, branch in zip(
+            equation.params.get("branches_platforms") or (), equation.params["branches"], strict=False
+        ):
             if names is None or self._platform in names:
                 return branch.jaxpr
         return None

@@ -12,19 +12,12 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from flax_augtl import run_directory
-from flax_augtl.paths import is_remote
-from flax_augtl.printable import for_terminal
+from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.text import duration, for_terminal
 from flax_augtl.training.confusion import confusion_picture
+from flax_augtl.workdir import files
 
 BRACKETS = "in brackets: 95 % intervals over these images (bootstrap), for this one training"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text such as `1:02:03` or `4:05`."""
-    minutes, seconds = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class _Events:
@@ -73,22 +66,37 @@ class _Events:
 class RunLog:
     """Log of a run; only the first of several processes should have one that writes.
 
-    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to time.
+    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
+    time.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, total_steps: int, step: int, batch_size: int, quiet: bool = False,
-                 seconds_between_lines: float = 30.0):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        total_steps: int,
+        step: int,
+        batch_size: int,
+        quiet: bool = False,
+        seconds_between_lines: float = 30.0,
+    ):
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
-        events = self.workdir / run_directory.TENSORBOARD
+        events = self.workdir / files.TENSORBOARD
         # tensorboardX writes files of this machine; those of a remote workdir are copied there from time to time.
         self._holder = tempfile.TemporaryDirectory(prefix="flax-augtl-") if is_remote(events) else None
         self._events = _Events(epath.Path(self._holder.name) if self._holder else events, step)
         self._interval = seconds_between_lines
         self._quiet = quiet
         self._started = self._last_line = None
-        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.1,
-                         disable=quiet or not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=total_steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            disable=quiet or not sys.stderr.isatty(),
+        )
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -111,12 +119,14 @@ class RunLog:
             self._bar.set_postfix_str(f"loss {loss:.3f}, {rate * self._batch_size:.0f} images/s", refresh=False)
             if self._bar.disable and now - self._last_line >= self._interval:
                 self._last_line = now
-                self.say(f"step {step}/{self._total}  loss {loss:.3f}  {rate * self._batch_size:.0f} images/s  "
-                         f"{duration((self._total - step) / rate)} left")
+                self.say(
+                    f"step {step}/{self._total}  loss {loss:.3f}  {rate * self._batch_size:.0f} images/s  "
+                    f"{duration((self._total - step) / rate)} left"
+                )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append a row to metrics.jsonl, and the values to TensorBoard."""
-        run_directory.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
+        files.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
             if value is not None:  # A metric that is not defined for these images.
                 self._events.scalar(f"{split}/{name}", value, step)
@@ -128,9 +138,10 @@ class RunLog:
         """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
         image = confusion_picture(confusion, class_names)
         from PIL import Image
+
         content = io.BytesIO()
         Image.fromarray(image).save(content, format="PNG")
-        run_directory.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
+        files.write_bytes(self.workdir / f"confusion_{split}.png", content.getvalue())
         self._events.image(f"{split}/confusion", image, step)
 
     def close(self) -> None:
@@ -145,7 +156,7 @@ class RunLog:
         """Bring the TensorBoard file of a remote workdir up to date."""
         if self._holder is None:
             return
-        there = self.workdir / run_directory.TENSORBOARD
+        there = self.workdir / files.TENSORBOARD
         there.mkdir(parents=True, exist_ok=True)
         for file in epath.Path(self._holder.name).iterdir():
             file.copy(there / file.name, overwrite=True)
@@ -154,5 +165,7 @@ class RunLog:
 def describe(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]] | None = None) -> str:
     """Return evaluation metrics as one short text, with intervals over images where there are any (`BRACKETS`)."""
     ends = {name: f" [{low:.4f}, {high:.4f}]" for name, (low, high) in (intervals or {}).items()}
-    return (f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"
-            f"{ends.get('mean_per_class', '')}, loss {values['loss']:.4f} ({values['n']} examples)")
+    return (
+        f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"
+        f"{ends.get('mean_per_class', '')}, loss {values['loss']:.4f} ({values['n']} examples)"
+    )

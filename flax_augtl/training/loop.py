@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from flax_augtl import interruption, run_directory
 from flax_augtl.data import Examples, eval_batches, train_batches
-from flax_augtl.data.order import stream
-from flax_augtl.data.pool import pool_batches
-from flax_augtl.freezing import FROZEN
+from flax_augtl.data.loading.device_dataset import pool_batches
+from flax_augtl.data.loading.sampler import stream
+from flax_augtl.runtime import signals
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints
 from flax_augtl.training.experiment import Experiment
+from flax_augtl.training.freezing import FROZEN
 from flax_augtl.training.log import RunLog, describe
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.profile import Profile
@@ -25,6 +25,7 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState, create_state
 from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices
+from flax_augtl.workdir import files
 
 
 class NotFinite(ValueError):
@@ -39,8 +40,16 @@ class NotFinite(ValueError):
         self.position = position
 
 
-def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *,
-             batch_size: int, each: Callable[[np.ndarray, np.ndarray], None] | None = None) -> dict[str, np.ndarray]:
+def evaluate(
+    network: Any,
+    preprocessing: Any,
+    variables: Any,
+    examples: Examples,
+    data: Mapping[str, Any],
+    *,
+    batch_size: int,
+    each: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> dict[str, np.ndarray]:
     """Return the sums of `metrics.evaluation_sums` over all examples, each of them counted once.
 
     Args:
@@ -60,15 +69,20 @@ def evaluate(network: Any, preprocessing: Any, variables: Any, examples: Example
     variables = replicate(variables)
 
     def sums():
-        batches = eval_batches(examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size,
-                               **_share())
+        batches = eval_batches(
+            examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size, **_share()
+        )
         for number, batch in enumerate(batches):
-            interruption.raise_if_alone()
+            signals.raise_if_alone()
             local = number * len(batch["label"]) + np.arange(len(batch["label"]), dtype=np.int32)
             # Always given, so that evaluations with and without `each` share one compilation.
             place = (local * jax.process_count() + jax.process_index()).astype(np.int32)
-            found = step(variables, split_over_devices({"image": batch["image"], "label": batch["label"],
-                                                        "mask": batch["mask"], "place": place}, devices))
+            found = step(
+                variables,
+                split_over_devices(
+                    {"image": batch["image"], "label": batch["label"], "mask": batch["mask"], "place": place}, devices
+                ),
+            )
             places, probabilities = found.pop("place"), found.pop("probabilities")
             if each is not None:
                 places = np.asarray(places)
@@ -84,8 +98,15 @@ def _share() -> dict[str, int]:
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
-def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: RunLog | None = None,
-        checkpoints: Checkpoints | None = None, profile: epath.PathLike | None = None) -> tuple[TrainState, Progress]:
+def fit(
+    experiment: Experiment,
+    state: TrainState,
+    progress: Progress,
+    *,
+    log: RunLog | None = None,
+    checkpoints: Checkpoints | None = None,
+    profile: epath.PathLike | None = None,
+) -> tuple[TrainState, Progress]:
     """Train from `progress` on to the end of the run.
 
     Args:
@@ -100,8 +121,8 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
       The state and the progress at the end.
 
     Raises:
-      NotFinite: the loss or the gradient is not finite, and `config.on_nan` says stop, or it was so too often; nothing of
-        that step is kept.
+      NotFinite: the loss or the gradient is not finite, and `config.on_nan` says stop, or it was so too often; nothing
+        of that step is kept.
       Interrupted: a signal ended the run (`interruption`); `checkpoints` has the last step.
     """
     count = progress.not_finite
@@ -115,22 +136,40 @@ def fit(experiment: Experiment, state: TrainState, progress: Progress, *, log: R
                     raise
                 state, progress = _go_back(error, count, experiment, log, checkpoints)
     finally:
-        interruption.defer_no_more()
+        signals.defer_no_more()
 
 
-def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: RunLog | None,
-         checkpoints: Checkpoints | None, profile: epath.PathLike | None) -> tuple[TrainState, Progress]:
+def _fit(
+    experiment: Experiment,
+    state: TrainState,
+    progress: Progress,
+    log: RunLog | None,
+    checkpoints: Checkpoints | None,
+    profile: epath.PathLike | None,
+) -> tuple[TrainState, Progress]:
     """Train from `progress` on to the end, or to the first step that is not finite."""
     config, total = experiment.config, experiment.total_steps
     devices = jax.local_device_count()
-    step_fn = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
-                                 experiment.step)
+    step_fn = pmapped_train_step(
+        experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
+    )
     # A batch that was passed over makes the data longer than the steps.
     until = progress.position + total - progress.step
-    which = {"batch_size": config.batch_size, "seed": config.seed, "position": progress.position, "steps": until, **_share()}
+    which = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "position": progress.position,
+        "steps": until,
+        **_share(),
+    }
     if experiment.pool is None:
-        batches = train_batches(experiment.dataset.train, experiment.preprocessing, config.data,
-                                image_size=experiment.preprocessing.image_size, **which)
+        batches = train_batches(
+            experiment.dataset.train,
+            experiment.preprocessing,
+            config.data,
+            image_size=experiment.preprocessing.image_size,
+            **which,
+        )
         pool = None
     else:
         batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **which)
@@ -167,12 +206,13 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         progress = dataclasses.replace(progress, step=progress.step + 1, position=progress.position + 1)
         if config.check_replicas_every and progress.step % config.check_replicas_every == 0:
             check_replicas(state, progress.step)
-        interruption.defer()
-        interrupted = interruption.requested()
+        signals.defer()
+        interrupted = signals.requested()
         last = progress.step == total
         evaluation = last or progress.step % experiment.evaluate_every == 0
-        if not (evaluation or interrupted) and (not experiment.checkpoint_every
-                                                or progress.step % experiment.checkpoint_every):
+        if not (evaluation or interrupted) and (
+            not experiment.checkpoint_every or progress.step % experiment.checkpoint_every
+        ):
             continue
         # Nothing is evaluated or kept before it is known to be finite.
         progress = _look_at(pending, progress, experiment, log)
@@ -181,7 +221,7 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
         if evaluation and experiment.dataset.val is not None:
             try:
                 progress = _validate(experiment, state, progress, log)
-            except interruption.Interrupted:
+            except signals.Interrupted:
                 interrupted, progress = True, dataclasses.replace(progress, evaluation_due=True)
         progress = dataclasses.replace(progress, seconds=seconds())
         if checkpoints is not None:
@@ -191,30 +231,37 @@ def _fit(experiment: Experiment, state: TrainState, progress: Progress, log: Run
                 checkpoints.wait()
                 if log:
                     log.say(f"Interrupted after step {progress.step} of {total}; its checkpoint is written.")
-            raise interruption.interrupted()
+            raise signals.interrupted()
         if stopped_early():
             break
     return state, progress
 
 
-def _go_back(error: NotFinite, count: int, experiment: Experiment, log: RunLog | None,
-             checkpoints: Checkpoints | None) -> tuple[TrainState, Progress]:
+def _go_back(
+    error: NotFinite, count: int, experiment: Experiment, log: RunLog | None, checkpoints: Checkpoints | None
+) -> tuple[TrainState, Progress]:
     """Return the last checkpoint, or the start of the run, with the data going on behind the batch that was not finite.
 
     The batches between the two are passed over as well: with them the run would come to the same point again.
     """
-    state = create_state(experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan,
-                         experiment.config.seed)
+    state = create_state(
+        experiment.variables,
+        create_optimizer(experiment.optimizer, experiment.plan),
+        experiment.plan,
+        experiment.config.seed,
+    )
     progress, say = Progress(), log.say if log else lambda text: None
     if checkpoints is not None:
         checkpoints.wait()
         if (step := checkpoints.newest_sound(say)) is not None:
             state, progress = checkpoints.restore(state, step)
         checkpoints.remove_after(step)  # A damaged one would be in the way of its successor.
-    say(f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
-        f"most config.on_nan_limit={experiment.config.on_nan_limit}.")
+    say(
+        f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
+        f"most config.on_nan_limit={experiment.config.on_nan_limit}."
+    )
     if log:
-        run_directory.drop_metrics_after(log.workdir, progress.step)
+        files.drop_metrics_after(log.workdir, progress.step)
     return state, dataclasses.replace(progress, position=error.position + 1, not_finite=count)
 
 
@@ -242,9 +289,11 @@ def _look_at(pending: _Pending | None, progress: Progress, experiment: Experimen
         if config.on_nan != "skip" or count > config.on_nan_limit:
             raise NotFinite(_not_finite(pending, values, norms, experiment), pending.position)
         if log:
-            log.say(f"Step {pending.step}: the loss is {values['loss']}, the norm of the gradient "
-                    f"{values['gradient_norm']}; the update is left out, {count} of at most "
-                    f"config.on_nan_limit={config.on_nan_limit}. {_examples_of(pending, experiment)}")
+            log.say(
+                f"Step {pending.step}: the loss is {values['loss']}, the norm of the gradient "
+                f"{values['gradient_norm']}; the update is left out, {count} of at most "
+                f"config.on_nan_limit={config.on_nan_limit}. {_examples_of(pending, experiment)}"
+            )
             log.step(pending.step, values["loss"])
             log.write(pending.step, "train", {"skipped": 1, **extra})
         return dataclasses.replace(progress, not_finite=count)
@@ -257,28 +306,46 @@ def _look_at(pending: _Pending | None, progress: Progress, experiment: Experimen
 
 def _check_parameters(state: TrainState, progress: Progress, experiment: Experiment) -> None:
     """Raise NotFinite if the last update left a parameter that is not finite: no later loss would tell before it is kept."""
-    groups = {**state.params.get("source", {}), **{name: tree for name, tree in state.params.items() if name != "source"}}
-    bad = [group for group, tree in groups.items()
-           if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))]
+    groups = {
+        **state.params.get("source", {}),
+        **{name: tree for name, tree in state.params.items() if name != "source"},
+    }
+    bad = [
+        group
+        for group, tree in groups.items()
+        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+    ]
     if bad:
         rate = float(experiment.rates[progress.step - 1])
-        raise NotFinite(f"Step {progress.step} of {experiment.total_steps}: parameters of {', '.join(bad)} are no longer "
-                        f"finite after its update, at learning rate {rate:.4g}. Lower config.learning_rate, set "
-                        "config.gradient_clip, or let the rate rise slowly with config.schedule.warmup_steps. Nothing of "
-                        "this step is kept.", progress.position - 1)
+        raise NotFinite(
+            f"Step {progress.step} of {experiment.total_steps}: parameters of {', '.join(bad)} are no longer "
+            f"finite after its update, at learning rate {rate:.4g}. Lower config.learning_rate, set "
+            "config.gradient_clip, or let the rate rise slowly with config.schedule.warmup_steps. Nothing of "
+            "this step is kept.",
+            progress.position - 1,
+        )
 
 
-def _not_finite(pending: _Pending, values: Mapping[str, float], norms: Mapping[str, Any], experiment: Experiment) -> str:
+def _not_finite(
+    pending: _Pending, values: Mapping[str, float], norms: Mapping[str, Any], experiment: Experiment
+) -> str:
     """Say where the loss or the gradient ceased to be finite, on which examples, and what the layer groups looked like."""
     gradients, parameters = np.asarray(norms["gradient"]), np.asarray(norms["parameter"])
-    rows = [f"  {group:12} {gradient:12.4g} {parameter:12.4g}" for group, label, gradient, parameter in zip(
-        experiment.plan.groups, experiment.plan.labels, gradients, parameters, strict=True) if label != FROZEN]
-    return (f"Step {pending.step} of {experiment.total_steps}: the loss is {values['loss']}, the norm of the gradient "
-            f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
-            f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
-            "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. "
-            f"Nothing of this step is kept.\n{_examples_of(pending, experiment)}\n  {'layer group':12} "
-            f"{'gradient':>12} {'parameters':>12}  (norms, before the step)\n" + "\n".join(rows))
+    rows = [
+        f"  {group:12} {gradient:12.4g} {parameter:12.4g}"
+        for group, label, gradient, parameter in zip(
+            experiment.plan.groups, experiment.plan.labels, gradients, parameters, strict=True
+        )
+        if label != FROZEN
+    ]
+    return (
+        f"Step {pending.step} of {experiment.total_steps}: the loss is {values['loss']}, the norm of the gradient "
+        f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
+        f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
+        "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. "
+        f"Nothing of this step is kept.\n{_examples_of(pending, experiment)}\n  {'layer group':12} "
+        f"{'gradient':>12} {'parameters':>12}  (norms, before the step)\n" + "\n".join(rows)
+    )
 
 
 def _examples_of(pending: _Pending, experiment: Experiment, limit: int = 16) -> str:
@@ -292,20 +359,28 @@ def _examples_of(pending: _Pending, experiment: Experiment, limit: int = 16) -> 
 
 def _validate(experiment: Experiment, state: TrainState, progress: Progress, log: RunLog | None) -> Progress:
     """Evaluate on the validation split and return the progress with the best evaluation brought up to date."""
-    sums = evaluate(experiment.network, experiment.preprocessing, {"params": state.params, "batch_stats": state.batch_stats},
-                    experiment.dataset.val, experiment.config.data, batch_size=experiment.config.batch_size)
+    sums = evaluate(
+        experiment.network,
+        experiment.preprocessing,
+        {"params": state.params, "batch_stats": state.batch_stats},
+        experiment.dataset.val,
+        experiment.config.data,
+        batch_size=experiment.config.batch_size,
+    )
     values = metrics.summary(sums)
     value = values[experiment.dataset.metric]
     # The loss decides between equal accuracies, which small validation splits often give; then the earlier step.
     better = progress.best_value is None or (value, -values["loss"]) > (progress.best_value, -progress.best_loss)
     tie = f" (as good as step {progress.best_step}; the lower loss decides)" if value == progress.best_value else ""
     if better:
-        progress = dataclasses.replace(progress, best_step=progress.step, best_value=value, best_loss=values["loss"],
-                                       evaluations_since_best=0)
+        progress = dataclasses.replace(
+            progress, best_step=progress.step, best_value=value, best_loss=values["loss"], evaluations_since_best=0
+        )
     else:
         progress = dataclasses.replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
     if log:
         log.write(progress.step, "val", values)
-        log.say(f"step {progress.step}/{experiment.total_steps}  validation: {describe(values)}"
-                f"{f'  best{tie}' * better}")
+        log.say(
+            f"step {progress.step}/{experiment.total_steps}  validation: {describe(values)}{f'  best{tie}' * better}"
+        )
     return progress

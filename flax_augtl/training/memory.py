@@ -56,35 +56,51 @@ def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate
       platform: cpu, gpu, tpu; None for the one that runs.
     """
     state, batch, pool = shapes(experiment)
-    step = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
-                              experiment.step)
+    step = pmapped_train_step(
+        experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
+    )
     platform = platform or jax.default_backend()
     traced = jax.make_jaxpr(step)(state, batch, jax.ShapeDtypeStruct((), np.float32), pool).jaxpr
     peak = liveness.peak(liveness.on_each_device(traced), platform=platform)
     gradients = liveness.size_of(experiment.plan.partition(state.params)[0])
-    return Estimate(parameters=liveness.size_of((state.params, state.batch_stats)),
-                    optimizer=liveness.size_of(state.opt_state),
-                    batch=liveness.size_of(batch) // jax.local_device_count() + liveness.size_of(pool),
-                    # XLA's CPU compiler holds the gradient of a kernel twice, as it is computed and transposed.
-                    gradients=gradients * (2 if platform == "cpu" and experiment.step.accumulate == 1 else 1),
-                    activations=max(0, peak - gradients))
+    return Estimate(
+        parameters=liveness.size_of((state.params, state.batch_stats)),
+        optimizer=liveness.size_of(state.opt_state),
+        batch=liveness.size_of(batch) // jax.local_device_count() + liveness.size_of(pool),
+        # XLA's CPU compiler holds the gradient of a kernel twice, as it is computed and transposed.
+        gradients=gradients * (2 if platform == "cpu" and experiment.step.accumulate == 1 else 1),
+        activations=max(0, peak - gradients),
+    )
 
 
 def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
     """Return the shapes of what the pmapped step reads: state, a host's batch, and the data set on the device or None."""
     of = jax.ShapeDtypeStruct
-    params, batch_stats = (jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), experiment.variables[name])
-                           for name in ("params", "batch_stats"))
+    params, batch_stats = (
+        jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), experiment.variables[name])
+        for name in ("params", "batch_stats")
+    )
     trainable, _ = experiment.plan.partition(params)
-    state = TrainState(step=of((), np.int32), params=params, batch_stats=batch_stats, rng=of((2,), np.uint32),
-                       opt_state=jax.eval_shape(create_optimizer(experiment.optimizer, experiment.plan).init, trainable))
+    state = TrainState(
+        step=of((), np.int32),
+        params=params,
+        batch_stats=batch_stats,
+        rng=of((2,), np.uint32),
+        opt_state=jax.eval_shape(create_optimizer(experiment.optimizer, experiment.plan).init, trainable),
+    )
     lead = (jax.local_device_count(), experiment.config.batch_size // jax.device_count())
     side, pool = experiment.preprocessing.image_size, experiment.pool
-    pictures = {"image": of((*lead, side, side, 3), np.uint8)} if pool is None else {
-        "index": of(lead, np.int32), "box": of((*lead, 4), np.int32)}
+    pictures = (
+        {"image": of((*lead, side, side, 3), np.uint8)}
+        if pool is None
+        else {"index": of(lead, np.int32), "box": of((*lead, 4), np.int32)}
+    )
     batch = {**pictures, "label": of(lead, np.int32), "id": of(lead, np.uint32), "view": of(lead, np.int32)}
-    return state, batch, None if pool is None else {"images": of(pool.images.shape, np.uint8),
-                                                    "sizes": of(pool.sizes.shape, np.int32)}
+    return (
+        state,
+        batch,
+        None if pool is None else {"images": of(pool.images.shape, np.uint8), "sizes": of(pool.sizes.shape, np.int32)},
+    )
 
 
 def most_in_use() -> str:
@@ -109,13 +125,16 @@ def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
             raise
-        raise OutOfMemory(f"There is not enough memory ({str(error).splitlines()[0].rstrip('.')}). {_advice(config)}"
-                          ) from error
+        raise OutOfMemory(
+            f"There is not enough memory ({str(error).splitlines()[0].rstrip('.')}). {_advice(config)}"
+        ) from error
     except MemoryError as error:
-        raise OutOfMemory(f"The host has not enough memory ({str(error).rstrip('.') or 'it was not said for what'}). What "
-                          "would help: config.data.cache=file or none, config.study.cache=file; fewer config.data.threads "
-                          f"or workers; a config.batch_size below {config.batch_size}; a smaller config.image_size; fewer "
-                          "steps.") from error
+        raise OutOfMemory(
+            f"The host has not enough memory ({str(error).rstrip('.') or 'it was not said for what'}). What "
+            "would help: config.data.cache=file or none, config.study.cache=file; fewer config.data.threads "
+            f"or workers; a config.batch_size below {config.batch_size}; a smaller config.image_size; fewer "
+            "steps."
+        ) from error
 
 
 def _advice(config: ConfigDict) -> str:

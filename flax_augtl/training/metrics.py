@@ -61,8 +61,8 @@ def summary(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the metrics that sums stand for.
 
     Returns:
-      `top1`, `top5`, `mean_per_class` (the mean accuracy over the classes that occur), `calibration_error` (expected, 15
-      equal bins), all fractions in [0, 1]; `loss`, the mean cross-entropy in nats; `n`, the number of examples.
+      `top1`, `top5`, `mean_per_class` (the mean accuracy over the classes that occur), `calibration_error` (expected,
+      15 equal bins), all fractions in [0, 1]; `loss`, the mean cross-entropy in nats; `n`, the number of examples.
     """
     confusion = sums["confusion"]
     n = confusion.sum()
@@ -94,7 +94,12 @@ def class_table(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dic
     for index, (name, accuracy) in enumerate(zip(class_names, class_accuracy(confusion), strict=True)):
         wrong = confusion[index].copy()
         wrong[index] = 0
-        rows.append({"label": name, "n": int(confusion[index].sum()),
-                     "accuracy": None if np.isnan(accuracy) else float(accuracy),
-                     "taken_for": class_names[int(wrong.argmax())] if wrong.any() else None})
+        rows.append(
+            {
+                "label": name,
+                "n": int(confusion[index].sum()),
+                "accuracy": None if np.isnan(accuracy) else float(accuracy),
+                "taken_for": class_names[int(wrong.argmax())] if wrong.any() else None,
+            }
+        )
     return rows

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flax_augtl.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
+from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
@@ -45,6 +45,7 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
     `new_layer_multiplier` times the update of pretrained ones. It takes whole trees and, equally, the trainable
     partition alone (`FreezingPlan.partition`), for which it keeps no state of frozen parameters.
     """
+
     def kernels(params):
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
@@ -55,17 +56,21 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
         rule = [optax.scale_by_adam(), decay]
     rule = [transform for transform in rule if transform is not None] or [optax.identity()]
     labelled = optax.multi_transform(
-        {FROZEN: optax.set_to_zero(),
-         PRETRAINED: optax.chain(*rule),
-         NEW: optax.chain(*rule, optax.scale(settings.new_layer_multiplier))},
-        plan.label_tree)
+        {
+            FROZEN: optax.set_to_zero(),
+            PRETRAINED: optax.chain(*rule),
+            NEW: optax.chain(*rule, optax.scale(settings.new_layer_multiplier)),
+        },
+        plan.label_tree,
+    )
     if settings.gradient_clip:
         return optax.chain(optax.clip_by_global_norm(settings.gradient_clip), labelled)
     return labelled
 
 
-def learning_rates(schedule: Any, learning_rate: float, total_steps: int, *, warmup: int = 0,
-                   boundaries: Sequence[int] = ()) -> np.ndarray:
+def learning_rates(
+    schedule: Any, learning_rate: float, total_steps: int, *, warmup: int = 0, boundaries: Sequence[int] = ()
+) -> np.ndarray:
     """Return the learning rate of pretrained layers at every step, float32 [total_steps].
 
     Args:
@@ -82,13 +87,17 @@ def learning_rates(schedule: Any, learning_rate: float, total_steps: int, *, war
     if schedule.name not in SCHEDULES:
         raise ValueError(f"config.schedule.name={schedule.name!r} is not one of {', '.join(SCHEDULES)}.")
     if warmup >= total_steps:
-        raise ValueError(f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}: "
-                         "lower it, or lengthen the run.")
+        raise ValueError(
+            f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}: "
+            "lower it, or lengthen the run."
+        )
     if schedule.name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, alpha=schedule.final)
     elif schedule.name == "step":
         if not boundaries:
-            raise ValueError("config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples).")
+            raise ValueError(
+                "config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples)."
+            )
         scales: dict[int, float] = {}
         for step in boundaries:  # Epochs can be so short that two boundaries fall on one step.
             scales[step - warmup] = scales.get(step - warmup, 1.0) * schedule.factor

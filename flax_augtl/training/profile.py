@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from flax_augtl.printable import first_line
+from flax_augtl.runtime.text import first_line
 
 # Compilation, and the first steps that fill the loader's buffers, are left out where the run is long enough.
 WARM_UP = 10

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from flax_augtl import field_types
+from flax_augtl.config import field_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,12 @@ class Progress:
 
 
 _COUNTS = ("step", "position", "evaluations_since_best", "not_finite")
-_KINDS = {**dict.fromkeys(_COUNTS, "whole number"), "best_step": "whole number or null", "seconds": "number",
-          "evaluation_due": "true or false"}
+_KINDS = {
+    **dict.fromkeys(_COUNTS, "whole number"),
+    "best_step": "whole number or null",
+    "seconds": "number",
+    "evaluation_due": "true or false",
+}
 _BEST = ("best_value", "best_loss")  # These may be infinite, which no kind of number is.
 
 

@@ -17,18 +17,22 @@ def check_replicas(state: Any, step: int) -> None:
       state: a tree of arrays, as the pmapped step left it.
       step: for the message.
     """
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/")
-             for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(state)
+    ]
     same = np.asarray(_compare()(jax.tree.leaves(state), np.zeros(jax.local_device_count(), np.uint8)))
     if different := [path for path, equal in zip(paths, same, strict=True) if not equal]:
-        raise ValueError(f"After step {step} the state is not the same on all devices: {len(different)} of {len(paths)} "
-                         f"arrays differ, the first is {different[0]}. Nothing of it can be trusted: go on from an earlier "
-                         "checkpoint, and report this with the configuration.")
+        raise ValueError(
+            f"After step {step} the state is not the same on all devices: {len(different)} of {len(paths)} "
+            f"arrays differ, the first is {different[0]}. Nothing of it can be trusted: go on from an earlier "
+            "checkpoint, and report this with the configuration."
+        )
 
 
 @functools.cache
 def _compare():
     """Return a pmapped function: leaves, each device's own -> bool [leaves], the same everywhere."""
+
     def compare(leaves, _):
         sums = jnp.stack([_checksum(leaf) for leaf in leaves])
         return jax.lax.pmax(sums, AXIS) == jax.lax.pmin(sums, AXIS)

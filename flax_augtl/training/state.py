@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from flax_augtl.freezing import FreezingPlan
+from flax_augtl.training.freezing import FreezingPlan
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -31,6 +31,11 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(variables: Any, optimizer: optax.GradientTransformation, plan: FreezingPlan, seed: int) -> TrainState:
     """Create the state before the first step, of numpy arrays, which every device can take a copy of."""
     trainable, _ = plan.partition(variables["params"])
-    state = TrainState(step=np.int32(0), params=variables["params"], batch_stats=variables["batch_stats"],
-                       opt_state=optimizer.init(trainable), rng=jax.random.key_data(jax.random.key(seed)))
+    state = TrainState(
+        step=np.int32(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(trainable),
+        rng=jax.random.key_data(jax.random.key(seed)),
+    )
     return jax.tree.map(np.asarray, state)

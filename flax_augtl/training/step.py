@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flax_augtl.data.augment import augment
-from flax_augtl.data.mix import mix
-from flax_augtl.data.pool import cut
-from flax_augtl.freezing import FreezingPlan, merge
-from flax_augtl.network import AugmentedNetwork
+from flax_augtl.data.images.augment import augment
+from flax_augtl.data.images.mixup import mix
+from flax_augtl.data.loading.device_dataset import cut
+from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.training.freezing import FreezingPlan, merge
 from flax_augtl.training.metrics import evaluation_sums
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
 from flax_augtl.training.state import TrainState
@@ -35,9 +35,10 @@ class StepSettings:
       mixup, cutmix: see `data.mix.mix`.
       view_seed: of their draws.
       skip_not_finite: leave the state as it was where the loss or the gradient is not finite.
-      pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in batches.
-      start: index of the layer group that reads the inputs, where these are kept activations, or finished views (0), and
-        not pictures that are still to be augmented; None for those.
+      pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in
+        batches.
+      start: index of the layer group that reads the inputs, where these are kept activations, or finished views (0),
+        and not pictures that are still to be augmented; None for those.
     """
 
     label_smoothing: float = 0.0
@@ -62,11 +63,19 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
-def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate: jax.Array,
-               pool: Mapping[str, jax.Array] | None = None, *,
-               network: AugmentedNetwork, plan: FreezingPlan, optimizer: optax.GradientTransformation,
-               preprocessing: Preprocessing, settings: StepSettings,
-               axis_name: str) -> tuple[TrainState, dict[str, jax.Array]]:
+def train_step(
+    state: TrainState,
+    batch: Mapping[str, jax.Array],
+    learning_rate: jax.Array,
+    pool: Mapping[str, jax.Array] | None = None,
+    *,
+    network: AugmentedNetwork,
+    plan: FreezingPlan,
+    optimizer: optax.GradientTransformation,
+    preprocessing: Preprocessing,
+    settings: StepSettings,
+    axis_name: str,
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one step of gradient descent on this device's share of a batch.
 
     Args:
@@ -81,8 +90,8 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     Returns:
       The state after the step, equal on every device, and scalars of the global batch before it: `loss` (with label
       smoothing and class weights), `top1`, `gradient_norm` of what trains; and `norms`, float32 [layer groups], of each
-      group's `gradient` and, before the step, of its trainable `parameter`s. A batch whose classes all have weight 0 has
-      loss 0 and changes nothing but the number of the step.
+      group's `gradient` and, before the step, of its trainable `parameter`s. A batch whose classes all have weight 0
+      has loss 0 and changes nothing but the number of the step.
     """
     trainable, frozen = plan.partition(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -107,20 +116,38 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
             images = micro["image"]
         else:
             crop, method = settings.pool
-            images = cut(pool["images"], pool["sizes"], micro["index"], micro["box"], crop=crop, method=method,
-                         image_size=preprocessing.image_size)
+            images = cut(
+                pool["images"],
+                pool["sizes"],
+                micro["index"],
+                micro["box"],
+                crop=crop,
+                method=method,
+                image_size=preprocessing.image_size,
+            )
         draws = {"ids": micro["id"], "views": micro["view"], "view_seed": settings.view_seed}
-        images = augment(images, **draws, flip=settings.flip, shift=settings.shift, jitter=settings.jitter,
-                         erase=settings.erase, rotate=settings.rotate, blur=settings.blur)
+        images = augment(
+            images,
+            **draws,
+            flip=settings.flip,
+            shift=settings.shift,
+            jitter=settings.jitter,
+            erase=settings.erase,
+            rotate=settings.rotate,
+            blur=settings.blur,
+        )
         targets = jax.nn.one_hot(micro["label"], network.head.num_classes)
-        images, targets = mix(images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name)
+        images, targets = mix(
+            images, targets, **draws, mixup=settings.mixup, cutmix=settings.cutmix, axis_name=axis_name
+        )
         return preprocessing.normalise(images), targets
 
     def loss_of(trainable, batch_stats, micro, key):
         x, targets = inputs(micro)
         variables = {"params": merge(trainable, frozen), "batch_stats": batch_stats}
-        logits, changed = network.apply(variables, x, settings.start or 0, train_from=plan.depth,
-                                        rngs={"dropout": key}, mutable=["batch_stats"])
+        logits, changed = network.apply(
+            variables, x, settings.start or 0, train_from=plan.depth, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
         losses = cross_entropy(logits, targets, settings.label_smoothing) * weights_of(micro["label"])
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
         # A network without batch norm changes nothing; its collection stays the empty one.
@@ -130,10 +157,12 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
     if settings.accumulate == 1:
         (loss, (batch_stats, correct)), gradient = gradient_of(trainable, state.batch_stats, batch, key)
     else:
+
         def accumulate(carry, micro):
             batch_stats, gradient, loss, correct, index = carry
-            (more, (batch_stats, right)), delta = gradient_of(trainable, batch_stats, micro,
-                                                              jax.random.fold_in(key, index))
+            (more, (batch_stats, right)), delta = gradient_of(
+                trainable, batch_stats, micro, jax.random.fold_in(key, index)
+            )
             return (batch_stats, jax.tree.map(jnp.add, gradient, delta), loss + more, correct + right, index + 1), None
 
         micros = jax.tree.map(lambda x: x.reshape(settings.accumulate, -1, *x.shape[1:]), dict(batch))
@@ -141,7 +170,8 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
         # The sums start as device-varying values, which they are from the first addition on.
         start = jax.lax.pcast((zeros, jnp.float32(0), jnp.float32(0)), axis_name, to="varying")
         (batch_stats, gradient, loss, correct, _), _ = jax.lax.scan(
-            accumulate, (state.batch_stats, *start, jnp.int32(0)), micros)
+            accumulate, (state.batch_stats, *start, jnp.int32(0)), micros
+        )
 
     gradient, loss, correct = jax.lax.pmean((gradient, loss, correct), axis_name)
     updates, opt_state = optimizer.update(gradient, state.opt_state, trainable)
@@ -154,14 +184,19 @@ def train_step(state: TrainState, batch: Mapping[str, jax.Array], learning_rate:
         counts += [jnp.isfinite(loss), jnp.isfinite(norm)]
     if counts:
         counts = functools.reduce(jnp.logical_and, counts)
-        after = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after,
-                             (trainable, state.batch_stats, state.opt_state))
+        after = jax.tree.map(
+            lambda new, old: jnp.where(counts, new, old), after, (trainable, state.batch_stats, state.opt_state)
+        )
     params, batch_stats, opt_state = after
-    state = state.replace(step=state.step + 1, params=merge(params, frozen), batch_stats=batch_stats, opt_state=opt_state)
+    state = state.replace(
+        step=state.step + 1, params=merge(params, frozen), batch_stats=batch_stats, opt_state=opt_state
+    )
     return state, {"loss": loss, "top1": correct, "gradient_norm": norm, "norms": norms}
 
 
-def kept_inputs(batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start: int, preprocessing: Preprocessing) -> Any:
+def kept_inputs(
+    batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start: int, preprocessing: Preprocessing
+) -> Any:
     """Return what layer group `start` reads: float32 activations, or normalised pictures where `start` is 0.
 
     Args:
@@ -173,21 +208,28 @@ def kept_inputs(batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start:
     return jax.tree.map(lambda x: x.astype(jnp.float32), kept) if start else preprocessing.normalise(kept)
 
 
-def predict_step(variables: Any, images: jax.Array, *, network: AugmentedNetwork,
-                 preprocessing: Preprocessing) -> jax.Array:
+def predict_step(
+    variables: Any, images: jax.Array, *, network: AugmentedNetwork, preprocessing: Preprocessing
+) -> jax.Array:
     """Return the class probabilities, float32 [N, num_classes], of uint8 pictures [N, H, W, 3]."""
     return jax.nn.softmax(network.apply(variables, preprocessing.normalise(images)))
 
 
-def eval_step(variables: Any, batch: Mapping[str, jax.Array], *, network: AugmentedNetwork,
-              preprocessing: Preprocessing, axis_name: str) -> dict[str, jax.Array]:
+def eval_step(
+    variables: Any,
+    batch: Mapping[str, jax.Array],
+    *,
+    network: AugmentedNetwork,
+    preprocessing: Preprocessing,
+    axis_name: str,
+) -> dict[str, jax.Array]:
     """Return sums over the global batch of what the metrics are made of (`metrics.evaluation_sums`).
 
     Args:
       variables: of the network.
-      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded. With `place`
-        int32 [b], the position of each image in its split, the step also returns `place` [B] and `probabilities` float32
-        [B, C] of the global batch.
+      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded. With
+        `place` int32 [b], the position of each image in its split, the step also returns `place` [B] and
+        `probabilities` float32 [B, C] of the global batch.
     """
     logits = network.apply(variables, preprocessing.normalise(batch["image"]))
     losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
@@ -200,14 +242,26 @@ def eval_step(variables: Any, batch: Mapping[str, jax.Array], *, network: Augmen
 
 # Cells of a study differ in seed, rate and schedule only: one compiled step serves them all.
 @functools.lru_cache(maxsize=64)
-def pmapped_train_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: OptimizerSettings,
-                       preprocessing: Preprocessing, settings: StepSettings) -> Callable:
+def pmapped_train_step(
+    network: AugmentedNetwork,
+    plan: FreezingPlan,
+    optimizer: OptimizerSettings,
+    preprocessing: Preprocessing,
+    settings: StepSettings,
+) -> Callable:
     """Return `train_step` over all local devices: (state, batch [devices, b, ...], rate, pool) -> (state, scalars).
 
     State, pool and scalars are not stacked: they go in and come out once, and the state given is used up.
     """
-    step = functools.partial(train_step, network=network, plan=plan, optimizer=create_optimizer(optimizer, plan),
-                             preprocessing=preprocessing, settings=settings, axis_name=AXIS)
+    step = functools.partial(
+        train_step,
+        network=network,
+        plan=plan,
+        optimizer=create_optimizer(optimizer, plan),
+        preprocessing=preprocessing,
+        settings=settings,
+        axis_name=AXIS,
+    )
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, donate_argnums=(0,))
 
 
@@ -224,24 +278,40 @@ def _each(function: Callable, count: int, axes: tuple[int | None, ...]) -> Calla
         return jax.vmap(function, in_axes=axes)
 
     def one(*arguments):
-        first = [jax.tree.map(lambda x: x[0], argument) if axis == 0 else argument
-                 for argument, axis in zip(arguments, axes, strict=True)]
+        first = [
+            jax.tree.map(lambda x: x[0], argument) if axis == 0 else argument
+            for argument, axis in zip(arguments, axes, strict=True)
+        ]
         return jax.tree.map(lambda x: x[None], function(*first))
 
     return one
 
 
 @functools.lru_cache(maxsize=128)
-def pmapped_pack_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: OptimizerSettings,
-                      preprocessing: Preprocessing, settings: StepSettings, cells: int, steps: int) -> Callable:
+def pmapped_pack_step(
+    network: AugmentedNetwork,
+    plan: FreezingPlan,
+    optimizer: OptimizerSettings,
+    preprocessing: Preprocessing,
+    settings: StepSettings,
+    cells: int,
+    steps: int,
+) -> Callable:
     """Return up to `steps` steps of `cells` independent trainings on kept activations, over all local devices.
 
     Args of it: states stacked [cells, ...]; batches [devices, steps, cells, b, ...]; learning rates [steps, cells];
     the pool; how many of the steps to take. It returns the states and, for each cell, the sum of the losses [cells].
     One step is not put into a loop: XLA's convolutions on a CPU are 50 times slower within one.
     """
-    step = functools.partial(train_step, network=network, plan=plan, optimizer=create_optimizer(optimizer, plan),
-                             preprocessing=preprocessing, settings=settings, axis_name=AXIS)
+    step = functools.partial(
+        train_step,
+        network=network,
+        plan=plan,
+        optimizer=create_optimizer(optimizer, plan),
+        preprocessing=preprocessing,
+        settings=settings,
+        axis_name=AXIS,
+    )
     step = _each(step, cells, (0, 0, 0, None))
 
     def pack(states, batches, rates, pool, count):
@@ -257,14 +327,16 @@ def pmapped_pack_step(network: AugmentedNetwork, plan: FreezingPlan, optimizer: 
 
 
 @functools.lru_cache(maxsize=128)
-def pmapped_pack_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int,
-                           each: bool = False) -> Callable:
+def pmapped_pack_eval_step(
+    network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int, each: bool = False
+) -> Callable:
     """Return the evaluation of `cells` networks, each on its own batch of kept activations, over all local devices.
 
     Args of it: variables stacked [cells, ...]; batches [devices, cells, b, ...] with `label` and `mask`; the pool. It
-    returns the sums of `eval_step`, stacked [cells, ...], and with `each` also `probabilities` [cells, B, C] in the order
-    of the global batch.
+    returns the sums of `eval_step`, stacked [cells, ...], and with `each` also `probabilities` [cells, B, C] in the
+    order of the global batch.
     """
+
     def evaluate(variables, batch, pool):
         logits = network.apply(variables, kept_inputs(batch, pool, start, preprocessing), start)
         losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
@@ -296,6 +368,8 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
     """
     size = len(batch["label"])
     if size % devices:
-        raise ValueError(f"A batch of {size} pictures does not divide by {devices} devices: set config.batch_size to a "
-                         f"multiple of {devices}.")
+        raise ValueError(
+            f"A batch of {size} pictures does not divide by {devices} devices: set config.batch_size to a "
+            f"multiple of {devices}."
+        )
     return {name: array.reshape(devices, -1, *array.shape[1:]) for name, array in batch.items()}

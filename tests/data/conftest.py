@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from flax_augtl.data import load_dataset
-from flax_augtl.pretrained.preprocessing import Preprocessing
+from flax_augtl.data.images.preprocessing import Preprocessing
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from flax_augtl.data.errors import DataError, UnreadablePicture
-from flax_augtl.data.folder import list_folder
-from flax_augtl.data.pictures import read_picture
+from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.sources.folder import list_folder
 
 PER_FORMAT = 600  # Of four formats: 2400 files.
 
@@ -86,7 +86,17 @@ def test_a_damaged_file_is_a_picture_or_a_named_error(form):
 
 NAMES = (
     *("a", "b", "A", "a ", "train", "test", "val", "seg_train", "seg_test", "pred", "images", "@eaDir", ".x", "at [1]"),
-    *("caf\u00e9", "cafe\u0301", os.fsdecode(b"caf\xe9"), "line\nbreak", "x" * 200, "1.png", "2.png", "README", "c.txt"),
+    *(
+        "caf\u00e9",
+        "cafe\u0301",
+        os.fsdecode(b"caf\xe9"),
+        "line\nbreak",
+        "x" * 200,
+        "1.png",
+        "2.png",
+        "README",
+        "c.txt",
+    ),
 )
 
 

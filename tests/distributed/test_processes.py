@@ -26,12 +26,20 @@ def start(scenario, folder, processes=1, devices=1, variables=None):
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", f"device_count={devices}")
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
-    arguments = [[] if processes == 1 or variables else [coordinator, str(processes), str(index)]
-                 for index in range(processes)]
-    return [subprocess.Popen([sys.executable, "-m", "tests.distributed.worker", scenario, str(folder), *more], cwd=ROOT,
-                             env={**environment, **(variables[index] if variables else {})}, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            for index, more in enumerate(arguments)]
+    arguments = [
+        [] if processes == 1 or variables else [coordinator, str(processes), str(index)] for index in range(processes)
+    ]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.distributed.worker", scenario, str(folder), *more],
+            cwd=ROOT,
+            env={**environment, **(variables[index] if variables else {})},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for index, more in enumerate(arguments)
+    ]
 
 
 def run(scenario, folder, processes=1, devices=1):
@@ -60,7 +68,9 @@ def test_processes_and_devices_train_the_same_network_and_report_the_same_figure
     assert set(one) == set(other) and len(one) > 100
     for name in one:
         # By the scale of each array: momentum in a bias below a batch norm, for one, is nothing but rounding.
-        np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-6 + 1e-4 * np.abs(one[name]).max(), err_msg=name)
+        np.testing.assert_allclose(
+            other[name], one[name], rtol=0, atol=1e-6 + 1e-4 * np.abs(one[name]).max(), err_msg=name
+        )
     for freeze in ("none", "layer2", "all"):
         assert one[f"{freeze}['sums']['confusion']"].sum() == other[f"{freeze}['sums']['confusion']"].sum() == 37
 
@@ -74,13 +84,17 @@ def test_all_processes_hold_the_same_bits(folder):
 @pytest.mark.parametrize("start", ["1x4", "2x2"])
 def test_a_checkpoint_of_one_topology_goes_on_in_another(folder, start):
     """1 × 4 devices → 2 processes × 2; 2 × 2 → 1 × 1 with another number of loader workers."""
-    whole, cut = ([json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-                  for name in ("whole", f"cut-{start}"))
+    whole, cut = (
+        [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", f"cut-{start}")
+    )
     assert [(row["split"], row["step"]) for row in whole] == [(row["split"], row["step"]) for row in cut]
     for expected, row in zip(whole, cut, strict=True):
         np.testing.assert_allclose(row["loss"], expected["loss"], rtol=2e-4, err_msg=str(row))
     results = [json.loads((folder / name / "result.json").read_text()) for name in ("whole", f"cut-{start}")]
-    assert results[0]["best_step"] == results[1]["best_step"] and results[0]["test"]["n"] == results[1]["test"]["n"] == 37
+    assert (
+        results[0]["best_step"] == results[1]["best_step"] and results[0]["test"]["n"] == results[1]["test"]["n"] == 37
+    )
     np.testing.assert_allclose(results[0]["test"]["loss"], results[1]["test"]["loss"], rtol=2e-4)
 
 
@@ -90,8 +104,10 @@ def test_the_first_process_alone_writes_and_all_write_checkpoints(folder):
     assert any(name.startswith("cut-1x4/.result.json") for name in first)
     assert any("/tensorboard/events" in name for name in first)
     assert second and not [
-        name for name in second
-        if "checkpoints" not in pathlib.PurePath(name).parts and "frozen.orbax-checkpoint-tmp/" not in name]
+        name
+        for name in second
+        if "checkpoints" not in pathlib.PurePath(name).parts and "frozen.orbax-checkpoint-tmp/" not in name
+    ]
     # The arrays themselves are written by TensorStore, by each process into a folder of its own.
     for index in (0, 1):
         for step in (5, 10):
@@ -108,8 +124,10 @@ def test_another_clock_and_file_order_on_one_host_change_nothing(tmp_path):
             Image.fromarray(picture).save(tmp_path / "photos" / name / f"{index}.png")
     run("strange_host", tmp_path, 2, 1)
     run("strange_host", tmp_path, 1, 2)
-    rows = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-            for name in ("2x1", "1x2")]
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("2x1", "1x2")
+    ]
     assert [(row["split"], row["step"]) for row in rows[0]] == [(row["split"], row["step"]) for row in rows[1]]
     for one, other in zip(*rows, strict=True):
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=2e-4)
@@ -127,8 +145,10 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
     assert first[4] == second[4]
     assert "After step 7 the state is not the same on all devices: 1 of 2 arrays differ, the first is a" in first[4]
     assert first[5] == second[5]
-    assert first[5].startswith("The processes were not started with the same settings: config.steps is 2 in process 0 and 3 "
-                               "in process 1. Start all of them with the same command")
+    assert first[5].startswith(
+        "The processes were not started with the same settings: config.steps is 2 in process 0 and 3 "
+        "in process 1. Start all of them with the same command"
+    )
     other = f"{tmp_path / 'run1'} on {socket.gethostname()}"
     assert second[6].startswith(f"{other} is not the directory that process 0 has")
     assert first[6] == f"Process 1: {second[6]}" and os.listdir(tmp_path / "run0") == []
@@ -153,15 +173,18 @@ def assert_same_end(folder, whole):
         rows.append([{**json.loads(line), "seconds": 0} for line in (place / "metrics.jsonl").read_text().splitlines()])
         results.append({**json.loads((place / "result.json").read_text()), "seconds": 0})
     assert rows[0] == rows[1] and results[0] == results[1] and results[0]["test"]["n"] == 37
-    jax.tree.map(np.testing.assert_array_equal, *(load_run(place / "run", step="last").variables
-                                                  for place in (folder, whole)))
+    jax.tree.map(
+        np.testing.assert_array_equal, *(load_run(place / "run", step="last").variables for place in (folder, whole))
+    )
 
 
 def test_one_process_reads_what_several_wrote(undisturbed):
     trained = load_run(undisturbed / "run")
     assert trained.predict([np.zeros((9, 9, 3), np.uint8)]).shape == (1, 10)
-    np.testing.assert_array_equal(load_source(None, undisturbed / "run").variables["params"]["stem"]["conv1"]["kernel"],
-                                  trained.variables["params"]["source"]["stem"]["conv1"]["kernel"])
+    np.testing.assert_array_equal(
+        load_source(None, undisturbed / "run").variables["params"]["stem"]["conv1"]["kernel"],
+        trained.variables["params"]["source"]["stem"]["conv1"]["kernel"],
+    )
 
 
 def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp_path, undisturbed):
@@ -207,23 +230,36 @@ def free_job():
 @pytest.mark.parametrize("launcher", ["SLURM", "Open MPI 4", "Open MPI 5"])
 def test_the_tasks_of_a_launcher_find_one_another(launcher, tmp_path):
     """With the variables that `srun` and `mpirun` set, by JAX's own reading of them; neither program is here."""
+
     def variables(index):
         number, job = str(index), free_job()
         if launcher == "SLURM":
-            return {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
-                    "SLURM_PROCID": number, "SLURM_LOCALID": number, "SLURM_STEP_TASKS_PER_NODE": "2"}
+            return {
+                "SLURM_JOB_ID": str(job),
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": "2",
+                "SLURM_PROCID": number,
+                "SLURM_LOCALID": number,
+                "SLURM_STEP_TASKS_PER_NODE": "2",
+            }
         where = {"OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1,10.148.0.1:34911"}
         if launcher == "Open MPI 5":
             where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{61440 + job}"}
-        return {**where, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": number, "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
-                "OMPI_COMM_WORLD_LOCAL_RANK": number}
+        return {
+            **where,
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_RANK": number,
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+            "OMPI_COMM_WORLD_LOCAL_RANK": number,
+        }
 
     started = start("launched", tmp_path, 2, 3, [variables(0), variables(1)])
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
     for index in (0, 1):
         assert (tmp_path / f"{index}.txt").read_text() == (
-            f"process {index} of 2, 3 of 6 × cpu (cpu) here 0 of 2 1 of 2")
+            f"process {index} of 2, 3 of 6 × cpu (cpu) here 0 of 2 1 of 2"
+        )
 
 
 def test_a_disk_that_fails_some_of_the_processes_ends_all_of_them(tmp_path):

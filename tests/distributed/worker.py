@@ -14,18 +14,20 @@ import jax
 import numpy as np
 
 import main
-from flax_augtl import commands, distributed, interruption, run_directory
+from flax_augtl import cli
 from flax_augtl.data import dataset_from_arrays
-from flax_augtl.data.digits import digits
-from flax_augtl.freezing import freezing_plan
+from flax_augtl.data.sources.digits import digits
 from flax_augtl.run import load_run, train
+from flax_augtl.runtime import distributed, signals
 from flax_augtl.training import loop, replicas
 from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import prepare
+from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import AXIS, replicate
+from flax_augtl.workdir import files
 from tests import small
 
 FREEZES = ("none", "layer2", "all")
@@ -33,17 +35,33 @@ FREEZES = ("none", "layer2", "all")
 
 def config(freeze="all", **changes):
     data = {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", "flip": True, "shift": 1}
-    return small.digits_config(**{"weights": "embedded:glyphs", "freeze": freeze, "steps": 20, "evaluate_every_steps": 10,
-                                  "checkpoint_every_steps": 5, "learning_rate": 0.001, "check_replicas_every": 5,
-                                  "data": data, "head": {"preset": "kept_deeper_batch", "new_layers": (16,)}, **changes})
+    return small.digits_config(
+        **{
+            "weights": "embedded:glyphs",
+            "freeze": freeze,
+            "steps": 20,
+            "evaluate_every_steps": 10,
+            "checkpoint_every_steps": 5,
+            "learning_rate": 0.001,
+            "check_replicas_every": 5,
+            "data": data,
+            "head": {"preset": "kept_deeper_batch", "new_layers": (16,)},
+            **changes,
+        }
+    )
 
 
 def dataset():
     """Few pictures, so that a process is done soon; 37 test pictures are no multiple of anything."""
     source, labels = digits()
     images, labels = source.images[:117], np.asarray(labels[:117])
-    return dataset_from_arrays(images[37:], labels[37:], test=(images[:37], labels[:37]),
-                               class_names=[str(digit) for digit in range(10)], data={"validation": 0.25})
+    return dataset_from_arrays(
+        images[37:],
+        labels[37:],
+        test=(images[:37], labels[:37]),
+        class_names=[str(digit) for digit in range(10)],
+        data={"validation": 0.25},
+    )
 
 
 def same(folder):
@@ -57,12 +75,19 @@ def same(folder):
         state = create_state(experiment.variables, create_optimizer(experiment.optimizer, plan), plan, seed=0)
         state, progress = loop.fit(experiment, state, Progress())
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        found = evaluation(net, experiment.preprocessing, variables, experiment.dataset.test, experiment.config.data,
-                           batch_size=8)
-        tree = {"state": (variables, state.opt_state), "sums": found.sums, "probabilities": found.probabilities,
-                "best": [progress.best_value, progress.best_loss]}
-        saved |= {f"{freeze}{jax.tree_util.keystr(path)}": np.asarray(leaf)
-                  for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        found = evaluation(
+            net, experiment.preprocessing, variables, experiment.dataset.test, experiment.config.data, batch_size=8
+        )
+        tree = {
+            "state": (variables, state.opt_state),
+            "sums": found.sums,
+            "probabilities": found.probabilities,
+            "best": [progress.best_value, progress.best_loss],
+        }
+        saved |= {
+            f"{freeze}{jax.tree_util.keystr(path)}": np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
     np.savez(folder / f"{name_of_topology()}-{jax.process_index()}.npz", **saved)
 
 
@@ -136,9 +161,13 @@ def strange_host(folder):
         time.time = lambda: 1e9 + 5 * clock()
         time.monotonic = lambda: 77 + 5 * monotonic()
         os.listdir = lambda *arguments: sorted(listdir(*arguments), reverse=True)
-    changes = {"steps": 6, "evaluate_every_steps": 2, "checkpoint_every_steps": 1, "early_stopping": 3,
-               "data": {"name": "folder", "root": str(folder / "photos"), "validation": 0.25, "crop": "none",
-                        "scan_dir": ""}}
+    changes = {
+        "steps": 6,
+        "evaluate_every_steps": 2,
+        "checkpoint_every_steps": 1,
+        "early_stopping": 3,
+        "data": {"name": "folder", "root": str(folder / "photos"), "validation": 0.25, "crop": "none", "scan_dir": ""},
+    }
     train(config(**changes), folder / name_of_topology(), quiet=True)
 
 
@@ -161,8 +190,9 @@ def refused(folder):
     attempt(lambda: distributed.together(only_one))
     attempt(lambda: distributed.first_decides(lambda: only_one() or "fine"))
     images = np.zeros((8, 8, 8, 3), np.uint8) + np.arange(8, dtype=np.uint8)[:, None, None, None]
-    mine = dataset_from_arrays(images, [i % 2 for i in range(8)] if jax.process_index() else [0, 1, 1, 0] * 2,
-                               test=(images + 9, [0, 1] * 4))
+    mine = dataset_from_arrays(
+        images, [i % 2 for i in range(8)] if jax.process_index() else [0, 1, 1, 0] * 2, test=(images + 9, [0, 1] * 4)
+    )
     attempt(lambda: train(config(steps=2), folder / "run", dataset=mine, quiet=True))
     state = replicate({"a": np.arange(6, dtype=np.float32), "b": np.int32(3)})
     attempt(lambda: replicas.check_replicas(state, 7))
@@ -178,8 +208,9 @@ def refused(folder):
 
 def launched(folder):
     """What a launcher's variables, which JAX itself reads, lead to."""
-    (folder / f"{jax.process_index()}.txt").write_text(" ".join([distributed.describe(), *distributed.gather(
-        f"{jax.process_index()} of {jax.process_count()}")]))
+    (folder / f"{jax.process_index()}.txt").write_text(
+        " ".join([distributed.describe(), *distributed.gather(f"{jax.process_index()} of {jax.process_count()}")])
+    )
     distributed.wait()
 
 
@@ -198,6 +229,7 @@ def before_step(step, act):
 
 def dies(folder):
     """Process 1 is killed in mid-run, as by the kernel for want of memory; a checkpoint is there by then."""
+
     def killed():
         while not (folder / "run" / "checkpoints" / "5" / "SHA256SUMS").exists():
             time.sleep(0.01)
@@ -209,16 +241,17 @@ def dies(folder):
 
 def preempted(folder, name):
     """Process 1 alone is told to end, in the second of two runs of these processes."""
+
     def told():
         os.kill(os.getpid(), signal.Signals[name])
         time.sleep(3)  # JAX looks for a signal once a second; these steps take milliseconds.
 
-    with interruption.handled():
+    with signals.handled():
         train(config(steps=3), folder / "first", dataset=dataset(), quiet=True)
         before_step(8, told)
         try:
             train(config(), folder / "run", dataset=dataset(), quiet=True)
-        except interruption.Interrupted as error:
+        except signals.Interrupted as error:
             print(f"exit code {error.exit_code}", flush=True)
     distributed.wait()
 
@@ -234,7 +267,7 @@ def evaluates(folder):
 
     loop.split_over_devices = told
     main.FLAGS(["main.py", "--mode=evaluate", f"--workdir={folder / 'run'}"])
-    commands.run(main.FLAGS)
+    cli.run(main.FLAGS)
 
 
 def fails(folder):
@@ -245,20 +278,21 @@ def fails(folder):
         train(config(), folder / "run", dataset=dataset(), quiet=True)
     except ValueError as error:
         print(error, flush=True)
-    write_bytes = run_directory.write_bytes
+    write_bytes = files.write_bytes
 
     def written(path, content):
-        if path.name == run_directory.RESULT:
-            raise run_directory.CannotWrite("The disk is gone.")
+        if path.name == files.RESULT:
+            raise files.CannotWrite("The disk is gone.")
         write_bytes(path, content)
 
     if jax.process_index() == 0:
-        run_directory.write_bytes = written
-        (folder / "config.py").write_text("from tests.distributed import worker\n\n\ndef get_config():\n"
-                                          "    return worker.config(steps=2)\n")
+        files.write_bytes = written
+        (folder / "config.py").write_text(
+            "from tests.distributed import worker\n\n\ndef get_config():\n    return worker.config(steps=2)\n"
+        )
     distributed.wait()
     main.FLAGS(["main.py", f"--config={folder / 'config.py'}", f"--workdir={folder / 'other'}"])
-    commands.run(main.FLAGS)
+    cli.run(main.FLAGS)
 
 
 def goes_on(folder):
@@ -268,8 +302,10 @@ def goes_on(folder):
     values = again.evaluate("test", dataset=dataset())
     steps = [int(path.name) for path in (folder / "run" / "checkpoints").iterdir()]
     other = load_run(folder / "run", step=(min if jax.process_index() == 0 else max)(steps))
-    for mistaken in (lambda: other.evaluate("test", dataset=dataset()),
-                     lambda: load_run(folder / ("run" if jax.process_index() == 0 else "elsewhere"))):
+    for mistaken in (
+        lambda: other.evaluate("test", dataset=dataset()),
+        lambda: load_run(folder / ("run" if jax.process_index() == 0 else "elsewhere")),
+    ):
         try:
             mistaken()
         except ValueError as error:

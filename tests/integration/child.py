@@ -2,7 +2,8 @@
 
     python tests/integration/child.py CONFIG.json POINT=WORKDIR [POINT=WORKDIR ...]
 
-The package has no hook for this: the functions at the points are wrapped here, in the child. All children are forked from
+The package has no hook for this: the functions at the points are wrapped here, in the child. All children are forked
+  from
 one process that has imported everything and has started no JAX backend, which saves most of their time.
 """
 
@@ -17,7 +18,7 @@ from etils import epath
 from orbax.checkpoint._src.path import atomicity
 
 import flax_augtl
-from flax_augtl import manifest, run_directory
+from flax_augtl.workdir import checksums, files
 from tests import small
 
 # The last of the two checkpoints of the run that is killed.
@@ -33,49 +34,56 @@ def kill():
 def half_written(path, content):
     """Leave half of a file under its temporary name."""
     path = epath.Path(path)
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(content[:len(content) // 2])
+    path.with_name(f".{path.name}.{os.getpid()}.tmp").write_bytes(content[: len(content) // 2])
     kill()
 
 
 def arm(point, workdir):
     """Wrap what happens at a point."""
-    write_bytes, write_manifest, append = run_directory.write_bytes, manifest.write, run_directory.append_metrics
+    write_bytes, write_manifest, append = files.write_bytes, checksums.write, files.append_metrics
     finalize = atomicity.AtomicRenameTemporaryPath.finalize
     kind, _, name = point.partition(":")
 
     if kind in ("before", "within"):
+
         def written(path, content):
             if epath.Path(path).name == name:
                 half_written(path, content) if kind == "within" else kill()
             write_bytes(path, content)
-        run_directory.write_bytes = written
+
+        files.write_bytes = written
     elif kind == "metrics":
+
         def appended(directory, rows):
             rows = list(rows)
             if rows[0]["step"] == 3:
-                with (epath.Path(directory) / run_directory.METRICS).open("a") as file:
+                with (epath.Path(directory) / files.METRICS).open("a") as file:
                     file.write(json.dumps(rows[0])[:20])
                 kill()
             append(directory, rows)
-        run_directory.append_metrics = appended
+
+        files.append_metrics = appended
     elif kind == "manifest":
+
         def sealed(directory):
             if epath.Path(directory).name == STEP:
                 if name == "half":
                     write_manifest(directory)
-                    path = epath.Path(directory) / manifest.NAME
+                    path = epath.Path(directory) / checksums.NAME
                     text = path.read_text()
                     path.unlink()
-                    path.with_name(f"{manifest.NAME}.partial").write_text(text[:len(text) // 2])
+                    path.with_name(f"{checksums.NAME}.partial").write_text(text[: len(text) // 2])
                 kill()
             write_manifest(directory)
-        manifest.write = sealed
+
+        checksums.write = sealed
     elif kind == "checkpoint":
         # As soon as anything of it is there; or, at the latest, before it is committed.
         async def committed(self):
             if self.get_final().name == STEP:
                 kill()
             await finalize(self)
+
         atomicity.AtomicRenameTemporaryPath.finalize = committed
 
         def watch():
@@ -84,6 +92,7 @@ def arm(point, workdir):
                     if name == "half" and any((folder / "network").glob("*")):
                         kill()
                 time.sleep(0.001)
+
         threading.Thread(target=watch, daemon=True).start()
     else:
         raise ValueError(point)

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 import flax_augtl
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.export import export
-from flax_augtl.pretrained.initial import random_variables
-from flax_augtl.pretrained.written import write_safetensors
+from flax_augtl.models.initializers import random_variables
+from flax_augtl.pretrained.save import write_safetensors
 from tests import small
 
 
@@ -26,8 +26,14 @@ def traditional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     source = flax_augtl.load_source("resnet18")
     write_safetensors(folder / "source.safetensors", "resnet18", random_variables(source.model, 1), source.preprocess)
-    config = small.digits_config(network="resnet18", weights=str(folder / "source.safetensors"), freeze="all", steps=2,
-                                 image_size=32, learning_rate=0.1)
+    config = small.digits_config(
+        network="resnet18",
+        weights=str(folder / "source.safetensors"),
+        freeze="all",
+        steps=2,
+        image_size=32,
+        learning_rate=0.1,
+    )
     rng = np.random.default_rng(0)
     labels = [str(digit) for digit in range(10)]
     images = rng.integers(0, 256, (20, 32, 32, 3), np.uint8)

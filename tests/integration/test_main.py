@@ -19,8 +19,14 @@ CONFIG = "--config=tests/integration/tiny.py"
 def main(*arguments, code=0):
     """Run main.py and return what it printed, (stdout, stderr)."""
     environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run([sys.executable, "main.py", *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "main.py", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -36,21 +42,36 @@ def trained(tmp_path_factory):
 def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     workdir, said = trained
     files = {path.name for path in workdir.iterdir()}
-    assert files == {"config.json", "class_names.json", "preprocessing.json", "source.json", "splits.json",
-                     "metrics.jsonl", "result.json", "checkpoints", "frozen", "tensorboard", "confusion_test.png",
-                     "classes_test.json", "predictions_test.csv", "predictions_val.csv"}
+    assert files == {
+        "config.json",
+        "class_names.json",
+        "preprocessing.json",
+        "source.json",
+        "splits.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "frozen",
+        "tensorboard",
+        "confusion_test.png",
+        "classes_test.json",
+        "predictions_test.csv",
+        "predictions_val.csv",
+    }
     result = json.loads((workdir / "result.json").read_text())
     assert result["test"]["n"] == 1000 and result["val"]["n"] == 10
     assert 0 <= result["test"]["top1"] <= 1 and result["best_step"] in (2, 4) and result["config_name"] == "test"
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     seen = [(row["split"], row["step"]) for row in rows if row["split"] != "test"]
-    assert seen == [
-        ("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
+    assert seen == [("train", 1), ("train", 2), ("val", 2), ("train", 3), ("train", 4), ("val", 4)]
     assert next((workdir / "tensorboard").iterdir()).stat().st_size > 500
     table = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
     assert table["layer3"] == ["205,696", "frozen", "0"] and table["head"] == ["3,857", "new", "0.1"]
     assert re.search(r"\nMemory on each device, about [0-9.]+ MB: parameters 1\.2 MB, optimizer [0-9.]+ MB, ", said)
-    assert "compiled in" in said and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1000 test examples" in said
+    assert (
+        "compiled in" in said
+        and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1000 test examples" in said
+    )
     with Image.open(workdir / "confusion_test.png") as picture:
         assert min(picture.size) > 300
 
@@ -81,8 +102,9 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     said, _ = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos'}")
     with (workdir / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "label", "probability"] + [f"{name}{rank}" for rank in range(2, 6)
-                                                                for name in ("label", "probability")] + ["reason"]
+    assert list(rows[0]) == ["path", "label", "probability"] + [
+        f"{name}{rank}" for rank in range(2, 6) for name in ("label", "probability")
+    ] + ["reason"]
     names = ("a b.png", "grey.png", "more/ü.jpg")
     assert [row["path"] for row in rows] == [str(tmp_path / "photos" / name) for name in names]
     for row in rows:
@@ -95,7 +117,10 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     with (workdir / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(os.path.basename(row["path"]), row["label"] != "", row["reason"] != "") for row in rows] == [
-        ("a b.png", True, False), ("broken.png", False, True), ("grey.png", True, False)]
+        ("a b.png", True, False),
+        ("broken.png", False, True),
+        ("grey.png", True, False),
+    ]
     assert "predictions.csv had predictions of 1 other image, such as " in said
     assert f"1 picture could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
@@ -136,24 +161,44 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     assert "--extend needs a longer run" in said and (workdir / "result.json").exists()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((CONFIG, "--config.learning_rat=1"), "learning_rate"),
-    ((CONFIG, "--mode=trian", "--workdir=x"), "train"),
-    ((CONFIG, "--config.network=resnet19", "--workdir={tmp}"), "There is no network 'resnet19'. Did you mean"),
-    ((CONFIG,), "--mode=train needs --workdir"),
-    (("--config=configs/nothing.py", "--workdir={tmp}"), "configs/nothing.py"),
-    (("--mode=evaluate", "--workdir={tmp}"), "is not a run directory: it has no config.json. There is no such folder."),
-    ((CONFIG, "--workdir="), "--mode=train needs --workdir"),
-    (("--config=configs/digits.py", "--config.head.preset=wider", "--workdir={tmp}"), "--config.head.preset has no effect"),
-    ((CONFIG, "--config.label_smoothing=1.5", "--workdir={tmp}"), "config.label_smoothing=1.5 must be at least 0 and"),
-    ((CONFIG, "--dry_run", "--workdir={tmp}"), "--dry_run has no effect with --mode=train: it belongs to --mode=study."),
-    ((CONFIG, "--mode=evaluate", "--workdir={tmp}"), "--config has no effect with --mode=evaluate: the run in"),
-    ((CONFIG, "--config.data.crop=foo", "--workdir={tmp}"), 'config.data.crop="foo" is unknown'),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((CONFIG, "--config.learning_rat=1"), "learning_rate"),
+        ((CONFIG, "--mode=trian", "--workdir=x"), "train"),
+        ((CONFIG, "--config.network=resnet19", "--workdir={tmp}"), "There is no network 'resnet19'. Did you mean"),
+        ((CONFIG,), "--mode=train needs --workdir"),
+        (("--config=configs/nothing.py", "--workdir={tmp}"), "configs/nothing.py"),
+        (
+            ("--mode=evaluate", "--workdir={tmp}"),
+            "is not a run directory: it has no config.json. There is no such folder.",
+        ),
+        ((CONFIG, "--workdir="), "--mode=train needs --workdir"),
+        (
+            ("--config=configs/digits.py", "--config.head.preset=wider", "--workdir={tmp}"),
+            "--config.head.preset has no effect",
+        ),
+        (
+            (CONFIG, "--config.label_smoothing=1.5", "--workdir={tmp}"),
+            "config.label_smoothing=1.5 must be at least 0 and",
+        ),
+        (
+            (CONFIG, "--dry_run", "--workdir={tmp}"),
+            "--dry_run has no effect with --mode=train: it belongs to --mode=study.",
+        ),
+        ((CONFIG, "--mode=evaluate", "--workdir={tmp}"), "--config has no effect with --mode=evaluate: the run in"),
+        ((CONFIG, "--config.data.crop=foo", "--workdir={tmp}"), 'config.data.crop="foo" is unknown'),
+    ],
+)
 def test_a_mistake_gets_a_sentence(arguments, message, tmp_path):
     workdir = tmp_path / "run"
-    done = subprocess.run([sys.executable, "main.py", *(a.format(tmp=workdir) for a in arguments)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "main.py", *(a.format(tmp=workdir) for a in arguments)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=600,
+    )
     assert done.returncode != 0 and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 12, done.stderr
     assert not workdir.exists()

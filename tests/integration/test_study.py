@@ -19,7 +19,7 @@ ARGUMENTS = ["main.py", "--mode=study", "--config=tests/integration/tiny_study.p
 # Kills itself in the middle of a cell: after the second checkpoint within one.
 KILLED = """
 import os, runpy, signal, sys
-from flax_augtl.study.partial import Partial
+from flax_augtl.study.trials.trial_checkpoint import Partial
 save, count = Partial.save, []
 def killing(self):
     save(self)
@@ -51,15 +51,18 @@ def rows(folder):
         row = json.loads(path.read_text())
         history = [{name: value for name, value in point.items() if name != "seconds"} for point in row.pop("history")]
         found[path.stem] = {name: value for name, value in row.items() if name not in ("seconds", "together")} | {
-            "history": history}
+            "history": history
+        }
     return found
 
 
 def table(folder):
     """The rows of study.csv, without what depends on the clock."""
     with (folder / "study.csv").open(newline="") as file:
-        return [{name: value for name, value in row.items() if "seconds" not in name and name != "together"}
-                for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if "seconds" not in name and name != "together"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
@@ -87,7 +90,9 @@ def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     assert not list((shared / "partial").iterdir())
     # The network that is left and the rows that were written are those of a study that nothing disturbed.
     for place in (shared, damaged):
-        jax.tree.map(np.testing.assert_array_equal, load_run(place / "best").variables, load_run(alone / "best").variables)
+        jax.tree.map(
+            np.testing.assert_array_equal, load_run(place / "best").variables, load_run(alone / "best").variables
+        )
     assert table(shared) == table(alone) == table(damaged)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "new.png")
     predicted = start("main.py", "--mode=predict", f"--workdir={shared / 'best'}", f"--images={tmp_path / 'new.png'}")

@@ -16,16 +16,28 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import interruption, run_directory, run_lock
+from flax_augtl.runtime import signals
 from flax_augtl.training import loop
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
 from flax_augtl.training.log import RunLog
+from flax_augtl.workdir import files as run_directory
+from flax_augtl.workdir import lock
 from tests import small
 from tests.conftest import ROOT
 
-POINTS = ("before:source.json", "before:config.json", "within:config.json", "metrics", "checkpoint:half",
-          "checkpoint:before commit", "manifest", "manifest:half", "before:classes_test.json", "before:result.json",
-          "within:result.json")
+POINTS = (
+    "before:source.json",
+    "before:config.json",
+    "within:config.json",
+    "metrics",
+    "checkpoint:half",
+    "checkpoint:before commit",
+    "manifest",
+    "manifest:half",
+    "before:classes_test.json",
+    "before:result.json",
+    "within:result.json",
+)
 
 
 # Orbax leaves coroutines behind that nobody awaits when its directory is full or gone.
@@ -55,9 +67,22 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def changes(pictures):
     """What the runs here differ in from `small.digits_config`."""
-    return {"weights": "embedded:glyphs", "freeze": "all", "batch_size": 4, "steps": 4, "evaluate_every_steps": 2,
-            "data": {"name": "folder", "root": str(pictures), "shots": None, "validation": 4, "crop": "random",
-                     "scan_dir": "", "threads": 2}}
+    return {
+        "weights": "embedded:glyphs",
+        "freeze": "all",
+        "batch_size": 4,
+        "steps": 4,
+        "evaluate_every_steps": 2,
+        "data": {
+            "name": "folder",
+            "root": str(pictures),
+            "shots": None,
+            "validation": 4,
+            "crop": "random",
+            "scan_dir": "",
+            "threads": 2,
+        },
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +93,11 @@ def undisturbed(pictures, tmp_path_factory):
     def run(changes):
         key = json.dumps({name: value for name, value in changes.items() if name != "checkpoint_every_steps"})
         if key not in done:
-            done[key] = flax_augtl.train(small.digits_config(**changes), tmp_path_factory.mktemp("undisturbed"), quiet=True)
+            done[key] = flax_augtl.train(
+                small.digits_config(**changes), tmp_path_factory.mktemp("undisturbed"), quiet=True
+            )
         return done[key]
+
     return run
 
 
@@ -78,7 +106,9 @@ def train(changes, workdir):
 
 
 def rows(workdir):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in run_directory.read_metrics(workdir)]
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in run_directory.read_metrics(workdir)
+    ]
 
 
 def assert_same_end(workdir, whole):
@@ -86,8 +116,11 @@ def assert_same_end(workdir, whole):
     assert rows(workdir) == rows(whole.workdir)
     result = json.loads((workdir / "result.json").read_text())
     assert {**result, "seconds": 0} == {**whole.result, "seconds": 0}
-    jax.tree.map(np.testing.assert_array_equal, flax_augtl.load_run(workdir, step="last").variables,
-                 flax_augtl.load_run(whole.workdir, step="last").variables)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        flax_augtl.load_run(workdir, step="last").variables,
+        flax_augtl.load_run(whole.workdir, step="last").variables,
+    )
     assert {path.name for path in workdir.iterdir()} == {path.name for path in pathlib.Path(whole.workdir).iterdir()}
 
 
@@ -95,14 +128,37 @@ def assert_same_end(workdir, whole):
 def killed(pictures, tmp_path_factory):
     """The run directories of processes that were killed, one a point."""
     folder = tmp_path_factory.mktemp("killed")
-    settings = {"weights": "embedded:glyphs", "freeze": "all", "batch_size": 4, "steps": 4, "evaluate_every_steps": 2,
-                "data": {"name": "folder", "root": str(pictures), "shots": None, "validation": 4, "crop": "random",
-                         "scan_dir": "", "threads": 2}}
+    settings = {
+        "weights": "embedded:glyphs",
+        "freeze": "all",
+        "batch_size": 4,
+        "steps": 4,
+        "evaluate_every_steps": 2,
+        "data": {
+            "name": "folder",
+            "root": str(pictures),
+            "shots": None,
+            "validation": 4,
+            "crop": "random",
+            "scan_dir": "",
+            "threads": 2,
+        },
+    }
     (folder / "config.json").write_text(json.dumps(settings))
     places = {point: folder / str(index) for index, point in enumerate(POINTS)}
-    done = subprocess.run([sys.executable, "-m", "tests.integration.child", folder / "config.json",
-                           *(f"{point}={place}" for point, place in places.items())],
-                          cwd=ROOT, text=True, capture_output=True, timeout=900)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.child",
+            folder / "config.json",
+            *(f"{point}={place}" for point, place in places.items()),
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=900,
+    )
     ends = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     assert ends == dict.fromkeys(POINTS, "-9"), done.stderr
     return places
@@ -127,17 +183,22 @@ def test_kill_9_at_a_named_point(point, killed, changes, undisturbed, capfd):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(number, code, changes, undisturbed, tmp_path):
     changes = {**changes, "steps": 300, "evaluate_every_steps": 300}
-    (tmp_path / "config.py").write_text("from tests import small\n\n\ndef get_config():\n"
-                                        f"    return small.digits_config(**{changes!r})\n")
-    process = subprocess.Popen([sys.executable, "main.py", f"--config={tmp_path / 'config.py'}",
-                                f"--workdir={tmp_path / 'run'}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "config.py").write_text(
+        f"from tests import small\n\n\ndef get_config():\n    return small.digits_config(**{changes!r})\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "main.py", f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
         time.sleep(0.01)
     process.send_signal(number)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == code, said
-    step, = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    (step,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 3 <= step < 300 and f"Interrupted after step {step} of 300; its checkpoint is written." in said
     assert "The same command goes on from the last checkpoint." in said and "Traceback" not in said
     assert not (tmp_path / "run" / "lock.json").exists()
@@ -147,11 +208,14 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(number, code, change
 
 def test_a_second_ctrl_c_leaves_at_once(changes, tmp_path):
     """In a main thread that is busy, as with a compilation, where no signal handler written in Python runs."""
-    program = ("import sys, threading, time\nfrom flax_augtl import interruption\n"
-               "with interruption.handled():\n    interruption.defer()\n    print('ready', flush=True)\n"
-               "    sum(1 for _ in iter(int, 1))\n")
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    program = (
+        "import sys, threading, time\nfrom flax_augtl import interruption\n"
+        "with interruption.handled():\n    interruption.defer()\n    print('ready', flush=True)\n"
+        "    sum(1 for _ in iter(int, 1))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "\n" and "Ctrl-C again leaves at once" in process.stderr.readline()
@@ -181,7 +245,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undistu
 
     monkeypatch.setattr(loop, "eval_batches", interrupted)
     for step in (2, 4):  # Of the last step too.
-        with interruption.handled(), pytest.raises(interruption.Interrupted) as error:
+        with signals.handled(), pytest.raises(signals.Interrupted) as error:
             train(changes, tmp_path / "run")
         assert error.value.exit_code == 143
         with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -200,11 +264,11 @@ def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes,
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "eval_batches", interrupted)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     # Killed between the evaluation that was made up for and the next checkpoint: there is none at the last step.
     with monkeypatch.context() as patch:
-        patch.setattr("flax_augtl.run_records.result", lambda *_: 1 / 0)
+        patch.setattr("flax_augtl.training.result.result", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -218,7 +282,7 @@ def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path
     longer = {**changes, "steps": 8}
     with monkeypatch.context() as patch:
         small.at_step(5, lambda: signal.raise_signal(signal.SIGTERM), patch)
-        with interruption.handled(), pytest.raises(interruption.Interrupted):
+        with signals.handled(), pytest.raises(signals.Interrupted):
             flax_augtl.train(small.digits_config(**longer), tmp_path / "run", extend=True, quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()
     run = train(longer, tmp_path / "run")
@@ -229,7 +293,7 @@ def test_a_run_whose_extension_was_interrupted_is_not_finished(changes, tmp_path
 def test_the_lock_of_another_program_is_left(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    with run_lock.lock(workdir):
+    with lock.lock(workdir):
         workdir.rename(tmp_path / "moved")
         workdir.mkdir()
         (workdir / "lock.json").write_text("of another")
@@ -252,10 +316,12 @@ class TestDamage:
         path = max(files, key=lambda path: path.stat().st_size)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
-        path.write_bytes(content if damaged == "flipped" else content[:len(content) // 2])
+        path.write_bytes(content if damaged == "flipped" else content[: len(content) // 2])
         assert flax_augtl.load_run(unfinished, step="last").step == 2
         said = capfd.readouterr().err
-        assert f"The checkpoint of step 4 is not used, because {path.relative_to(unfinished / 'checkpoints/4')} is" in said
+        assert (
+            f"The checkpoint of step 4 is not used, because {path.relative_to(unfinished / 'checkpoints/4')} is" in said
+        )
         with pytest.raises(CheckpointError, match="step 4 in .* cannot be used: .* is damaged"):
             flax_augtl.load_run(unfinished, step=4)
         assert not capfd.readouterr().err  # No other is used where this one was asked for.
@@ -268,7 +334,9 @@ class TestDamage:
         for step in (2, 4):
             path = unfinished / "checkpoints" / str(step) / "progress" / "metadata"
             path.write_bytes(path.read_bytes()[:-1])
-        message = r"All checkpoints in .* are damaged:\n  step 4: progress/metadata is damaged.*\n  step 2: progress/meta"
+        message = (
+            r"All checkpoints in .* are damaged:\n  step 4: progress/metadata is damaged.*\n  step 2: progress/meta"
+        )
         with pytest.raises(CheckpointError, match=message):
             train(changes, unfinished)
         with pytest.raises(CheckpointError, match=message):
@@ -279,13 +347,22 @@ class TestDamage:
         shutil.copytree(undisturbed(changes).workdir, tmp_path / "run")
         for path in (tmp_path / "run" / "checkpoints").glob("*/network/_METADATA"):
             path.write_bytes(path.read_bytes() + b" ")
-        with pytest.raises(ValueError, match="the checkpoint of its best step, [24], cannot be used: network/_METADATA is"):
+        with pytest.raises(
+            ValueError, match="the checkpoint of its best step, [24], cannot be used: network/_METADATA is"
+        ):
             flax_augtl.load_source("resnet20", tmp_path / "run")
 
 
-@pytest.mark.parametrize(("total", "message"), [
-    (1, r"The checkpoint of step \d cannot be written: it takes up to 2\.\d MB, and the disk of .* has 0\.\d MB left\."),
-    (0, "cannot be written: No space left on device")])  # A file system that does not say how much room there is.
+@pytest.mark.parametrize(
+    ("total", "message"),
+    [
+        (
+            1,
+            r"The checkpoint of step \d cannot be written: it takes up to 2\.\d MB, and the disk of .* has 0\.\d MB left\.",
+        ),
+        (0, "cannot be written: No space left on device"),
+    ],
+)  # A file system that does not say how much room there is.
 def test_a_full_disk(total, message, small_disk, changes, undisturbed, monkeypatch):
     folder, remount = small_disk
     # Nothing is frozen: the whole network is in each checkpoint.
@@ -353,6 +430,7 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(changes, undisturbed
 def test_pictures_that_come_or_go_between_two_starts_are_noticed(changes, pictures, tmp_path, monkeypatch):
     shutil.copytree(pictures, tmp_path / "pictures")
     changes = {**changes, "data": {**changes["data"], "root": str(tmp_path / "pictures")}}
+
     def stop():
         raise KeyboardInterrupt
 
@@ -368,14 +446,23 @@ def test_a_second_program_in_one_workdir_is_refused_and_readers_are_not(changes,
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed(changes).workdir, workdir)
     (workdir / "result.json").unlink()
-    holder = subprocess.Popen([sys.executable, "-c", "import sys, time\nfrom flax_augtl import run_lock\n"
-                               "with run_lock.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)",
-                               workdir], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time\nfrom flax_augtl.workdir import lock\n"
+            "with lock.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)",
+            workdir,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout.readline() == "held\n"
     said = rf"is in use: process {holder.pid} on \S+, since 20\d\d-\S+ is writing into it. Wait for it, or choose"
-    with pytest.raises(run_lock.Locked, match=said):
+    with pytest.raises(lock.Locked, match=said):
         train(changes, workdir)
-    with pytest.raises(run_lock.Locked, match=said), run_lock.lock(workdir):
+    with pytest.raises(lock.Locked, match=said), lock.lock(workdir):
         pass
     assert flax_augtl.load_run(workdir).evaluate("test")["n"] == 4
     holder.kill()

@@ -14,7 +14,14 @@ SMALL = dict(stage_sizes=(2, 1, 2), widths=(4, 6, 8), num_classes=5)
 
 def test_groups_are_the_blocks():
     assert create_model("resnet20", by_block=True, **SMALL).groups == (
-        "stem", "layer1.0", "layer1.1", "layer2.0", "layer3.0", "layer3.1", "fc")
+        "stem",
+        "layer1.0",
+        "layer1.1",
+        "layer2.0",
+        "layer3.0",
+        "layer3.1",
+        "fc",
+    )
 
 
 def test_the_network_by_block_is_the_network():
@@ -34,7 +41,9 @@ def test_the_network_by_block_is_the_network():
 def test_a_run_can_be_frozen_in_the_middle_of_a_stage():
     experiment = prepare(small.digits_config(weights="embedded:glyphs", freeze="layer3.0"))
     assert experiment.plan.groups[experiment.plan.depth] == "layer3.1"
-    assert experiment.plan.label_tree(experiment.variables["params"])["source"]["layer3.0"]["conv1"]["kernel"] == "frozen"
+    assert (
+        experiment.plan.label_tree(experiment.variables["params"])["source"]["layer3.0"]["conv1"]["kernel"] == "frozen"
+    )
 
 
 def test_what_has_no_blocks_says_so():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import create_model
+from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained.convert import to_variables
-from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _spec = importlib.util.spec_from_file_location("make_golden", pathlib.Path(__file__).with_name("make_golden.py"))
 make_golden = importlib.util.module_from_spec(_spec)

@@ -36,7 +36,9 @@ def gradient(x, size, stride, pad):
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9)])
 @pytest.mark.parametrize(("size", "stride", "pad"), WINDOWS)
 def test_the_gradient_goes_to_the_first_of_equal_maxima(size, stride, pad, height, width, dtype):
-    x = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (3, height, width, 4)), dtype)  # Equal values in every window.
+    x = jnp.asarray(
+        np.random.default_rng(0).integers(-2, 3, (3, height, width, 4)), dtype
+    )  # Equal values in every window.
     y, back = jax.vjp(lambda x: nn.max_pool(x, (size, size), (stride, stride), ((pad, pad), (pad, pad))), x)
     expected = back(1 + jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 5)[0]
     np.testing.assert_array_equal(max_pool(x, size, stride, pad), y)
@@ -45,5 +47,7 @@ def test_the_gradient_goes_to_the_first_of_equal_maxima(size, stride, pad, heigh
 
 @pytest.mark.parametrize(("platform", "own"), [("cpu", False), ("tpu", True), ("cuda", True)])
 def test_accelerators_keep_their_own_gradient(platform, own):
-    lowered = jax.jit(lambda x: gradient(x, 3, 2, 1)).trace(jnp.zeros((1, 8, 8, 2))).lower(lowering_platforms=(platform,))
+    lowered = (
+        jax.jit(lambda x: gradient(x, 3, 2, 1)).trace(jnp.zeros((1, 8, 8, 2))).lower(lowering_platforms=(platform,))
+    )
     assert ("select_and_scatter" in lowered.as_text()) == own

@@ -31,8 +31,13 @@ PARAMETERS = {
     "resnet110": 1_730_714,
 }
 # Of the original paper's networks for CIFAR-10, whose shortcuts have no parameters; its table 6 rounds these.
-WITHOUT_PROJECTIONS = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018,
-                       "resnet110": 1_727_962}
+WITHOUT_PROJECTIONS = {
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+}
 
 
 def _shapes(model):
@@ -107,23 +112,42 @@ def test_an_unknown_network_is_answered_with_the_names():
     assert all(name in str(e.value) for name in MODELS)
 
 
-@pytest.mark.parametrize(("name", "setting"), [
-    ("resnet20", {"widths": "abc"}), ("resnet20", {"widths": (16, 32, "64")}), ("resnet20", {"widths": 16}),
-    ("resnet20", {"epsilon": "1e-5"}), ("resnet20", {"epsilon": float("nan")}), ("resnet20", {"v1_stride": 1}),
-    ("resnet20", {"block": 3}), ("vgg11", {"hidden": 4096.0}), ("vgg11", {"convs": (True,) * 5}),
-    ("resnet20", {"widths": (16, 0, 64)}), ("resnet20", {"widths": (16, 32, -1)}), ("resnet20", {"widths": (16, 10**9, 64)}),
-    ("resnet20", {"epsilon": 1e30}), ("vgg11", {"hidden": 0})])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("resnet20", {"widths": "abc"}),
+        ("resnet20", {"widths": (16, 32, "64")}),
+        ("resnet20", {"widths": 16}),
+        ("resnet20", {"epsilon": "1e-5"}),
+        ("resnet20", {"epsilon": float("nan")}),
+        ("resnet20", {"v1_stride": 1}),
+        ("resnet20", {"block": 3}),
+        ("vgg11", {"hidden": 4096.0}),
+        ("vgg11", {"convs": (True,) * 5}),
+        ("resnet20", {"widths": (16, 0, 64)}),
+        ("resnet20", {"widths": (16, 32, -1)}),
+        ("resnet20", {"widths": (16, 10**9, 64)}),
+        ("resnet20", {"epsilon": 1e30}),
+        ("vgg11", {"hidden": 0}),
+    ],
+)
 def test_a_setting_of_another_kind_is_named(name, setting):
     with pytest.raises(ValueError, match=f"{name}: its setting {next(iter(setting))} must be like "):
         create_model(name, **setting)
     assert create_model("resnet20", epsilon=1).epsilon == 1
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"widths": (16, 32)}, "stage_sizes and widths must have as many entries as each other, not 3 and 2"),
-    ({"widths": (), "stage_sizes": ()}, "not 0 and 0"), ({"num_classes": -1}, "-1 classes"),
-    ({"num_classes": 10**9}, "1000000000 classes"), ({"block": "x"}, "block must be one of basic, bottleneck, not 'x'"),
-    ({"shortcut": "x"}, "shortcut must be one of projection, pad, pad_end, not 'x'")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"widths": (16, 32)}, "stage_sizes and widths must have as many entries as each other, not 3 and 2"),
+        ({"widths": (), "stage_sizes": ()}, "not 0 and 0"),
+        ({"num_classes": -1}, "-1 classes"),
+        ({"num_classes": 10**9}, "1000000000 classes"),
+        ({"block": "x"}, "block must be one of basic, bottleneck, not 'x'"),
+        ({"shortcut": "x"}, "shortcut must be one of projection, pad, pad_end, not 'x'"),
+    ],
+)
 def test_settings_that_make_no_network_are_named(settings, message):
     with pytest.raises(ValueError, match=f"resnet20: .*{message}"):
         create_model("resnet20", **settings)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import create_model
-from flax_augtl.pretrained.layout import layout
+from flax_augtl.models.parameters import layout
 
 CLASSES = 7
 

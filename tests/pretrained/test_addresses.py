@@ -45,7 +45,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Length", str(len(content or b"")))
         self.end_headers()
-        self.wfile.write((content or b"")[:1000 if self.of.cut else None])
+        self.wfile.write((content or b"")[: 1000 if self.of.cut else None])
 
     def log_message(self, *arguments):
         pass
@@ -129,18 +129,26 @@ def test_file_addresses_are_paths(tmp_path, state_dict):
     assert refused("file://data/w.pth").endswith("For a path of this machine, write file:///data/w.pth.")
 
 
-@pytest.mark.parametrize(("address", "expected"), [
-    ("https://huggingface.co/timm/resnet18.tv_in1k", "timm/resnet18.tv_in1k"),
-    ("https://huggingface.co/timm/resnet18.tv_in1k/tree/main", "timm/resnet18.tv_in1k@main"),
-    ("https://huggingface.co/org/net/resolve/main/a.pth", "https://huggingface.co/org/net/resolve/main/a.pth"),
-    ("gs://bucket/w.pth", "gs://bucket/w.pth"), ("org/net", "org/net"), ("embedded:glyphs", "embedded:glyphs")])
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://huggingface.co/timm/resnet18.tv_in1k", "timm/resnet18.tv_in1k"),
+        ("https://huggingface.co/timm/resnet18.tv_in1k/tree/main", "timm/resnet18.tv_in1k@main"),
+        ("https://huggingface.co/org/net/resolve/main/a.pth", "https://huggingface.co/org/net/resolve/main/a.pth"),
+        ("gs://bucket/w.pth", "gs://bucket/w.pth"),
+        ("org/net", "org/net"),
+        ("embedded:glyphs", "embedded:glyphs"),
+    ],
+)
 def test_what_an_address_stands_for(address, expected):
     assert local_or_named(address) == expected
 
 
 def test_other_kinds_of_addresses_are_refused():
-    assert refused("ftp://host/w.pth") == ("ftp://host/w.pth: addresses that start with ftp:// are not read. Those that are "
-                                           "read start with https://, http://, file://, gs://, s3:// or az://.")
+    assert refused("ftp://host/w.pth") == (
+        "ftp://host/w.pth: addresses that start with ftp:// are not read. Those that are "
+        "read start with https://, http://, file://, gs://, s3:// or az://."
+    )
 
 
 def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path, state_dict, monkeypatch):
@@ -150,12 +158,17 @@ def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path, state_dict, monkeypat
     near = "Did you mean weights/resnet20.safetensors?"
     assert refused("weights/resnet20.safetensor") == f"There is no checkpoint at weights/resnet20.safetensor. {near}"
     assert refused("weights/resnet20.pth") == f"There is no checkpoint at weights/resnet20.pth. {near}"
-    assert refused("weights/resnet20.safetensors.gz").startswith("There is no checkpoint at weights/resnet20.safetensors.gz")
-    assert refused("weights/resnet2") == (f"There is no checkpoint at weights/resnet2. {near} For the repository of that "
-                                          "name on the hub, write hf-hub:weights/resnet2.")
+    assert refused("weights/resnet20.safetensors.gz").startswith(
+        "There is no checkpoint at weights/resnet20.safetensors.gz"
+    )
+    assert refused("weights/resnet2") == (
+        f"There is no checkpoint at weights/resnet2. {near} For the repository of that "
+        "name on the hub, write hf-hub:weights/resnet2."
+    )
     assert refused("weigths/resnet20.pt") == "There is no checkpoint at weigths/resnet20.pt."
-    assert refused("data/weights/resnet20") == ("There is no checkpoint at data/weights/resnet20. There is no folder "
-                                                "data/weights either.")
+    assert refused("data/weights/resnet20") == (
+        "There is no checkpoint at data/weights/resnet20. There is no folder data/weights either."
+    )
     assert refused("./resnet20") == "There is no checkpoint at resnet20."
 
 
@@ -184,11 +197,13 @@ def test_a_checkpoint_in_several_files(parts, state_dict, which):
 def test_parts_that_are_not_there_or_lead_elsewhere(parts):
     (parts / "model-00002-of-00002.safetensors").unlink()
     index = parts / "model.safetensors.index.json"
-    assert refused(parts) == (f"{index} names 2 files, of which 1 are not beside it: model-00002-of-00002.safetensors. "
-                              "Download them too.")
+    assert refused(parts) == (
+        f"{index} names 2 files, of which 1 are not beside it: model-00002-of-00002.safetensors. Download them too."
+    )
     index.write_text(json.dumps({"weight_map": {"conv1.weight": "../secret.safetensors"}}))
-    assert refused(parts) == (f"{index} leads to '../secret.safetensors'; the parts of a checkpoint must be in the folder "
-                              "of its index.")
+    assert refused(parts) == (
+        f"{index} leads to '../secret.safetensors'; the parts of a checkpoint must be in the folder of its index."
+    )
     index.write_text("[]")
     assert refused(parts) == f"{index} is no index of a checkpoint: it has no valid weight_map."
 

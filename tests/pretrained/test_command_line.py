@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing, load_source, random_variables, write_safetensors
 from flax_augtl.pretrained.__main__ import main
-from flax_augtl.pretrained.activations import block_activations, block_names, differences
+from flax_augtl.pretrained.parity.block_outputs import block_activations, block_names, differences
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_blocks_are_named_and_compared():
 
 def test_loading_takes_hardly_more_memory_than_the_file(tmp_path, draw):
     save_file(draw(create_model("resnet18")), tmp_path / "w.safetensors")
-    command = [sys.executable, "-m", "flax_augtl.pretrained.benchmark", str(tmp_path / "w.safetensors")]
+    command = [sys.executable, "-m", "flax_augtl.benchmarks.weights", str(tmp_path / "w.safetensors")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     name, megabytes, seconds, processor, part = run.stdout.splitlines()[1].split()
     assert name == "w.safetensors" and megabytes == "47" and float(seconds) > 0

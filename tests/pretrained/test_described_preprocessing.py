@@ -9,15 +9,18 @@ from safetensors.numpy import save_file
 
 from configs import common
 from flax_augtl.models import create_model
+from flax_augtl.models.initializers import random_variables
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, preprocessor_config, timm_preprocessing
 from flax_augtl.pretrained.convert import to_state_dict
-from flax_augtl.pretrained.initial import random_variables
 from flax_augtl.training.experiment import source_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3
 SHOWN = {"image_mean": list(MEAN), "image_std": list(STD), "resample": 2}
-VIT, CLIP = {"image_processor_type": "ViTImageProcessor", **SHOWN}, {"image_processor_type": "CLIPImageProcessor", **SHOWN}
+VIT, CLIP = (
+    {"image_processor_type": "ViTImageProcessor", **SHOWN},
+    {"image_processor_type": "CLIPImageProcessor", **SHOWN},
+)
 
 
 @pytest.mark.parametrize(("fields", "expected"), [
@@ -79,6 +82,7 @@ def folder(tmp_path_factory):
         for name, content in files.items():
             (path / f"{name}.json").write_text(json.dumps(content))
         return path
+
     return described
 
 
@@ -86,9 +90,17 @@ REFUSED = [
     ({**VIT, "do_resize": False}, "do_resize=False", {"resize": "squash"}),
     ({**VIT, "size": {"height": 224, "width": 200}}, "size={'height': 224, 'width': 200}", {"resize": "squash"}),
     ({**VIT, "size": {"longest_edge": 224}}, "size={'longest_edge': 224}", {"resize": "short_side"}),
-    ({**CLIP, "do_center_crop": False}, "do_center_crop=False with size={'shortest_edge': 224}", {"crop_fraction": 0.9}),
+    (
+        {**CLIP, "do_center_crop": False},
+        "do_center_crop=False with size={'shortest_edge': 224}",
+        {"crop_fraction": 0.9},
+    ),
     ({**CLIP, "crop_size": 256}, "crop_size=256 with size={'shortest_edge': 224}", {"crop_fraction": 1.0}),
-    ({**CLIP, "crop_size": {"height": 224, "width": 192}}, "crop_size={'height': 224, 'width': 192}", {"resize": "squash"}),
+    (
+        {**CLIP, "crop_size": {"height": 224, "width": 192}},
+        "crop_size={'height': 224, 'width': 192}",
+        {"resize": "squash"},
+    ),
     ({**VIT, "resample": 9}, "resample=9", {"interpolation": "bicubic"}),
     ({**VIT, "rescale_factor": 0}, "rescale_factor=0", {"value_range": 1.0}),
     ({**VIT, "image_std": [0, 0, 0]}, "image_std=[0, 0, 0]", {"std": STD}),
@@ -112,13 +124,16 @@ def test_a_field_of_transformers_that_is_not_honoured_is_named_and_settled_by_ha
     assert p.image_size == 32 and getattr(p, field) == by_hand[field]
 
 
-@pytest.mark.parametrize(("fields", "said", "by_hand"), [
-    ({"crop_mode": "border"}, "crop_mode='border'", {"resize": "squash"}),
-    ({"interpolation": "random"}, "interpolation='random'", {"interpolation": "bicubic"}),
-    ({"input_size": [3, 32, 48]}, "input_size=[3, 32, 48]", {"image_size": 32}),
-    ({"crop_pct": 1.2}, "crop_pct=1.2", {"crop_fraction": 1.0}),
-    ({"std": [0.0, 1.0, 1.0]}, "std=[0.0, 1.0, 1.0]", {"std": STD}),
-])
+@pytest.mark.parametrize(
+    ("fields", "said", "by_hand"),
+    [
+        ({"crop_mode": "border"}, "crop_mode='border'", {"resize": "squash"}),
+        ({"interpolation": "random"}, "interpolation='random'", {"interpolation": "bicubic"}),
+        ({"input_size": [3, 32, 48]}, "input_size=[3, 32, 48]", {"image_size": 32}),
+        ({"crop_pct": 1.2}, "crop_pct=1.2", {"crop_fraction": 1.0}),
+        ({"std": [0.0, 1.0, 1.0]}, "std=[0.0, 1.0, 1.0]", {"std": STD}),
+    ],
+)
 def test_a_field_of_timm_that_is_not_honoured_is_named_and_settled_by_hand(folder, fields, said, by_hand):
     path = folder(config={"architecture": "resnet20", "pretrained_cfg": fields})
     field = next(iter(by_hand))

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import flax_augtl
-from flax_augtl import added_fields
+from flax_augtl.config import added_fields
+from flax_augtl.config.config_dict import config_values
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.entries import find_entries
-from flax_augtl.pretrained.tensors import Tensor
-from flax_augtl.training.experiment import config_values
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 from tests import small
 
 RAW, AVERAGE = 1.0, 2.0
@@ -20,11 +20,16 @@ RAW, AVERAGE = 1.0, 2.0
 @pytest.fixture
 def write(tmp_path, state_dict):
     """Write a file of networks by their prefixes, whose fc biases tell which one was read; more tensors as they are."""
+
     def write(prefixes, **more):
-        tensors = {f"{prefix}{name}": np.full_like(value, bias) if name == "fc.bias" else value
-                   for prefix, bias in prefixes.items() for name, value in state_dict.items()}
+        tensors = {
+            f"{prefix}{name}": np.full_like(value, bias) if name == "fc.bias" else value
+            for prefix, bias in prefixes.items()
+            for name, value in state_dict.items()
+        }
         save_file({**tensors, **more}, tmp_path / "w.safetensors")
         return tmp_path / "w.safetensors"
+
     return write
 
 
@@ -32,17 +37,30 @@ def bias(source):
     return float(source.variables["params"]["fc"]["bias"][0])
 
 
-@pytest.mark.parametrize(("raw", "average"), [
-    ("state_dict.", "state_dict_ema."), ("model.", "model_ema.module."), ("state_dict.module.", "ema.module."),
-    ("", "ema."), ("state_dict.net.", "state_dict.net_ema.module."), ("student.backbone.", "teacher.backbone."),
-    ("model.", "swa_model."), ("model.", "averaged_model."), ("model.", "model-ema."), ("model.", "ema_0_999.")])
+@pytest.mark.parametrize(
+    ("raw", "average"),
+    [
+        ("state_dict.", "state_dict_ema."),
+        ("model.", "model_ema.module."),
+        ("state_dict.module.", "ema.module."),
+        ("", "ema."),
+        ("state_dict.net.", "state_dict.net_ema.module."),
+        ("student.backbone.", "teacher.backbone."),
+        ("model.", "swa_model."),
+        ("model.", "averaged_model."),
+        ("model.", "model-ema."),
+        ("model.", "ema_0_999."),
+    ],
+)
 def test_the_average_is_taken_and_said(write, raw, average):
     path = write({raw: RAW, average: AVERAGE})
     source = load_source("resnet20", path)
     name, other = average.strip("."), raw.strip(".") or "."
     assert bias(source) == AVERAGE and source.terms["entry"] == name
-    assert source.notes == (f"{path}: the averaged weights ({name}) are used, for published accuracies are those of the "
-                            f"average. config.weights_entry chooses others: {other}.",)
+    assert source.notes == (
+        f"{path}: the averaged weights ({name}) are used, for published accuracies are those of the "
+        f"average. config.weights_entry chooses others: {other}.",
+    )
     for entry in (other, "raw"):
         source = load_source(None, path, entry=entry)
         assert bias(source) == RAW and source.notes == ()
@@ -76,16 +94,19 @@ def test_an_entry_that_is_not_there_is_answered_with_those_that_are(write, entry
     path = write({"state_dict.": RAW, "model_ema.": AVERAGE})
     with pytest.raises(CheckpointError) as error:
         load_source(None, path, entry=entry)
-    assert str(error.value) == (f"config.weights_entry={entry!r}: {path} has no such entry. Set config.weights_entry to one "
-                                "of: model_ema, state_dict.")
+    assert str(error.value) == (
+        f"config.weights_entry={entry!r}: {path} has no such entry. Set config.weights_entry to one "
+        "of: model_ema, state_dict."
+    )
 
 
 def test_networks_that_nothing_tells_apart_are_refused(write):
     path = write({"online.": 1.0, "target.": 2.0})
     with pytest.raises(CheckpointError) as error:
         load_source(None, path)
-    assert str(error.value) == (f"{path} holds several networks that fit. Set config.weights_entry to one of: online, "
-                                "target.")
+    assert str(error.value) == (
+        f"{path} holds several networks that fit. Set config.weights_entry to one of: online, target."
+    )
     assert bias(load_source(None, path, entry="target")) == 2.0
     # The same network twice is one.
     assert bias(load_source(None, write({"model.": 3.0, "attacker.model.": 3.0}))) == 3.0
@@ -114,19 +135,24 @@ def test_a_prefix_that_fits_is_stripped(write, prefix):
 
 
 def test_what_is_beside_a_prefix_is_named(write):
-    path = write({"state_dict.net.": 5.0}, **{"state_dict.criterion.weight": np.ones(7, np.float32),
-                                              "optimizer.state.0.exp_avg": np.ones(3, np.float32)})
+    path = write(
+        {"state_dict.net.": 5.0},
+        **{"state_dict.criterion.weight": np.ones(7, np.float32), "optimizer.state.0.exp_avg": np.ones(3, np.float32)},
+    )
     source = load_source(None, path)
     assert bias(source) == 5.0
-    assert source.notes == (f"{path}: the network is what is below state_dict.net; 1 tensor beside it is left out: "
-                            "state_dict.criterion.weight.",)
+    assert source.notes == (
+        f"{path}: the network is what is below state_dict.net; 1 tensor beside it is left out: "
+        "state_dict.criterion.weight.",
+    )
 
 
 def test_a_segmentation_network_is_said_to_compute_otherwise(write):
     path = write({"backbone.": 5.0}, **{"classifier.4.weight": np.ones((2, 8, 1, 1), np.float32)})
     assert load_source(None, path).notes[1] == (
         f"{path}: this is a network for segmentation. Such networks often dilate the convolutions of their last stages, "
-        "which is not done here.")
+        "which is not done here."
+    )
 
 
 @pytest.mark.parametrize("beside", ["encoder_k.", None])
@@ -139,15 +165,20 @@ def test_a_moco_checkpoint(write, beside):
 
 
 def test_numbers_beside_the_state_dict_are_no_tensors_of_a_network():
-    tensors = {"state_dict.layer1.0.conv1.weight": np.zeros((1, 1, 3, 3)), "state_dict.epoch": np.array(3),
-               "best_acc1": np.array(0.5)}
-    entry, = find_entries({name: Tensor.of(value) for name, value in tensors.items()})
+    tensors = {
+        "state_dict.layer1.0.conv1.weight": np.zeros((1, 1, 3, 3)),
+        "state_dict.epoch": np.array(3),
+        "best_acc1": np.array(0.5),
+    }
+    (entry,) = find_entries({name: Tensor.of(value) for name, value in tensors.items()})
     assert (entry.name, list(entry.tensors)) == ("state_dict", ["layer1.0.conv1.weight"])
 
 
 def test_a_run_directory_has_no_entries(tmp_path):
     (tmp_path / "source.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="config.weights_entry='model' has no meaning for .*: it is a run directory"):
+    with pytest.raises(
+        CheckpointError, match="config.weights_entry='model' has no meaning for .*: it is a run directory"
+    ):
         load_source(None, tmp_path, entry="model")
 
 
@@ -181,10 +212,20 @@ class TestPyTorch:
 
     def test_a_tensor_beside_the_state_dict(self, tmp_path, torch, tensors, state_dict):
         # As pytorch/examples/imagenet writes it.
-        torch.save({"epoch": 90, "arch": "resnet20", "state_dict": {f"module.{k}": v for k, v in tensors.items()},
-                    "best_acc1": torch.tensor(76.1), "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}},
-                                                                   "param_groups": [{"lr": 0.1, "params": [0]}]},
-                    "scheduler": {"base_lrs": [0.1]}}, tmp_path / "w.pth")
+        torch.save(
+            {
+                "epoch": 90,
+                "arch": "resnet20",
+                "state_dict": {f"module.{k}": v for k, v in tensors.items()},
+                "best_acc1": torch.tensor(76.1),
+                "optimizer": {
+                    "state": {0: {"momentum_buffer": torch.ones(3)}},
+                    "param_groups": [{"lr": 0.1, "params": [0]}],
+                },
+                "scheduler": {"base_lrs": [0.1]},
+            },
+            tmp_path / "w.pth",
+        )
         source = load_source("resnet20", tmp_path / "w.pth")
         np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
         assert source.notes == ()
@@ -206,5 +247,7 @@ class TestPyTorch:
         torch.save({"model": tensors, "statistics": {"a.b": torch.ones(3, device="meta")}}, tmp_path / "w.pth")
         assert load_source("resnet20", tmp_path / "w.pth").name == "resnet20"
         torch.save({**tensors, "fc.bias": torch.ones(7, device="meta")}, tmp_path / "w.pth")
-        with pytest.raises(CheckpointError, match="has sparse, quantised or absent tensors, which are not read: fc.bias"):
+        with pytest.raises(
+            CheckpointError, match="has sparse, quantised or absent tensors, which are not read: fc.bias"
+        ):
             load_source("resnet20", tmp_path / "w.pth")

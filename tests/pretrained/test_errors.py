@@ -176,12 +176,23 @@ def test_a_config_that_asks_for_something_else(tmp_path, state_dict, config, mes
         load_source("resnet20", tmp_path)
 
 
-@pytest.mark.parametrize("config", [
-    "[1]", "3", "null", '{"architecture": 3}', '{"architecture": "resnet20", "model_args": 3}',
-    '{"architecture": "resnet20", "pretrained_cfg": 3}', '{"architecture": "resnet20", "input_size": 3}',
-    '{"architecture": "resnet20", "input_size": [3, 1000000000, 1000000000]}',
-    '{"architecture": "resnet20", "crop_pct": "x"}',
-    '{"architecture": "resnet20", "interpolation": []}', '{"model_type": "resnet", "id2label": 3}', "[" * 100000])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[1]",
+        "3",
+        "null",
+        '{"architecture": 3}',
+        '{"architecture": "resnet20", "model_args": 3}',
+        '{"architecture": "resnet20", "pretrained_cfg": 3}',
+        '{"architecture": "resnet20", "input_size": 3}',
+        '{"architecture": "resnet20", "input_size": [3, 1000000000, 1000000000]}',
+        '{"architecture": "resnet20", "crop_pct": "x"}',
+        '{"architecture": "resnet20", "interpolation": []}',
+        '{"model_type": "resnet", "id2label": 3}',
+        "[" * 100000,
+    ],
+)
 def test_a_config_of_other_kinds_is_damaged(tmp_path, state_dict, config):
     save_file(state_dict, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(config)
@@ -194,8 +205,17 @@ def test_damaged_notes(tmp_path, state_dict):
     assert "the notes of this program in it are damaged" in refused(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("settings", [{"epsilon": "x"}, {"widths": [16, "a", 64]}, {"dtype": "float64"}, {"no_such": 1},
-                                      {"stage_sizes": 3}, {"block": ["basic"]}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epsilon": "x"},
+        {"widths": [16, "a", 64]},
+        {"dtype": "float64"},
+        {"no_such": 1},
+        {"stage_sizes": 3},
+        {"block": ["basic"]},
+    ],
+)
 def test_settings_of_another_kind_in_notes(tmp_path, state_dict, settings):
     notes = json.dumps({"network": "resnet20", "settings": settings})
     save_file(state_dict, tmp_path / "w.safetensors", {"flax_augtl": notes})

@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from flax_augtl.models import create_model
+from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, to_state_dict, write_safetensors
 from flax_augtl.pretrained.class_names import imagenet_names
-from flax_augtl.pretrained.layout import layout
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 

@@ -6,18 +6,23 @@ from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.models import create_model
+from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.__main__ import main
 from flax_augtl.pretrained.convert import check
-from flax_augtl.pretrained.detect import model_for, require_fit
-from flax_augtl.pretrained.layout import layout
-from flax_augtl.pretrained.naming import to_torchvision, without_other_heads
-from flax_augtl.pretrained.tensors import Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Tensor
+from flax_augtl.pretrained.key_names import to_torchvision, without_other_heads
+from flax_augtl.pretrained.match import model_for, require_fit
 from tests import small
 
-OTHER_HEADS = {"dropout and dense": ["fc.1.weight", "fc.1.bias"], "projector": ["projector.0.weight", "projector.1.bias"],
-               "MoCo v2": ["fc.0.weight", "fc.2.weight"], "DINO": ["head.mlp.0.weight", "head.last_layer.weight_v"],
-               "SimSiam": ["fc.0.weight", "predictor.0.weight"], "nothing": []}
+OTHER_HEADS = {
+    "dropout and dense": ["fc.1.weight", "fc.1.bias"],
+    "projector": ["projector.0.weight", "projector.1.bias"],
+    "MoCo v2": ["fc.0.weight", "fc.2.weight"],
+    "DINO": ["head.mlp.0.weight", "head.last_layer.weight_v"],
+    "SimSiam": ["fc.0.weight", "predictor.0.weight"],
+    "nothing": [],
+}
 
 
 @pytest.fixture
@@ -40,8 +45,10 @@ def test_a_head_that_is_no_classification_layer_is_left_out_and_said(tmp_path, b
     source = load_source(None, path)
     assert source.name == "resnet20" and source.model.num_classes is None and source.class_names == ()
     assert source.groups == ("stem", "layer1", "layer2", "layer3")
-    expected = f"{path}: {len(names)} tensors of another head than a classification layer are left out: " \
-               f"{', '.join(sorted(names))}."
+    expected = (
+        f"{path}: {len(names)} tensors of another head than a classification layer are left out: "
+        f"{', '.join(sorted(names))}."
+    )
     assert source.notes == ((expected,) if names else ())
 
 
@@ -51,8 +58,11 @@ def test_only_heads_that_keep_the_layer_are_refused(tmp_path, backbone):
     run = flax_augtl.train(config, tmp_path / "run", quiet=True)
     assert run.network.groups == ("stem", "layer1", "layer2", "layer3", "head")
     config = small.digits_config(weights=str(tmp_path / "w.safetensors"), head={"preset": "kept"})
-    with pytest.raises(ValueError, match="has no classification layer that could be kept: set config.head.preset to one "
-                                         "that replaces it, such as traditional"):
+    with pytest.raises(
+        ValueError,
+        match="has no classification layer that could be kept: set config.head.preset to one "
+        "that replaces it, such as traditional",
+    ):
         flax_augtl.train(config, tmp_path / "kept", quiet=True)
 
 
@@ -76,9 +86,14 @@ def test_other_names_of_the_classification_layer(tmp_path, state_dict, name):
     source = load_source(None, tmp_path / "w.safetensors")
     np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
     # A layer of that name that reads something else is another head.
-    save_file({**{key: value for key, value in state_dict.items() if not key.startswith("fc.")},
-               f"{name}.weight": np.ones((7, 9), np.float32), f"{name}.bias": np.ones(7, np.float32)},
-              tmp_path / "w.safetensors")
+    save_file(
+        {
+            **{key: value for key, value in state_dict.items() if not key.startswith("fc.")},
+            f"{name}.weight": np.ones((7, 9), np.float32),
+            f"{name}.bias": np.ones(7, np.float32),
+        },
+        tmp_path / "w.safetensors",
+    )
     assert load_source(None, tmp_path / "w.safetensors").model.num_classes is None
 
 
@@ -108,7 +123,9 @@ def test_the_children_of_a_resnet_in_a_sequential(tmp_path, draw, prefix):
     save_file({**numbered, **({f"{head}8.weight": np.ones((3, 512), np.float32)} if prefix else {})}, path)
     source = load_source(None, path)
     assert source.name == "resnet18" and source.model.num_classes is None
-    np.testing.assert_array_equal(source.variables["params"]["layer4"]["1"]["bn2"]["scale"], tensors["layer4.1.bn2.weight"])
+    np.testing.assert_array_equal(
+        source.variables["params"]["layer4"]["1"]["bn2"]["scale"], tensors["layer4.1.bn2.weight"]
+    )
     assert [note for note in source.notes if f"{head}8.weight" in note] if prefix else source.notes == ()
 
 
@@ -119,10 +136,13 @@ def vgg(draw, **settings):
 def test_old_names_of_a_vgg(draw):
     # torchvision before 2017, with its dropout first.
     tensors = vgg(draw)
-    old = {name.replace("classifier.0", "classifier.1").replace("classifier.3", "classifier.4"): value
-           for name, value in tensors.items()}
+    old = {
+        name.replace("classifier.0", "classifier.1").replace("classifier.3", "classifier.4"): value
+        for name, value in tensors.items()
+    }
     assert {name: tensor.read().sum() for name, tensor in renamed(old).items()} == {
-        name: value.sum() for name, value in tensors.items()}
+        name: value.sum() for name, value in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("theirs", ["features.", "", "0.0.", "state_dict.net."])
@@ -133,16 +153,22 @@ def test_the_convolutions_of_a_vgg_alone(tmp_path, draw, theirs):
     source = load_source(None, path)
     assert source.name == "vgg11" and source.groups == ("conv1", "conv2", "conv3", "conv4", "conv5")
     assert source.notes == (f"{path}: it has no fc6 and fc7: the head reads conv5, averaged over space.",)
-    np.testing.assert_array_equal(source.variables["params"]["conv1"]["conv0"]["kernel"],
-                                  tensors["features.0.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        source.variables["params"]["conv1"]["conv0"]["kernel"], tensors["features.0.weight"].transpose(2, 3, 1, 0)
+    )
 
 
 def test_a_resnet18_for_cifar(tmp_path, draw):
     # kuangliu/pytorch-cifar: a first convolution of 3×3 without pooling, shortcut.0, linear.
     tensors = draw(create_model("resnet18", num_classes=10, stem="cifar"))
     path = tmp_path / "w.safetensors"
-    save_file({f"net.module.{name}".replace("downsample", "shortcut").replace("fc.", "linear."): value
-               for name, value in tensors.items()}, path)
+    save_file(
+        {
+            f"net.module.{name}".replace("downsample", "shortcut").replace("fc.", "linear."): value
+            for name, value in tensors.items()
+        },
+        path,
+    )
     source = load_source(None, path)
     assert source.name == "resnet18" and source.model.stem == "cifar" and source.preprocess.image_size == 32
     assert "3×3, at stride 1" in source.notes[0]
@@ -152,7 +178,8 @@ def test_a_resnet18_for_cifar(tmp_path, draw):
         load_source("resnet18", path)
     # What lies beside it can.
     path.with_suffix(".json").write_text(
-        '{"network": "resnet18", "preprocessing": {"image_size": 32}, "settings": {"stem": "cifar"}}')
+        '{"network": "resnet18", "preprocessing": {"image_size": 32}, "settings": {"stem": "cifar"}}'
+    )
     assert load_source(None, path).model.stem == "cifar"
 
 
@@ -163,8 +190,10 @@ def refusal(arrays, name=None):
 
 
 def shapes(name, **settings):
-    return {slot: np.zeros(1, np.float32) if value.kind == "vector" else np.broadcast_to(np.float32(0), value.shape)
-            for slot, value in layout(create_model(name, **settings)).items()}
+    return {
+        slot: np.zeros(1, np.float32) if value.kind == "vector" else np.broadcast_to(np.float32(0), value.shape)
+        for slot, value in layout(create_model(name, **settings)).items()
+    }
 
 
 def test_a_wide_resnet_is_named():
@@ -176,16 +205,23 @@ def test_a_wide_resnet_is_named():
             tensors[name] = np.broadcast_to(np.float32(0), (2 * value.shape[0], value.shape[1], 1, 1))
     assert refusal(tensors)[0] == (
         "w fits no network that is known here. It looks like a Wide ResNet, with blocks 2 times as wide inside, which is "
-        "not supported. The nearest is resnet50, from which it differs:")
+        "not supported. The nearest is resnet50, from which it differs:"
+    )
     assert refusal(tensors, "resnet50")[0] == (
-        "w does not fit resnet50. It looks like a Wide ResNet, with blocks 2 times as wide inside, which is not supported.")
+        "w does not fit resnet50. It looks like a Wide ResNet, with blocks 2 times as wide inside, which is not supported."
+    )
 
 
 def test_other_relatives_are_named():
     tensors = shapes("resnet50")
-    grouped = {name: np.broadcast_to(np.float32(0), (4 * value.shape[0], 4, 3, 3)) if ".conv2." in name else
-               np.broadcast_to(np.float32(0), (4 * value.shape[0], *value.shape[1:])) if ".conv1." in name else value
-               for name, value in tensors.items()}
+    grouped = {
+        name: np.broadcast_to(np.float32(0), (4 * value.shape[0], 4, 3, 3))
+        if ".conv2." in name
+        else np.broadcast_to(np.float32(0), (4 * value.shape[0], *value.shape[1:]))
+        if ".conv1." in name
+        else value
+        for name, value in tensors.items()
+    }
     assert "a ResNeXt, with 64 groups" in refusal(grouped)[0]
     assert "such as an SE-ResNet" in refusal({**tensors, "layer1.0.se.fc1.weight": tensors["bn1.weight"]})[0]
     stem = {**tensors, "conv1.0.weight": tensors["conv1.weight"]}
@@ -195,9 +231,11 @@ def test_other_relatives_are_named():
     alexnet = {"features.0.weight": np.zeros((64, 3, 11, 11), np.float32), "features.3.weight": np.zeros((1, 1, 5, 5))}
     assert "It looks like an AlexNet" in refusal(alexnet)[0]
     vit = {"patch_embed.proj.weight": np.zeros((2, 3, 16, 16)), "blocks.0.attn.qkv.weight": np.zeros((6, 2))}
-    assert refusal(vit) == ["w fits no network that is known here: its tensors (patch_embed.proj.weight, "
-                            "blocks.0.attn.qkv.weight, …) have the names of no ResNet or VGG. It looks like a vision "
-                            "transformer, not like a ResNet or a VGG."]
+    assert refusal(vit) == [
+        "w fits no network that is known here: its tensors (patch_embed.proj.weight, "
+        "blocks.0.attn.qkv.weight, …) have the names of no ResNet or VGG. It looks like a vision "
+        "transformer, not like a ResNet or a VGG."
+    ]
 
 
 def test_a_large_resnet_without_its_projections_is_incomplete():

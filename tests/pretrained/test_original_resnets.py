@@ -9,11 +9,13 @@ import flax_augtl
 from flax_augtl.export import export
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import load_source, to_state_dict
-from flax_augtl.pretrained.activations import block_activations
+from flax_augtl.pretrained.parity.block_outputs import block_activations
 from tests import small
 
-PADS = "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half behind " \
-       "the channels, as the usual PyTorch code does."
+PADS = (
+    "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half behind "
+    "the channels, as the usual PyTorch code does."
+)
 
 
 @pytest.fixture
@@ -39,7 +41,8 @@ def test_the_loader_finds_the_setting(original):
 def test_a_file_beside_it_says_otherwise(original):
     path, _ = original
     path.with_suffix(".json").write_text(
-        '{"network": "resnet20", "preprocessing": {"image_size": 32}, "settings": {"shortcut": "pad_end"}}')
+        '{"network": "resnet20", "preprocessing": {"image_size": 32}, "settings": {"shortcut": "pad_end"}}'
+    )
     source = load_source(None, path)
     assert source.model.shortcut == "pad_end" and source.notes == ()
 
@@ -115,13 +118,16 @@ def test_blocks_and_logits_equal_pytorchs(tmp_path, draw, name, blocks):
     tensors = draw(create_model(name, num_classes=10, shortcut="pad"))
     state = {key.replace("fc.", "linear."): torch.from_numpy(value) for key, value in tensors.items()}
     assert not network.load_state_dict(state, strict=False).unexpected_keys
-    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()},
-                "best_prec1": torch.tensor(92.6)}, tmp_path / "w.th")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}, "best_prec1": torch.tensor(92.6)},
+        tmp_path / "w.th",
+    )
     source = load_source(None, tmp_path / "w.th")
     assert source.name == name
     kept = {}
     for i in (1, 2, 3):
         for j, block in enumerate(getattr(network, f"layer{i}")):
+
             def keep(module, inputs, output, at=f"layer{i}/{j}"):
                 kept[at] = output.permute(0, 2, 3, 1).numpy()
 

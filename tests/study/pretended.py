@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from flax_augtl.head import PRESETS
+from flax_augtl.models.head import PRESETS
 from flax_augtl.study.result import StudyResult
 
 DEPTHS = ("none", "stem", "layer1", "layer2", "layer3", "layer4", "fc")
@@ -12,8 +12,14 @@ GROUPS = DEPTHS[1:]
 
 
 def metrics(value, n=500):
-    return {"top1": value + 0.01, "top5": min(1.0, value + 0.1), "mean_per_class": value, "loss": 2 - value,
-            "calibration_error": 0.05, "n": n}
+    return {
+        "top1": value + 0.01,
+        "top5": min(1.0, value + 0.1),
+        "mean_per_class": value,
+        "loss": 2 - value,
+        "calibration_error": 0.05,
+        "n": n,
+    }
 
 
 def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
@@ -22,9 +28,17 @@ def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **ch
     preset = PRESETS.get(head, PRESETS["kept"])
     frozen = depths[1:].index(depth) + 1 if depth in depths[1:] else 0
     groups = [group for group in depths[1:] if group != "fc" or preset.keep_classifier]
-    history = [{"step": step, "examples": 32 * step, "seconds": (1.0 - 0.1 * frozen) * step, "loss": 2.0 / step,
-                "val": value * (1 - 0.5**index) if stage == "select" else None,
-                "val_loss": 2 - value if stage == "select" else None} for index, step in enumerate(range(10, 101, 10), 1)]
+    history = [
+        {
+            "step": step,
+            "examples": 32 * step,
+            "seconds": (1.0 - 0.1 * frozen) * step,
+            "loss": 2.0 / step,
+            "val": value * (1 - 0.5**index) if stage == "select" else None,
+            "val_loss": 2 - value if stage == "select" else None,
+        }
+        for index, step in enumerate(range(10, 101, 10), 1)
+    ]
     settings = dataclasses.asdict(preset) | {"new_layers": list(preset.new_layers)}
     return {
         "cell": f"{stage}-{head}-{depth}-{rate:g}-{seed}", "stage": stage, "head": head, "depth": depth,
@@ -38,8 +52,17 @@ def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **ch
     }  # fmt: skip
 
 
-def study(heads=("traditional", "kept", "kept_deeper", "kept_deeper2"), depths=DEPTHS, seeds=6, classes=8, *,
-          finals_by_depth=True, class_names=None, seed=0, **changes):
+def study(
+    heads=("traditional", "kept", "kept_deeper", "kept_deeper2"),
+    depths=DEPTHS,
+    seeds=6,
+    classes=8,
+    *,
+    finals_by_depth=True,
+    class_names=None,
+    seed=0,
+    **changes,
+):
     """A study in which later heads are a little better and the middle depths best, with noise that the seeds share."""
     rng = np.random.default_rng(seed)
     shared = rng.normal(0, 0.01, seeds)
@@ -51,8 +74,10 @@ def study(heads=("traditional", "kept", "kept_deeper", "kept_deeper2"), depths=D
             base = 0.82 + 0.008 * index - 0.012 * abs(own.index(depth) - len(own) // 2)
             for run in range(seeds):
                 noise = shared[run] + rng.normal(0, 0.004, 3)
-                rows += [cell("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
-                         for k, rate in enumerate((0.003, 0.01))]
+                rows += [
+                    cell("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
+                    for k, rate in enumerate((0.003, 0.01))
+                ]
                 if finals_by_depth or depth == chosen:
                     rows.append(cell("final", head, depth, 0.003, run, base + 0.01 + noise[2], depths=depths, rng=rng))
         winners[head] = {"depth": chosen, "learning_rate": 0.003, "steps": 100}

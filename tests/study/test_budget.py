@@ -13,7 +13,7 @@ from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
 from flax_augtl.study.budget_search import Search, order_of
-from flax_augtl.study.plan import Cell, make_grid
+from flax_augtl.study.grid import Cell, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 # Seconds of a step at each depth, about as a ResNet-18 at 224 pixels takes them on two cores.
@@ -66,9 +66,19 @@ class FakeWork:
             steps = cell.steps or TOTAL
             value = 0.5 + self.merit(cell, steps)
             self.trained[cell.name] = {
-                "cell": cell.name, "head": cell.head, "depth": cell.depth, "classifier_rate": cell.classifier_rate,
-                "learning_rate": cell.learning_rate, "seed": cell.seed, "steps": steps, "best_step": steps, "metric": "top1",
-                "val": {"top1": value, "loss": 1 - value}, "history": [], "diverged": False}
+                "cell": cell.name,
+                "head": cell.head,
+                "depth": cell.depth,
+                "classifier_rate": cell.classifier_rate,
+                "learning_rate": cell.learning_rate,
+                "seed": cell.seed,
+                "steps": steps,
+                "best_step": steps,
+                "metric": "top1",
+                "val": {"top1": value, "loss": 1 - value},
+                "history": [],
+                "diverged": False,
+            }
         return [self.trained[cell.name] for cell in cells]
 
 
@@ -112,9 +122,13 @@ def test_a_few_minutes_try_the_own_depth_and_choose_it():
     one, _, _ = search(7, merit=better_below)
     found = one.run()
     assert {head: (choice["depth"], choice["learning_rate"]) for head, choice in found.chosen.items()} == {
-        "traditional": ("layer3", 0.003), "kept_deeper": ("layer3", 0.003)}
+        "traditional": ("layer3", 0.003),
+        "kept_deeper": ("layer3", 0.003),
+    }
     tried = {(cell.head, cell.depth) for cell in found.cells}
-    assert ("traditional", "layer3") in tried and ("kept_deeper", "fc") in tried and ("traditional", "none") not in tried
+    assert (
+        ("traditional", "layer3") in tried and ("kept_deeper", "fc") in tried and ("traditional", "none") not in tried
+    )
     assert found.left_out[0] == "No time was left for the depths layer2, layer1, stem, none."
     assert "Not every head and learning rate was tried at layer3." in found.left_out
 
@@ -129,8 +143,10 @@ def test_more_time_goes_further_down_and_trains_longer():
 def test_the_best_third_goes_on_three_times_as_long():
     one, _, _ = search(600, heads=(), depths=("all",), merit=better_below)
     found = one.run()
-    rates = {steps: {row["learning_rate"] for row in found.rows if row["head"] == "traditional" and row["steps"] == steps}
-             for steps in (18, 54, 160)}
+    rates = {
+        steps: {row["learning_rate"] for row in found.rows if row["head"] == "traditional" and row["steps"] == steps}
+        for steps in (18, 54, 160)
+    }
     assert {steps: len(some) for steps, some in rates.items()} == {18: 5, 54: 2, 160: 1}
     assert all(0.003 in some for some in rates.values())
 
@@ -149,15 +165,28 @@ def test_what_is_compared_has_one_length():
     """A depth that lost early is trained at the length of the winner, where there is time."""
     one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
     found = one.run()
-    longest = {(row["head"], row["depth"]): max(other["steps"] for other in found.rows if (
-        other["head"], other["depth"]) == (row["head"], row["depth"])) for row in found.rows}
+    longest = {
+        (row["head"], row["depth"]): max(
+            other["steps"] for other in found.rows if (other["head"], other["depth"]) == (row["head"], row["depth"])
+        )
+        for row in found.rows
+    }
     assert set(longest.values()) == {TOTAL} and len(longest) == 4
 
 
 def test_heads_are_compared_by_their_longest_common_training():
     def row(head, steps, value):
-        return {"head": head, "depth": "layer3", "classifier_rate": "pretrained", "learning_rate": 0.01, "seed": 0,
-                "steps": steps, "best_step": steps, "metric": "top1", "val": {"top1": value, "loss": 1.0}}
+        return {
+            "head": head,
+            "depth": "layer3",
+            "classifier_rate": "pretrained",
+            "learning_rate": 0.01,
+            "seed": 0,
+            "steps": steps,
+            "best_step": steps,
+            "metric": "top1",
+            "val": {"top1": value, "loss": 1.0},
+        }
 
     chosen, best = choices([row("a", 18, 0.5), row("b", 18, 0.6), row("a", 54, 0.9)])
     assert best == "b" and (chosen["a"]["steps"], chosen["b"]["steps"]) == (54, 18)
@@ -265,10 +294,17 @@ def test_time_is_counted_over_all_starts(tmp_path, clock):
     clock[0] += 10000  # Time between two starts does not count.
     second = Budget(tmp_path, 10.0, clock[0])
     assert second.left() == 420.0
-    assert second.account() == {module.PASSES: 100.0, module.TRAININGS: 50.0, module.TEST: 0.0, module.FINALS: 0.0,
-                                module.OTHER: 30.0}
-    assert second.describe() == ("3:00 of 10 minutes (config.study.minutes): passes over the images 1:40, trainings that "
-                                 "choose 0:50, pass over the test images 0:00, final trainings 0:00, start and report 0:30.")
+    assert second.account() == {
+        module.PASSES: 100.0,
+        module.TRAININGS: 50.0,
+        module.TEST: 0.0,
+        module.FINALS: 0.0,
+        module.OTHER: 30.0,
+    }
+    assert second.describe() == (
+        "3:00 of 10 minutes (config.study.minutes): passes over the images 1:40, trainings that "
+        "choose 0:50, pass over the test images 0:00, final trainings 0:00, start and report 0:30."
+    )
 
 
 @pytest.mark.parametrize("content", ["[]", '{"seconds": 3}', '{"seconds": {"a": "b"}, "views": "4", "depths": 3}'])
@@ -296,9 +332,13 @@ def test_fewer_views_are_kept_where_the_passes_take_too_long(tmp_path, clock):
 
 
 def test_a_budget_that_the_passes_exceed_is_refused_with_what_would_do(tmp_path, clock):
-    with pytest.raises(ValueError, match=re.escape(
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
             "config.study.minutes=10 is too short: the passes over 25000 images alone take about 22.5 minutes. Set "
-            "config.study.minutes to 38 or more (0 for no budget), or lower config.image_size or config.data.shots.")):
+            "config.study.minutes to 38 or more (0 for no budget), or lower config.image_size or config.data.shots."
+        ),
+    ):
         Budget(tmp_path, 10.0, 1000.0).choose_views(20000, 5000, 0.03, 4, given=False)
     with pytest.raises(ValueError, match="give fewer config.study.views, or lower"):
         Budget(tmp_path, 10.0, 1000.0).choose_views(20000, 5000, 0.03, 4, given=True)

@@ -10,28 +10,39 @@ WHERE = "top-1 accuracy on 48 validation images"
 
 
 def test_equal_heads_are_told_with_the_figure_the_images_and_what_decided():
-    rows = [row(0.1, 0, 39 / 48, head="traditional", loss=0.7), row(0.1, 0, 39 / 48, head="kept", loss=0.6),
-            row(0.1, 0, 0.5, head="deeper")]
+    rows = [
+        row(0.1, 0, 39 / 48, head="traditional", loss=0.7),
+        row(0.1, 0, 39 / 48, head="kept", loss=0.6),
+        row(0.1, 0, 0.5, head="deeper"),
+    ]
     assert choices.tied(rows, "kept", WHERE) == [
         "Both heads traditional and kept had 81.2 % top-1 accuracy on 48 validation images; the lower loss decided for "
-        "kept."]
+        "kept."
+    ]
 
 
 def test_equal_losses_are_told_too():
     rows = [row(0.1, 0, 0.5, head=head) for head in ("a", "b", "c")]
     assert choices.tied(rows, "a", WHERE) == [
         "All 3 heads a, b and c had 50.0 % top-1 accuracy on 48 validation images; their losses were equal too (a, b and "
-        "c), and a, the first of them, was taken."]
+        "c), and a, the first of them, was taken."
+    ]
 
 
 def test_depths_and_rates_of_the_best_head_are_told_and_those_of_others_counted():
-    rows = [row(0.1, 0, 0.9, depth="none", loss=0.4), row(0.1, 0, 0.9, depth="fc", loss=0.3),
-            row(0.2, 0, 0.9, depth="fc", loss=0.5), row(0.1, 0, 0.8, head="b"), row(0.2, 0, 0.8, head="b")]
+    rows = [
+        row(0.1, 0, 0.9, depth="none", loss=0.4),
+        row(0.1, 0, 0.9, depth="fc", loss=0.3),
+        row(0.2, 0, 0.9, depth="fc", loss=0.5),
+        row(0.1, 0, 0.8, head="b"),
+        row(0.2, 0, 0.8, head="b"),
+    ]
     assert choices.tied(rows, "a", WHERE) == [
         "Of a, both depths none and fc had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided for fc.",
         "Of a, both learning rates 0.1 and 0.2 had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided "
         "for 0.1.",
-        "Ties between depths or learning rates of b were decided by the loss as well."]
+        "Ties between depths or learning rates of b were decided by the loss as well.",
+    ]
 
 
 def test_without_ties_nothing_is_said():
@@ -47,11 +58,13 @@ def test_the_least_lead_is_that_of_the_exact_mcnemar_test(settings):
 
 def test_a_split_that_is_too_small_is_told_with_its_figures():
     said = choices.too_few(48, 40)
-    assert said.startswith("Warning: 48 validation images are too few to choose between 40 settings (heads × depths × "
-                           "learning rates). One image is 2.1 points, and only a lead of 11 images (22.9 points) is more "
-                           "than chance (exact McNemar test at 5 %, corrected for 39 comparisons). "
-                           "Expect ties and near-ties. "
-                           "With 220 images a lead of 5 points is enough: give more validation images")
+    assert said.startswith(
+        "Warning: 48 validation images are too few to choose between 40 settings (heads × depths × "
+        "learning rates). One image is 2.1 points, and only a lead of 11 images (22.9 points) is more "
+        "than chance (exact McNemar test at 5 %, corrected for 39 comparisons). "
+        "Expect ties and near-ties. "
+        "With 220 images a lead of 5 points is enough: give more validation images"
+    )
     assert "no lead is more than chance, for that takes 11 images" in choices.too_few(10, 40)
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from flax_augtl import commands
+from flax_augtl import cli
 from flax_augtl.study import folds
 from flax_augtl.study.study import study
 from tests.study import pretended
@@ -48,8 +48,11 @@ def test_mean_and_spread_are_those_of_each_heads_own_choices():
     by_hand = []
     for result in results:
         depth = result.winners["kept"]["depth"]
-        values = [row["test"]["mean_per_class"] for row in result.rows
-                  if row["stage"] == "final" and row["head"] == "kept" and row["depth"] == depth]
+        values = [
+            row["test"]["mean_per_class"]
+            for row in result.rows
+            if row["stage"] == "final" and row["head"] == "kept" and row["depth"] == depth
+        ]
         by_hand.append(sum(values) / len(values))
     assert kept["mean"] == pytest.approx(sum(by_hand) / 3) and kept["min"] == pytest.approx(min(by_hand))
     assert kept["depths"] == [result.winners["kept"]["depth"] for result in results]
@@ -67,5 +70,5 @@ def test_main_studies_all_folds_where_none_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(folds, "study_folds", lambda config, workdir, **flags: called.append(flags))
     flags = type("Flags", (), {"workdir": str(tmp_path), "dry_run": True, "cells": "", "mode": "study"})()
     flags.config = config()
-    commands._study(flags)
+    cli._study(flags)
     assert called == [{"dry_run": True, "part": None}]

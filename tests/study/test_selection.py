@@ -1,13 +1,22 @@
 """What validation chooses, from made-up rows."""
 
 from flax_augtl.study import selection
-from flax_augtl.study.halving import complete
+from flax_augtl.study.successive_halving import complete
 
 
 def row(rate, seed, value, *, loss=1.0, step=10, depth="none", head="a", steps=40):
     val = None if value is None else {"top1": value, "loss": loss}
-    return {"head": head, "depth": depth, "classifier_rate": "pretrained", "learning_rate": rate, "seed": seed, "val": val,
-            "best_step": step, "metric": "top1", "steps": steps}
+    return {
+        "head": head,
+        "depth": depth,
+        "classifier_rate": "pretrained",
+        "learning_rate": rate,
+        "seed": seed,
+        "val": val,
+        "best_step": step,
+        "metric": "top1",
+        "steps": steps,
+    }
 
 
 def test_the_best_mean_over_seeds_wins():
@@ -38,10 +47,20 @@ def test_a_choice_at_the_edge_widens_the_grid():
 
 
 def test_winners_by_head_and_by_depth():
-    rows = [row(0.1, 0, 0.9, depth="fc"), row(0.2, 0, 0.8), row(0.1, 0, 0.7, head="b", step=20), row(0.2, 0, None, head="c")]
+    rows = [
+        row(0.1, 0, 0.9, depth="fc"),
+        row(0.2, 0, 0.8),
+        row(0.1, 0, 0.7, head="b", step=20),
+        row(0.2, 0, None, head="c"),
+    ]
     found = selection.winners(rows, lambda row: row["head"])
-    assert found["a"] == {"depth": "fc", "classifier_rate": "pretrained", "learning_rate": 0.1, "steps": 10,
-                          "score": (0.9, -1.0)}
+    assert found["a"] == {
+        "depth": "fc",
+        "classifier_rate": "pretrained",
+        "learning_rate": 0.1,
+        "steps": 10,
+        "score": (0.9, -1.0),
+    }
     assert found["b"]["steps"] == 20 and "c" not in found
     assert selection.winners(rows, lambda row: (row["head"], row["depth"]))["a", "none"]["learning_rate"] == 0.2
 

@@ -10,12 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from flax_augtl import interruption, load_run, run_directory
+from flax_augtl import load_run
 from flax_augtl.data import load_dataset
-from flax_augtl.study import outcome, predicted, work
+from flax_augtl.runtime import signals
+from flax_augtl.study import results
 from flax_augtl.study import study as module
-from flax_augtl.study.pack import Pack
 from flax_augtl.study.study import study
+from flax_augtl.study.trials import predictions, worker
+from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.workdir import files
 from tests import small
 
 
@@ -26,8 +29,17 @@ def study_config(**changes):
     """
     config = small.digits_config(weights="embedded:glyphs")
     config.data.views = 2
-    config.study.update({"preset": "", "heads": ("traditional", "kept"), "depths": ("all",), "seeds": (0, 1),
-                         "learning_rates": (0.01, 0.05, 0.25), "together": 6, **changes})
+    config.study.update(
+        {
+            "preset": "",
+            "heads": ("traditional", "kept"),
+            "depths": ("all",),
+            "seeds": (0, 1),
+            "learning_rates": (0.01, 0.05, 0.25),
+            "together": 6,
+            **changes,
+        }
+    )
     return config
 
 
@@ -37,9 +49,13 @@ def datasets(config):
 
 def lasting(rows):
     """Rows without what depends on the clock."""
+
     def row_of(row):
         history = [{name: value for name, value in point.items() if name != "seconds"} for point in row["history"]]
-        return {**{name: value for name, value in row.items() if name not in ("seconds", "together")}, "history": history}
+        return {
+            **{name: value for name, value in row.items() if name not in ("seconds", "together")},
+            "history": history,
+        }
 
     return sorted((row_of(row) for row in rows), key=lambda row: row["cell"])
 
@@ -56,7 +72,9 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     assert len(rows) == len(result.rows) >= 12 + 4 and {row["stage"] for row in rows} == {"select", "final"}
     assert "Layer-wise study: test" in (folder / "report.html").read_text()
     run = load_run(folder / "best")
-    final = next(row for row in result.rows if row["stage"] == "final" and row["head"] == result.best and row["seed"] == 0)
+    final = next(
+        row for row in result.rows if row["stage"] == "final" and row["head"] == result.best and row["seed"] == 0
+    )
     assert run.result["test"] == final["test"] and run.config.freeze == final["depth"]
     assert run.evaluate("test")["top1"] == pytest.approx(final["test"]["top1"], abs=1e-9)
     said = result.predictions
@@ -72,7 +90,7 @@ def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
     finals = [row for row in result.rows if row["stage"] == "final"]
     assert len(finals) == 4
     for row in finals:
-        right = predicted.read(row) == result.tests[row["seed"]]["label"]
+        right = predictions.read(row) == result.tests[row["seed"]]["label"]
         assert np.mean(right) == pytest.approx(row["test"]["top1"]) and len(right) == row["test"]["n"]
         assert row["test"]["roc_auc"] > 0.5 and row["test"]["kappa"] <= 1
     assert all(row["predicted"] is None for row in result.rows if row["stage"] == "select")
@@ -98,8 +116,10 @@ def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(d
         path.write_text(json.dumps(row))
     old = study(study_config(), tmp_path / "old")
     assert [row["test"] for row in old.rows] == [row["test"] for row in result.rows]
-    assert "no interval over test images: an earlier version did not keep its predictions" in (
-        tmp_path / "old" / "report.html").read_text()
+    assert (
+        "no interval over test images: an earlier version did not keep its predictions"
+        in (tmp_path / "old" / "report.html").read_text()
+    )
 
 
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
@@ -142,8 +162,12 @@ def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says
 
 def test_permuted_test_labels_give_the_same_choices(done, tmp_path):
     _, result = done
-    permuted = {seed: dataclasses.replace(dataset, test=dataclasses.replace(
-        dataset.test, labels=np.roll(dataset.test.labels, 1))) for seed, dataset in datasets(study_config()).items()}
+    permuted = {
+        seed: dataclasses.replace(
+            dataset, test=dataclasses.replace(dataset.test, labels=np.roll(dataset.test.labels, 1))
+        )
+        for seed, dataset in datasets(study_config()).items()
+    }
     other = study(study_config(), tmp_path, datasets=permuted)
     assert other.winners == result.winners and other.best == result.best
     assert [row["val"] for row in other.rows] == [row["val"] for row in result.rows]
@@ -213,7 +237,9 @@ def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, 
 
 
 def test_a_study_of_nothing_but_failures_says_so(tmp_path):
-    with pytest.raises(ValueError, match="No cell of the study came to a finite end. Lower config.study.learning_rates"):
+    with pytest.raises(
+        ValueError, match="No cell of the study came to a finite end. Lower config.study.learning_rates"
+    ):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
 
 
@@ -228,7 +254,7 @@ def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatc
             signal.raise_signal(number)
 
     monkeypatch.setattr(Pack, "advance", signalled)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
+    with signals.handled(), pytest.raises(signals.Interrupted):
         study(study_config(), tmp_path)
     assert steps[0][1] == 2 and len(list((tmp_path / "partial").iterdir())) == 1
     assert not list((tmp_path / "claims").iterdir())
@@ -241,7 +267,7 @@ def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_di
     folder, remount = small_disk
     remount("size=40k")
     config = study_config(cache="memory")
-    with pytest.raises(run_directory.CannotWrite, match=r"study/cells/.*.json cannot be written: No space left on device"):
+    with pytest.raises(files.CannotWrite, match=r"study/cells/.*.json cannot be written: No space left on device"):
         study(config, folder / "study")
     assert not (folder / "study" / "study.csv").exists() and not list((folder / "study").glob("cells/*.error.txt"))
     assert not list((folder / "study" / "claims").iterdir())
@@ -251,11 +277,11 @@ def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_di
 
 def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monkeypatch):
     def full(*_):
-        raise run_directory.CannotWrite("The disk is full.")
+        raise files.CannotWrite("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(outcome, "write_run", full)
-        with pytest.raises(run_directory.CannotWrite, match="The disk is full."):
+        patch.setattr(results, "write_run", full)
+        with pytest.raises(files.CannotWrite, match="The disk is full."):
             study(study_config(), tmp_path)
     assert not list(tmp_path.glob("cells/*.error.txt"))
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
@@ -272,7 +298,7 @@ def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypa
             (tmp_path / "study").rename(tmp_path / "moved")
 
     monkeypatch.setattr(Pack, "advance", moved)
-    with pytest.raises(run_directory.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
+    with pytest.raises(files.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
         study(study_config(**changes), tmp_path / "study")
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "moved" / "claims")  # Of this process, which lives: they would be waited for.
@@ -280,7 +306,7 @@ def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypa
 
 
 def test_main_need_not_be_installed_to_tell_its_versions():
-    assert outcome._version("flax_augtl_of_nobody") == "not installed" and outcome._version("jax") == jax.__version__
+    assert results._version("flax_augtl_of_nobody") == "not installed" and results._version("jax") == jax.__version__
 
 
 def test_damaged_activations_are_made_anew(done, tmp_path):
@@ -294,13 +320,23 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda row: "{", lambda row: "[]", lambda row: "{}", lambda row: json.dumps({**row, "seed": "0"}),
-    lambda row: json.dumps({**row, "val": {"top1": "high"}}), lambda row: json.dumps({**row, "history": [1]}),
-    lambda row: json.dumps({**row, "cell": "select-other"}), lambda row: json.dumps({**row, "classifier_rate": ""}),
-    lambda row: json.dumps({**row, "history": [{**row["history"][0], "seconds": {"a": 1}}]}),
-    lambda row: json.dumps({**row, "change": {"stem": "x"}}), lambda row: json.dumps({**row, "predicted": "1 a"}),
-    lambda row: json.dumps({name: value for name, value in row.items() if name != "test"})])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda row: "{",
+        lambda row: "[]",
+        lambda row: "{}",
+        lambda row: json.dumps({**row, "seed": "0"}),
+        lambda row: json.dumps({**row, "val": {"top1": "high"}}),
+        lambda row: json.dumps({**row, "history": [1]}),
+        lambda row: json.dumps({**row, "cell": "select-other"}),
+        lambda row: json.dumps({**row, "classifier_rate": ""}),
+        lambda row: json.dumps({**row, "history": [{**row["history"][0], "seconds": {"a": 1}}]}),
+        lambda row: json.dumps({**row, "change": {"stem": "x"}}),
+        lambda row: json.dumps({**row, "predicted": "1 a"}),
+        lambda row: json.dumps({name: value for name, value in row.items() if name != "test"}),
+    ],
+)
 def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
     folder, result = done
     path = next((folder / "cells").glob("select-kept-*"))
@@ -329,7 +365,9 @@ def test_a_folder_with_another_config_is_no_study(content, tmp_path):
 
 
 def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
-    config = study_config(search="halving", learning_rates=(0.01, 0.05, 0.25), depths=("layer3", "all"), heads=("kept",))
+    config = study_config(
+        search="halving", learning_rates=(0.01, 0.05, 0.25), depths=("layer3", "all"), heads=("kept",)
+    )
     result = study(config, tmp_path)
     assert set(result.winners) == {"kept"}
     assert {row["steps"] for row in result.rows if row["stage"] == "select"} == {1, 2, 4}
@@ -338,8 +376,14 @@ def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
 
 
 def budget_config(**changes):
-    return study_config(minutes=60.0, depths=("layer3", "all"), heads=("traditional", "kept"), seeds=(0,),
-                        learning_rates=(0.05,), **changes)
+    return study_config(
+        minutes=60.0,
+        depths=("layer3", "all"),
+        heads=("traditional", "kept"),
+        seeds=(0,),
+        learning_rates=(0.05,),
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +399,14 @@ def test_a_study_with_a_time_budget_says_what_it_was_spent_on(in_time):
     assert result.depths == ("layer3", "all") and result.same_depths["traditional"] == {"layer3": "all"}
     assert {row["depth"] for row in result.rows if row["head"] == "traditional"} == {"all"}
     assert {row["frozen"] for row in result.rows if row["depth"] == "all"} == {"layer3", "fc"}
-    lengths = {(row["head"], row["depth"]): max(other["steps"] for other in result.rows if other["stage"] == "select" and (
-        other["head"], other["depth"]) == (row["head"], row["depth"])) for row in result.rows}
+    lengths = {
+        (row["head"], row["depth"]): max(
+            other["steps"]
+            for other in result.rows
+            if other["stage"] == "select" and (other["head"], other["depth"]) == (row["head"], row["depth"])
+        )
+        for row in result.rows
+    }
     assert len(set(lengths.values())) == 1
     budget = json.loads((folder / "budget.json").read_text())
     assert budget["minutes"] == 60.0 and budget["views"] == 2 and sum(budget["seconds"].values()) > 0
@@ -384,7 +434,7 @@ def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, t
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Pack, "advance", signalled)
-    with interruption.handled(), pytest.raises(interruption.Interrupted):
+    with signals.handled(), pytest.raises(signals.Interrupted):
         study(budget_config(), tmp_path)
     spent = sum(json.loads((tmp_path / "budget.json").read_text())["seconds"].values())
     result = study(budget_config(), tmp_path)
@@ -425,12 +475,15 @@ def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch)
         study(study_config(minutes=5.0), tmp_path / "old")
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [
-    ({"cache": "disk"}, "config.study.cache='disk' is not one of auto, file, memory, none"),
-    ({"cache_dtype": "int8"}, "config.study.cache_dtype='int8' is not one of float32, bfloat16"),
-    ({"search": "random"}, "config.study.search='random' is not one of grid, halving, budget"),
-    ({"finals": "all"}, "config.study.finals='all' is not one of winners, depths"),
-])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cache": "disk"}, "config.study.cache='disk' is not one of auto, file, memory, none"),
+        ({"cache_dtype": "int8"}, "config.study.cache_dtype='int8' is not one of float32, bfloat16"),
+        ({"search": "random"}, "config.study.search='random' is not one of grid, halving, budget"),
+        ({"finals": "all"}, "config.study.finals='all' is not one of winners, depths"),
+    ],
+)
 def test_mistakes_are_told(changes, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         study(study_config(**changes), tmp_path)
@@ -457,8 +510,8 @@ def test_cells_of_others_are_waited_for(tmp_path, monkeypatch):
         claims.release("x")
 
     claims = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
-    monkeypatch.setattr(work.time, "sleep", end)
-    mine = work.Work(None, None, tmp_path, claims, None)
+    monkeypatch.setattr(worker.time, "sleep", end)
+    mine = worker.Work(None, None, tmp_path, claims, None)
     monkeypatch.setattr(mine, "packs", lambda cells: [list(cells)])
     rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
     monkeypatch.setattr(mine, "row", lambda cell: next(rows))

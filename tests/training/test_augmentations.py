@@ -8,9 +8,9 @@ import pytest
 
 import flax_augtl
 from flax_augtl.data import load_dataset
-from flax_augtl.data.augment import augment, augmentations
+from flax_augtl.data.images.augment import augment, augmentations
+from flax_augtl.features.views import Rows, has_draws
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.study.rows import Rows, has_draws
 from flax_augtl.training.experiment import prepare
 from tests import small
 
@@ -23,8 +23,10 @@ def config(**data):
 
 
 def test_data_on_the_device_are_changed_alike(tmp_path):
-    found = [flax_augtl.train(config(cache=cache, rotate=20.0), tmp_path / cache, quiet=True).variables
-             for cache in ("none", "device")]
+    found = [
+        flax_augtl.train(config(cache=cache, rotate=20.0), tmp_path / cache, quiet=True).variables
+        for cache in ("none", "device")
+    ]
     for expected, same in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_array_equal(same, expected)
 
@@ -48,16 +50,27 @@ def test_kept_views_are_those_of_training(rotate):
 
 
 def test_each_change_makes_views_and_none_makes_none():
-    quiet = {"policy": "none", "crop": "none", "flip": "none", "rotate": 0, "blur": 0, "shift": 0, "jitter": 0, "erase": 0}
+    quiet = {
+        "policy": "none",
+        "crop": "none",
+        "flip": "none",
+        "rotate": 0,
+        "blur": 0,
+        "shift": 0,
+        "jitter": 0,
+        "erase": 0,
+    }
     assert not has_draws(quiet) and not has_draws({**quiet, "flip": False})
     for change in ({"flip": True}, {"flip": "both"}, {"rotate": 1}, {"rotate": "right_angles"}, {"blur": 0.1}):
         assert has_draws({**quiet, **change})
 
 
 def test_a_mistake_is_named_before_anything_is_loaded():
-    for name, value, said in (("flip", "vertical", "config.data.flip='vertical' is not one of none, horizontal, both"),
-                              ("rotate", 200, "config.data.rotate=200 must be an angle of 0 to 180 degrees, or right_"),
-                              ("blur", -1.0, "config.data.blur=-1.0 must be at least 0")):
+    for name, value, said in (
+        ("flip", "vertical", "config.data.flip='vertical' is not one of none, horizontal, both"),
+        ("rotate", 200, "config.data.rotate=200 must be an angle of 0 to 180 degrees, or right_"),
+        ("blur", -1.0, "config.data.blur=-1.0 must be at least 0"),
+    ):
         with pytest.raises(ValueError, match=said):
             prepare(config(**{name: value, "root": "/nowhere", "name": "digits"}))
 

@@ -14,8 +14,14 @@ def test_ten_times_the_images_is_told_with_the_classes_and_the_remedy():
     assert "--config.balance_classes=True gives every class the same weight" in said
 
 
-@pytest.mark.parametrize(("counts", "config"), [
-    ([399, 40], PLAIN), ([400, 40], {**PLAIN, "balance_classes": True}), ([400, 40], {**PLAIN, "class_weights": (1.0, 9.0)}),
-    ([400, 0], PLAIN)])
+@pytest.mark.parametrize(
+    ("counts", "config"),
+    [
+        ([399, 40], PLAIN),
+        ([400, 40], {**PLAIN, "balance_classes": True}),
+        ([400, 40], {**PLAIN, "class_weights": (1.0, 9.0)}),
+        ([400, 0], PLAIN),
+    ],
+)
 def test_nothing_is_said_below_that_or_where_classes_are_weighted(counts, config):
     assert imbalance(np.repeat([0, 1], counts), ("a", "b"), config) is None

@@ -47,13 +47,16 @@ def test_against_scikit_learn(batch):
     report = sklearn.classification_report(labels, predicted, target_names=list("abcde"), output_dict=True)
     for row in rows:
         assert (row["precision"], row["recall"], row["f1"]) == pytest.approx(
-            tuple(report[row["label"]][name] for name in ("precision", "recall", "f1-score")))
+            tuple(report[row["label"]][name] for name in ("precision", "recall", "f1-score"))
+        )
         assert row["recall"] == row["accuracy"] and row["n"] == report[row["label"]]["support"]
 
 
 def test_metrics_in_closed_form():
     """Two classes: 3 of 4 and 1 of 2 images are right."""
-    found = evaluated(np.log([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.45, 0.55], [0.6, 0.4]]), [0, 0, 0, 0, 1, 1])
+    found = evaluated(
+        np.log([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.45, 0.55], [0.6, 0.4]]), [0, 0, 0, 0, 1, 1]
+    )
     row, other = found.class_table(("a", "b"))
     assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((3 / 4, 3 / 4, 3 / 4))
     assert (other["precision"], other["recall"], other["f1"]) == pytest.approx((1 / 2, 1 / 2, 1 / 2))

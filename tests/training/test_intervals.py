@@ -39,8 +39,13 @@ def test_several_seeds_are_drawn_with_their_image():
 def test_the_mean_over_classes_draws_within_each_class():
     labels, right = np.repeat([0, 1], [100, 10]), np.concatenate([right_of(90, 100), right_of(5, 10)])
     mean, low, high = image_interval(right, np.ones(110), labels)
-    expected = stats.bootstrap((right[:100], right[100:]), lambda a, b, axis=-1: (a.mean(axis) + b.mean(axis)) / 2,
-                               n_resamples=20_000, vectorized=True, rng=np.random.default_rng(1))
+    expected = stats.bootstrap(
+        (right[:100], right[100:]),
+        lambda a, b, axis=-1: (a.mean(axis) + b.mean(axis)) / 2,
+        n_resamples=20_000,
+        vectorized=True,
+        rng=np.random.default_rng(1),
+    )
     assert mean == pytest.approx((0.9 + 0.5) / 2)
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=0.02)
     # Ten images of the small class make it far wider than the plain accuracy of 110 images.
@@ -53,8 +58,10 @@ def test_the_interval_of_a_confusion_matrix_is_that_of_its_images():
     found = confusion_intervals(confusion)
     labels = np.repeat([0, 1], [100, 10])
     right = np.concatenate([right_of(90, 100), right_of(5, 10)])
-    assert found == {"top1": list(image_interval(right, np.ones(110))[1:]),
-                     "mean_per_class": list(image_interval(right, np.ones(110), labels)[1:])}
+    assert found == {
+        "top1": list(image_interval(right, np.ones(110))[1:]),
+        "mean_per_class": list(image_interval(right, np.ones(110), labels)[1:]),
+    }
 
 
 def test_no_image_has_no_interval():

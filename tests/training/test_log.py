@@ -3,13 +3,15 @@
 import numpy as np
 from PIL import Image
 
-from flax_augtl import run_directory
+from flax_augtl.runtime import text
 from flax_augtl.training import log
 from flax_augtl.training.confusion import confusion_picture
+from flax_augtl.workdir import files
 
 
 def test_durations_read_like_a_clock():
-    assert [log.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)] == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
+    shown = [text.duration(seconds) for seconds in (0, 59.6, 245, 3723, -1)]
+    assert shown == ["0:00", "1:00", "4:05", "1:02:03", "0:00"]
 
 
 def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, monkeypatch):
@@ -20,9 +22,11 @@ def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, 
         seen.step(step, 1 / step)  # Ten seconds a step.
     seen.write(5, "val", {"top1": 0.5})
     seen.close()
-    assert capsys.readouterr().err.splitlines() == ["step 3/10  loss 0.333  1 images/s  1:10 left",
-                                                    "step 5/10  loss 0.200  1 images/s  0:50 left"]
-    assert run_directory.read_metrics(tmp_path) == [{"step": 5, "split": "val", "top1": 0.5}]
+    assert capsys.readouterr().err.splitlines() == [
+        "step 3/10  loss 0.333  1 images/s  1:10 left",
+        "step 5/10  loss 0.200  1 images/s  0:50 left",
+    ]
+    assert files.read_metrics(tmp_path) == [{"step": 5, "split": "val", "top1": 0.5}]
 
 
 def test_names_that_no_font_has_are_numbers_and_long_ones_leave_room():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flax_augtl.freezing import freezing_plan
+from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import (
@@ -24,8 +24,9 @@ from flax_augtl.training.step import (
 from tests import small, tpu
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
 
-EVERYTHING = StepSettings(flip="both", rotate=15.0, shift=1, blur=1.0, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0,
-                          label_smoothing=0.1)
+EVERYTHING = StepSettings(
+    flip="both", rotate=15.0, shift=1, blur=1.0, jitter=0.2, erase=0.5, mixup=0.2, cutmix=1.0, label_smoothing=0.1
+)
 
 
 KINDS = [("none", True, StepSettings(accumulate=2)), ("layer2", False, EVERYTHING), ("all", False, StepSettings())]
@@ -40,14 +41,19 @@ def steps(devices, dtype, freeze, remat, settings):
     state = create_state(small.variables(net), create_optimizer(OPTIMIZER, plan), plan, seed=0)
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     common = {"network": net, "preprocessing": PREPROCESSING, "axis_name": AXIS}
-    train = functools.partial(train_step, plan=plan, optimizer=create_optimizer(OPTIMIZER, plan), settings=settings,
-                              **common)
+    train = functools.partial(
+        train_step, plan=plan, optimizer=create_optimizer(OPTIMIZER, plan), settings=settings, **common
+    )
     batch = batch_of(16)
     masked = {"image": batch["image"], "label": batch["label"], "mask": np.ones(16, np.float32)}
     for step, specs, arguments in (
-            (train, (whole, split, whole), (state, batch, np.float32(0.1))),
-            (functools.partial(eval_step, **common), (whole, split),
-             ({"params": state.params, "batch_stats": state.batch_stats}, masked))):
+        (train, (whole, split, whole), (state, batch, np.float32(0.1))),
+        (
+            functools.partial(eval_step, **common),
+            (whole, split),
+            ({"params": state.params, "batch_stats": state.batch_stats}, masked),
+        ),
+    ):
         yield tpu.over(devices, step, specs).trace(*arguments)
 
 

@@ -16,22 +16,26 @@ from tests import small
 
 
 def config(**changes):
-    return small.digits_config(**{"weights": "embedded:glyphs", "image_size": 24, "batch_size": 256,
-                                  "head": {"preset": "kept"}, **changes})
+    return small.digits_config(
+        **{"weights": "embedded:glyphs", "image_size": 24, "batch_size": 256, "head": {"preset": "kept"}, **changes}
+    )
 
 
 def measured(experiment):
     """Bytes that the compiled step allocates on a device: arguments, results that are not in their place, and the rest."""
     state, batch, pool = memory.shapes(experiment)
-    step = pmapped_train_step(experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing,
-                              experiment.step)
+    step = pmapped_train_step(
+        experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
+    )
     found = step.lower(state, batch, jax.ShapeDtypeStruct((), np.float32), pool).compile().memory_analysis()
-    return (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-            + found.temp_size_in_bytes)
+    return (
+        found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
+    )
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"freeze": "layer2", "optimizer": "adamw"}, {"compute_dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"freeze": "layer2", "optimizer": "adamw"}, {"compute_dtype": "bfloat16"}], ids=str
+)
 def test_the_estimate_is_within_30_percent_of_what_xla_allocates(changes):
     experiment = prepare(config(**changes))
     estimate = memory.estimate(experiment)
@@ -68,8 +72,15 @@ def test_the_most_that_was_in_use_is_told_where_devices_count_it(monkeypatch):
             self.memory_stats = lambda: stats or None
 
     assert memory.most_in_use() == ""  # Of CPUs.
-    monkeypatch.setattr(jax, "local_devices", lambda: [
-        Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9), Device(peak_bytes_in_use=3 * 10**9), Device()])
+    monkeypatch.setattr(
+        jax,
+        "local_devices",
+        lambda: [
+            Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9),
+            Device(peak_bytes_in_use=3 * 10**9),
+            Device(),
+        ],
+    )
     assert memory.most_in_use() == "Memory of a device that was in use at most: 3.00 GB."
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9)])
     assert memory.most_in_use() == "Memory of a device that was in use at most: 2.00 GB of 80.00 GB."
@@ -88,20 +99,29 @@ def test_out_of_memory_is_answered_with_what_would_help(tmp_path):
     train = dataclasses.replace(dataset.train, source=Absurd(images[:8]))
     dataset = dataclasses.replace(dataset, train=train)
     data = {**config().data.to_dict(), "cache": "device"}
-    with pytest.raises(memory.OutOfMemory, match=r"There is not enough memory \(RESOURCE_EXHAUSTED: Out of memory .*\)\. "
-                       r"What would help, .*config.accumulate=2 .*config.remat=True .*config.compute_dtype=bfloat16 .*"
-                       r"a deeper config.freeze than none .*config.batch_size below 256; a smaller config.image_size; "
-                       r"config.data.cache=auto"):
+    with pytest.raises(
+        memory.OutOfMemory,
+        match=r"There is not enough memory \(RESOURCE_EXHAUSTED: Out of memory .*\)\. "
+        r"What would help, .*config.accumulate=2 .*config.remat=True .*config.compute_dtype=bfloat16 .*"
+        r"a deeper config.freeze than none .*config.batch_size below 256; a smaller config.image_size; "
+        r"config.data.cache=auto",
+    ):
         flax_augtl.train(config(data=data), tmp_path / "run", dataset=dataset, quiet=True)
 
 
 def test_what_is_set_already_is_not_advised_and_other_errors_pass(tmp_path):
-    with pytest.raises(memory.OutOfMemory) as caught, memory.explain_out_of_memory(
-            config(remat=True, compute_dtype="bfloat16", freeze="all")):
+    with (
+        pytest.raises(memory.OutOfMemory) as caught,
+        memory.explain_out_of_memory(config(remat=True, compute_dtype="bfloat16", freeze="all")),
+    ):
         jnp.zeros(2**45).block_until_ready()
-    assert "remat" not in str(caught.value) and "bfloat16" not in str(caught.value) and "freeze" not in str(caught.value)
-    with pytest.raises(memory.OutOfMemory, match="The host has not enough memory \\(Unable to allocate .*file or none"), \
-            memory.explain_out_of_memory(config()):
+    assert (
+        "remat" not in str(caught.value) and "bfloat16" not in str(caught.value) and "freeze" not in str(caught.value)
+    )
+    with (
+        pytest.raises(memory.OutOfMemory, match="The host has not enough memory \\(Unable to allocate .*file or none"),
+        memory.explain_out_of_memory(config()),
+    ):
         np.zeros(2**60, np.uint8)
     with pytest.raises(jax.errors.JaxRuntimeError, match="boom"), memory.explain_out_of_memory(config()):
         raise jax.errors.JaxRuntimeError("INTERNAL: boom")

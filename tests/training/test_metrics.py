@@ -40,7 +40,7 @@ def test_against_scikit_learn(batch):
 def test_batches_and_padding_do_not_matter(batch):
     logits, labels = batch
     whole = metrics.summary(metrics.add([sums_of(logits, labels)]))
-    parts = [sums_of(logits[start:start + 7], labels[start:start + 7]) for start in range(0, 200, 7)]
+    parts = [sums_of(logits[start : start + 7], labels[start : start + 7]) for start in range(0, 200, 7)]
     padding = sums_of(np.full((9, 8), np.nan), np.zeros(9, int), np.zeros(9, np.float32))
     assert metrics.summary(metrics.add([*parts, padding])) == pytest.approx(whole, rel=1e-6)
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from flax_augtl.freezing import FreezingPlan
+from flax_augtl.training.freezing import FreezingPlan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer, learning_rates
 
 PLAN = FreezingPlan(("stem", "layer1", "head"), ("frozen", "pretrained", "new"))
@@ -61,12 +61,16 @@ def test_adamw_is_optax_adamw():
     for gradient in (1.0, -0.5):
         updates, state = optimizer.update(tree(gradient), state, tree(2.0))
         expected, other = reference.update(tree(gradient), other, tree(2.0))
-    np.testing.assert_allclose(-updates["source"]["layer1"]["kernel"], expected["source"]["layer1"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(
+        -updates["source"]["layer1"]["kernel"], expected["source"]["layer1"]["kernel"], rtol=1e-6
+    )
     np.testing.assert_allclose(-updates["source"]["layer1"]["bias"], expected["source"]["layer1"]["bias"], rtol=1e-6)
 
 
 def test_the_gradient_is_clipped_by_the_norm_of_what_trains():
-    optimizer = create_optimizer(OptimizerSettings("sgd", momentum=0.0, gradient_clip=1.0, new_layer_multiplier=1.0), PLAN)
+    optimizer = create_optimizer(
+        OptimizerSettings("sgd", momentum=0.0, gradient_clip=1.0, new_layer_multiplier=1.0), PLAN
+    )
     part = PLAN.partition(tree(2.0))[0]
     updates, _ = optimizer.update(part, optimizer.init(part), part)
     np.testing.assert_allclose(optax.tree.norm(updates), 1.0, rtol=1e-6)
@@ -84,23 +88,30 @@ def test_cosine_with_warmup():
 
 
 def test_steps_and_constant():
-    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 6, boundaries=(2, 4)),
-                               [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
-    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 6, warmup=2, boundaries=(4,)),
-                               [0.5, 1, 1, 1, 0.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(
+        learning_rates(schedule(name="step"), 1.0, 6, boundaries=(2, 4)), [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        learning_rates(schedule(name="step"), 1.0, 6, warmup=2, boundaries=(4,)), [0.5, 1, 1, 1, 0.1, 0.1], rtol=1e-5
+    )
     # Two boundaries on one step count twice; one within the warm-up counts from its end on.
-    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 4, boundaries=(2, 2, 3)),
-                               [1, 1, 0.01, 0.001], rtol=1e-5)
-    np.testing.assert_allclose(learning_rates(schedule(name="step"), 1.0, 4, warmup=2, boundaries=(1, 1)),
-                               [0.5, 1, 0.01, 0.01], rtol=1e-5)
+    np.testing.assert_allclose(
+        learning_rates(schedule(name="step"), 1.0, 4, boundaries=(2, 2, 3)), [1, 1, 0.01, 0.001], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        learning_rates(schedule(name="step"), 1.0, 4, warmup=2, boundaries=(1, 1)), [0.5, 1, 0.01, 0.01], rtol=1e-5
+    )
     np.testing.assert_array_equal(learning_rates(schedule(name="constant"), 0.5, 3), np.full(3, 0.5, np.float32))
 
 
-@pytest.mark.parametrize(("fields", "extra", "message"), [
-    ({"name": "linear"}, {}, "config.schedule.name='linear' is not one of cosine, step, constant"),
-    ({"name": "step"}, {}, "needs config.schedule.boundaries_epochs"),
-    ({}, {"warmup": 5}, "takes 5 steps, but the run has only 5"),
-])
+@pytest.mark.parametrize(
+    ("fields", "extra", "message"),
+    [
+        ({"name": "linear"}, {}, "config.schedule.name='linear' is not one of cosine, step, constant"),
+        ({"name": "step"}, {}, "needs config.schedule.boundaries_epochs"),
+        ({}, {"warmup": 5}, "takes 5 steps, but the run has only 5"),
+    ],
+)
 def test_mistakes_are_named(fields, extra, message):
     with pytest.raises(ValueError, match=message):
         learning_rates(schedule(**fields), 1.0, 5, **extra)

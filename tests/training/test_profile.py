@@ -13,7 +13,7 @@ from tests import small
 def test_a_trace_of_the_steps_is_written_for_the_profiler(tmp_path):
     config = small.digits_config(weights="embedded:glyphs", freeze="all", steps=4)
     flax_augtl.train(config, tmp_path / "run", quiet=True, profile=True)
-    plain, = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")
+    (plain,) = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")
     assert next(plain.parent.glob("*.xplane.pb")).stat().st_size > 1000
     events = json.loads(gzip.decompress(plain.read_bytes()))["traceEvents"]
     assert any(event.get("name") == "train" for event in events)  # Large traces are cut in this format.
@@ -43,6 +43,7 @@ def test_a_run_that_breaks_off_ends_the_trace(tmp_path, monkeypatch):
 
 def test_a_trace_that_cannot_be_written_is_told_and_ends_nothing(tmp_path, monkeypatch):
     """On a full disk JAX's error is of the kind that a device without memory raises."""
+
     def full():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: host.xplane.pb; No space left on device")
 
@@ -53,5 +54,6 @@ def test_a_trace_that_cannot_be_written_is_told_and_ends_nothing(tmp_path, monke
     batches = Profile(tmp_path, 0, 3, said.append).over(range(3))
     next(batches)
     batches.close()
-    assert said == 2 * [f"The trace in {tmp_path} cannot be written: RESOURCE_EXHAUSTED: host.xplane.pb; No space left on "
-                        "device."]
+    assert said == 2 * [
+        f"The trace in {tmp_path} cannot be written: RESOURCE_EXHAUSTED: host.xplane.pb; No space left on device."
+    ]

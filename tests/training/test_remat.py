@@ -34,6 +34,7 @@ def test_remat_gives_the_same_gradients_and_parameter_names(family):
         def loss(params):
             logits, _ = network.apply({**variables, "params": params}, images, train_from=0, mutable=["batch_stats"])
             return (logits[:, 0] ** 2).mean()
+
         return jax.grad(loss)(variables["params"])
 
     def repeated(network):
@@ -44,7 +45,6 @@ def test_remat_gives_the_same_gradients_and_parameter_names(family):
     assert_close(one, other)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(one["source"]["fc" if family == "resnet" else "fc8"]))
     assert repeated(twice) > repeated(net)
-    assert jax.tree.structure(jax.eval_shape(lambda: twice.init(jax.random.key(0), images))["params"]) == \
-        jax.tree.structure(variables["params"])
-
-
+    assert jax.tree.structure(
+        jax.eval_shape(lambda: twice.init(jax.random.key(0), images))["params"]
+    ) == jax.tree.structure(variables["params"])

@@ -7,19 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from flax_augtl.freezing import freezing_plan
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training import metrics
+from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import (
-    AXIS,
-    StepSettings,
-    eval_step,
-    pmapped_train_step,
-    split_over_devices,
-    train_step,
-)
+from flax_augtl.training.step import AXIS, StepSettings, eval_step, pmapped_train_step, split_over_devices, train_step
 from tests import small
 
 PREPROCESSING = Preprocessing(image_size=8, crop_fraction=1.0)
@@ -28,8 +21,12 @@ OPTIMIZER = OptimizerSettings("sgd", weight_decay=0.01)
 
 def batch_of(count, seed=0):
     rng = np.random.default_rng(seed)
-    return {"image": rng.integers(0, 256, (count, 8, 8, 3), np.uint8), "label": rng.integers(0, 3, count, np.int32),
-            "id": rng.integers(0, 1000, count, np.uint32), "view": np.zeros(count, np.int32)}
+    return {
+        "image": rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
+        "label": rng.integers(0, 3, count, np.int32),
+        "id": rng.integers(0, 1000, count, np.uint32),
+        "view": np.zeros(count, np.int32),
+    }
 
 
 def start(net, freeze, optimizer=OPTIMIZER):
@@ -40,8 +37,15 @@ def start(net, freeze, optimizer=OPTIMIZER):
 
 def steps(net, plan, state, batches, devices, settings=StepSettings(), optimizer=OPTIMIZER):  # noqa: B008
     """Some steps on the first so many devices."""
-    step = functools.partial(train_step, network=net, plan=plan, optimizer=create_optimizer(optimizer, plan),
-                             preprocessing=PREPROCESSING, settings=settings, axis_name=AXIS)
+    step = functools.partial(
+        train_step,
+        network=net,
+        plan=plan,
+        optimizer=create_optimizer(optimizer, plan),
+        preprocessing=PREPROCESSING,
+        settings=settings,
+        axis_name=AXIS,
+    )
     step = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, devices=jax.devices()[:devices])
     for batch in batches:
         state, scalars = step(state, split_over_devices(batch, devices), np.float32(0.01), None)
@@ -52,8 +56,10 @@ def assert_close(one, other, rtol=2e-5, atol=2e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
 
 
-@pytest.mark.parametrize(("freeze", "more"), [
-    ("none", {}), ("layer2", {}), ("all", {"mixup": 0.2, "cutmix": 1.0, "jitter": 0.2, "erase": 0.5})])
+@pytest.mark.parametrize(
+    ("freeze", "more"),
+    [("none", {}), ("layer2", {}), ("all", {"mixup": 0.2, "cutmix": 1.0, "jitter": 0.2, "erase": 0.5})],
+)
 def test_one_device_equals_four_and_all_shards_are_equal(freeze, more):
     net = small.network("kept_deeper_batch", axis_name=AXIS)
     plan, state = start(net, freeze)
@@ -82,8 +88,11 @@ def test_a_batch_of_classes_without_weight_changes_nothing(more):
     after, scalars = steps(net, plan, state, [weightless], 2, settings)
     assert scalars["loss"] == 0 and scalars["gradient_norm"] == 0
     assert after.step == before.step + 1
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.batch_stats, after.opt_state),
-                 (before.params, before.batch_stats, before.opt_state))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (after.params, after.batch_stats, after.opt_state),
+        (before.params, before.batch_stats, before.opt_state),
+    )
 
 
 def test_a_class_without_weight_counts_for_nothing_beside_others():
@@ -137,8 +146,9 @@ def test_the_loss_is_the_weighted_mean_over_the_global_batch():
     plan, state = start(net, "all")
     batch, weights = batch_of(8), (1.0, 2.0, 0.0)
     _, scalars = steps(net, plan, state, [batch], 4, StepSettings(class_weights=weights))
-    logits = net.apply({"params": state.params, "batch_stats": state.batch_stats},
-                       PREPROCESSING.normalise(batch["image"]))
+    logits = net.apply(
+        {"params": state.params, "batch_stats": state.batch_stats}, PREPROCESSING.normalise(batch["image"])
+    )
     losses = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), batch["label"][:, None], 1)[:, 0]
     weight = np.array(weights)[batch["label"]]
     np.testing.assert_allclose(scalars["loss"], (weight * losses).sum() / weight.sum(), rtol=1e-5)
@@ -150,8 +160,9 @@ def test_new_layers_learn_ten_times_as_fast():
     optimizer = OptimizerSettings("sgd", momentum=0.0, new_layer_multiplier=1.0)
     plan, state = start(net, "none", optimizer)
     slow, _ = steps(net, plan, state, [batch_of(8)], 1, optimizer=optimizer)
-    fast, _ = steps(net, plan, state, [batch_of(8)], 1,
-                    optimizer=dataclasses.replace(optimizer, new_layer_multiplier=10.0))
+    fast, _ = steps(
+        net, plan, state, [batch_of(8)], 1, optimizer=dataclasses.replace(optimizer, new_layer_multiplier=10.0)
+    )
     moved = [jax.tree.map(lambda a, b: np.asarray(a) - b, new.params, state.params) for new in (slow, fast)]
     assert_close(jax.tree.map(lambda a: 10 * a, moved[0]["head"]), moved[1]["head"], rtol=1e-2, atol=1e-6)
     assert_close(moved[0]["source"], moved[1]["source"])
@@ -159,8 +170,10 @@ def test_new_layers_learn_ten_times_as_fast():
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
     net = small.network("kept_deeper", axis_name=AXIS)
-    half = net.clone(source=net.source.clone(dtype=jax.numpy.dtype("bfloat16")),
-                     head=net.head.clone(dtype=jax.numpy.dtype("bfloat16")))
+    half = net.clone(
+        source=net.source.clone(dtype=jax.numpy.dtype("bfloat16")),
+        head=net.head.clone(dtype=jax.numpy.dtype("bfloat16")),
+    )
     plan, state = start(net, "none")
     full_state, full = steps(net, plan, state, [batch_of(8)], 1)
     half_state, scalars = steps(half, plan, state, [batch_of(8)], 1)
@@ -176,13 +189,21 @@ def test_evaluation_does_not_depend_on_batches_padding_or_devices():
     pictures = batch_of(13)
     values = []
     for devices, size in ((1, 13), (4, 8), (2, 4)):
-        step = jax.pmap(functools.partial(eval_step, network=net, preprocessing=PREPROCESSING, axis_name=AXIS),
-                        axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=jax.devices()[:devices])
+        step = jax.pmap(
+            functools.partial(eval_step, network=net, preprocessing=PREPROCESSING, axis_name=AXIS),
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=jax.devices()[:devices],
+        )
         sums = []
         for first in range(0, 13, size):
             rows = np.arange(first, first + size)
-            batch = {"image": pictures["image"][rows % 13], "label": pictures["label"][rows % 13],
-                     "mask": (rows < 13).astype(np.float32)}
+            batch = {
+                "image": pictures["image"][rows % 13],
+                "label": pictures["label"][rows % 13],
+                "mask": (rows < 13).astype(np.float32),
+            }
             sums.append(step(variables, split_over_devices(batch, devices)))
         values.append(metrics.summary(metrics.add(sums)))
     assert values[0]["n"] == 13
@@ -198,4 +219,5 @@ def test_steps_of_equal_settings_share_one_compilation():
     net, again = small.network("kept", axis_name=AXIS), small.network("kept", axis_name=AXIS)
     plan = freezing_plan(net.groups, "all")
     assert pmapped_train_step(net, plan, OPTIMIZER, PREPROCESSING, StepSettings()) is pmapped_train_step(
-        again, plan, OPTIMIZER, Preprocessing(image_size=8, crop_fraction=1.0), StepSettings())
+        again, plan, OPTIMIZER, Preprocessing(image_size=8, crop_fraction=1.0), StepSettings()
+    )

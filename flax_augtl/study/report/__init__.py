@@ -2,12 +2,12 @@
 
 from etils import epath
 
-from flax_augtl import run_directory
+from flax_augtl.study.report.formatting import terminal_table
 from flax_augtl.study.report.page import page
 from flax_augtl.study.report.spreadsheet import study_csv
 from flax_augtl.study.report.verdict import verdict
-from flax_augtl.study.report.words import terminal_table
 from flax_augtl.study.result import StudyResult
+from flax_augtl.workdir import files
 
 __all__ = ["terminal_table", "verdict", "write_report"]
 
@@ -19,6 +19,6 @@ def write_report(result: StudyResult, workdir: epath.PathLike) -> None:
       ValueError: a file cannot be written.
     """
     workdir = epath.Path(workdir)
-    for name, text in ((run_directory.STUDY, study_csv(result)), (run_directory.REPORT, page(result))):
+    for name, text in ((files.STUDY, study_csv(result)), (files.REPORT, page(result))):
         # Names of files need not be valid Unicode.
-        run_directory.write_text(workdir / name, text.encode("utf-8", "backslashreplace").decode())
+        files.write_text(workdir / name, text.encode("utf-8", "backslashreplace").decode())

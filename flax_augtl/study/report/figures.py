@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flax_augtl.study.report import cells
+from flax_augtl.study.report import queries
+from flax_augtl.study.report.formatting import METRICS, shortened
 from flax_augtl.study.report.tables import Estimate, estimate, reference
-from flax_augtl.study.report.words import METRICS, shortened
 from flax_augtl.study.result import StudyResult
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ Band = Mapping[str, Estimate]
 def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
     """Draw accuracy against freeze depth, a line a head: (SVG, description) pairs.
 
-    With up to four heads that is one figure with 95 % bands. With more, the first has lines alone, and one a head follows
-    with that head's band before that of the reference.
+    With up to four heads that is one figure with 95 % bands. With more, the first has lines alone, and one a head
+    follows with that head's band before that of the reference.
 
     Args:
       result: what the study measured.
       split: "val", of the selecting cells of each depth's best rate, or "test", of the final cells.
     """
-    bands = {head: found for head in cells.heads(result) if (found := _by_depth(result, head, split))}
+    bands = {head: found for head in queries.heads(result) if (found := _by_depth(result, head, split))}
     if not bands:
         return []
     name = {"val": "validation", "test": "test"}[split]
@@ -43,23 +43,43 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
     heads, base = list(bands), reference(result)
     limits = _limits(bands.values())
     leep = result.leep and result.leep[split]
-    drawn = [(_depth_figure(result, bands, heads, limits, name, banded=len(heads) <= MOST_BANDS,
-                            leep=leep and leep[result.metric]), what)]
+    drawn = [
+        (
+            _depth_figure(
+                result, bands, heads, limits, name, banded=len(heads) <= MOST_BANDS, leep=leep and leep[result.metric]
+            ),
+            what,
+        )
+    ]
     if len(heads) > MOST_BANDS:
         for head in heads:
             shown = [head] if base in (None, head) or base not in bands else [base, head]
-            drawn.append((_depth_figure(result, bands, shown, limits, name, banded=True, small=True), f"{head}: {what}"))
+            drawn.append(
+                (_depth_figure(result, bands, shown, limits, name, banded=True, small=True), f"{head}: {what}")
+            )
     return drawn
 
 
 def _by_depth(result: StudyResult, head: str, split: str) -> dict[str, Estimate]:
-    find = cells.selected if split == "val" else cells.finals
-    return {depth: estimate([*cells.values(found, split, result.metric).values()]) for depth in result.depths
-            if (found := find(result, head, depth))}
+    find = queries.selected if split == "val" else queries.finals
+    return {
+        depth: estimate([*queries.values(found, split, result.metric).values()])
+        for depth in result.depths
+        if (found := find(result, head, depth))
+    }
 
 
-def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequence[str], limits: tuple[float, float],
-                  split: str, *, banded: bool, small: bool = False, leep: float | None = None) -> str:
+def _depth_figure(
+    result: StudyResult,
+    bands: Mapping[str, Band],
+    shown: Sequence[str],
+    limits: tuple[float, float],
+    split: str,
+    *,
+    banded: bool,
+    small: bool = False,
+    leep: float | None = None,
+) -> str:
     figure, axes = _canvas(len(shown) + (leep is not None), small)
     place = {depth: position for position, depth in enumerate(result.depths)}
     lengths = {head: _lengths(result, head, bands[head]) for head in bands}
@@ -71,12 +91,27 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
         axes.plot(where, means, label=shortened(head, LABEL), marker="o", markersize=4, **style)
         for place_of, point in zip(where, points.values(), strict=True):
             if point.seeds > 1 and np.isnan(point.low):  # Too few seeds for a band: the seeds themselves.
-                axes.plot([place_of] * point.seeds, [100 * value for value in point.values], linestyle="", marker=".",
-                          markersize=4, alpha=0.6, color=style["color"])
+                axes.plot(
+                    [place_of] * point.seeds,
+                    [100 * value for value in point.values],
+                    linestyle="",
+                    marker=".",
+                    markersize=4,
+                    alpha=0.6,
+                    color=style["color"],
+                )
         # Like with like: a shorter training is another kind of point.
         shorter = [index for index, steps in enumerate(lengths[head]) if steps < longest]
-        axes.plot([where[index] for index in shorter], [means[index] for index in shorter], linestyle="", marker="o",
-                  markersize=4, markerfacecolor="white", markeredgecolor=style["color"], zorder=4)
+        axes.plot(
+            [where[index] for index in shorter],
+            [means[index] for index in shorter],
+            linestyle="",
+            marker="o",
+            markersize=4,
+            markerfacecolor="white",
+            markeredgecolor=style["color"],
+            zorder=4,
+        )
         if banded:
             low, high = ([100 * getattr(point, end) for point in points.values()] for end in ("low", "high"))
             axes.fill_between(where, low, high, color=style["color"], alpha=0.18, linewidth=0)
@@ -86,12 +121,22 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
         low, high = min(limits[0], 100 * leep - 1), max(limits[1], 100 * leep + 1)
         # Far away it would press the heads, which are to be compared, into one line.
         near = high - low <= 1.5 * (limits[1] - limits[0])
-        axes.axhline(100 * leep if near else np.nan, color="#777777", linestyle="-." if near else "", linewidth=1,
-                     label=f"LEEP, no training: {100 * leep:.1f}" + ("" if near else " (off axis)"))
+        axes.axhline(
+            100 * leep if near else np.nan,
+            color="#777777",
+            linestyle="-." if near else "",
+            linewidth=1,
+            label=f"LEEP, no training: {100 * leep:.1f}" + ("" if near else " (off axis)"),
+        )
         limits = (low, high) if near else limits
     crowded = len(result.depths) > 8 or max(map(len, result.depths)) > 8
-    axes.set_xticks(range(len(result.depths)), result.depths, rotation=60 if crowded else 0,
-                    ha="right" if crowded else "center", fontsize=8 if crowded else 8.5 if small else 10)
+    axes.set_xticks(
+        range(len(result.depths)),
+        result.depths,
+        rotation=60 if crowded else 0,
+        ha="right" if crowded else "center",
+        fontsize=8 if crowded else 8.5 if small else 10,
+    )
     axes.set_xlim(-0.4, len(result.depths) - 0.6)
     axes.set_ylim(limits)
     axes.set(xlabel="topmost frozen layer group", ylabel="%" if small else f"{_short(result.metric)}, {split} (%)")
@@ -100,13 +145,17 @@ def _depth_figure(result: StudyResult, bands: Mapping[str, Band], shown: Sequenc
 
 def _lengths(result: StudyResult, head: str, depths: Sequence[str]) -> list[int]:
     """Return the longest training of a head, in steps, at each depth."""
-    return [max(cells.lengths(result, head, depth), default=0) for depth in depths]
+    return [max(queries.lengths(result, head, depth), default=0) for depth in depths]
 
 
 def _limits(bands: Sequence[Band]) -> tuple[float, float]:
     """Return limits that hold every mean and band, the same in every figure that shall be compared."""
-    ends = [100 * end for band in bands for point in band.values()
-            for end in (point.mean, point.low, point.high, *point.values)]
+    ends = [
+        100 * end
+        for band in bands
+        for point in band.values()
+        for end in (point.mean, point.low, point.high, *point.values)
+    ]
     low, high = np.nanmin(ends), np.nanmax(ends)
     margin = max(1.0, 0.06 * (high - low))
     return max(low - margin, -1.0), min(high + margin, 101.0)
@@ -115,31 +164,46 @@ def _limits(bands: Sequence[Band]) -> tuple[float, float]:
 def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
     """Draw validation accuracy of each head's winner, mean over seeds, against epochs and seconds: (SVG, description)."""
     # A vmapped group of cells can end together, so only steps that every seed has are averaged.
-    curves = {head: curve for head, winner in result.winners.items()
-              if (curve := _curve(result, cells.selected(result, head, winner["depth"])))}
+    curves = {
+        head: curve
+        for head, winner in result.winners.items()
+        if (curve := _curve(result, queries.selected(result, head, winner["depth"])))
+    }
     if not curves:
         return []
     drawn = []
     for column, unit, label in ((0, "epochs", "epochs"), (1, "seconds", "seconds of training")):
         figure, axes = _canvas(len(curves), False)
         for head, points in curves.items():
-            axes.plot([point[column] for point in points], [100 * point[2] for point in points],
-                      label=shortened(head, LABEL), marker="o" if len(points) < 12 else "", markersize=3,
-                      **_style(result, head))
+            axes.plot(
+                [point[column] for point in points],
+                [100 * point[2] for point in points],
+                label=shortened(head, LABEL),
+                marker="o" if len(points) < 12 else "",
+                markersize=3,
+                **_style(result, head),
+            )
         axes.set(xlabel=label, ylabel=f"{_short(result.metric)}, validation (%)")
         axes.set_xlim(left=0)
         drawn.append((_svg(figure, axes), f"{METRICS[result.metric]} on validation against {unit}"))
     return drawn
 
 
-def _curve(result: StudyResult, selected: Mapping[int, cells.Row]) -> list[tuple[float, float, float]]:
+def _curve(result: StudyResult, selected: Mapping[int, queries.Row]) -> list[tuple[float, float, float]]:
     """Return (epochs, seconds, accuracy) at every evaluated step that all seeds have, means over seeds."""
-    runs = [{point["step"]: point for point in row["history"] or () if point["val"] is not None}
-            for row in selected.values()]
+    runs = [
+        {point["step"]: point for point in row["history"] or () if point["val"] is not None}
+        for row in selected.values()
+    ]
     row = next(iter(selected.values()), None)
-    return [(cells.epochs(result, row, cells.mean(run[step]["examples"] for run in runs)),
-             cells.mean(run[step]["seconds"] for run in runs), cells.mean(run[step]["val"] for run in runs))
-            for step in sorted(set.intersection(*map(set, runs)) if runs else ())]
+    return [
+        (
+            queries.epochs(result, row, queries.mean(run[step]["examples"] for run in runs)),
+            queries.mean(run[step]["seconds"] for run in runs),
+            queries.mean(run[step]["val"] for run in runs),
+        )
+        for step in sorted(set.intersection(*map(set, runs)) if runs else ())
+    ]
 
 
 def _short(metric: str) -> str:
@@ -148,10 +212,14 @@ def _short(metric: str) -> str:
 
 def _style(result: StudyResult, head: str) -> dict[str, object]:
     """Return the colour and dash of a head, the same in every figure."""
-    index = cells.heads(result).index(head)
+    index = queries.heads(result).index(head)
     best = head == result.best
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-            "linewidth": 2.6 if best else 1.5, "zorder": 3 if best else 2}
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+        "linewidth": 2.6 if best else 1.5,
+        "zorder": 3 if best else 2,
+    }
 
 
 def _canvas(entries: int, small: bool) -> tuple["Figure", "Axes"]:

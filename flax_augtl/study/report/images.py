@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flax_augtl.study import predicted
-from flax_augtl.study.report.cells import Row
+from flax_augtl.study.report.queries import Row
 from flax_augtl.study.result import StudyResult
+from flax_augtl.study.trials import predictions
 from flax_augtl.training.intervals import image_interval, paired_p
 
 ABSENT = "no interval over test images: an earlier version did not keep its predictions"
@@ -59,7 +59,7 @@ def paired(result: StudyResult, cells: Mapping[int, Row], others: Mapping[int, R
 
 def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
     """Return 1 for each test image of a seed that a cell is right about, else 0; None if it is not known."""
-    said, test = predicted.read(row), result.tests.get(seed)
+    said, test = predictions.read(row), result.tests.get(seed)
     if said is None or test is None or len(said) != len(test["label"]):
         return None
     return (said == np.asarray(test["label"])).astype(np.int64)
@@ -68,8 +68,10 @@ def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
 def _by_image(result: StudyResult, values: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the sum over seeds, the number of seeds and the label of every image; seeds may have other test images."""
     known: dict[str, int] = {}
-    places = {seed: np.array([known.setdefault(name, len(known)) for name in result.tests[seed]["id"]], np.int64)
-              for seed in values}
+    places = {
+        seed: np.array([known.setdefault(name, len(known)) for name in result.tests[seed]["id"]], np.int64)
+        for seed in values
+    }
     sums, counts, labels = (np.zeros(len(known), np.int64) for _ in range(3))
     for seed, some in values.items():
         np.add.at(sums, places[seed], some)

@@ -48,8 +48,14 @@ def picture(uri: str, alt: str, kind: str = "") -> Markup:
     return Markup(f'<img src="{html.escape(uri)}" alt="{html.escape(alt)}"{f" class={kind}" if kind else ""}>')
 
 
-def table(header: Sequence[object], rows: Sequence[Sequence[object]], marks: Sequence[bool] | None = None, *,
-          shades: Sequence[Sequence[float]] | None = None, wrap: bool = False) -> Markup:
+def table(
+    header: Sequence[object],
+    rows: Sequence[Sequence[object]],
+    marks: Sequence[bool] | None = None,
+    *,
+    shades: Sequence[Sequence[float]] | None = None,
+    wrap: bool = False,
+) -> Markup:
     """Return a table that scrolls sideways where the window is narrower than it.
 
     Args:
@@ -61,8 +67,16 @@ def table(header: Sequence[object], rows: Sequence[Sequence[object]], marks: Seq
     """
     lines = []
     for i, row in enumerate(rows):
-        made = [element("th" if not j else "td", value, {"style": f"background: rgb(0 114 178 / {shades[i][j] * 0.55:.2f})"}
-                        if shades and shades[i][j] else None) for j, value in enumerate(row)]
+        made = [
+            element(
+                "th" if not j else "td",
+                value,
+                {"style": f"background: rgb(0 114 178 / {shades[i][j] * 0.55:.2f})"}
+                if shades and shades[i][j]
+                else None,
+            )
+            for j, value in enumerate(row)
+        ]
         lines.append(element("tr", join(*made), {"class": "chosen"} if marks and marks[i] else None))
     head = element("thead", element("tr", join(*(element("th", name) for name in header)))) if any(header) else ""
     made = element("table", join(head, element("tbody", join(*lines))), {"class": "wrap"} if wrap else None)

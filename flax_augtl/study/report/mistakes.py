@@ -19,7 +19,9 @@ def confusion(result: StudyResult) -> np.ndarray:
     """Return the winner's counts on the test split, int64 [C, C]: a row a label, a column a prediction."""
     count = len(result.class_names)
     matrix = np.zeros((count, count), np.int64)
-    np.add.at(matrix, (np.asarray(result.predictions["label"], int), np.asarray(result.predictions["prediction"], int)), 1)
+    np.add.at(
+        matrix, (np.asarray(result.predictions["label"], int), np.asarray(result.predictions["prediction"], int)), 1
+    )
     return matrix
 
 
@@ -28,8 +30,11 @@ def confused_pairs(result: StudyResult, most: int = 15) -> list[tuple[str, str, 
     matrix = confusion(result)
     off = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-off, axis=None, kind="stable")[:most]
-    return [(result.class_names[i], result.class_names[j], int(off[i, j]), int(matrix[i].sum()))
-            for i, j in zip(*np.unravel_index(order, off.shape), strict=True) if off[i, j]]
+    return [
+        (result.class_names[i], result.class_names[j], int(off[i, j]), int(matrix[i].sum()))
+        for i, j in zip(*np.unravel_index(order, off.shape), strict=True)
+        if off[i, j]
+    ]
 
 
 def confusion_png(result: StudyResult) -> str | None:
@@ -42,11 +47,22 @@ def confusion_png(result: StudyResult) -> str | None:
 def confident_mistakes(result: StudyResult, most: int = 12) -> list[tuple[int, str, str, str, float]]:
     """Return (position, id, label, prediction, confidence) of wrong predictions, the most confident first."""
     said = result.predictions
-    wrong = [i for i, (label, prediction) in enumerate(zip(said["label"], said["prediction"], strict=True))
-             if label != prediction]
+    wrong = [
+        i
+        for i, (label, prediction) in enumerate(zip(said["label"], said["prediction"], strict=True))
+        if label != prediction
+    ]
     wrong.sort(key=lambda i: (-said["confidence"][i], i))
-    return [(i, str(said["id"][i]), result.class_names[said["label"][i]], result.class_names[said["prediction"][i]],
-             said["confidence"][i]) for i in wrong[:most]]
+    return [
+        (
+            i,
+            str(said["id"][i]),
+            result.class_names[said["label"][i]],
+            result.class_names[said["prediction"][i]],
+            said["confidence"][i],
+        )
+        for i in wrong[:most]
+    ]
 
 
 def thumbnail(picture: Callable[[int], np.ndarray], index: int) -> str | None:

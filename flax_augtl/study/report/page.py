@@ -5,12 +5,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
-from flax_augtl.study.report import cells, figures, mistakes
-from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
-from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
-from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
-from flax_augtl.study.report.words import (
+from flax_augtl.runtime.text import duration
+from flax_augtl.study.report import figures, mistakes, queries
+from flax_augtl.study.report.formatting import (
     METRICS,
     images_test,
     over_images,
@@ -23,8 +20,11 @@ from flax_augtl.study.report.words import (
     seconds,
     significance,
 )
+from flax_augtl.study.report.images import ABSENT
+from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
+from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
 from flax_augtl.study.result import StudyResult
-from flax_augtl.training.log import duration
 
 SCORES = (
     ("Top-1 accuracy (weighted recall)", "top1"), ("Top-5 accuracy", "top5"),
@@ -35,10 +35,12 @@ SCORES = (
 )  # fmt: skip
 # A table of more rows is folded.
 LONG = 20
-VALIDATION = ("Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals over seeds, from six "
-              "seeds on; below, the dots are the seeds. The rate was chosen "
-              "by the same figures, so they are a little too good; differences between depths are what to read. Hollow "
-              "points are of shorter trainings.")
+VALIDATION = (
+    "Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals over seeds, from six "
+    "seeds on; below, the dots are the seeds. The rate was chosen "
+    "by the same figures, so they are a little too good; differences between depths are what to read. Hollow "
+    "points are of shorter trainings."
+)
 
 
 def page(result: StudyResult) -> str:
@@ -60,20 +62,29 @@ def page(result: StudyResult) -> str:
         section("Leakage", _leakage(result)),
         section("Data and compute", _data(result)),
         section("Cells without a result", _failed(result)),
-        section("Config", details("Every field", element("pre", json.dumps(result.config, indent=2, ensure_ascii=False,
-                                                                           default=str)))),
+        section(
+            "Config",
+            details(
+                "Every field", element("pre", json.dumps(result.config, indent=2, ensure_ascii=False, default=str))
+            ),
+        ),
     )
     return document(f"{name}: layer-wise study", body)
 
 
 def _what(result: StudyResult) -> str:
     seeds = len({row["seed"] for row in result.rows})
-    parts = ((len(cells.heads(result)), "head"), (len(result.depths), "freeze depth"), (seeds, "seed"),
-             (len(result.rows), "cell"))
-    return (", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
-            + f"; {METRICS[result.metric]} decides. Every choice was made on validation data. The test split was used "
-            "once for "
-            + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth."))
+    parts = (
+        (len(queries.heads(result)), "head"),
+        (len(result.depths), "freeze depth"),
+        (seeds, "seed"),
+        (len(result.rows), "cell"),
+    )
+    return (
+        ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
+        + f"; {METRICS[result.metric]} decides. Every choice was made on validation data. The test split was used "
+        "once for " + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
+    )
 
 
 def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:
@@ -82,8 +93,10 @@ def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:
 
 def _depths(result: StudyResult) -> Markup:
     overviews, single = [], []
-    for split, caption in (("val", VALIDATION), ("test", "The same on the test split, after retraining on training and "
-                                                         "validation data.")):
+    for split, caption in (
+        ("val", VALIDATION),
+        ("test", "The same on the test split, after retraining on training and validation data."),
+    ):
         if split == "test" and not result.finals_by_depth:
             continue
         if images := _images(figures.depth_figures(result, split)):
@@ -91,8 +104,9 @@ def _depths(result: StudyResult) -> Markup:
             if images[1:]:
                 beside = f", beside {reference(result)}" if reference(result) else ""
                 title = f"Each head with its 95 % band{beside}: {'validation' if split == 'val' else 'test'}, %"
-                single.append(details(title,
-                                      element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val"))
+                single.append(
+                    details(title, element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val")
+                )
     return join(element("div", join(*overviews), {"class": "figures"}), *single) if overviews else Markup("")
 
 
@@ -103,12 +117,22 @@ def _summary(result: StudyResult) -> Markup:
     pairs = pairs_of(lines)
     return join(
         _lines(result, lines, f"Difference to {reference(result)}"),
-        paragraph(f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
-                  "differences in points, paired by seed and image. “90 % of its best” is of validation accuracy.", "note"),
-        paragraph(join(element("b", "Seeds:"), " 95 % BCa bootstrap interval over seeds, below six seeds the values "
-                       f"themselves; p of the sign-flip test. {significance(pairs)}. {_varied(result)}"), "note"),
+        paragraph(
+            f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
+            "differences in points, paired by seed and image. “90 % of its best” is of validation accuracy.",
+            "note",
+        ),
+        paragraph(
+            join(
+                element("b", "Seeds:"),
+                " 95 % BCa bootstrap interval over seeds, below six seeds the values "
+                f"themselves; p of the sign-flip test. {significance(pairs)}. {_varied(result)}",
+            ),
+            "note",
+        ),
         paragraph(join(element("b", "Images:"), " ", _of_images(lines)), "note"),
-        paragraph("Holm: p corrected for the number of lines.", "note"))
+        paragraph("Holm: p corrected for the number of lines.", "note"),
+    )
 
 
 def _of_images(lines: Sequence[Line]) -> str:
@@ -116,23 +140,40 @@ def _of_images(lines: Sequence[Line]) -> str:
     if not over:
         return f"{ABSENT}."
     tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
-    return (f"95 % bootstrap interval over the {max(one.images for one in over)} test images"
-            + (f"; p of the {' or '.join(tests)}" if tests else "")
-            + ". This speaks of other images of the same kind, for the networks that were trained, not of training again.")
+    return (
+        f"95 % bootstrap interval over the {max(one.images for one in over)} test images"
+        + (f"; p of the {' or '.join(tests)}" if tests else "")
+        + ". This speaks of other images of the same kind, for the networks that were trained, not of training again."
+    )
 
 
 def _varied(result: StudyResult) -> str:
     """Return what the seeds of a study vary, and so what its intervals are about."""
     if result.one_test_split:
-        return ("Seeds vary training and validation data, the initial new layers and the order of the data, on one test "
-                "split: this speaks of training again, not of other images.")
-    return ("Seeds vary training and validation data, the initial new layers and the order of the data, and each has a test "
-            "split of its own.")
+        return (
+            "Seeds vary training and validation data, the initial new layers and the order of the data, on one test "
+            "split: this speaks of training again, not of other images."
+        )
+    return (
+        "Seeds vary training and validation data, the initial new layers and the order of the data, and each has a test "
+        "split of its own."
+    )
 
 
 def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
-    header = ["Head", "Test", against, "p", "Holm", "Freeze depth", "Rate", "Steps", "Top-1", "Validation",
-              "90 % of its best after"]
+    header = [
+        "Head",
+        "Test",
+        against,
+        "p",
+        "Holm",
+        "Freeze depth",
+        "Rate",
+        "Steps",
+        "Top-1",
+        "Validation",
+        "90 % of its best after",
+    ]
     rows, marks, pairs = [], [], pairs_of(lines)
     for line in lines:
         rows.append([
@@ -152,8 +193,11 @@ def _compared(difference: Difference | None) -> list[object]:
     if difference is None:
         return ["", "", ""]
     over = difference.images
-    return [_mean(difference), _both("", probability(difference.p), probability(over.p) if over else "–"),
-            _both("", probability(difference.adjusted), probability(over.adjusted) if over else "–")]
+    return [
+        _mean(difference),
+        _both("", probability(difference.p), probability(over.p) if over else "–"),
+        _both("", probability(difference.adjusted), probability(over.adjusted) if over else "–"),
+    ]
 
 
 def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
@@ -166,58 +210,95 @@ def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
 
 def _both(first: object, seeds: object, images: object) -> Markup:
     """Return what is known over seeds and over test images, one below the other."""
-    return join(first or Markup("&nbsp;"), Markup("<br>"), element("small", join("seeds: ", seeds)), Markup("<br>"),
-                element("small", join("images: ", images)))
+    return join(
+        first or Markup("&nbsp;"),
+        Markup("<br>"),
+        element("small", join("seeds: ", seeds)),
+        Markup("<br>"),
+        element("small", join("images: ", images)),
+    )
 
 
 def _questions(result: StudyResult) -> Markup:
     found = questions(result)
     if not found:
         return Markup("")
-    return join(table(["Question", "Compared", "Difference", "p", "Holm", "Shown"],
-                      [[text, f"{head} − {other}", *_compared(difference),
-                        _both("", shown(difference), shown_on_images(difference))]
-                       for text, head, other, difference in found]),
-                paragraph("Test split, each head at the depth and rate that validation chose for it, paired by seed and "
-                          "image; Holm: p corrected for the number of questions. Images: for these networks, on other "
-                          "images; only seeds tell whether training again would give the same.", "note"))
+    return join(
+        table(
+            ["Question", "Compared", "Difference", "p", "Holm", "Shown"],
+            [
+                [
+                    text,
+                    f"{head} − {other}",
+                    *_compared(difference),
+                    _both("", shown(difference), shown_on_images(difference)),
+                ]
+                for text, head, other, difference in found
+            ],
+        ),
+        paragraph(
+            "Test split, each head at the depth and rate that validation chose for it, paired by seed and "
+            "image; Holm: p corrected for the number of questions. Images: for these networks, on other "
+            "images; only seeds tell whether training again would give the same.",
+            "note",
+        ),
+    )
 
 
 def _by_depth(result: StudyResult) -> Markup:
     if not result.finals_by_depth:
         return Markup("")
     lines = by_depth(result)
-    return details(f"{len(lines)} heads and depths", join(
-        _lines(result, lines, f"Difference to {reference(result)} at that depth"),
-        paragraph("Validation did not choose among these lines by test figures; nor should you.", "note")))
+    return details(
+        f"{len(lines)} heads and depths",
+        join(
+            _lines(result, lines, f"Difference to {reference(result)} at that depth"),
+            paragraph("Validation did not choose among these lines by test figures; nor should you.", "note"),
+        ),
+    )
 
 
 def _curves(result: StudyResult) -> Markup:
     images = _images(figures.curve_figures(result))
     if not images:
         return Markup("")
-    return join(element("div", join(*images), {"class": "figures"}),
-                paragraph("The selecting cells of each head's winner, means over seeds. Seconds are of training alone: what "
-                          "is frozen comes from a cache where there is one.", "note"))
+    return join(
+        element("div", join(*images), {"class": "figures"}),
+        paragraph(
+            "The selecting cells of each head's winner, means over seeds. Seconds are of training alone: what "
+            "is frozen comes from a cache where there is one.",
+            "note",
+        ),
+    )
 
 
 def _change(result: StudyResult) -> Markup:
     rows, shades, groups, found = [], [], {}, {}
     for head, winner in result.winners.items():
-        runs = cells.finals(result, head, winner["depth"]) or cells.selected(result, head, winner["depth"])
+        runs = queries.finals(result, head, winner["depth"]) or queries.selected(result, head, winner["depth"])
         found[head] = [row["change"] or {} for row in runs.values()]
         groups |= dict.fromkeys(group for change in found[head] for group in change)
     if not groups:
         return Markup("")
     largest = max(change[group] for changes in found.values() for change in changes for group in change) or 1.0
     for head, changes in found.items():
-        means = [cells.mean(change[group] for change in changes if group in change) for group in groups]
-        rows.append([head, result.winners[head]["depth"],
-                     *("–" if mean != mean else "0" if mean == 0 else f"{mean:.2g}" for mean in means)])
+        means = [queries.mean(change[group] for change in changes if group in change) for group in groups]
+        rows.append(
+            [
+                head,
+                result.winners[head]["depth"],
+                *("–" if mean != mean else "0" if mean == 0 else f"{mean:.2g}" for mean in means),
+            ]
+        )
         shades.append([0.0, 0.0, *(0.0 if mean != mean else mean / largest for mean in means)])
-    return join(table(["Head", "Freeze depth", *groups], rows, shades=shades),
-                paragraph("‖w − w₀‖ / ‖w₀‖ of each pretrained layer group at the winner's depth, mean over seeds; 0 is "
-                          "frozen, – is not in that network.", "note"))
+    return join(
+        table(["Head", "Freeze depth", *groups], rows, shades=shades),
+        paragraph(
+            "‖w − w₀‖ / ‖w₀‖ of each pretrained layer group at the winner's depth, mean over seeds; 0 is "
+            "frozen, – is not in that network.",
+            "note",
+        ),
+    )
 
 
 def _confusion(result: StudyResult) -> Markup:
@@ -226,8 +307,12 @@ def _confusion(result: StudyResult) -> Markup:
     uri, pairs = mistakes.confusion_png(result), mistakes.confused_pairs(result)
     drawn = [picture(uri, "confusion matrix of the winner on the test split", "confusion")] if uri else []
     if pairs:
-        drawn.append(table(["Label", "Taken for", "How often"],
-                           [[label, other, f"{count} of {total}"] for label, other, count, total in pairs]))
+        drawn.append(
+            table(
+                ["Label", "Taken for", "How often"],
+                [[label, other, f"{count} of {total}"] for label, other, count, total in pairs],
+            )
+        )
     return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"), *drawn)
 
 
@@ -235,16 +320,33 @@ def _metrics(result: StudyResult) -> Markup:
     if not result.scores:
         return Markup("")
     values, ends = result.scores["metrics"], result.scores["intervals"]
-    rows = [[name, _number(values[key]), "[{:.4f}, {:.4f}]".format(*ends[key]) if key in ends else ""]
-            for name, key in SCORES if key in values]
-    classes = [[row["label"], row["n"], *(_number(row[name]) for name in ("recall", "precision", "f1", "roc_auc")),
-                row["taken_for"] or ""] for row in result.scores["classes"]]
-    shown = table(["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often taken for"], classes)
-    return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"),
-                table(["Metric", "", "95 % over images (bootstrap)"], rows),
-                shown if len(classes) <= LONG else details(f"{len(classes)} classes", shown),
-                paragraph("Means are over the classes that occur; a class that is never predicted counts with a precision "
-                          "of 0. ROC AUC: one class against the rest. –: not defined.", "note"))
+    rows = [
+        [name, _number(values[key]), "[{:.4f}, {:.4f}]".format(*ends[key]) if key in ends else ""]
+        for name, key in SCORES
+        if key in values
+    ]
+    classes = [
+        [
+            row["label"],
+            row["n"],
+            *(_number(row[name]) for name in ("recall", "precision", "f1", "roc_auc")),
+            row["taken_for"] or "",
+        ]
+        for row in result.scores["classes"]
+    ]
+    shown = table(
+        ["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often taken for"], classes
+    )
+    return join(
+        paragraph(f"{result.best}, its first seed, on the test split.", "note"),
+        table(["Metric", "", "95 % over images (bootstrap)"], rows),
+        shown if len(classes) <= LONG else details(f"{len(classes)} classes", shown),
+        paragraph(
+            "Means are over the classes that occur; a class that is never predicted counts with a precision "
+            "of 0. ROC AUC: one class against the rest. –: not defined.",
+            "note",
+        ),
+    )
 
 
 def _number(value: float | None) -> str:
@@ -256,45 +358,85 @@ def _mistakes(result: StudyResult) -> Markup:
     cards = []
     for index, name, label, prediction, confidence in found:
         uri = mistakes.thumbnail(result.picture, index) if result.picture else None
-        cards.append(element("figure", join(
-            picture(uri, f"a test picture of {label}") if uri else element("div", "no picture", {"class": "absent"}),
-            element("figcaption", join(element("b", prediction), f" {percent(confidence)} %", Markup("<br>"), f"is {label}",
-                                       Markup("<br>"), element("small", name))))))
+        cards.append(
+            element(
+                "figure",
+                join(
+                    picture(uri, f"a test picture of {label}")
+                    if uri
+                    else element("div", "no picture", {"class": "absent"}),
+                    element(
+                        "figcaption",
+                        join(
+                            element("b", prediction),
+                            f" {percent(confidence)} %",
+                            Markup("<br>"),
+                            f"is {label}",
+                            Markup("<br>"),
+                            element("small", name),
+                        ),
+                    ),
+                ),
+            )
+        )
     if not cards:
         return Markup("")
-    return join(paragraph("Bold: what the network says, and how sure it is.", "note"),
-                element("div", join(*cards), {"class": "mistakes"}))
+    return join(
+        paragraph("Bold: what the network says, and how sure it is.", "note"),
+        element("div", join(*cards), {"class": "mistakes"}),
+    )
 
 
 def _speaks(result: StudyResult) -> Markup:
     speaks = (result.leep or {}).get("speaks") or {}
     if not speaks:
         return Markup("")
-    rows = [[target, ", ".join(f"{source} {percent(share)} %" for source, share in sources)]
-            for target, sources in speaks.items()]
+    rows = [
+        [target, ", ".join(f"{source} {percent(share)} %" for source, share in sources)]
+        for target, sources in speaks.items()
+    ]
     shown = table(["Target class", "Source classes, share"], rows, wrap=True)
-    return join(shown if len(rows) <= LONG else details(f"{len(rows)} target classes", shown),
-                paragraph("From LEEP's P(y | z), counted on the training data: what a kept classification layer already "
-                          "knows of the target classes.", "note"))
+    return join(
+        shown if len(rows) <= LONG else details(f"{len(rows)} target classes", shown),
+        paragraph(
+            "From LEEP's P(y | z), counted on the training data: what a kept classification layer already "
+            "knows of the target classes.",
+            "note",
+        ),
+    )
 
 
 def _leakage(result: StudyResult) -> Markup:
-    return join(*map(paragraph, result.leakage or ("None is known: neither the data set nor a class name is shared with the "
-                                                   "source network's.",)))
+    return join(
+        *map(
+            paragraph,
+            result.leakage
+            or ("None is known: neither the data set nor a class name is shared with the source network's.",),
+        )
+    )
 
 
 def _data(result: StudyResult) -> Markup:
-    counts = [[f"{split} examples", f"{result.counts[split]:,}".replace(",", " ")] for split in ("train", "val", "test")
-              if split in result.counts]
-    rows = [*counts, ["classes", len(result.class_names)], ["compute in all, caches included", duration(result.seconds)],
-            *([f"time budget: {name}", duration(seconds)] for name, seconds in result.account.items()),
-            *([name, version] for name, version in result.versions.items())]
-    return join(table(["", ""], rows), element("ul", join(*(element("li", note) for note in result.notes)))
-                if result.notes else "")
+    counts = [
+        [f"{split} examples", f"{result.counts[split]:,}".replace(",", " ")]
+        for split in ("train", "val", "test")
+        if split in result.counts
+    ]
+    rows = [
+        *counts,
+        ["classes", len(result.class_names)],
+        ["compute in all, caches included", duration(result.seconds)],
+        *([f"time budget: {name}", duration(seconds)] for name, seconds in result.account.items()),
+        *([name, version] for name, version in result.versions.items()),
+    ]
+    return join(
+        table(["", ""], rows),
+        element("ul", join(*(element("li", note) for note in result.notes))) if result.notes else "",
+    )
 
 
 def _failed(result: StudyResult) -> Markup:
-    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in cells.failed(result)]
+    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in queries.failed(result)]
     if not rows:
         return Markup("")
     return details(f"{len(rows)} of {len(result.rows)} cells", table(["Cell", "What happened"], rows, wrap=True))

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from flax_augtl.study.report import cells
+from flax_augtl.study.report import queries
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.selection import still_rising
 
@@ -25,10 +25,10 @@ def study_csv(result: StudyResult) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in result.rows:
-        reached = cells.reached(result, row) or (None, None)
+        reached = queries.reached(result, row) or (None, None)
         writer.writerow([
             *(row[name] for name in ("cell", "stage", "head", "depth")), row.get("frozen", row["depth"]),
-            row["learning_rate"], cells.new_layers_rate(result, row["learning_rate"]), row["seed"], row["steps"],
+            row["learning_rate"], queries.new_layers_rate(result, row["learning_rate"]), row["seed"], row["steps"],
             *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
             *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
             *((row["test"] or {}).get(metric) for metric in TEST_METRICS),

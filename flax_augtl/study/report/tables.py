@@ -4,11 +4,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from flax_augtl.head import PRESETS
-from flax_augtl.study.report import cells
+from flax_augtl.models.head import PRESETS
+from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
+from flax_augtl.study.report.statistics import bca_interval, holm, sign_flip_p
 from flax_augtl.study.result import StudyResult
-from flax_augtl.study.statistics import bca_interval, holm, sign_flip_p
 
 # Fewer pairs cannot show p < 0.05 in a sign-flip test, and an interval over fewer seeds is little but their range.
 ENOUGH_SEEDS = 6
@@ -95,12 +95,12 @@ def estimate(values: Sequence[float], images: OverImages | None = None) -> Estim
 
 
 def _over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    return bca_interval(values) if len(values) >= ENOUGH_SEEDS else (cells.mean(values), math.nan, math.nan)
+    return bca_interval(values) if len(values) >= ENOUGH_SEEDS else (queries.mean(values), math.nan, math.nan)
 
 
 def reference(result: StudyResult) -> str | None:
     """Return the head to which the others are compared: `traditional` where it was tested, else the first that was."""
-    names = [name for name in result.winners if cells.finals(result, name, result.winners[name]["depth"])]
+    names = [name for name in result.winners if queries.finals(result, name, result.winners[name]["depth"])]
     return "traditional" if "traditional" in names else names[0] if names else None
 
 
@@ -120,33 +120,52 @@ def role(result: StudyResult, head: str) -> str:
 def summary(result: StudyResult) -> list[Line]:
     """Return a line for the winner of every head, and one for LEEP's predictor."""
     base = reference(result)
-    against = cells.finals(result, base, result.winners[base]["depth"]) if base else {}
-    lines = [_line(result, name, winner["depth"], {} if name == base else against)
-             for name, winner in result.winners.items()]
+    against = queries.finals(result, base, result.winners[base]["depth"]) if base else {}
+    lines = [
+        _line(result, name, winner["depth"], {} if name == base else against) for name, winner in result.winners.items()
+    ]
     if result.leep:
-        tested = cells.leep_cells(result)
-        values, top1 = (cells.values(tested, "test", metric) for metric in (result.metric, "top1"))
-        lines.append(Line(LEEP, "", "", None, None, _single(result.leep["val"], result.metric),
-                          estimate([*values.values()], over_images(result, tested))
-                          or _single(result.leep["test"], result.metric),
-                          estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
-                          _difference(result, tested, against), None))
+        tested = queries.leep_cells(result)
+        values, top1 = (queries.values(tested, "test", metric) for metric in (result.metric, "top1"))
+        lines.append(
+            Line(
+                LEEP,
+                "",
+                "",
+                None,
+                None,
+                _single(result.leep["val"], result.metric),
+                estimate([*values.values()], over_images(result, tested))
+                or _single(result.leep["test"], result.metric),
+                estimate([*top1.values()]) or _single(result.leep["test"], "top1"),
+                _difference(result, tested, against),
+                None,
+            )
+        )
     return adjusted(lines)
 
 
 def by_depth(result: StudyResult) -> list[Line]:
     """Return a line for every head and freeze depth; differences are to the reference at the same depth."""
     base = reference(result)
-    return adjusted([_line(result, head, depth, {} if head == base or not base else cells.finals(result, base, depth))
-                     for head in cells.heads(result) for depth in cells.depths(result, head)
-                     if cells.selected(result, head, depth)])
+    return adjusted(
+        [
+            _line(result, head, depth, {} if head == base or not base else queries.finals(result, base, depth))
+            for head in queries.heads(result)
+            for depth in queries.depths(result, head)
+            if queries.selected(result, head, depth)
+        ]
+    )
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
     """Return (question, head, what it is compared with, difference) for every question both of whose heads were tested."""
-    tests = {name: cells.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
-    found = [(text, head, other, _difference(result, tests[head], tests[other])) for text, head, other in QUESTIONS
-             if head in tests and other in tests]
+    tests = {name: queries.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
+    found = [
+        (text, head, other, _difference(result, tests[head], tests[other]))
+        for text, head, other in QUESTIONS
+        if head in tests and other in tests
+    ]
     found = [row for row in found if row[3]]
     return [(*row[:3], difference) for row, difference in zip(found, _adjusted([row[3] for row in found]), strict=True)]
 
@@ -160,33 +179,45 @@ def adjusted(lines: list[Line]) -> list[Line]:
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
     over = iter(holm([one.images.p for one in differences if one.images]))
     levels = holm([one.p for one in differences])
-    return [dataclasses.replace(one, adjusted=level, images=one.images and dataclasses.replace(
-        one.images, adjusted=next(over))) for one, level in zip(differences, levels, strict=True)]
+    return [
+        dataclasses.replace(
+            one, adjusted=level, images=one.images and dataclasses.replace(one.images, adjusted=next(over))
+        )
+        for one, level in zip(differences, levels, strict=True)
+    ]
 
 
-def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, cells.Row]) -> Line:
-    validated, tested = cells.selected(result, head, depth), cells.finals(result, head, depth)
+def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, queries.Row]) -> Line:
+    validated, tested = queries.selected(result, head, depth), queries.finals(result, head, depth)
     winner = result.winners.get(head, {})
     chosen = next(iter({**validated, **tested}.values()), {})
     if tested:
         chosen = next(iter(tested.values()))
     elif winner.get("depth") == depth:
         chosen = winner
-    reach = [found for row in validated.values() if (found := cells.reached(result, row))]
-    return Line(head, role(result, head), depth, chosen.get("learning_rate"), chosen.get("steps"),
-                estimate([*cells.values(validated, "val", result.metric).values()]),
-                estimate([*cells.values(tested, "test", result.metric).values()], over_images(result, tested)),
-                estimate([*cells.values(tested, "test", "top1").values()]),
-                _difference(result, tested, against),
-                (cells.mean(one[0] for one in reach), cells.mean(one[1] for one in reach)) if reach else None)
+    reach = [found for row in validated.values() if (found := queries.reached(result, row))]
+    return Line(
+        head,
+        role(result, head),
+        depth,
+        chosen.get("learning_rate"),
+        chosen.get("steps"),
+        estimate([*queries.values(validated, "val", result.metric).values()]),
+        estimate([*queries.values(tested, "test", result.metric).values()], over_images(result, tested)),
+        estimate([*queries.values(tested, "test", "top1").values()]),
+        _difference(result, tested, against),
+        (queries.mean(one[0] for one in reach), queries.mean(one[1] for one in reach)) if reach else None,
+    )
 
 
 def _single(metrics: Mapping[str, float] | None, metric: str) -> Estimate | None:
     return estimate([metrics[metric]]) if metrics else None
 
 
-def _difference(result: StudyResult, tested: Mapping[int, cells.Row], others: Mapping[int, cells.Row]) -> Difference | None:
-    pairs = cells.differences(*(cells.values(some, "test", result.metric) for some in (tested, others)))
+def _difference(
+    result: StudyResult, tested: Mapping[int, queries.Row], others: Mapping[int, queries.Row]
+) -> Difference | None:
+    pairs = queries.differences(*(queries.values(some, "test", result.metric) for some in (tested, others)))
     if not pairs:
         return None
     p = sign_flip_p(pairs)

@@ -2,10 +2,8 @@
 
 import math
 
-from flax_augtl.study.report import cells
-from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
-from flax_augtl.study.report.words import (
+from flax_augtl.study.report import queries
+from flax_augtl.study.report.formatting import (
     METRICS,
     images_test,
     interval,
@@ -17,9 +15,11 @@ from flax_augtl.study.report.words import (
     rates,
     seconds,
 )
+from flax_augtl.study.report.images import ABSENT
+from flax_augtl.study.report.statistics import smallest_p
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.selection import still_rising
-from flax_augtl.study.statistics import smallest_p
 
 LEVEL = 0.05
 
@@ -44,17 +44,23 @@ def sure(difference: Difference, *, planned: bool = False) -> str:
       planned: it is the one comparison that validation singled out, so that there is nothing to correct for.
     """
     if difference.seeds < ENOUGH_SEEDS:
-        return (f"with {difference.seeds} paired seed{'s' if difference.seeds != 1 else ''} no significance can be claimed "
-                f"(p cannot be under {smallest_p(difference.seeds):.3g})")
+        return (
+            f"with {difference.seeds} paired seed{'s' if difference.seeds != 1 else ''} no significance can be claimed "
+            f"(p cannot be under {smallest_p(difference.seeds):.3g})"
+        )
     if difference.p >= LEVEL:
         return f"no difference that {difference.seeds} seeds can show (p = {probability(difference.p)})"
     if planned:
         return f"p = {probability(difference.p)} with {difference.seeds} seeds"
     if difference.adjusted >= LEVEL:
-        return (f"p = {probability(difference.p)} alone, but {probability(difference.adjusted)} when corrected for the "
-                "number of comparisons (Holm): a hint, no proof")
-    return (f"p = {probability(difference.p)}, and {probability(difference.adjusted)} when corrected for the number of "
-            "comparisons (Holm)")
+        return (
+            f"p = {probability(difference.p)} alone, but {probability(difference.adjusted)} when corrected for the "
+            "number of comparisons (Holm): a hint, no proof"
+        )
+    return (
+        f"p = {probability(difference.p)}, and {probability(difference.adjusted)} when corrected for the number of "
+        "comparisons (Holm)"
+    )
 
 
 def shown(difference: Difference) -> str:
@@ -78,13 +84,16 @@ def shown_on_images(difference: Difference) -> str:
 
 def _choice(result: StudyResult, best: Line) -> str:
     depth = {"none": "with every layer group tuned", "all": "with everything below the new layers frozen (all)"}.get(
-        best.depth, f"frozen up to and including {best.depth}")
+        best.depth, f"frozen up to and including {best.depth}"
+    )
     rate = rates(result, best.learning_rate, ", of new layers ")
     text = f"Validation chose the head {best.head}, {depth} (learning rate {rate}, {best.steps} steps)."
     if best.test is None:
         return text + " It has no test result yet."
-    return (f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]} "
-            f"({_how_sure(best.test)}).")
+    return (
+        f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]} "
+        f"({_how_sure(best.test)})."
+    )
 
 
 def _how_sure(value: Estimate) -> str:
@@ -105,7 +114,9 @@ def _on_images(difference: Difference, *, planned: bool = False) -> str:
     over = difference.images
     if over is None:
         return f" There is {ABSENT}."
-    text = f" Over the {over.images} test images, for these networks: {over_images(difference)}, p = {probability(over.p)}"
+    text = (
+        f" Over the {over.images} test images, for these networks: {over_images(difference)}, p = {probability(over.p)}"
+    )
     corrected = "" if planned or over.p >= LEVEL else f", {probability(over.adjusted)} corrected (Holm)"
     return f"{text}{corrected} ({images_test(over)})."
 
@@ -116,13 +127,19 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
     if best.head != base:
         if not best.difference:
             return []
-        return [f"That is {_difference(best.difference)} against {base}: {sure(best.difference, planned=True)}."
-                f"{_on_images(best.difference, planned=True)}"]
+        return [
+            f"That is {_difference(best.difference)} against {base}: {sure(best.difference, planned=True)}."
+            f"{_on_images(best.difference, planned=True)}"
+        ]
     if not others:
-        return ["No other head was tested."] if len(result.winners) > 1 else ["There is no other head to compare it with."]
+        return (
+            ["No other head was tested."] if len(result.winners) > 1 else ["There is no other head to compare it with."]
+        )
     closest = max(others, key=lambda line: line.difference.mean)
-    return [f"The best of the other heads on the test split is {closest.head}, at {_difference(closest.difference)} "
-            f"against {base}: {sure(closest.difference)}.{_on_images(closest.difference)}"]
+    return [
+        f"The best of the other heads on the test split is {closest.head}, at {_difference(closest.difference)} "
+        f"against {base}: {sure(closest.difference)}.{_on_images(closest.difference)}"
+    ]
 
 
 def _difference(value: Difference) -> str:
@@ -137,7 +154,9 @@ def _depth(result: StudyResult) -> list[str]:
     Depths are compared by trainings of one length, the longest that both have.
     """
     best, chosen = result.best, result.winners[result.best]["depth"]
-    lengths = {depth: found for depth in cells.depths(result, best) if (found := cells.lengths(result, best, depth))}
+    lengths = {
+        depth: found for depth in queries.depths(result, best) if (found := queries.lengths(result, best, depth))
+    }
     if len(lengths) < 2 or chosen not in lengths:
         return [f"{best} was tried at one freeze depth, so nothing is said about others."]
     worse, steps, equal, apart, seeds = {}, {}, [], [], 0
@@ -148,69 +167,88 @@ def _depth(result: StudyResult) -> list[str]:
             apart.append(depth)
             continue
         steps[depth] = max(found & lengths[chosen])
-        mine, others = (cells.values(cells.selected(result, best, one, steps[depth]), "val", result.metric)
-                        for one in (chosen, depth))
-        pairs = cells.differences(mine, others)
+        mine, others = (
+            queries.values(queries.selected(result, best, one, steps[depth]), "val", result.metric)
+            for one in (chosen, depth)
+        )
+        pairs = queries.differences(mine, others)
         if not pairs:
             del steps[depth]
             continue
-        worse[depth], seeds = cells.mean(pairs), max(seeds, len(mine))
+        worse[depth], seeds = queries.mean(pairs), max(seeds, len(mine))
         if len(pairs) > 1:
             spread = math.sqrt(sum((one - worse[depth]) ** 2 for one in pairs) / (len(pairs) - 1) / len(pairs))
             if worse[depth] <= spread:
                 equal.append(depth)
-    unlike = [f"{best} has no trainings of one length at {chosen} and at {', '.join(apart)}: they are not compared."] if (
-        apart) else []
+    unlike = (
+        [f"{best} has no trainings of one length at {chosen} and at {', '.join(apart)}: they are not compared."]
+        if (apart)
+        else []
+    )
     if not worse:
         return unlike
     last = max(worse, key=worse.get)
-    text = (f"On validation, {best} at depth {chosen} is at {points(worse[last])} points against the worst depth ({last}), "
-            f"both after {steps[last]} steps")
+    text = (
+        f"On validation, {best} at depth {chosen} is at {points(worse[last])} points against the worst depth ({last}), "
+        f"both after {steps[last]} steps"
+    )
     if seeds < ENOUGH_SEEDS:
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
         return [f"{text}; with {count} it cannot be told which of the depths are as good.", *unlike]
     if not equal:
         return [f"{text}, and no other depth is within one standard error of it.", *unlike]
     deepest = max(equal, key=result.depths.index)
-    cheaper = (f" Freezing up to {deepest} costs least of these." if
-               result.depths.index(deepest) > result.depths.index(chosen) else "")
+    cheaper = (
+        f" Freezing up to {deepest} costs least of these."
+        if result.depths.index(deepest) > result.depths.index(chosen)
+        else ""
+    )
     return [f"{text}. Within one standard error of it: {', '.join(equal)}.{cheaper}", *unlike]
 
 
 def rising(result: StudyResult) -> list[str]:
     """Say which trainings of the winners, and of the best head's depths, ended while they were still getting better."""
     pairs = [(head, winner["depth"]) for head, winner in result.winners.items()]
-    pairs += [(result.best, depth) for depth in cells.depths(result, result.best)] if result.best else []
+    pairs += [(result.best, depth) for depth in queries.depths(result, result.best)] if result.best else []
     found = []
     for head, depth in dict.fromkeys(pairs):
-        rows = [*cells.selected(result, head, depth).values()]
+        rows = [*queries.selected(result, head, depth).values()]
         if still_rising(rows):
             found.append(f"{head} at {depth} ({rows[0]['steps']} steps)")
     if not found:
         return []
-    return [f"Still getting better on validation when the training ended: {', '.join(found)}. Longer trainings may reach "
-            "more, and change the order: raise config.epochs or config.steps"
-            + (", and config.study.minutes." if result.account else ".")]
+    return [
+        f"Still getting better on validation when the training ended: {', '.join(found)}. Longer trainings may reach "
+        "more, and change the order: raise config.epochs or config.steps"
+        + (", and config.study.minutes." if result.account else ".")
+    ]
 
 
 def _questions(result: StudyResult) -> list[str]:
     found = [row for row in questions(result) if row[3].seeds >= ENOUGH_SEEDS]
     if not found:
         return []
-    shown = [f"{head} against {other} {points(difference.mean)} points" for _, head, other, difference in found
-             if difference.adjusted < LEVEL]
+    shown = [
+        f"{head} against {other} {points(difference.mean)} points"
+        for _, head, other, difference in found
+        if difference.adjusted < LEVEL
+    ]
     count = f"Of the {len(found)} questions below" if len(found) > 1 else "Of the one question below"
     if not shown:
-        return [f"{count}, none has an answer that these seeds show after correction for their number (Holm), by which "
-                f"p cannot be under {min(1.0, smallest_p(found[0][3].seeds) * len(found)):.2g} here."]
+        return [
+            f"{count}, none has an answer that these seeds show after correction for their number (Holm), by which "
+            f"p cannot be under {min(1.0, smallest_p(found[0][3].seeds) * len(found)):.2g} here."
+        ]
     return [f"{count}, these have an answer after correction for their number (Holm): {'; '.join(shown)}."]
 
 
 def _convergence(best: Line, base: Line | None) -> list[str]:
     if not best.reach:
         return []
-    text = (f"{best.head} had 90 % of its own best validation accuracy after {best.reach[0]:.1f} epochs "
-            f"({seconds(best.reach[1])})")
+    text = (
+        f"{best.head} had 90 % of its own best validation accuracy after {best.reach[0]:.1f} epochs "
+        f"({seconds(best.reach[1])})"
+    )
     if base is not None and base.head != best.head and base.reach:
         text += f", {base.head} after {base.reach[0]:.1f} ({seconds(base.reach[1])})"
     return [text + ". The seconds do not include computing the frozen layers."]
@@ -220,8 +258,10 @@ def _leep(result: StudyResult, best: Line) -> list[str]:
     line = next((line for line in summary(result) if line.head not in result.winners and line.test), None)
     if line is None or best.test is None:
         return []
-    return [f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It counts which "
-            "source classes the network sees in the images of each target class, and predicts from these counts."]
+    return [
+        f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It counts which "
+        "source classes the network sees in the images of each target class, and predicts from these counts."
+    ]
 
 
 def _leaks(result: StudyResult) -> list[str]:
@@ -232,6 +272,7 @@ def _failures(result: StudyResult) -> list[str]:
     errors = sum(bool(row["error"]) for row in result.rows)
     diverged = sum(bool(row["diverged"]) and not row["error"] for row in result.rows)
     parts = [f"{diverged} diverged"] * bool(diverged) + [f"{errors} failed"] * bool(errors)
-    missing = [head for head in cells.heads(result) if head not in result.winners]
+    missing = [head for head in queries.heads(result) if head not in result.winners]
     return ([f"Of {len(result.rows)} cells {' and '.join(parts)}; they are listed below."] if parts else []) + (
-        [f"No result at all: {', '.join(missing)}."] if missing else [])
+        [f"No result at all: {', '.join(missing)}."] if missing else []
+    )

@@ -1,0 +1,108 @@
+"""Measures how long a checkpoint takes to the device, and how much memory it takes on the way.
+
+    python -m flax_augtl.benchmarks.weights [CHECKPOINT …]
+
+Without a checkpoint, random weights of ResNet-50 and VGG-16 are written as safetensors in a temporary folder. Each file
+is loaded in a process of its own. The time is that of `load_source`, from its call until every array is on the device:
+reading, checking, SHA-256, conversion and transfer. The memory is the peak of anonymous memory (RssAnon: the process's
+own, without the pages of mapped files) above what it was before the call, as a part of the file's size. Needs Linux.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+NETWORKS = ("resnet50", "vgg16")
+
+
+def _anonymous_memory() -> int:
+    """Return this process's anonymous resident memory in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError("/proc/self/status has no RssAnon: this needs Linux")
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Load a checkpoint in this process.
+
+    Returns:
+        "seconds"; "processor", the seconds that all threads together worked, which is about what the time would be on
+        a machine that does nothing else; "file" and "memory" in bytes, the latter the peak above what was used before.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from flax_augtl.pretrained import load_source
+
+    # Starting JAX belongs to any program that uses it, and is not loading.
+    jnp.zeros(1).block_until_ready()
+    before = peak = _anonymous_memory()
+    done = threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, _anonymous_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begin, processor = time.perf_counter(), time.process_time()
+    try:
+        source = load_source(None, path)
+        jax.block_until_ready(source.variables)
+        seconds, processor = time.perf_counter() - begin, time.process_time() - processor
+    finally:
+        done.set()
+        watcher.join()
+    memory = max(peak, _anonymous_memory()) - before
+    return {"seconds": seconds, "processor": processor, "file": path.stat().st_size, "memory": memory}
+
+
+def _write(name: str, folder: Path) -> Path:
+    from flax_augtl.pretrained import Preprocessing, load_source, write_safetensors
+
+    path = folder / f"{name}.safetensors"
+    write_safetensors(path, name, load_source(name).variables, Preprocessing())
+    return path
+
+
+def _measured_apart(path: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "flax_augtl.benchmarks.weights", "--one", str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise ValueError(run.stderr.strip().splitlines()[-1])
+    return json.loads(run.stdout)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="*", type=Path)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(measure(options.one)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{'checkpoint':<24} {'MB':>6} {'seconds':>8} {'CPU s':>8} {'memory / file':>14}")
+        try:
+            for path in options.checkpoint or [_write(name, Path(folder)) for name in NETWORKS]:
+                found = _measured_apart(path)
+                megabytes, part = found["file"] / 1e6, found["memory"] / found["file"]
+                print(
+                    f"{path.name:<24} {megabytes:>6.0f} {found['seconds']:>8.2f} {found['processor']:>8.2f} {part:>14.2f}"
+                )
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

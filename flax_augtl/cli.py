@@ -1,0 +1,353 @@
+"""What each mode of main.py does, and how it tells a mistake of its user."""
+
+import ast
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import jax
+from absl.flags import FlagValues, UnrecognizedFlagError
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from flax_augtl import predict, shipped_configs
+from flax_augtl.config import overrides
+from flax_augtl.data.splits import folds
+from flax_augtl.run import Run, load_run, train
+from flax_augtl.run_data import ALL, load_again
+from flax_augtl.runtime import distributed, malloc, signals
+from flax_augtl.runtime.paths import absolute, exists
+from flax_augtl.runtime.text import for_terminal, on_one_line
+from flax_augtl.training import prediction_files
+from flax_augtl.training.evaluation import Evaluation, as_lines
+from flax_augtl.training.log import BRACKETS, describe
+from flax_augtl.workdir import files, resume
+
+# The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
+SOME_UNREADABLE = 2
+# Flags that the other modes would not look at.
+ONLY = {
+    "config": ("train", "study"),
+    "extend": ("train",),
+    "profile": ("train",),
+    "dry_run": ("study",),
+    "cells": ("study",),
+    "data_root": ("train", "evaluate"),
+    "split": ("evaluate",),
+    "images": ("predict",),
+    "max_pixels": ("predict",),
+    "output": ("evaluate", "predict"),
+    "format": ("export",),
+    "step": ("evaluate", "predict", "export"),
+}
+
+
+def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
+    """Parse the command line, and return what is left of it.
+
+    Raises:
+      ValueError: it sets a field to what that cannot be.
+      absl.flags.Error: a flag is wrong.
+    """
+    overrides.check_groups(arguments)
+    arguments, cleared = overrides.take_out_none(shipped_configs.resolve(arguments))
+    try:
+        left = flags(arguments)
+    except UnrecognizedFlagError as error:
+        if sentence := overrides.unknown_flag(error.flagname):
+            raise ValueError(sentence) from error
+        raise
+    if flags["config"].value is not None:
+        for field in cleared:
+            overrides.clear(flags.config, field)
+            config_flags.get_override_values(flags["config"])[field] = None
+        overrides.one_unit(flags.config, config_flags.get_override_values(flags["config"]))
+    return left
+
+
+def run(flags: Any) -> None:
+    """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1.
+
+    `SOME_UNREADABLE` is the exit code of predictions that lack some of the images.
+    """
+    malloc.limit_heaps()
+    try:
+        _keep_compilations()
+        _required(flags, "workdir")
+        _belonging(flags)
+        _start(flags)
+        act = {
+            "train": _train,
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "study": _study,
+            "export": _export,
+            "compare": _compare,
+        }[flags.mode]
+        with signals.handled(training=flags.mode in ("train", "study")):
+            code = act(flags)
+            # None leaves while another still works: those that are left would take it for dead.
+            distributed.wait()
+    except KeyboardInterrupt as error:
+        again = " The same command goes on from the last checkpoint." if flags.mode in ("train", "study") else ""
+        print(f"\nInterrupted.{again}", file=sys.stderr)
+        code = getattr(error, "exit_code", 130)
+        if not getattr(error, "agreed", False):
+            distributed.leave(code)
+        sys.exit(code)
+    except Exception as error:
+        if jax.distributed.is_initialized():
+            if not _tell(error, flags.traceback):
+                traceback.print_exception(error)
+            distributed.leave(1)
+        exit_with(error, flags.traceback)
+    if code:
+        sys.exit(code)
+
+
+def _keep_compilations() -> None:
+    """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
+    from flax_augtl.runtime.paths import cache_folder
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def _start(flags: Any) -> None:
+    """Find the other processes, if there are any, and say so; all but the first then print nothing but that and mistakes."""
+    distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
+    if jax.process_count() > 1:
+        print(distributed.describe(), file=sys.stderr, flush=True)
+        distributed.require_same_settings(
+            {f"--{name}": flags[name].value for name in ("mode", *ONLY) if name != "config"}
+        )
+    if not distributed.is_first():
+        sys.stdout = open(os.devnull, "w")
+
+
+def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
+    """End the program with what went wrong: a sentence for a mistake of the user, the traceback for one of the program."""
+    if not _tell(error, show_traceback):
+        raise error
+    sys.exit(1)
+
+
+def _tell(error: Exception, show_traceback: bool) -> bool:
+    """Say what went wrong if it is a mistake of the user, in a sentence, and return whether it is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = os.path.dirname(os.path.abspath(__file__))
+    from_flags = any(name in type(error).__module__ for name in ("absl", "ml_collections")) or any(
+        os.sep + "ml_collections" + os.sep in frame.filename for frame in frames
+    )
+    # Errors of use are raised by this package itself; what comes from deeper down is a fault of the program.
+    expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
+    if show_traceback or not (expected or from_flags):
+        return False
+    print(for_terminal(f"error: {_sentence(error)}"), file=sys.stderr)
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error's message; ml_collections puts that of an unknown field into quotes, sometimes twice."""
+    message = str(error)
+    if not isinstance(error, (KeyError, AttributeError)):
+        return message
+    for _ in range(2):
+        try:
+            message = str(ast.literal_eval(message))
+        except (SyntaxError, ValueError):
+            break
+    return "There is no field " + message.replace("\n", ". ")
+
+
+def _required(flags: Any, name: str) -> Any:
+    value = getattr(flags, name)
+    if not value:
+        example = {"workdir": "runs/first", "config": "configs/digits.py", "images": "photos/"}[name]
+        raise ValueError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
+    return value
+
+
+def _belonging(flags: Any) -> None:
+    """Raise ValueError if a flag was given that this mode has no use for."""
+    for name, modes in ONLY.items() if isinstance(flags, FlagValues) else ():
+        if flags[name].present and flags.mode not in modes:
+            why = (
+                f": the run in {flags.workdir} has its own"
+                if name == "config"
+                else f": it belongs to --mode={' and --mode='.join(modes)}"
+            )
+            raise ValueError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
+
+
+def _train(flags: Any) -> None:
+    from flax_augtl.variants import train_variants
+
+    config = _required(flags, "config")
+    if flags.data_root:
+        if config.variants or folds.over_all(config.data):
+            raise ValueError(
+                "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
+                "each run with --mode=evaluate --data_root."
+            )
+        workdir = absolute(flags.workdir)
+        dataset = load_again(resume.as_begun(config, workdir), workdir, flags.data_root)
+        train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
+        print(_next_steps(flags.workdir))
+    elif config.variants:
+        _not_overridden(config, _overrides(flags))
+        train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+    elif folds.over_all(config.data):
+        from flax_augtl.cross_validation import train_folds
+
+        train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+    else:
+        train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+        print(_next_steps(flags.workdir))
+
+
+def _next_steps(workdir: str) -> str:
+    """Return the commands that a user is likely to need next, for a run directory."""
+    folder = shlex.quote(workdir)
+    lines = [
+        f"python main.py --mode=evaluate --workdir={folder}",
+        f"python main.py --mode=predict --workdir={folder} --images=FOLDER",
+        f"python main.py --mode=export --workdir={folder}",
+        f"tensorboard --logdir={shlex.quote(os.path.join(workdir, files.TENSORBOARD))}",
+    ]
+    return for_terminal("\nNext:\n  " + "\n  ".join(lines))
+
+
+def _overrides(flags: Any) -> set[str]:
+    """Return the fields of the configuration that the command line sets, as `head.preset`."""
+    return set(config_flags.get_override_values(flags["config"])) if isinstance(flags, FlagValues) else set()
+
+
+def _not_overridden(config: ConfigDict, given: set[str]) -> None:
+    """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
+    for name, variant in config.variants.items():
+        for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
+            raise ValueError(
+                f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
+                f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}."
+            )
+
+
+def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all fields, as `head.preset`."""
+    for name, value in config.items():
+        yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else (prefix + name,)
+
+
+def _study(flags: Any) -> None:
+    from flax_augtl.study.study import study
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            "The workers of a study are independent programs: start the same command on every machine, without "
+            "--coordinator, with one --workdir on a file system that all of them share. They claim cells."
+        )
+    config = _required(flags, "config")
+    if folds.over_all(config.data):
+        from flax_augtl.study.folds import study_folds as study
+    study(config, flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
+
+
+def _part(text: str) -> tuple[int, int] | None:
+    """Return (i, n) of --cells=i/n."""
+    if not text:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--cells={text} must be i/n with i from 1 to n, such as --cells=1/4.")
+    return int(number), int(count)
+
+
+def _evaluate(flags: Any) -> None:
+    output = _output(flags)
+    run = load_run(flags.workdir, step=flags.step)
+    evaluated = run.evaluation(flags.split, data_root=flags.data_root)
+    values = evaluated.metrics
+    print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
+    for line in as_lines(values):
+        print(f"  {line}")
+    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often taken for")
+    for row in evaluated.class_table(run.class_names):
+        numbers = " ".join(
+            "–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
+            for name in ("recall", "precision", "f1", "roc_auc")
+        )
+        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
+    if distributed.is_first():
+        _write_split(run, evaluated, flags, output)
+
+
+def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
+    """Write the predictions of an evaluation; a run directory that cannot be written can still be evaluated."""
+    other = None if flags.step == "best" or run.step == (run.result or {}).get("best_step") else run.step
+    path = output or run.workdir / prediction_files.name_of(flags.split, other)
+    try:
+        lines = prediction_files.write_split(
+            path, evaluated, run.class_names, flags.data_root if flags.split == ALL else None
+        )
+    except files.CannotWrite as error:
+        if output:
+            raise
+        lines = [f"warning: {error} The predictions can be written elsewhere with --output=FILE."]
+    else:
+        if evaluated.probabilities is not None:
+            print(for_terminal(f"\nThe predictions of these images are in {path}"))
+    for line in lines:
+        print(for_terminal(line), file=sys.stderr)
+
+
+def _output(flags: Any) -> epath.Path | None:
+    """Return the path of --output, None if it is not given."""
+    if flags.output is None or not distributed.is_first():
+        return None
+    return prediction_files.output_path(flags.output)
+
+
+def _predict(flags: Any) -> int:
+    """Predict images in files; return the exit code."""
+    images, output = _required(flags, "images"), _output(flags)
+    run = load_run(flags.workdir, step=flags.step)
+    if not distributed.is_first():
+        return 0
+    rows = predict.predict_files(run, images, max_pixels=flags.max_pixels)
+    read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
+    path = output or run.workdir / files.PREDICTIONS
+    if read or not exists(path):  # Predictions of an earlier start are worth more than a list of reasons.
+        for line in prediction_files.write(path, predict.as_csv(rows)):
+            print(line, file=sys.stderr)
+    if read:
+        print(predict.as_table(read))
+        print(for_terminal(f"\n{len(read)} pictures, in full in {path}"))
+    if not unreadable:
+        return 0
+    told = f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
+        f"{row['path']}: {row['reason']}" for row in unreadable
+    )
+    if not read:
+        raise ValueError(told)
+    print(for_terminal(f"warning: {told}"), file=sys.stderr)
+    return SOME_UNREADABLE
+
+
+def _compare(flags: Any) -> None:
+    from flax_augtl import compare
+
+    comparison = compare.compare(compare.find_runs(flags.workdir))
+    print(compare.as_text(comparison))
+    print("\n" + "\n".join(map(str, compare.write(flags.workdir, comparison))))
+
+
+def _export(flags: Any) -> None:
+    from flax_augtl.export import export
+
+    run = load_run(flags.workdir, step=flags.step)
+    for path in export(run, flags.format) if distributed.is_first() else ():
+        print(path)

@@ -1,0 +1,133 @@
+"""What the command line sets of a configuration: `None`, lengths in another unit, and the mistakes that people make there.
+
+ml_collections parses `--config.FIELD=VALUE`. It knows no `None`, and of two units of one length it keeps both.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_augtl.config import field_types
+
+# Lengths that are given in one of three units: (group, name), see `training.lengths`.
+_LENGTHS = (
+    ("", ""),
+    ("schedule.", "warmup"),
+    ("schedule.", "boundaries"),
+    ("", "evaluate_every"),
+    ("", "checkpoint_every"),
+)
+_UNITS = ("steps", "epochs", "examples")
+# The field that people mean who set a group of fields to a word.
+_MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
+
+
+def take_out_none(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take `--config.FIELD=None` out of the command line.
+
+    Args:
+      arguments: the command line.
+
+    Returns:
+      The other arguments, and the fields that are to be None.
+
+    Raises:
+      ValueError: one of the fields always has a value.
+    """
+    left, fields, skip = [], [], False
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        match = _OVERRIDE.fullmatch(argument)
+        value = None if match is None else match[2] if "=" in argument else after
+        if skip:
+            skip = False
+        elif value == "None":
+            skip = "=" not in argument
+            fields.append(match[1])
+        else:
+            left.append(argument)
+    for field in fields:
+        kind = field_types.KINDS.get(field, "")
+        if kind and not kind.endswith("or null"):
+            raise ValueError(
+                f"--config.{field}=None: this field cannot be None; give it a {kind}"
+                + (', or the word "none".' if kind == "text" else ".")
+            )
+    return left, fields
+
+
+def check_groups(arguments: Sequence[str]) -> None:
+    """Raise ValueError if the command line sets a group of fields, such as `config.head`, as if it were one field."""
+    groups = {name.split(".")[0] for name in field_types.KINDS if "." in name} | {*_MAIN_FIELD}
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match and match[1] in groups and not (match[2] or "").lstrip().startswith("{"):
+            group, value = match[1], match[2] or "VALUE"
+            fields = [name.removeprefix(f"{group}.") for name in field_types.KINDS if name.startswith(f"{group}.")]
+            likely = _MAIN_FIELD.get(group) or fields[0]
+            raise ValueError(
+                f"--config.{group} is a group of fields, not one of them. To set its {likely}, write "
+                f"--config.{group}.{likely}={value}." + (f" Its fields: {', '.join(sorted(fields))}." if fields else "")
+            )
+
+
+def clear(config: ConfigDict, field: str) -> None:
+    """Set a field to None, whatever it holds."""
+    *parents, name = field.split(".")
+    for parent in parents:
+        config = config[parent]
+    with config.ignore_type():
+        config[name] = None
+
+
+def one_unit(config: ConfigDict, given: Iterable[str]) -> None:
+    """Of lengths that are given in one unit, clear the other units: what was given last is what counts.
+
+    Args:
+      config: a configuration, which is changed.
+      given: the fields that were given on top of it, such as `steps` and `schedule.warmup_epochs`.
+    """
+    given = set(given)
+    for fields in _lengths():
+        new = [field for field in fields if field in given and _value(config, field) not in (None, 0, ())]
+        for field in fields if new else ():
+            if field not in given and _value(config, field):
+                # Several boundaries are a tuple and never None.
+                if "boundaries" in field:
+                    config.schedule[field.removeprefix("schedule.")] = ()
+                else:
+                    clear(config, field)
+
+
+def same_length(field: str) -> tuple[str, ...]:
+    """Return the fields that give the same length as `field`, itself among them; `field` alone if it is no length."""
+    return next((fields for fields in _lengths() if field in fields), (field,))
+
+
+def unknown_flag(name: str) -> str:
+    """Return a sentence for a flag that does not exist: is it a field of the configuration?"""
+    name = name.lstrip("-").split("=")[0]
+    if name.startswith("config"):
+        return ""
+    last = {field: field.rpartition(".")[2] for field in field_types.KINDS}
+    near = [name] if name in last.values() else difflib.get_close_matches(name, last.values(), n=1, cutoff=0.75)
+    fields = [field for field in last if field == name or last[field] in near]
+    if not fields:
+        return ""
+    return (
+        f"There is no flag --{name}. Fields of the configuration are written with config in front: "
+        f"{' or '.join(f'--config.{field}=…' for field in fields[:3])}."
+    )
+
+
+def _lengths() -> list[tuple[str, ...]]:
+    return [tuple(f"{group}{name}_{unit}" if name else unit for unit in _UNITS) for group, name in _LENGTHS]
+
+
+def _value(config: Mapping[str, Any], field: str) -> Any:
+    for part in field.split("."):
+        config = config.get(part) if hasattr(config, "get") else None
+    return config

@@ -1,0 +1,143 @@
+"""Data sets given in Python: arrays, or any iterable of picture files."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_augtl.data.errors import DataError, listed, nearest
+from flax_augtl.data.load import DEFAULTS, examples_of, from_listing
+from flax_augtl.data.sources.image_files import Listing
+from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note, nfc
+from flax_augtl.data.splits import folds, groups
+from flax_augtl.data.splits.make_splits import divide
+from flax_augtl.data.splits.near_copies import ByContent
+from flax_augtl.data.types import ArraySource, Dataset, Examples
+
+Labels = Sequence[int | str] | np.ndarray
+
+
+def dataset_from_arrays(
+    images: np.ndarray,
+    labels: Labels,
+    *,
+    test: tuple[np.ndarray, Labels] | None = None,
+    val: tuple[np.ndarray, Labels] | None = None,
+    class_names: Sequence[str] | None = None,
+    data: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    name: str = "arrays",
+) -> Dataset:
+    """Make a data set of pictures that are in memory.
+
+    Args:
+        images: uint8 [n, H, W, 3], to train on, or to split if there is no `test`.
+        labels: n class numbers, or n class names.
+        test, val: further (images, labels), of the same H and W.
+        class_names: one a class number. Needed for numbers if not all classes are among them; default the numbers, or
+            the names in order.
+        data: fields of config.data that govern the splits.
+        seed: governs every choice but that of the test split, which `split_seed` in `data` governs.
+        name: for messages.
+
+    Raises:
+        DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
+    """
+    fields = _fields(data)
+    groups.refuse(fields["group"], name)
+    given = {"train": (images, labels), "val": val, "test": test}
+    given = {split: part for split, part in given.items() if part is not None}
+    if test is None:
+        if val is not None:
+            raise DataError("Give `test` with `val`: a validation split alone leaves nothing to test on.")
+        given = {"all": given["train"]}
+    names, numbers = _numbers([label for _, part in given.values() for label in np.asarray(part).tolist()], class_names)
+    parts = {}
+    for split, (pixels, part) in given.items():
+        pixels = np.asarray(pixels)
+        part = np.asarray(part).tolist()
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
+            raise DataError(f"Images must be uint8 [n, H, W, 3]; those of {split} are {pixels.dtype} {pixels.shape}.")
+        if len(pixels) != len(part):
+            raise DataError(f"There are {len(pixels)} images and {len(part)} labels of {split}.")
+        parts[split] = examples_of(
+            ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
+        )
+    return divide(name, names, parts, fields, seed, notes=_notes(names), find_copies=ByContent(_content))
+
+
+def dataset_from_files(
+    files: Iterable[tuple[str | Path, int | str]],
+    *,
+    test: Iterable[tuple[str | Path, int | str]] | None = None,
+    val: Iterable[tuple[str | Path, int | str]] | None = None,
+    class_names: Sequence[str] | None = None,
+    data: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Make a data set of picture files, given as (path, label) pairs; otherwise as `dataset_from_arrays`.
+
+    Raises:
+        DataError: a picture given twice, or whatever the scan or `divide` finds.
+    """
+    fields = _fields(data)
+    given = {"train": list(files), "val": val and list(val), "test": test and list(test)}
+    given = {split: part for split, part in given.items() if part}
+    if "test" not in given:
+        if "val" in given:
+            raise DataError("Give `test` with `val`: a validation split alone leaves nothing to test on.")
+        given = {"all": given.get("train", [])}
+    if not given.get("train", given.get("all")):
+        raise DataError("There are no files to train on.")
+    names, numbers = _numbers([label for part in given.values() for _, label in part], class_names)
+    splits = {}
+    for split, pairs in given.items():
+        rows = sorted((os.fspath(path), numbers[label]) for path, label in pairs)
+        splits[split] = (tuple(path for path, _ in rows), np.array([label for _, label in rows], np.int32))
+    ids = ids_of((path for paths, _ in splits.values() for path in paths), Spelling(None))
+    others = {path: name for path, name in ids.items() if path != name}
+    return from_listing(Listing("", names, splits, _notes(names), others), fields, seed)
+
+
+def _notes(names: Sequence[str]) -> tuple[str, ...]:
+    note = look_alike_note(names)
+    return (note,) if note else ()
+
+
+def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields of config.data, those that are given in place of the usual ones."""
+    for name in data or {}:
+        if name not in DEFAULTS:
+            raise DataError(
+                f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
+                f"{', '.join(DEFAULTS)}."
+            )
+    fields = {**DEFAULTS, **(data or {})}
+    folds.check(fields)
+    return fields
+
+
+def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:
+    """(class names, {label as given: its number}); numbers out of range are left for `divide` to report.
+
+    The two Unicode forms of a name are one name.
+    """
+    if class_names is not None and len(set(map(nfc, class_names))) < len(class_names):
+        forms = list(map(nfc, class_names))
+        twice = [name for name in dict.fromkeys(forms) if forms.count(name) > 1]
+        raise DataError(f"Class names must differ; {listed(map(repr, twice))} is there more than once.")
+    kinds = {type(label) for label in labels}
+    if not labels or not (kinds <= {int} or kinds <= {str}):
+        raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {kinds}.")
+    if kinds == {int}:
+        names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(labels) + 1))
+        return names, {label: label for label in labels}
+    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, labels))))
+    numbers = {nfc(name): number for number, name in enumerate(names)}
+    return names, {label: numbers.get(nfc(label), -1) for label in labels}
+
+
+def _content(examples: Examples, position: int) -> bytes:
+    return examples.source[int(examples.indices[position])].tobytes()

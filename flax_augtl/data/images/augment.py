@@ -1,0 +1,167 @@
+"""Augmentation on the device, inside the compiled step.
+
+Every draw is folded from (view seed, example id, view), so it does not depend on the batch, device or process that an
+example meets. Each kind of change has its own key: to switch one on does not change what another draws.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_augtl.data.errors import DataError
+
+FLIPS = ("none", "horizontal", "both")
+RIGHT_ANGLES = "right_angles"
+_GREY = (0.299, 0.587, 0.114)  # What the eye makes of red, green and blue.
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_SHAPE = (0.3, 3.3)
+
+
+def augment(
+    images: jax.Array,
+    ids: jax.Array,
+    views: jax.Array,
+    *,
+    view_seed: int,
+    flip: str | bool,
+    shift: int,
+    jitter: float = 0.0,
+    erase: float = 0.0,
+    rotate: float | str = 0.0,
+    blur: float = 0.0,
+) -> jax.Array:
+    """Flip, rotate, shift, blur, change the colours and erase a part of each picture, at random and in this order.
+
+    Args:
+        images: uint8 [b, S, S, 3].
+        ids: uint32 or int32 [b], the examples' draw ids.
+        views: int32 [b].
+        view_seed: of the study, not of the run.
+        flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom; "none" neither.
+        shift: largest move in pixels, each way; what comes in at the edge is black. 0 for none.
+        jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
+        erase: probability that a rectangle of 2 to 33 % of the area takes the picture's mean colour.
+        rotate: largest angle in degrees, each way, where what comes in at the edge is the mirrored image; or
+            "right_angles": by 0, 90, 180 or 270 degrees.
+        blur: largest standard deviation of a Gaussian, in pixels; the drawn ones are spread evenly from 0 on.
+
+    Returns:
+        uint8 [b, S, S, 3].
+    """
+    flip = flip_of(flip)
+    if flip == "none" and not (shift or jitter or erase or rotate or blur):
+        return images
+    root = jax.random.key(view_seed)
+
+    def one(image, number, view):
+        key = jax.random.fold_in(jax.random.fold_in(root, number), view)
+        mirror, move = jax.random.split(key)
+        if flip != "none":
+            image = jnp.where(jax.random.bernoulli(mirror), image[:, ::-1], image)
+        if flip == "both":
+            image = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 4)), image[::-1], image)
+        if rotate:
+            image = _rotated(image, jax.random.fold_in(key, 5), rotate)
+        if shift:
+            corner = jax.random.randint(move, (2,), 0, 2 * shift + 1)
+            padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+            image = jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
+        if blur:
+            image = _blurred(image, jax.random.fold_in(key, 6), blur)
+        if jitter:
+            image = _jittered(image, jax.random.fold_in(key, 2), jitter)
+        if erase:
+            image = _erased(image, jax.random.fold_in(key, 3), erase)
+        return image
+
+    return jax.vmap(one)(images, ids.astype(jnp.uint32), views)
+
+
+def flip_of(value: str | bool) -> str:
+    """Return config.data.flip as one of `FLIPS`; True and False, as of earlier versions, mean horizontal and none.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(value, bool):
+        return "horizontal" if value else "none"
+    if value not in FLIPS:
+        raise DataError(f"config.data.flip={value!r} is not one of {', '.join(FLIPS)}.")
+    return value
+
+
+def augmentations(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of `augment` that config.data asks for, without `view_seed`.
+
+    Raises:
+        DataError: a value that `augment` has no meaning for.
+    """
+    rotate = data.get("rotate", 0.0)
+    number = isinstance(rotate, (int, float)) and not isinstance(rotate, bool)
+    if rotate != RIGHT_ANGLES and not (number and 0 <= rotate <= 180):
+        raise DataError(f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or {RIGHT_ANGLES}.")
+    return {"flip": flip_of(data["flip"]), "rotate": float(rotate) if number else rotate,
+            **{name: data.get(name, 0) for name in ("shift", "blur", "jitter", "erase")}}  # fmt: skip
+
+
+def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array:
+    """Rotate about the centre; one square picture."""
+    if rotate == RIGHT_ANGLES:
+        turned = jnp.stack([jnp.rot90(image, k) for k in range(4)])
+        return turned[jax.random.randint(key, (), 0, 4)]
+    angle = jax.random.uniform(key, (), minval=-math.radians(rotate), maxval=math.radians(rotate))
+    height, width, _ = image.shape
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
+    places = [
+        jnp.cos(angle) * rows - jnp.sin(angle) * columns + (height - 1) / 2,
+        jnp.sin(angle) * rows + jnp.cos(angle) * columns + (width - 1) / 2,
+    ]
+    at = jax.vmap(lambda x: jax.scipy.ndimage.map_coordinates(x, places, order=1, mode="mirror"), -1, -1)
+    return jnp.rint(at(image.astype(jnp.float32))).astype(jnp.uint8)
+
+
+def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
+    """Blur with a Gaussian whose weights within the picture add up to one; one picture."""
+    deviation = jnp.maximum(jax.random.uniform(key, (), maxval=blur), 1e-3)
+
+    def weights(size):
+        distance = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
+        return jax.nn.softmax(-0.5 * jnp.square(distance / deviation), axis=1)
+
+    height, width, _ = image.shape
+    # At the highest precision: on accelerators the default one has 8 or 11 bits.
+    blurred = jnp.einsum(
+        "yr,rcd,xc->yxd", weights(height), image.astype(jnp.float32), weights(width), precision="highest"
+    )
+    return jnp.rint(jnp.clip(blurred, 0, 255)).astype(jnp.uint8)
+
+
+def _jittered(image: jax.Array, key: jax.Array, jitter: float) -> jax.Array:
+    """Brightness, then contrast, then saturation; one picture."""
+    brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=max(0.0, 1 - jitter), maxval=1 + jitter)
+    weights = jnp.array(_GREY)
+    x = jnp.clip(image.astype(jnp.float32) * brightness, 0, 255)
+    x = jnp.clip((x @ weights).mean() * (1 - contrast) + x * contrast, 0, 255)
+    x = jnp.clip((x @ weights)[..., None] * (1 - saturation) + x * saturation, 0, 255)
+    return jnp.rint(x).astype(jnp.uint8)
+
+
+def _erased(image: jax.Array, key: jax.Array, probability: float) -> jax.Array:
+    """Cover a random rectangle with the mean colour; one picture."""
+    height, width, _ = image.shape
+    happens, area, shape, down, across = jax.random.uniform(key, (5,))
+    share = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * area
+    low, high = jnp.log(_ERASED_SHAPE[0]), jnp.log(_ERASED_SHAPE[1])
+    ratio = jnp.exp(low + (high - low) * shape)
+    h = jnp.clip(jnp.rint(jnp.sqrt(share * height * width * ratio)), 1, height)
+    w = jnp.clip(jnp.rint(jnp.sqrt(share * height * width / ratio)), 1, width)
+    top, left = jnp.floor(down * (height - h + 1)), jnp.floor(across * (width - w + 1))
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    inside = (rows >= top) & (rows < top + h) & (columns >= left) & (columns < left + w)
+    mean = jnp.rint(image.astype(jnp.float32).mean((0, 1))).astype(jnp.uint8)
+    return jnp.where(inside[..., None] & (happens < probability), mean, image)

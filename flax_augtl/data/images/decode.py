@@ -1,0 +1,213 @@
+"""Any picture file → an upright RGB picture, or one named error.
+
+Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a dozen kinds of exception for them.
+"""
+
+import io
+import os
+import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageFile, ImageOps
+
+from flax_augtl.data.errors import Refused, UnreadablePicture
+from flax_augtl.data.images import grey, png, tiff
+from flax_augtl.runtime.paths import is_remote
+
+# Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
+Image.init()  # Pillow does not know all its formats before.
+FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF") if f in Image.OPEN)
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()
+)
+MAX_PIXELS = 178_956_970  # Where Pillow refuses by default; half a gigabyte once decoded to RGB.
+
+# What makes an image upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+# Everything that Pillow's decoders were seen to raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    Warning,  # Where a caller has made errors of warnings.
+    MemoryError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+
+# Damaged metadata beside sound pixels, and Pillow's own warning of size. For good, and not around each picture: to
+# change filters and back is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
+# Most pictures of 224 pixels, and most files, in one piece: between pieces a thread has to win Python's lock again.
+ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
+
+
+def read_picture(
+    file: str | Path | bytes,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    at_least: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Decode the first frame of a picture file.
+
+    Grey, palette, transparent, CMYK and deeper pictures become RGB; transparency is laid on white; an EXIF
+    orientation is applied.
+
+    Args:
+        file: a path, or the bytes of a file.
+        name: what to call the picture in an error; default the path.
+        max_pixels: a picture with more pixels is refused before it is decoded.
+        at_least: (width, height) that suffices, for the upright picture. A JPEG is then decoded at 1/2, 1/4 or 1/8
+            of its size if that is still as large; other formats are not affected.
+
+    Returns:
+        A loaded PIL picture of mode RGB.
+
+    Raises:
+        UnreadablePicture: whatever is wrong with the file.
+    """
+    name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
+    try:
+        content = file if isinstance(file, bytes) else _content(file)
+        allow_pixels(max_pixels)
+        try:
+            return _decoded(content, max_pixels, at_least)
+        except _DAMAGE:
+            if content.startswith(png.SIGNATURE):
+                return _decoded(png.only_the_image(content), max_pixels, at_least)
+            raise
+    except Refused as error:
+        raise UnreadablePicture(name, str(error)) from None
+    except Image.DecompressionBombError as error:
+        count = int(re.search(r"\d+", str(error))[0])  # Pillow says how many, and not the sides.
+        raise UnreadablePicture(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
+    except _DAMAGE as error:
+        raise UnreadablePicture(name, _reason(file, error)) from None
+
+
+def _decoded(content: bytes, max_pixels: int, at_least: tuple[int, int] | None) -> Image.Image:
+    if tiff.is_tiff(content):
+        content = tiff.from_first_page(content)
+        if deep := tiff.open_grey(content):
+            return _deep(deep, max_pixels)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        if tiff.is_tiff(content):
+            raise tiff.unsupported(content) from None
+        raise
+    with image:
+        _check_size(*image.size, max_pixels)
+        if at_least is not None and image.format == "JPEG":
+            turned = _orientation(image) in (5, 6, 7, 8)
+            image.draft(None, at_least[::-1] if turned else at_least)
+        image.load()
+        return upright_rgb(image)
+
+
+def _deep(found: tiff.Grey, max_pixels: int) -> Image.Image:
+    _check_size(*found.size, max_pixels)
+    allow_pixels(8 * found.size[0] * found.size[1])  # Pillow counts bytes here.
+    image = Image.fromarray(grey.eight_bits(found.numbers(), found.samples))
+    turn = _TURNS.get(found.orientation)
+    return (image if turn is None else image.transpose(turn)).convert("RGB")
+
+
+def allow_pixels(count: int) -> None:
+    """Raise Pillow's own limit of pixels, which is one for the whole process; `max_pixels` is what protects from bombs."""
+    if count > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < count:
+        Image.MAX_IMAGE_PIXELS = count
+
+
+def _content(file: str | Path) -> bytes:
+    """A file's bytes, in four calls of the system: at each of them, too, a thread may lose Python's lock."""
+    if is_remote(file):
+        return epath.Path(file).read_bytes()
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size, content = os.fstat(descriptor).st_size, b""
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise Refused(_too_large(f"{width} × {height} pixels", width * height, max_pixels))
+
+
+def _too_large(size: str, count: int, max_pixels: int) -> str:
+    return (f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, to "
+            f"predict, with --max_pixels={count}")  # fmt: skip
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that a picture has once its EXIF orientation is applied; nothing is decoded."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except _DAMAGE:
+        return 1  # A picture with damaged EXIF is still a picture.
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    samples, clear = grey.samples_of(image), image.info.get("transparency")
+    if _orientation(image) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if samples is not None:
+        values = np.asarray(image)
+        scaled = grey.eight_bits(values, samples)
+        if isinstance(clear, int):
+            scaled[values == clear] = 255
+        return Image.fromarray(scaled).convert("RGB")
+    if clear is not None or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(file: str | Path | bytes, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        dangling = isinstance(file, (str, Path)) and Path(file).is_symlink()
+        return "it is a link to a file that does not exist" if dangling else "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, PermissionError):
+        return "there is no permission to read it"
+    size = len(file) if isinstance(file, bytes) else epath.Path(file).stat().length
+    if size == 0:
+        return "it is empty (zero bytes)"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "its content is no picture of a known format"
+    if isinstance(error, MemoryError):
+        return "it does not fit in memory"
+    return f"it is damaged ({str(error).rstrip('.') or type(error).__name__})"

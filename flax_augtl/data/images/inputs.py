@@ -1,0 +1,54 @@
+"""Images as users pass them to `Run.predict`: arrays, Pillow images, or paths."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data.images.decode import read_picture, upright_rgb
+from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.runtime.text import on_one_line
+
+Input = np.ndarray | Image.Image | str | os.PathLike
+
+
+def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
+    """Yield the images in lists of `batch_size`, the last one shorter.
+
+    Raises:
+      ValueError: `images` is one image, not several, or `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    if isinstance(images, (str, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) == 3:
+        raise ValueError("predict takes several images, in a list: run.predict([image]).")
+    images = iter(images)
+    while batch := list(itertools.islice(images, batch_size)):
+        yield batch
+
+
+def network_input(image: Input, preprocessing: Preprocessing) -> np.ndarray:
+    """Return an image as the evaluation transform makes it, uint8 [S, S, 3].
+
+    Raises:
+      ValueError: it is no image, or a file that cannot be read.
+    """
+    return preprocessing.resize_and_crop(_pillow(image))
+
+
+def _pillow(image: Any) -> Image.Image:
+    if isinstance(image, (str, os.PathLike)):
+        return read_picture(os.fspath(image))
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise ValueError(
+            f"An image must be a uint8 array [H, W, 3], a Pillow image or a path, not {on_one_line(repr(image))[:60]}."
+        )
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+    return Image.fromarray(image)

@@ -1,0 +1,196 @@
+"""How a picture becomes the input that a network was trained on."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data.images.strips import without_ends
+
+if TYPE_CHECKING:
+    import jax
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+RESIZES = ("short_side", "squash", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The evaluation transform that belongs to a set of weights; torchvision's for ImageNet by default.
+
+    Attributes:
+        image_size: pixels a side of the square that the network sees.
+        crop_fraction: that square's part of the short side of the resized picture, in (0, 1].
+        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them,
+          antialiased.
+        channel_order: "RGB" or "BGR"; mean and std are in this order.
+        value_range: what the brightest pixel is before the mean is taken off, 1 or 255.
+        mean, std: taken off, then divided by, channel by channel.
+        resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it
+            as it is, with black around an image that is smaller than the crop.
+    """
+
+    image_size: int = 224
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    channel_order: str = "RGB"
+    value_range: float = 1.0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "short_side"
+
+    def __post_init__(self):
+        # Lists come from JSON and from configs; tuples keep the value hashable, so that it can key a jit cache.
+        for field in ("mean", "std"):
+            value = getattr(self, field)
+            if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+                raise ValueError(f"preprocessing: {field} must be three numbers, got {value!r}")
+            object.__setattr__(self, field, tuple(float(v) for v in value))
+        problems = []
+        if isinstance(self.image_size, bool) or not isinstance(self.image_size, int) or self.image_size < 1:
+            problems.append(f"image_size must be a whole number of pixels above 0, got {self.image_size!r}")
+        if not 0 < self.crop_fraction <= 1:
+            problems.append(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction!r}")
+        elif isinstance(self.image_size, int) and self.image_size / self.crop_fraction > 2 * LARGEST_SIDE:
+            problems.append(
+                f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
+                f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}"
+            )
+        if self.interpolation not in FILTERS:
+            problems.append(f"interpolation must be one of {', '.join(FILTERS)}, got {self.interpolation!r}")
+        if self.channel_order not in ("RGB", "BGR"):
+            problems.append(f"channel_order must be RGB or BGR, got {self.channel_order!r}")
+        if not self.value_range > 0:
+            problems.append(f"value_range must be above 0, got {self.value_range!r}")
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            problems.append(f"mean must be three numbers, got {self.mean!r}")
+        if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
+            problems.append(f"std must be three numbers above 0, got {self.std!r}")
+        if self.resize not in RESIZES:
+            problems.append(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
+        if problems:
+            raise ValueError("preprocessing: " + "; ".join(problems))
+
+    @property
+    def resize_size(self) -> int:
+        """Pixels of the short side, or of both sides if the image is squashed, before the crop."""
+        # The small term keeps 224 / (224 / 232) at 232, where floating point gives 231.99….
+        return math.floor(self.image_size / self.crop_fraction + 1e-6)
+
+    def replace(self, **changes) -> "Preprocessing":
+        """Return a copy with some fields changed.
+
+        Raises:
+            ValueError: an unknown field, or a value out of range.
+        """
+        _check_fields(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dict that `json` can write and `from_json` reads."""
+        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+        """Return the value that `to_json` was called on.
+
+        Raises:
+            ValueError: an unknown field, or a value out of range.
+        """
+        _check_fields(fields)
+        return cls(**fields)
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """Return an RGB image as it is before the crop."""
+        if self.resize == "none":
+            return image
+        side = self.resize_size
+        if self.resize == "squash":
+            size = side, side
+        else:
+            image = without_ends(image)
+            width, height = image.size
+            size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+        return image if size == image.size else image.resize(size, FILTERS[self.interpolation])
+
+    def resize_and_crop(self, image: Image.Image) -> np.ndarray:
+        """Resize an image and cut out the centre, as torchvision does on a Pillow image.
+
+        Args:
+            image: of mode RGB, any size.
+
+        Returns:
+            uint8 [image_size, image_size, 3], channels in the order of the image (RGB).
+        """
+        if image.mode != "RGB":
+            raise ValueError(f"expected an RGB picture, got one of mode {image.mode}")
+        image = self.resized(image)
+        # What lies outside of an image that is smaller than the crop becomes black.
+        left, top = (int(round((extent - self.image_size) / 2)) for extent in image.size)
+        return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))
+
+    def normalise(self, images) -> "jax.Array":
+        """Turn pixels into the network's input: channel order, value range, mean and standard deviation.
+
+        Pure, so that it can run on the device, inside `jit`.
+
+        Args:
+            images: uint8 [..., 3], RGB.
+
+        Returns:
+            float32 [..., 3], channels in `channel_order`.
+
+        Raises:
+            ValueError: the array is not uint8, or its last axis is not 3.
+        """
+        if images.dtype != np.uint8 or images.shape[-1:] != (3,):
+            raise ValueError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
+        import jax.numpy as jnp  # Here, since worker processes resize pictures and need nothing of JAX.
+
+        x = jnp.asarray(images).astype(jnp.float32) / (255 / self.value_range)
+        if self.channel_order == "BGR":
+            x = x[..., ::-1]
+        return (x - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> "jax.Array":
+        """Preprocess pictures of any sizes.
+
+        Args:
+            images: uint8 [H, W, 3] arrays, RGB.
+
+        Returns:
+            float32 [N, image_size, image_size, 3].
+
+        Raises:
+            ValueError: the list is empty, or one of the arrays is not uint8 [H, W, 3]; the message says which.
+        """
+        if len(images) == 0:
+            raise ValueError("there is no picture to preprocess: the list is empty")
+        crops = []
+        for i, image in enumerate(images):
+            image = np.asarray(image)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+                raise ValueError(f"picture {i}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+            crops.append(self.resize_and_crop(Image.fromarray(image)))
+        return self.normalise(np.stack(crops))
+
+
+def _check_fields(fields: Mapping[str, Any]):
+    known = [field.name for field in dataclasses.fields(Preprocessing)]
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(f"preprocessing has no field {', '.join(unknown)}; its fields are {', '.join(known)}")

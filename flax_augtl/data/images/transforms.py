@@ -1,0 +1,147 @@
+"""From a picture to the square that goes to the device, on the host.
+
+A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that;
+every draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data import keyed_random
+from flax_augtl.data.errors import DataError
+from flax_augtl.data.images import rand_augment
+from flax_augtl.data.types import Source
+
+CROPS = ("resized", "random", "none")
+RATIO = (3 / 4, 4 / 3)
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+class Path(NamedTuple):
+    """How pictures are made ready.
+
+    Attributes:
+        key: names what `prepare` makes; a cache that keeps that under another key is not for this path.
+        prepare: (source, index) → RGB picture.
+        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where a view is the prepared picture.
+        size: side of the result, pixels.
+    """
+
+    key: str
+    prepare: Callable[[Source, int], Image.Image]
+    finish: Callable[[Image.Image, int, int], np.ndarray] | None
+    size: int
+
+
+def evaluation_path(preprocessing, size: int) -> Path:
+    """The weights' own transform, which has no draws."""
+
+    def prepare(source, index):
+        return Image.fromarray(preprocessing.resize_and_crop(decoded(source, index)))
+
+    return Path(f"evaluation {size} {preprocessing}", prepare, None, size)
+
+
+def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
+    """The path of config.data.
+
+    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the image
+    is resized as for evaluation, then a random square is cut; "none": the evaluation transform. Then
+    `policy` "rand" (RandAugment) or "trivial" (TrivialAugment), if asked for.
+
+    Raises:
+        DataError: an unknown crop or policy, or a scale that is no range of shares.
+    """
+    crop, scale, view_seed = data["crop"], tuple(data["crop_scale"]), int(data["view_seed"])
+    if crop not in CROPS:
+        raise DataError(f'config.data.crop="{crop}" is unknown; choose one of {", ".join(CROPS)}.')
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
+    policy = rand_augment.policy(data.get("policy", "none"))
+    resample, short = resampling(preprocessing), preprocessing.resize_size
+    # An image that is not resized is needed at its own size.
+    enough_to_resize = None if preprocessing.resize == "none" else (2 * short, 2 * short)
+
+    def prepare_resized(source, index):
+        # Even the smallest crop then has the pixels that the input needs.
+        enough = math.ceil(size / math.sqrt(scale[0] * RATIO[0]))
+        return decoded(source, index, at_least=(enough, enough))
+
+    def finish_resized(image, draw_id, view):
+        uniform = keyed_random.example_uniforms(22 + rand_augment.DRAWS, view_seed, draw_id, view)
+        cut = image.resize((size, size), resample, box=random_box(image.size, uniform, scale))
+        return np.asarray(policy(cut, uniform[22:]))
+
+    def prepare_random(source, index):
+        return at_least_square(preprocessing.resized(decoded(source, index, at_least=enough_to_resize)), size)
+
+    def finish_random(image, draw_id, view):
+        uniform = keyed_random.example_uniforms(2 + rand_augment.DRAWS, view_seed, draw_id, view)
+        width, height = image.size
+        left, top = int(uniform[0] * (width - size + 1)), int(uniform[1] * (height - size + 1))
+        return np.asarray(policy(image.crop((left, top, left + size, top + size)), uniform[2:]))
+
+    def finish_none(image, draw_id, view):
+        return np.asarray(policy(image, keyed_random.example_uniforms(rand_augment.DRAWS, view_seed, draw_id, view)))
+
+    if crop == "none":
+        path = evaluation_path(preprocessing, size)
+        return path if policy is rand_augment.nothing else path._replace(finish=finish_none)
+    if crop == "random":
+        return Path(f"{preprocessing.resize} {short} {resample.name}", prepare_random, finish_random, size)
+    return Path(f"decoded for {size} {scale[0]}", prepare_resized, finish_resized, size)
+
+
+def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Picture `index` as RGB; a JPEG file may come at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
+
+    What it comes at depends on the picture and the settings alone, never on the view, so a cached picture is the same.
+    """
+    if at_least is not None and hasattr(source, "read"):
+        return source.read(index, at_least=at_least)
+    image = source[index]
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[float, float]) -> Box:
+    """A random part of a picture: its area a share of the picture's, its shape between 3:4 and 4:3.
+
+    Ten tries, as is usual; a picture too long for all of them gives its central part of the nearest shape.
+
+    Args:
+        image_size: (width, height).
+        uniform: float64 [22 or more] in [0, 1).
+        scale: least and largest share of the area.
+    """
+    width, height = image_size
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    for attempt in range(10):
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * uniform[2 * attempt])
+        ratio = math.exp(low + (high - low) * uniform[2 * attempt + 1])
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(uniform[20] * (width - w + 1)), int(uniform[21] * (height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, max(1, round(height * RATIO[1])))
+    h = min(height, max(1, round(width / RATIO[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def at_least_square(image: Image.Image, side: int) -> Image.Image:
+    """Return an image with black around it where it is shorter than `side`."""
+    width, height = (max(extent, side) for extent in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def resampling(preprocessing) -> Image.Resampling:
+    """Pillow's filter for the weights' interpolation."""
+    return Image.Resampling[preprocessing.interpolation.upper()]

@@ -1,0 +1,146 @@
+"""Keep what need not be made again: which pixels, where, and within what budget."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data.errors import DataError
+from flax_augtl.data.images.transforms import Path, evaluation_path, training_path
+from flax_augtl.data.loading.pixel_store import Store, in_file, in_memory
+from flax_augtl.data.types import ArraySource, Dataset, Examples, Source
+
+CACHES = ("auto", "none", "memory", "file")
+
+
+class KeepingSource:
+    """A source that remembers pictures once they are prepared, or once a view of them is finished.
+
+    Attributes:
+        source: what the pictures come from.
+        key: of the path whose pictures are kept.
+        views: number of views kept of each picture; 0 if the prepared picture is kept.
+        store: where.
+    """
+
+    def __init__(self, source: Source, key: str, views: int, store: Store):
+        self.source, self.key, self.views, self.store = source, key, views, store
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Image.Image | np.ndarray:
+        return self.source[index]
+
+
+def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> np.ndarray:
+    """One view of one picture, uint8 [size, size, 3], kept or made."""
+    keeper = source if isinstance(source, KeepingSource) and source.key == path.key else None
+    plain = source.source if isinstance(source, KeepingSource) else source
+    if keeper is not None and keeper.views:
+        number = index * keeper.views + view % keeper.views
+        kept = keeper.store.get(number)
+        if kept is None:
+            kept = _finished(path, path.prepare(plain, index), draw_id, view)
+            keeper.store.put(number, kept)
+        return kept
+    if keeper is None:
+        return _finished(path, path.prepare(plain, index), draw_id, view)
+    kept = keeper.store.get(index)
+    if kept is None:
+        image = path.prepare(plain, index)
+        keeper.store.put(index, np.asarray(image))
+        return _finished(path, image, draw_id, view)
+    return kept if path.finish is None else path.finish(Image.fromarray(kept), draw_id, view)
+
+
+def with_cache(dataset: Dataset, preprocessing, data: Mapping[str, Any], *, image_size: int) -> Dataset:
+    """The same data set, its pictures remembered as config.data.cache says; the notes say what was chosen.
+
+    "auto" keeps pixels in memory if all of a split's fit into what is left of `cache_gb`, else in a scratch file if the
+    disk has twice the room, else not at all. Kept are: of validation and test the transformed pictures; of training the
+    finished views if they are finite and fit, else the pictures as they are before a view is cut. Nothing that a loader
+    yields depends on it.
+
+    Args:
+        dataset: from `load_dataset`.
+        preprocessing: the weights' own evaluation transform, of size `image_size`.
+        data: config.data.
+        image_size: side of the network's input, pixels.
+
+    Raises:
+        DataError: an unknown kind of cache, or one together with worker processes, which would each fill their own.
+    """
+    kind, budget = data.get("cache", "none"), int(float(data.get("cache_gb", 4.0)) * 1e9)
+    if kind not in CACHES:
+        raise DataError(f'config.data.cache="{kind}" is unknown; choose one of {", ".join(CACHES)}.')
+    if kind == "none":
+        return dataset
+    if data.get("workers", 0):
+        if kind == "auto":
+            return dataset
+        raise DataError(
+            f'config.data.cache="{kind}" goes with threads only, and config.data.workers is {data["workers"]}. '
+            "Set workers to 0, or the cache to none."
+        )
+    training = training_path(data, preprocessing, image_size)
+    evaluation = evaluation_path(preprocessing, image_size)
+    changed, notes = {}, []
+    for split, examples, path in (
+        ("train", dataset.train, training), ("val", dataset.val, evaluation), ("test", dataset.test, evaluation),
+    ):  # fmt: skip
+        if examples is None or isinstance(examples.source, ArraySource):
+            continue
+        views = int(data["views"]) if split == "train" and path.finish is not None else 0
+        changed[split], used, note = _kept(examples, path, views, kind, budget, data.get("cache_dir"))
+        budget -= used
+        notes.append(f"{split}: {note}")
+    if not notes:
+        return dataset
+    return dataclasses.replace(dataset, **changed, notes=(*dataset.notes, f"Cache of pixels: {'; '.join(notes)}."))
+
+
+def _kept(
+    examples: Examples, path: Path, views: int, kind: str, budget: int, folder: str | None
+) -> tuple[Examples, int, str]:
+    """(the examples on a source that remembers, bytes of memory set aside, what was chosen)."""
+    prepared = _estimate(examples, path)
+    finished = len(examples) * path.size * path.size * 3 * views
+    try:
+        disk = shutil.disk_usage(folder or tempfile.gettempdir()).free
+    except OSError as error:
+        raise DataError(
+            f"config.data.cache_dir={folder}: {error.strerror or error}. Give a folder that is there."
+        ) from error
+    if kind == "memory" or (kind == "auto" and prepared <= budget):
+        place, limit = "memory", budget
+    elif kind == "file" or prepared * 2 <= disk:
+        place, limit = "file", disk // 2
+    else:
+        return examples, 0, f"none, as {prepared / 1e9:.2f} GB fit neither into memory nor on the disk"
+    if not views or finished > limit:
+        views, finished = 0, prepared
+    size = max(1, min(limit, finished))
+    store = in_memory(size) if place == "memory" else in_file(size, folder or tempfile.gettempdir())
+    source = KeepingSource(examples.source, path.key, views, store)
+    what = f"{views} views of each" if views else "each picture"
+    part = "" if finished <= limit else f", {limit / finished:.0%} of the pictures"
+    note = f"{what} in {'a scratch file' if place == 'file' else 'memory'}, {size / 1e9:.2f} GB{part}"
+    return dataclasses.replace(examples, source=source), size if place == "memory" else 0, note
+
+
+def _estimate(examples: Examples, path: Path) -> int:
+    """Bytes of all prepared pictures; from a few of them, and with a tenth to spare, where they differ in size."""
+    if path.key.startswith("evaluation"):
+        return len(examples) * path.size * path.size * 3
+    few = examples.indices[:: max(1, len(examples) // 16)][:16]
+    pixels = [np.prod(path.prepare(examples.source, int(index)).size) for index in few]
+    return int(len(examples) * 3 * np.mean(pixels) * 1.1)
+
+
+def _finished(path: Path, image: Image.Image, draw_id: int, view: int) -> np.ndarray:
+    return np.asarray(image) if path.finish is None else path.finish(image, draw_id, view)

@@ -1,0 +1,203 @@
+"""Batches for training and evaluation, from any source, exact at any position.
+
+The position in the data is one integer, the number of global batches seen (see `order`). Neither Grain's iterator state
+nor its random numbers are used: the first belongs to one layout of processes and workers, the second differs between
+shards.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data import keyed_random
+from flax_augtl.data.images.transforms import Path, evaluation_path, training_path
+from flax_augtl.data.loading import sampler
+from flax_augtl.data.loading.maker import make
+from flax_augtl.data.loading.workers import Workers
+from flax_augtl.data.types import ArraySource, Examples, Source
+
+Batch = dict[str, np.ndarray]
+# Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that
+# all have work in the first batch.
+_CHUNK = 16
+
+
+def train_batches(
+    examples: Examples,
+    preprocessing,
+    data: Mapping[str, Any],
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    position: int = 0,
+    steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """The training stream from one position on.
+
+    Item j of global batch p is item p·batch_size + j of the stream; a process gets its items process_index,
+    process_index + process_count, …
+
+    Args:
+        examples: what to train on.
+        preprocessing: the weights' own evaluation transform, of size `image_size`.
+        data: config.data.
+        batch_size: of all processes together; must divide by `process_count`.
+        image_size: side of the pictures, pixels.
+        seed: of the order.
+        position: global batches already seen.
+        steps: global batches in all; the iterator yields `steps − position`.
+        process_index, process_count: which share to read.
+
+    Yields:
+        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b]},
+        b = batch_size / process_count.
+    """
+    b = _local(batch_size, process_count)
+    labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), int(data["views"])
+    start = position * batch_size + process_index
+
+    def rows(first: int, last: int) -> tuple[np.ndarray, Batch]:
+        which, view = sampler.stream(start + first * process_count, start + last * process_count, n, seed,
+                                   stride=process_count, views=views)  # fmt: skip
+        return which, {"label": labels[which], "id": draw_ids[which], "view": view}
+
+    return _batches(examples, training_path(data, preprocessing, image_size), rows, max(steps - position, 0), b, data,
+                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+
+
+def eval_batches(
+    examples: Examples,
+    preprocessing,
+    data: Mapping[str, Any],
+    *,
+    batch_size: int,
+    image_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Every example once, in order, as for evaluation; the last batch is filled up with blanks.
+
+    All processes get the same number of batches.
+
+    Yields:
+        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b] of zeros, "mask": float32
+        [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
+    """
+    b = _local(batch_size, process_count)
+    labels, draw_ids, n = examples.labels, examples.draw_ids, len(examples)
+
+    def rows(first: int, last: int) -> tuple[np.ndarray, Batch]:
+        which = np.arange(first, last) * process_count + process_index
+        blank = which >= n
+        which = np.where(blank, -1, which)
+        return which, {
+            "label": np.where(blank, 0, labels[which]).astype(np.int32),
+            "id": np.where(blank, 0, draw_ids[which]).astype(np.uint32),
+            "view": np.zeros(last - first, np.int32),
+            "mask": (~blank).astype(np.float32),
+        }
+
+    return _batches(examples, evaluation_path(preprocessing, image_size), rows, -(-n // batch_size), b, data,
+                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+
+
+def _batches(
+    examples: Examples,
+    path: Path,
+    rows: Callable[[int, int], tuple[np.ndarray, Batch]],
+    count: int,
+    b: int,
+    data: Mapping[str, Any],
+    ready: bool,
+) -> Iterator[Batch]:
+    """`count` batches of b rows; row numbers below 0 are blanks. `ready`: the source has the pixels as they are."""
+    source, indices = examples.source, examples.indices
+    if ready and path.finish is None:
+
+        def whole(number: int) -> Batch:
+            which, batch = rows(number * b, (number + 1) * b)
+            images = source.images[indices[which]]
+            images[which < 0] = 0
+            return {"image": images, **batch}
+
+        return iter(grain.MapDataset.range(count).map(whole).to_iter_dataset(grain.ReadOptions(0, 0)))
+
+    chunks = -(-b // _CHUNK)  # In a batch; the last may be smaller.
+
+    def part(number: int) -> tuple[np.ndarray, Batch]:
+        batch_number, place = divmod(number, chunks)
+        first = batch_number * b + place * _CHUNK
+        which, batch = rows(first, min(first + _CHUNK, (batch_number + 1) * b))
+        return np.where(which < 0, -1, indices[which]), batch
+
+    workers = int(data.get("workers") or 0)
+    if workers:
+        return _made_by_workers(workers, source, path, part, count, chunks, min(b, _CHUNK))
+
+    def chunk(number: int) -> Batch:
+        which, batch = part(number)
+        images = np.empty((len(which), path.size, path.size, 3), np.uint8)
+        make(images, source, path, which, batch["id"], batch["view"])
+        return {"image": images, **batch}
+
+    threads = int(data["threads"])
+    return iter(_chunks(count * chunks, chunk, threads, 2 * chunks).batch(chunks, batch_fn=_joined))
+
+
+def _made_by_workers(
+    workers: int,
+    source: Source,
+    path: Path,
+    part: Callable[[int], tuple[np.ndarray, Batch]],
+    count: int,
+    chunks: int,
+    rows: int,
+) -> Iterator[Batch]:
+    """As many threads as workers each wait for one of them, so that Grain keeps the order."""
+    ahead = max(2 * workers, 2 * chunks)
+    # Those that are made ahead, and those of the batch that is being joined.
+    with contextlib.closing(Workers(workers, source, path, ahead + chunks, rows)) as pool:
+
+        def chunk(number: int) -> tuple[int, Batch]:
+            which, batch = part(number)
+            slot, images = pool.make(which, batch["id"], batch["view"])
+            return slot, {"image": images, **batch}
+
+        def joined(made: list[tuple[int, Batch]]) -> Batch:
+            batch = _joined([found for _, found in made])
+            for slot, _ in made:
+                pool.release(slot)
+            return batch
+
+        yield from _chunks(count * chunks, chunk, workers, ahead).batch(chunks, batch_fn=joined)
+
+
+def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -> grain.IterDataset:
+    reading = grain.ReadOptions(threads, max(threads, ahead) if threads else 0)
+    return grain.MapDataset.range(count).map(chunk).to_iter_dataset(reading)
+
+
+def _joined(chunks: list[Batch]) -> Batch:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _local(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise ValueError(f"config.batch_size={batch_size} does not divide by the {process_count} processes.")
+    return batch_size // process_count
+
+
+def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
+    """Whether the evaluation transform leaves the pictures of this source as they are."""
+    if not isinstance(examples.source, ArraySource) or examples.source.images.shape[1:3] != (image_size, image_size):
+        return False
+    # Random pixels are what a resize would not leave alone; one of the pictures might be all black.
+    image = keyed_random.raw(image_size * image_size * 3, 0).astype(np.uint8).reshape(image_size, image_size, 3)
+    return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)

@@ -1,0 +1,166 @@
+"""The file of class names: one a line, or with numbers; with a heading or without; or JSON."""
+
+import csv
+import json
+import re
+from collections.abc import Collection
+
+from etils import epath
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.sources.list_paths import nfc
+from flax_augtl.data.sources.list_words import compact
+
+_NUMBERS = frozenset(
+    "id index idx number no nr label key code classid classidx labelid targetid categoryid y wnid".split()
+)
+_NAMES = frozenset(
+    "class classes name names classname classnames label labels labelname labelnames category categories categoryname "
+    "target targetname description species breed".split()
+)
+_ALONE = _NAMES - {"description"}
+Pair = tuple[str, str]  # The key by which lists may call a class, and its name.
+
+
+def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Read the names of the classes.
+
+    Args:
+        file: one name a line; or a number (or another key) and a name, with a comma, semicolon, tab, colon or blanks
+            between. A first line such as `id,name` or `class` is a heading. In JSON: a list of names, or an object of
+            numbers and names.
+        labels: as the lists write them. They decide where a line can be read in two ways.
+
+    Returns:
+        (the names, in the order of their numbers; {a label: its position among them} for what a list may write).
+
+    Raises:
+        DataError: no text, a name or number twice, lines of different forms.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"The class list {file} is not a text in UTF-8. Save it as such.") from None
+    if file.suffix.lower() == ".json":
+        pairs, numbered = _from_json(file, text)
+    else:
+        lines = [nfc(line.strip()) for line in text.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("#") or line in labels]
+        pairs, numbered = _from_lines(file, lines, labels) if lines else ([], True)
+    if not pairs:
+        raise DataError(f"The class list {file} has no class in it.")
+    for what, values in (("name", [name for _, name in pairs]), ("number", [key for key, _ in pairs])):
+        twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+        if twice:
+            raise DataError(f"{file} has a class {what} twice: {listed(twice)}.")
+    empty = next((key for key, name in pairs if not name), None)
+    if empty is not None:
+        raise DataError(f"{file} has no name for the class {empty}.")
+    if numbered:
+        pairs = sorted(pairs, key=lambda pair: int(pair[0]))
+    names = tuple(name for _, name in pairs)
+    positions = {name: position for position, name in enumerate(names)}
+    # Labels that are all numbers are keys, even where a class is called by a number.
+    keys = {key: position for position, (key, _) in enumerate(pairs)}
+    return names, keys if labels and all(label in keys for label in labels) else {**keys, **positions}
+
+
+def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> tuple[list[Pair], bool]:
+    """(pairs of key and name, whether the keys are numbers that give the order)."""
+    whole = [(str(i), line) for i, line in enumerate(lines)]
+    named = bool(labels) and not all(map(_is_number, labels))
+    if named and set(labels) <= set(lines):
+        return _without_heading(whole, labels, named), True
+    for separator in ("\t", ";", ",", ":", None):
+        rows = [_cells(line, separator) for line in lines]
+        if separator in ("\t", ";", ",") and not all(len(row) == 2 for row in rows):
+            if found := _by_heading(rows):
+                return found
+            if all(len(row) > 1 and _is_number(row[0]) for row in rows):
+                rows = [[row[0], line.split(separator, 1)[1].strip()] for row, line in zip(rows, lines, strict=True)]
+        if all(len(row) == 2 for row in rows) and (found := _two_columns(rows, separator, labels, named)):
+            return found
+    if file.suffix.lower() == ".csv":
+        # One column: what is quoted is a name with a comma.
+        whole = [(key, next(csv.reader([line]))[0] if line.startswith('"') else line) for key, line in whole]
+    return _without_heading(whole, labels, named), True
+
+
+def _two_columns(
+    rows: list[list[str]], separator: str | None, labels: Collection[str], named: bool
+) -> tuple[list[Pair], bool] | None:
+    """Read lines of a number and a name, in either order, or of a key and a name; None if they are none."""
+    head = rows[0]
+    headed = any(_is_number_word(head[c]) and _is_name_word(head[1 - c]) for c in (0, 1))
+    unknown = len(rows) > 2 and not any(map(_is_number, head)) and any(
+        all(_is_number(row[c]) for row in rows[1:]) for c in (0, 1))  # fmt: skip
+    body = rows[1:] if headed or unknown else rows
+    for key, name in ((0, 1), (1, 0)):
+        keys = [row[key] for row in body]
+        if not all(map(_is_number, keys)) or len(set(keys)) < len(keys) and not separator:
+            continue
+        run = sorted(map(int, keys)) in (list(range(len(keys))), list(range(1, len(keys) + 1)))
+        # "4 wheels" is a name; only a full run of numbers, or a sign between, makes it number and name.
+        if separator or headed or unknown or (run and len(keys) > 1):
+            return [(str(int(row[key])), row[name]) for row in body], True
+    if headed:
+        name = 1 if _is_name_word(head[1]) else 0
+        if named and set(labels) <= {row[1 - name] for row in body}:
+            return [(row[1 - name], row[name]) for row in body], False  # Such as n01440764 and tench.
+        return [(str(i), row[name]) for i, row in enumerate(body)], True
+    if named and any(set(labels) <= {row[c] for row in body} for c in (0, 1)):
+        return [(row[0], row[1]) for row in body], False
+    return None
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator in ("\t", ";", ","):
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    return [cell.strip() for cell in line.split(separator, 1)]
+
+
+def _by_heading(rows: list[list[str]]) -> tuple[list[Pair], bool] | None:
+    """Read a table with more columns than two, if its heading names a number and a name."""
+    head = [compact(cell) for cell in rows[0]]
+    if len(head) < 3 or any(len(row) != len(head) for row in rows):
+        return None
+    numbers = [c for c, word in enumerate(head) if word in _NUMBERS and all(_is_number(row[c]) for row in rows[1:])]
+    names = [c for c, word in enumerate(head) if word in _NAMES and c not in numbers]
+    if not numbers or not names:
+        return None
+    return [(str(int(row[numbers[0]])), row[names[0]]) for row in rows[1:]], True
+
+
+def _without_heading(pairs: list[Pair], labels: Collection[str], named: bool) -> list[Pair]:
+    """Drop a first line such as `class`, unless a label means it."""
+    if len(pairs) < 2 or compact(pairs[0][1]) not in _ALONE:
+        return pairs
+    needed = pairs[0][1] in labels if named else any(int(label) == len(pairs) - 1 for label in labels)
+    return pairs if needed else [(str(i), name) for i, (_, name) in enumerate(pairs[1:])]
+
+
+def _from_json(file: epath.Path, text: str) -> tuple[list[Pair], bool]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"The class list {file} is not valid JSON ({error}).") from None
+    if isinstance(found, list) and all(isinstance(name, str) for name in found):
+        return [(str(i), nfc(name.strip())) for i, name in enumerate(found)], True
+    if isinstance(found, dict):
+        if all(map(_is_number, found)) and all(isinstance(name, str) for name in found.values()):
+            return [(str(int(key)), nfc(name.strip())) for key, name in found.items()], True
+        if all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in found.values()):
+            return [(str(value), nfc(name.strip())) for name, value in found.items()], True
+    raise DataError(f'{file} must be a list of names, or an object such as {{"0": "cat", "1": "dog"}}.')
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+", text) is not None and text.isascii()
+
+
+def _is_number_word(word: str) -> bool:
+    return compact(word) in _NUMBERS
+
+
+def _is_name_word(word: str) -> bool:
+    return compact(word) in _NAMES

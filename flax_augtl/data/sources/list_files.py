@@ -1,0 +1,263 @@
+"""List files: one a split, or one with a column for it; an image a line, as many datasets publish theirs."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.sources.class_list import read_class_list
+from flax_augtl.data.sources.cub_lists import CLASSES, numbered_lists
+from flax_augtl.data.sources.downloads import copy_of, fetch, is_url, local_path
+from flax_augtl.data.sources.image_files import Listing, placed
+from flax_augtl.data.sources.list_columns import Row, rows_of
+from flax_augtl.data.sources.list_paths import ListedFiles, nfc
+from flax_augtl.data.sources.list_tables import read_table
+from flax_augtl.data.sources.old_list_files import list_by_first_rules
+from flax_augtl.runtime.paths import is_remote
+
+_NUMBER = re.compile(r"[\s_-]*\d+$")
+_TRIED = 5  # Images that are looked for before a wrong root is suspected.
+
+
+def list_files(data: Mapping[str, Any]) -> tuple[epath.Path | str, dict[str, epath.Path]]:
+    """Return what the listed paths are relative to, and the list file of each split.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    given = {split: data.get(f"{split}_list") for split in ("train", "val", "test")}
+    if not given["train"]:
+        raise DataError(
+            'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
+            "test_list and val_list may be given too."
+        )
+    root = local_path(os.fspath(data.get("root") or "."))
+    if is_url(root):
+        return root, {split: _find(path, None) for split, path in given.items() if path}
+    root = epath.Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
+    return root, {split: _find(path, root) for split, path in given.items() if path}
+
+
+def list_lists(data: Mapping[str, Any], spelling: Callable[[str], str] | None = None) -> Listing:
+    """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
+
+    See docs/data.md for what a list may look like. Without a label, the folder of the image is its class, or, in no
+    folder, its name up to the number at its end. Paths are relative to `root`, or without one to the working directory,
+    or else to the folder of the list. A `train_list` alone may have a column that says the split, or the three files
+    beside it that `numbered_lists` joins.
+
+    Labels are names, or numbers. Numbers are those of `class_list`, where that is given; otherwise they are the names
+    themselves, in numerical order.
+
+    Args:
+        data: config.data.
+        spelling: how ids and class names are written; default `nfc`.
+
+    Raises:
+        DataError: a file that is not there or empty, columns that cannot be told apart, a line without a label, a label
+            out of range, an image that is listed twice, one class only.
+    """
+    spelling = spelling or nfc
+    root, files = list_files(data)
+    class_list = _find(data["class_list"], None if is_url(str(root)) else root) if data.get("class_list") else None
+    if data.get("list_rules", 2) < 2:
+        return list_by_first_rules(root, files, class_list)
+    alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES) and not is_url(str(root))
+    if joined := numbered_lists(files["train"], root) if alone else None:
+        rows = {split: [Row(0, path, label, "", {}) for path, label in pairs] for split, pairs in joined[0].items()}
+        names = tuple(map(spelling, joined[1]))
+        numbers = {nfc(name): number for number, name in enumerate(names)}
+        return _listing(rows, ListedFiles(str(root)), names, numbers, (), spelling)
+    roots = [str(root)] if data.get("root") else [str(root), os.fspath(files["train"].parent)]
+    rows, listed_files, notes = _read_all(files, roots, data, class_list)
+    names, numbers, more = _classes(rows, class_list)
+    return _listing(rows, listed_files, tuple(map(spelling, names)), numbers, (*notes, *more), spelling)
+
+
+def from_rows(
+    rows: Mapping[str, list[Row]], root: str, notes: tuple[str, ...], spelling: Callable[[str], str] | None = None
+) -> Listing:
+    """Make a listing of rows that were read elsewhere, {"train" | "val" | "test" | "all": rows}, labels included."""
+    spelling = spelling or nfc
+    names, numbers, more = _classes(rows, None)
+    return _listing(rows, ListedFiles(root), tuple(map(spelling, names)), numbers, (*notes, *more), spelling)
+
+
+def _find(path: str, root: epath.Path | None) -> epath.Path:
+    """A list file, relative to the working directory or else to the root; one on the web is fetched."""
+    path = local_path(os.fspath(path))
+    if is_url(path):
+        for reason in fetch([path]).values():
+            raise DataError(f"The list file {path} could not be fetched: {reason}.")
+        return epath.Path(copy_of(path))
+    for candidate in (epath.Path(path).expanduser(), *([root / path] if root is not None else [])):
+        if candidate.is_file():
+            return candidate
+    below = "" if root in (None, epath.Path(".")) else f", neither here nor under {root}"
+    raise DataError(f"The list file {path} does not exist{below}.")
+
+
+def _read_all(
+    files: Mapping[str, epath.Path], roots: list[str], data: Mapping[str, Any], class_list: epath.Path | None
+) -> tuple[dict[str, list[Row]], ListedFiles, list[str]]:
+    """Read every list with the first of the roots below which images are found."""
+    lines = class_list.read_bytes().decode("utf-8-sig", "replace").splitlines() if class_list else ()
+    known = {cell.strip() for line in lines for cell in (line, *re.split(r"[\t;,]", line))}
+    tried = []
+    for root in roots:
+        found = ListedFiles(root)
+        tables = {split: read_table(file, found.is_there) for split, file in files.items()}
+        given = {split: rows_of(t, str(files[split]), data, found.is_there, known) for split, t in tables.items()}
+        first = [row.path for rows in given.values() for row in rows[:_TRIED]]
+        tried.append((given, found))
+        if any(is_url(path) or is_url(root) or found.is_there(path) for path in first):
+            break
+    else:
+        given, found = tried[0]
+        if elsewhere := _elsewhere(first, files["train"], found.root):
+            raise DataError(
+                f"{files['train']}: {first[0]} is not below {found.root}. It is below {elsewhere}: "
+                f"set config.data.root={elsewhere}."
+            )
+    notes = [f"Paths are relative to the folder of the list, {found.root}."] if found is not tried[0][1] else []
+    for split, row in ((split, row) for split, some in given.items() for row in some if not _label(row)):
+        raise DataError(
+            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the picture has no folder or name that could "
+            "be one. Write the label behind the path."
+        )
+    rows, more = _by_split(given, files)
+    return rows, found, [*notes, *more]
+
+
+def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
+    """Return the one other folder below which the first images are: that of the list, or one below the root."""
+    below = [] if is_remote(root) else sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    others = [folder for folder in (os.fspath(file.parent), *below) if all(map(ListedFiles(folder).is_there, paths))]
+    return others[0] if len(others) == 1 else None
+
+
+def _by_split(
+    given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """Sort rows with a column of splits by that."""
+    rows: dict[str, list[Row]] = {}
+    counts = {}
+    for split, some in given.items():
+        same = [other for other, file in files.items() if file == files[split]]
+        for row in some:
+            mine = row.split or split
+            if mine != split:
+                if mine in same or (split != "train" and "train" in same):
+                    continue  # The same file is given for more than one split.
+                if split != "train" or mine in files:
+                    raise DataError(
+                        f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} list. "
+                        'Give one list with its column of splits alone, or set config.data.split_column="" to use none.'
+                    )
+            rows.setdefault(mine, []).append(row)
+        if some and some[0].split:
+            counts[split] = {mine: sum(row.split == mine for row in some) for mine in ("train", "val", "test")}
+    notes = [
+        f"{files[split]} says the split of each image: "
+        + ", ".join(f"{n} {mine}" for mine, n in count.items() if n) + "."
+        for split, count in counts.items()
+    ]  # fmt: skip
+    notes = list(dict.fromkeys(notes))
+    if "train" not in rows:
+        raise DataError(f"{files['train']} marks no image train: there is nothing to train on.")
+    return rows, notes
+
+
+def _listing(
+    rows: Mapping[str, list[Row]],
+    files: ListedFiles,
+    names: tuple[str, ...],
+    numbers: Mapping[str, int],
+    notes: tuple[str, ...],
+    spelling: Callable[[str], str],
+) -> Listing:
+    root, splits, notes = files.root, {}, list(notes)
+    owner: dict[str, tuple[str, str, Row]] = {}
+    columns: dict[str, dict[str, str]] = {}
+    for split, some in rows.items():
+        pairs = []
+        for row in some:
+            path = files.find(row.path)
+            full = placed(root, path)
+            key = full if is_remote(full) else os.path.normpath(full)
+            if key in owner:
+                raise DataError(_twice(owner[key], (split, path, row)))
+            owner[key] = split, path, row
+            pairs.append((path, numbers[_label(row)]))
+            for column, value in row.further.items():
+                columns.setdefault(column, {})[path] = value
+        pairs.sort()
+        splits[split] = (tuple(path for path, _ in pairs), np.array([number for _, number in pairs], np.int32))
+    if len(splits) == 1:
+        splits = {"all": next(iter(splits.values()))}
+    elif "test" not in splits:
+        splits["test"] = splits.pop("val")
+        notes.append(
+            "There are a training and a validation list only: validation is the test split here, looked at once."
+        )
+    ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
+    ids = {path: name for path, name in ids.items() if path != name}
+    # Where all paths are whole, as on the web, there is nothing that they are relative to.
+    return Listing("" if is_url(root) else root, names, splits, tuple(notes), ids, columns)
+
+
+def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
+    (split, path, row), (other_split, other_path, other) = first, second
+    where = f"twice in the {split} list" if split == other_split else f"in the {split} and {other_split} lists"
+    what = f"The picture {path} is" if path == other_path else f"The picture {path} is, also as {other_path},"
+    labels = "" if _label(row) == _label(other) else f", under the labels {_label(row)} and {_label(other)}"
+    return f"{what} {where}{labels}. Each picture may be listed once."
+
+
+def _label(row: Row) -> str:
+    """The label as written; else the folder, or the name up to its number."""
+    if row.label:
+        return nfc(row.label)
+    path = PurePosixPath(row.path.replace("\\", "/"))
+    return nfc(path.parent.name or _NUMBER.sub("", path.stem))
+
+
+def _classes(
+    rows: Mapping[str, list[Row]], class_list: epath.Path | None
+) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
+    """(class names, {label as written: its number}, notes)."""
+    written = sorted({_label(row) for some in rows.values() for row in some})
+    are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
+    notes = []
+    if class_list:
+        # Data frames write whole numbers as 1.0 where a column has a gap.
+        are_numbers = all(re.fullmatch(r"[+-]?\d+(\.0+)?", label) for label in written)
+        plain = {label: str(int(float(label))) if are_numbers else label for label in written}
+        names, known = read_class_list(class_list, set(plain.values()))
+        numbers = {label: known.get(plain[label]) for label in written}
+        strange = [label for label, number in numbers.items() if number is None]
+        if strange:
+            keys = sorted(int(key) for key in known if key.isdecimal())
+            raise DataError(
+                f"These labels are not among the {len(names)} classes of {class_list}: {listed(strange)}."
+                + (f" Numbers go from {keys[0]} to {keys[-1]}." if are_numbers and keys else "")
+            )
+        empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
+        if empty:
+            notes.append(f"These classes of {class_list} have no picture in the lists: {listed(empty)}.")
+    else:
+        order = sorted({int(label) for label in written}) if are_numbers else written
+        if are_numbers and order[0] < 0:
+            raise DataError(f"The label {order[0]} is out of range: class numbers are not negative.")
+        names = tuple(str(name) for name in order)
+        numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
+    if len(set(numbers.values())) < 2:
+        raise DataError(f"The lists have one class only, {written[0]}: there is nothing to tell it from.")
+    return names, numbers, notes

@@ -1,0 +1,117 @@
+"""The lists `metadata.csv` and `metadata.jsonl` beside images, as Hugging Face's imagefolder has them."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from etils import epath
+
+from flax_augtl.data.errors import DataError
+from flax_augtl.data.sources.image_files import Listing
+from flax_augtl.data.sources.list_columns import Row, rows_of
+from flax_augtl.data.sources.list_files import from_rows
+from flax_augtl.data.sources.list_paths import ListedFiles
+from flax_augtl.data.sources.list_tables import read_table
+from flax_augtl.data.sources.list_words import SPLIT_VALUES, compact, is_label_word
+from flax_augtl.runtime.paths import is_remote
+
+_NAMES = ("metadata.csv", "metadata.jsonl")
+
+
+def list_metadata(data: Mapping[str, Any]) -> Listing | None:
+    """Read the metadata files of a folder: in the folder, or in those of its splits.
+
+    Returns:
+        The images that they list; None if there is no such file, or the class folders say the same as its labels.
+
+    Raises:
+        DataError: its labels are others than the class folders; whatever is wrong with it as a list.
+    """
+    if not data["root"] or is_remote(data["root"]) or data.get("folder_rules", 2) < 2:
+        return None
+    root = epath.Path(data["root"]).expanduser()
+    files = _files(root)
+    rows: dict[str, list[Row]] = {}
+    for part, file in files.items():
+        for row in _rows(file, root, part, data):
+            split = row.split or SPLIT_VALUES.get(compact(row.path.split("/")[0]), "all")
+            rows.setdefault(split, []).append(row)
+    if not rows:
+        return None
+    if "all" in rows and len(rows) > 1:
+        row = rows["all"][0]
+        raise DataError(
+            f"{row.path} of the metadata files below {root} is in no folder of a split, where other images are."
+        )
+    if not data.get("label_column") and _same_as_folders(rows, root):
+        return None
+    if "all" not in rows and "train" not in rows:
+        raise DataError(f"The metadata files below {root} have no training images, only {', '.join(sorted(rows))}.")
+    names = " and ".join(os.fspath(file) for file in files.values())
+    return from_rows(rows, str(root), (f"The classes are those of {names}.",))
+
+
+def _files(root: epath.Path) -> dict[str, epath.Path]:
+    """{"" or the folder of a split: its metadata file}."""
+    found = {}
+    parts = [""]
+    if root.is_dir():
+        parts += sorted(e.name for e in os.scandir(root) if compact(e.name) in SPLIT_VALUES and e.is_dir())
+    for part in parts:
+        there = [root / part / name for name in _NAMES if (root / part / name).is_file()]
+        if len(there) > 1:
+            raise DataError(f"{root / part} has {' and '.join(_NAMES)}. Keep one.")
+        if there:
+            found[part] = there[0]
+    return found
+
+
+def _rows(file: epath.Path, root: epath.Path, part: str, data: Mapping[str, Any]) -> list[Row]:
+    """The rows of a metadata file, with paths below the root; none if it is no list of images with labels."""
+    here = ListedFiles(os.fspath(root / part) if part else os.fspath(root))
+    table = read_table(file, here.is_there)
+    heading = table.heading or (table.rows[0][1] if table.rows else ())
+    paths = [name for name in heading if compact(name).endswith("filename")]
+    if not paths or not (data.get("label_column") or any(map(is_label_word, heading))):
+        return []  # Another file of that name, or one of captions: the folders are the classes.
+    rows = rows_of(table, os.fspath(file), {"path_column": paths[0], **_given(data)}, here.is_there)
+    prefix = f"{part}/" if part else ""
+    return [dataclasses.replace(row, path=prefix + row.path.replace("\\", "/").removeprefix("./")) for row in rows]
+
+
+def _given(data: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("path_column", "label_column", "split_column")
+    return {field: data[field] for field in fields if data.get(field) is not None}
+
+
+def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
+    """Whether the images lie in class folders that part them as the labels do."""
+    pairs = set()
+    for row in (row for some in rows.values() for row in some):
+        parts = PurePosixPath(row.path).parts
+        parts = parts[1:] if compact(parts[0]) in SPLIT_VALUES else parts
+        if len(parts) < 2:
+            return False
+        pairs.add((parts[0], row.label))
+    folders, labels = {folder for folder, _ in pairs}, {label for _, label in pairs}
+    if len(folders) < 2:
+        return False
+    if len(pairs) == len(folders) == len(labels):
+        return True
+    if len(folders) == len(labels) and len(pairs) < 2 * len(labels):  # Nearly the same, which nobody can mean.
+        raise DataError(
+            f"The metadata files below {root} give other labels than the folders: for instance "
+            f"{_disagreement(pairs)}. To go by the metadata, set config.data.label_column to its column of labels; to go by "
+            "the folders, rename the files."
+        )
+    return False
+
+
+def _disagreement(pairs: set[tuple[str, str]]) -> str:
+    folders = [folder for folder, _ in sorted(pairs)]
+    twice = next(folder for folder in folders if folders.count(folder) > 1)
+    return f"{twice} has images labelled " + " and ".join(
+        sorted(label for folder, label in pairs if folder == twice)[:3]
+    )

@@ -1,0 +1,61 @@
+"""Put a TFDS data set on disk in the form that is read here; the one place that needs TensorFlow."""
+
+import importlib.util
+from pathlib import Path
+
+from flax_augtl.data.errors import DataError
+from flax_augtl.data.sources.tfds import builder_of, has_random_access
+
+
+def prepare(name: str, data_dir: str | None = None) -> str:
+    """Download and prepare a TFDS data set as ArrayRecord, or convert one that is on disk in another form.
+
+    Args:
+        name: as for config.data.name.
+        data_dir: where TFDS data sets are; None for TFDS's own default.
+
+    Returns:
+        A sentence that says what was done.
+
+    Raises:
+        DataError: no such data set, TensorFlow is missing, or TFDS could not get the data.
+    """
+    builder = builder_of(name, data_dir)
+    if builder.is_prepared() and has_random_access(builder):
+        return f"{name} is already prepared under {builder.data_path}."
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(
+            f"Preparing {name} needs TensorFlow, which is not installed: pip install 'flax_augtl[tfds]'. "
+            "Once prepared, data are read without it."
+        )
+    if builder.is_prepared():
+        return _convert(builder, name)
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except AssertionError as error:  # What TFDS raises if files must be fetched by hand: its message says which.
+        raise DataError(f"TFDS cannot get {name} by itself. {str(error).strip()}") from None
+    except Exception as error:  # Download, checksum and disk errors come in a dozen classes.
+        raise DataError(f"TFDS could not prepare {name}: {type(error).__name__}: {error}") from error
+    splits = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
+    return f"{name} is prepared under {builder.data_path}: {splits}."
+
+
+def _convert(builder, name: str) -> str:
+    """Write every shard once more, as ArrayRecord, beside the old one. TFDS's own tool for it wants Apache Beam."""
+    import tensorflow as tf
+    from tensorflow_datasets.core import file_adapters
+
+    array_record = file_adapters.FileFormat.ARRAY_RECORD
+    adapters = file_adapters.ADAPTER_FOR_FORMAT
+    old = builder.info.file_format
+    for split in builder.info.splits.values():
+        for shard in map(Path, split.filepaths):
+            new = shard.with_name(shard.name.replace(f".{old.file_suffix}-", f".{array_record.file_suffix}-"))
+            unfinished = new.with_name(f"{new.name}.unfinished")
+            records = adapters[old].make_tf_data(tf.constant(str(shard)), buffer_size=None).as_numpy_iterator()
+            adapters[array_record].write_examples(unfinished, enumerate(records))
+            unfinished.rename(new)
+    # Said last, so that an interrupted conversion is only begun anew.
+    builder.info.add_alternative_file_format(array_record)
+    builder.info.write_to_directory(builder.data_path)
+    return f"{name} under {builder.data_path} is converted to ArrayRecord; the old files are still there."

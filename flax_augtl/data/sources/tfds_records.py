@@ -1,0 +1,89 @@
+"""A TFDS data set that is prepared as ArrayRecord, read by random access and without TensorFlow."""
+
+import functools
+import os
+
+import numpy as np
+from PIL import Image
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.images.decode import MAX_PIXELS, read_picture
+from flax_augtl.data.sources.image_files import states_of
+from flax_augtl.data.types import fingerprint
+
+
+class TfdsSource:
+    """The pictures of one split of a prepared data set, decoded here and not by TFDS.
+
+    Of a record only the picture and the label are read, so that masks and boxes beside them cost nothing.
+
+    Args:
+        builder: of a data set prepared in a format with random access.
+        split: in TFDS's notation, e.g. "train" or "train[:80%]".
+        max_pixels: larger pictures are refused.
+    """
+
+    def __init__(self, builder, split: str, max_pixels: int = MAX_PIXELS):
+        import tensorflow_datasets as tfds  # Takes a second, and only these data sets need it.
+
+        features = builder.info.features
+        self._name = f"{builder.name} ({split})"
+        self._folder = os.fspath(builder.data_path)
+        self._image_key, self._label_key = picture_and_label(builder)
+        self._images = tfds.features.FeaturesDict({self._image_key: features[self._image_key]})
+        self._labels = tfds.features.FeaturesDict({self._label_key: features[self._label_key]})
+        self._still_encoded = {self._image_key: tfds.decode.SkipDecoding()}
+        self._records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.read(index)
+
+    def path(self, index: int) -> str:
+        """What to call picture `index`."""
+        return f"{index} of {self._name}"
+
+    name = path
+
+    def state(self) -> str:
+        """Differs as soon as a file of the data set is another one, or the split is."""
+        files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
+        return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
+
+    def encoded(self, index: int) -> bytes:
+        """The file of picture `index`."""
+        return self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)[self._image_key]
+
+    def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
+        """Picture `index` as RGB; see `pictures.read_picture`."""
+        return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32 [n]; reads every record once."""
+        read = self._labels.deserialize_example_np
+        return np.array([read(self._records[i])[self._label_key] for i in range(len(self))], np.int32)
+
+
+def picture_and_label(builder) -> tuple[str, str]:
+    """The names of the features that hold the picture and its class.
+
+    Raises:
+        DataError: the data set is not one of pictures with one class each.
+    """
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    keys = builder.info.supervised_keys
+    pairs = [keys] if keys and len(keys) == 2 else []
+    images = [name for name, feature in features.items() if type(feature) is tfds.features.Image]
+    labels = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    for image, label in [*pairs, ("image", "label"), *((i, l) for i in images[:1] for l in labels[:1])]:
+        if image in images and label in labels:
+            return image, label
+    raise DataError(
+        f"The TFDS data set {builder.name} does not hold pictures with one class each; it has {listed(features)}."
+    )

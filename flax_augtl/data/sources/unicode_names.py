@@ -1,0 +1,142 @@
+"""Names of classes and files: one Unicode form, bytes that are no text, and names that look alike.
+
+`café` has two forms: with one code point for the é (NFC; Windows, Linux) or with two (NFD; Macs, and archives made
+  there).
+They are one name here. Names are compared, and written into run directories, in NFC; files are opened by the name that
+the disk has.
+"""
+
+import collections
+import dataclasses
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from etils import epath
+
+from flax_augtl.data.types import Dataset
+from flax_augtl.runtime.paths import exists, is_remote
+from flax_augtl.runtime.text import readable
+
+
+def nfc(name: str) -> str:
+    """Return a name in the form in which names are compared."""
+    return name if name.isascii() else unicodedata.normalize("NFC", readable(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelling:
+    """How the names of classes and the ids of examples are written.
+
+    Attributes:
+        form: the Unicode form; None for the one that is found.
+        known: {name in NFC: name}, those that are written otherwise.
+    """
+
+    form: str | None = "NFC"
+    known: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, name: str) -> str:
+        """Return a name in this spelling."""
+        if name.isascii():
+            return name
+        text = readable(name)
+        return self.known.get(nfc(name)) or (unicodedata.normalize(self.form, text) if self.form else text)
+
+
+def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: str | None = "NFC") -> Spelling:
+    """Return the spelling of a run, so that the same data are the same run whatever form the disk has now.
+
+    Args:
+        class_names: of the run.
+        ids: of its examples.
+        default: the form of names that the run does not know.
+    """
+    class_names, ids = list(class_names), list(ids)
+    written = [name for name in (*class_names, *ids) if not name.isascii()]
+    if len({nfc(name) for name in class_names}) < len(set(class_names)):
+        return Spelling(None)  # An older version took the two forms of one name for two classes.
+    if all(nfc(name) == name for name in written):
+        return Spelling("NFC" if written else default)
+    forms: dict[str, set[str]] = {}
+    for name in written:
+        forms.setdefault(nfc(name), set()).add(name)
+    form = "NFD" if all(unicodedata.is_normalized("NFD", name) for name in written) else default
+    return Spelling(form, {key: min(names) for key, names in forms.items() if len(names) == 1})
+
+
+def ids_of(paths: Iterable[str], spelling: Spelling) -> dict[str, str]:
+    """Return {path: id}; two files whose paths differ by their Unicode form alone keep their own."""
+    ids = {path: spelling(path) for path in paths}
+    counts = collections.Counter(ids.values())
+    return {path: readable(path) if counts[name] > 1 else name for path, name in ids.items()}
+
+
+def renamed(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+    """Return a dataset with these class names if its own differ by their Unicode form only; else the dataset itself."""
+    position = {nfc(name): number for number, name in enumerate(class_names)}
+    ours = [nfc(name) for name in dataset.class_names]
+    if dataset.class_names == class_names or len(position) < len(class_names) or sorted(ours) != sorted(position):
+        return dataset
+    if all(map(str.isascii, ours)):
+        return dataset
+    numbers = np.array([position[name] for name in ours], np.int32)
+    splits = {name: part and dataclasses.replace(part, labels=numbers[part.labels])
+              for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))}  # fmt: skip
+    return dataclasses.replace(dataset, class_names=class_names, fingerprint="", **splits)
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the groups of names that differ only by case or blanks."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(_without_case_and_blanks(name), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def look_alike_note(names: Sequence[str], what: str = "classes") -> str:
+    """Return a sentence about names that differ only by case or blanks; empty if there are none."""
+    groups = look_alikes(names)
+    if not groups:
+        return ""
+    some = "; ".join(" and ".join(map(repr, group)) for group in groups[:5]) + "; …" * (len(groups) > 5)
+    return f"These {what} differ only by case or blanks, and are kept apart: {some}. If they are one, rename them."
+
+
+def _without_case_and_blanks(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", readable(name)).casefold()
+    return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
+
+
+class Finder:
+    """Finds files whose names the disk has in another Unicode form. Each folder is listed once."""
+
+    def __init__(self):
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def __call__(self, path: str | os.PathLike) -> str:
+        """Return the path of the file or folder as the disk has it, and `path` itself where there is none."""
+        path = os.fspath(path)
+        if path.isascii() or exists(path):
+            return path
+        scheme, separator, rest = path.rpartition("://")
+        here = scheme + separator
+        for number, part in enumerate(rest.split("/")):
+            if part.isascii() or exists(here + part):
+                found = part
+            else:
+                found = self._names(here).get(nfc(part), part)
+            here += found + "/" * (number < rest.count("/"))
+        return here if exists(here) else path
+
+    def _names(self, folder: str) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                inside = (
+                    [p.name for p in epath.Path(folder).iterdir()] if is_remote(folder) else os.listdir(folder or ".")
+                )
+            except OSError:
+                inside = []
+            self._listed[folder] = {nfc(name): name for name in sorted(inside)}
+        return self._listed[folder]

@@ -1,0 +1,221 @@
+"""Look at every picture once, before the splits are made: is it sound, and what tells it from the others?
+
+A bad picture thus changes no step count later, and what was seen is remembered until a file changes.
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from flax_augtl.data.errors import DataError, UnreadablePicture, listed
+from flax_augtl.data.images import tiff
+from flax_augtl.data.images.decode import read_picture, upright_size
+from flax_augtl.data.splits.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
+from flax_augtl.data.types import fingerprint
+from flax_augtl.runtime.paths import cache_folder
+
+_VERSION = (3, VERSION)  # Of what is remembered.
+_GRID = 4
+_TENTH = 25  # Of the 255 steps between black and white.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """What was seen of n pictures.
+
+    Attributes:
+        bad: {position in the source: why it cannot be read}.
+        digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
+        sizes: int32 [n, 2], width and height once upright.
+        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
+        hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
+        thumbs: uint8 [n, 256], a grey thumbnail of each.
+        flat: bool [n], the image uses less than a tenth of the range from black to white.
+        stacked: bool [n], a TIFF of several pages.
+    """
+
+    bad: dict[int, str]
+    digests: np.ndarray
+    sizes: np.ndarray
+    looks: np.ndarray
+    hashes: np.ndarray
+    thumbs: np.ndarray
+    flat: np.ndarray
+    stacked: np.ndarray
+
+
+class Encoded(Protocol):
+    """A source whose pictures are files, or records of one.
+
+    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as
+    soon as one of them does.
+    """
+
+    max_pixels: int
+
+    def __len__(self) -> int: ...
+
+    def path(self, index: int) -> str: ...
+
+    def name(self, index: int) -> str: ...
+
+    def encoded(self, index: int) -> bytes: ...
+
+    def state(self) -> str: ...
+
+
+def scan(
+    source: Encoded,
+    on_bad_image: str = "error",
+    remember_in: str | Path | None = None,
+    among: np.ndarray | None = None,
+) -> Scan:
+    """Read and decode every picture, in parallel.
+
+    Args:
+        source: the picture files.
+        on_bad_image: "error" or "skip".
+        remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
+        among: int [m], the pictures that count if they are bad; None for all.
+
+    Raises:
+        DataError: the setting is unknown, or (`UnreadablePicture` if it is one) pictures cannot be read and
+            `on_bad_image` is "error"; the message has the path and the reason of the first, and the paths of up to ten.
+    """
+    if on_bad_image not in ("error", "skip"):
+        raise DataError(f'config.data.on_bad_image="{on_bad_image}" is unknown; choose error or skip.')
+    folder = scan_folder(remember_in)
+    state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
+    memory = folder / f"{state}.npz" if folder else None
+    seen = _remembered(memory, len(source)) if memory else None
+    if seen is None:
+        seen = _look_at_all(source)
+        if memory:
+            _remember(memory, seen)
+    if among is not None:
+        seen = dataclasses.replace(seen, bad={i: seen.bad[i] for i in among.tolist() if i in seen.bad})
+    if seen.bad and on_bad_image == "error":
+        raise _error(source, seen.bad)
+    return seen
+
+
+def note(skipped: Mapping[str, str], of: int) -> str:
+    """A sentence that counts the bad ones, {name: reason}, of so many pictures, and lists the first ten."""
+    named = listed(f"{name} ({reason})" for name, reason in skipped.items())
+    return f"{len(skipped)} of {of} pictures cannot be read and are left out: {named}."
+
+
+def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
+    """Sentences about images that can be read, but perhaps not as they were meant; of those `among`, or of all."""
+    among = np.arange(len(source)) if among is None else among
+    said = []
+    for which, what in (
+        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, which "
+                    "look black; scale their values if that is not meant"),
+        (seen.stacked, "are TIFFs of several pages, of which the first is used"),
+    ):  # fmt: skip
+        found = among[which[among]].tolist()
+        if found:
+            said.append(f"{len(found)} of {len(among)} images {what}: {listed(source.name(i) for i in found)}.")
+    return tuple(said)
+
+
+def scan_folder(remember_in: str | Path | None) -> Path | None:
+    """Where results are kept, given config.data.scan_dir; None for nowhere."""
+    return cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
+
+
+def _look_at_all(source: Encoded) -> Scan:
+    n = len(source)
+    digests, looks = np.zeros((n, 16), np.uint8), np.zeros((n, 3 * _GRID * _GRID), np.uint8)
+    hashes, thumbs = np.zeros((n, 2, HASH_BYTES), np.uint8), np.zeros((n, THUMB_SIDE**2), np.uint8)
+    sizes, bad = np.zeros((n, 2), np.int32), {}
+    flat, stacked = np.zeros(n, bool), np.zeros(n, bool)
+
+    def look(i: int) -> str | None:
+        try:
+            content = source.encoded(i)
+            image = read_picture(content, name=source.path(i), max_pixels=source.max_pixels, at_least=(256, 256))
+        except UnreadablePicture as error:
+            return error.reason
+        digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
+        small = shrunk(image)
+        looks[i] = np.asarray(small.resize((_GRID, _GRID), Image.Resampling.BOX)).ravel()
+        hashes[i], thumbs[i] = describe(small)
+        sizes[i] = _full_size(content) if content.startswith(b"\xff\xd8") else image.size
+        least, most = np.array(image.getextrema()).T
+        flat[i] = most.max() - least.min() < _TENTH
+        stacked[i] = tiff.is_tiff(content) and tiff.has_more_pages(content)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found: Iterable[str | None] = pool.map(look, range(n))
+        for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
+            if reason:
+                bad[i] = reason
+    return Scan(bad, digests, sizes, looks, hashes, thumbs, flat, stacked)
+
+
+def _full_size(content: bytes) -> tuple[int, int]:
+    """Upright, and as it is when not decoded at a reduced scale, which happens to JPEGs only."""
+    with Image.open(io.BytesIO(content)) as image:
+        return upright_size(image)
+
+
+def _remembered(memory: Path, n: int) -> Scan | None:
+    try:
+        found = load_arrays(memory)
+        bad = dict(zip(found.pop("bad").tolist(), found.pop("reasons").tolist(), strict=True))
+        seen = Scan(bad, **found)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return seen if len(seen.digests) == n else None
+
+
+def _remember(memory: Path, seen: Scan) -> None:
+    arrays = {field.name: getattr(seen, field.name) for field in dataclasses.fields(seen) if field.name != "bad"}
+    bad, reasons = np.array(list(seen.bad), np.int64), np.array(list(seen.bad.values()), np.str_)
+    save_arrays(memory, bad=bad, reasons=reasons, **arrays)
+
+
+def load_arrays(memory: Path) -> dict[str, np.ndarray]:
+    """Return what `save_arrays` kept; empty if it is not there, or half written by a run that was killed."""
+    try:
+        with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
+    """Keep arrays in a file, whole or not at all; one that cannot be written only means that the next run looks again."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: on a full disk nothing stays behind.
+        with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
+            np.savez(file, **arrays)
+            file.close()
+            os.replace(file.name, memory)
+    except OSError:
+        pass
+
+
+def _error(source: Encoded, bad: dict[int, str]) -> DataError:
+    first = next(iter(bad))
+    error = UnreadablePicture(source.path(first), bad[first])
+    others = list(bad)[1:]
+    if not others:
+        return error
+    names = listed((source.name(i) for i in others), 9)
+    return DataError(f"{error} There {'is' if len(others) == 1 else 'are'} {len(others)} more: {names}.")

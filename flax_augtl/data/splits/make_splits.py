@@ -1,0 +1,157 @@
+"""The parts that a data set comes with → train, validation and test for one seed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.sources.unicode_names import look_alikes
+from flax_augtl.data.splits import folds, near_copies, stratify
+from flax_augtl.data.splits import groups as grouping
+from flax_augtl.data.types import Dataset, Examples
+
+
+def divide(
+    name: str,
+    class_names: tuple[str, ...],
+    parts: dict[str, Examples],
+    data: Mapping[str, Any],
+    seed: int,
+    *,
+    metric: str = "top1",
+    notes: tuple[str, ...] = (),
+    skipped: dict[str, str] | None = None,
+    find_copies: near_copies.Finder | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Make the three splits.
+
+    In this order: a test split is carved where there is none, or a fold is taken as the test split; copies of test
+    pictures are dealt with; the sampling rate and the shots are taken; validation is carved, where there is none, from
+    what is left. The test split is a function of the data and config.data.split_seed, all else of the seed too, so no
+    test picture of one seed is in the training or validation data of another.
+
+    Args:
+        name: for messages.
+        class_names: one a label.
+        parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
+        data: config.data.
+        seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of
+            earlier versions, that one too.
+        metric, notes, skipped: see `Dataset`.
+        find_copies: finds images that are there more than once; None where there can be none.
+        groups: {id: its group}, where groups must stay in one split.
+
+    Raises:
+        DataError: see `splits` and `copies`; a label out of range; an id twice; a class that is not trained on; an
+            empty split.
+    """
+    _check_labels(name, class_names, parts)
+    if groups is not None:
+        notes = (*notes, grouping.note(groups))
+    if "all" in parts or data["folds"]:
+        parts, said = _set_aside(name, class_names, parts, data, seed, groups)
+        notes = (*notes, said)
+    train, val, test = parts["train"], parts.get("val"), parts["test"]
+    _check_classes(name, class_names, train, {"val": val, "test": test})
+    if groups is not None:
+        train, val, said = _settle_groups(train, val, test, groups, data["on_leak"])
+        notes = (*notes, *said)
+        _check_classes(name, class_names, train, {"val": val, "test": test})
+    near = ()
+    if find_copies is not None:
+        train, val, found, near = near_copies.settle(train, val, test, find_copies, data, class_names)
+        notes = (*notes, *found)
+        _check_classes(name, class_names, train, {"val": val, "test": test})
+    train = stratify.sample(train, data["rate"], seed, class_names)
+    if data["shots"] is not None:
+        train, _ = stratify.shots(train, int(data["shots"]), seed, class_names)
+    if val is None:
+        train, val = stratify.carve(train, data["validation"], seed, class_names, groups=groups)
+    return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {}, near_copies=near)
+
+
+def _set_aside(
+    name: str,
+    class_names: tuple[str, ...],
+    parts: dict[str, Examples],
+    data: Mapping[str, Any],
+    seed: int,
+    groups: Mapping[str, str] | None,
+) -> tuple[dict[str, Examples], str]:
+    """Make the test split of data that have none, or of a fold; and a sentence about it.
+
+    A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is
+    not used.
+    """
+    split_seed = seed if data["split_seed"] is None else int(data["split_seed"])
+    whole = parts.get("all", parts.get("train"))
+    if data["folds"]:
+        rest, test = folds.hold_out(whole, data["folds"], data["fold"], split_seed, class_names, groups)
+        said = (f"{len(test)} of {len(whole)} images are the test split: fold {data['fold']} of the folds 0 to "
+                f"{data['folds'] - 1} (config.data.split_seed={split_seed}).")  # fmt: skip
+        if "test" in parts:
+            said += f" The test split that the data come with, {len(parts['test'])} images, is not used."
+    else:
+        rest, test = stratify.carve(whole, data["test"], split_seed, class_names, what="test", groups=groups)
+        if test is None:
+            raise DataError(
+                f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2."
+            )
+        said = f"{len(test)} of {len(whole)} images were set aside as the test split, "
+        said += ("by config.seed, as earlier versions did." if data["split_seed"] is None else
+                 f"the same for every config.seed (config.data.split_seed={split_seed}).")  # fmt: skip
+    own = {"val": parts["val"]} if "val" in parts else {}
+    return {"train": rest, **own, "test": test}, said
+
+
+def _settle_groups(
+    train: Examples, val: Examples | None, test: Examples, groups: Mapping[str, str], on_leak: str
+) -> tuple[Examples, Examples | None, list[str]]:
+    """Do with groups that are in two splits of the data's own as config.data.on_leak says."""
+    train, said = grouping.settle(train, test, groups, on_leak)
+    notes = [said]
+    if val is not None:
+        val, said = grouping.settle(val, test, groups, on_leak, ("validation", "test"))
+        train, more = grouping.settle(train, val, groups, on_leak, ("training", "validation"))
+        notes += [said, more]
+    return train, val, [note for note in notes if note]
+
+
+def _check_labels(name: str, class_names: tuple[str, ...], parts: dict[str, Examples]) -> None:
+    owner: dict[str, str] = {}
+    for part, examples in parts.items():
+        wrong = np.flatnonzero((examples.labels < 0) | (examples.labels >= len(class_names)))
+        if len(wrong):
+            raise DataError(
+                f"{len(wrong)} labels of {name} are out of range 0 … {len(class_names) - 1}; the first is "
+                f"{examples.labels[wrong[0]]}, of {examples.ids[wrong[0]]}."
+            )
+        for example_id in examples.ids:
+            if example_id in owner:
+                raise DataError(
+                    f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}."
+                )
+            owner[example_id] = part
+
+
+def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, others: dict[str, Examples | None]):
+    """Every split has examples, and none of a class that nothing was learned of."""
+    known = np.bincount(train.labels, minlength=len(class_names)) > 0
+    if known.sum() < 2:
+        raise DataError(f"The training split of {name} has {known.sum()} classes; there must be two at least.")
+    for split, examples in others.items():
+        if examples is None:
+            continue
+        if not len(examples):
+            raise DataError(f"The {split} split of {name} has no examples.")
+        strange = np.flatnonzero(~known & (np.bincount(examples.labels, minlength=len(class_names)) > 0))
+        if len(strange):
+            names = {class_names[c] for c in strange}
+            alike = [" and ".join(map(repr, group)) for group in look_alikes(class_names) if names & set(group)]
+            hint = f" Only case or blanks tell these apart: {listed(alike, 3)}." if alike else ""
+            raise DataError(
+                f"These classes of {name} are in the {split} split only, so nothing can be learned of them: "
+                f"{listed(class_names[c] for c in strange)}. Add training pictures of them, or remove them.{hint}"
+            )

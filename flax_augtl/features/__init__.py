@@ -1,0 +1,1 @@
+"""Kept activations of the frozen layers."""

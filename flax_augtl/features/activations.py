@@ -1,0 +1,215 @@
+"""What the layers below a cut make of every picture: computed once, by one pass of the source network a view."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_augtl.features.array_store import BLOCK, Store
+from flax_augtl.features.views import Rows
+from flax_augtl.models.augmented import AugmentedNetwork
+
+PICTURES, POOLED = "pictures", "_pooled"
+KINDS = ("auto", "file", "memory", "none")
+
+
+def cut_names(network: AugmentedNetwork, start: int) -> Any:
+    """Return the names of the arrays that layer group `start` of a network reads: one, or a dict of `top` and `below`."""
+    groups = network.source.groups
+    if start == 0:
+        return PICTURES
+    if start == len(groups) and network.head.settings.widen:
+        return {"top": groups[-1], "below": groups[-2] + POOLED}
+    return groups[start - 1]
+
+
+def outputs(
+    model: Any, variables: Any, images: jax.Array, names: Sequence[str], preprocessing: Any
+) -> dict[str, jax.Array]:
+    """Run the source network once and return what its layer groups leave.
+
+    Args:
+      model, variables: the source network with its classification layer.
+      images: uint8 [b, S, S, 3].
+      names: layer groups, also with `POOLED` for the mean over space.
+      preprocessing: of the pictures.
+    """
+    found, x = {}, preprocessing.normalise(images)
+    last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != PICTURES], default=-1)
+    for index, group in enumerate(model.groups[: last + 1]):
+        x = model.apply(variables, x, index, index + 1)
+        if group in names:
+            found[group] = x
+        if group + POOLED in names:
+            found[group + POOLED] = x.mean((1, 2)) if x.ndim == 4 else x
+    return found
+
+
+@dataclasses.dataclass
+class Activations:
+    """The kept activations of some rows.
+
+    Attributes:
+      rows: what the rows are.
+      store: what is kept.
+      fill_seconds: what filling has taken in this process.
+    """
+
+    rows: Rows
+    store: Store
+    compute: Callable[[np.ndarray, tuple[str, ...]], Mapping[str, jax.Array]]
+    device_bytes: int
+    fill_seconds: float = 0.0
+    _on_device: tuple[Any, Any] | None = None
+
+    def has(self, network: AugmentedNetwork, start: int) -> bool:
+        """Return whether what layer group `start` reads is kept."""
+        return all(name in self.store.arrays for name in jax.tree.leaves(cut_names(network, start)))
+
+    def nearest(self, network: AugmentedNetwork, depth: int) -> int:
+        """Return the highest cut at or below `depth` that is kept; 0 if none is."""
+        return max((start for start in range(1, depth + 1) if self.has(network, start)), default=0)
+
+    def fill(
+        self, say: Callable[[int, int, float], None] | None = None, alive: Callable[[], None] | None = None
+    ) -> None:
+        """Compute what is missing, one pass of the source network over it; goes on where an earlier start ended.
+
+        Args:
+          say: told rows done, rows in all, and seconds, about every second.
+          alive: called now and then, while this goes on.
+        """
+        todo, names = list(self.store.missing()), tuple(self.store.arrays)
+        if not todo or not names:
+            return
+        started = told = flushed = time.monotonic()
+        with self.rows.decoders() as decoders, ThreadPoolExecutor(1) as ahead:
+            # The next block is decoded while the device works on this one.
+            coming = ahead.submit(self._block, todo[0], decoders)
+            for number, (first, stop) in enumerate(todo):
+                images = coming.result()
+                if number + 1 < len(todo):
+                    coming = ahead.submit(self._block, todo[number + 1], decoders)
+                made = dict(self.compute(images, names))
+                if PICTURES in names:
+                    made[PICTURES] = images
+                self.store.put(first, {name: np.asarray(made[name])[: stop - first] for name in names})
+                now = time.monotonic()
+                if say and (now - told > 1 or number + 1 == len(todo)):
+                    told = now
+                    say((number + 1) * BLOCK, len(todo) * BLOCK, now - started)
+                if now - flushed > 20:
+                    flushed = now
+                    self.store.flush()
+                    if alive:
+                        alive()
+        self.store.flush()
+        self.fill_seconds += time.monotonic() - started
+
+    def _block(self, block: tuple[int, int], decoders: ThreadPoolExecutor) -> np.ndarray:
+        rows = np.arange(*block)
+        # Always of one size, so that there is one compilation.
+        return self.rows.pictures(np.resize(rows, BLOCK), decoders)
+
+    def fits(self, network: AugmentedNetwork, start: int) -> bool:
+        """Return whether what layer group `start` reads is kept and fits into the device's share."""
+        return (
+            self.has(network, start)
+            and sum(self.store.arrays[name].nbytes for name in jax.tree.leaves(cut_names(network, start)))
+            <= self.device_bytes
+        )
+
+    def pool(self, network: AugmentedNetwork, start: int, place: Callable[[Any], Any]) -> Any:
+        """Return all rows of what layer group `start` reads, on the device; the last such pool is kept there."""
+        names = cut_names(network, start)
+        if self._on_device is None or self._on_device[0] != names:
+            self._on_device = None  # Freed first: there is room for one.
+            self._on_device = names, place({"inputs": jax.tree.map(self.store.arrays.__getitem__, names)})
+        return self._on_device[1]
+
+    def gather(self, network: AugmentedNetwork, start: int, rows: np.ndarray, decoders: ThreadPoolExecutor) -> Any:
+        """Return what layer group `start` reads, of rows int [...]: a tree of arrays [..., ...], on the host."""
+        if not self.has(network, start):
+            flat = self.rows.pictures(rows.reshape(-1), decoders)
+            return flat.reshape(*rows.shape, *flat.shape[1:])
+        return jax.tree.map(lambda name: self.store.arrays[name][rows], cut_names(network, start))
+
+
+def row_shapes(
+    model: Any, preprocessing: Any, names: Sequence[str], dtype: str
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return (shape of a row, dtype) of each name."""
+    size = preprocessing.image_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
+    shapes = jax.eval_shape(
+        functools.partial(outputs, model, names=names, preprocessing=preprocessing), variables, image
+    )
+    found = {name: (tuple(shape.shape[1:]), dtype) for name, shape in shapes.items()}
+    return found | ({PICTURES: ((size, size, 3), "uint8")} if PICTURES in names else {})
+
+
+def choose(shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, budget: float) -> list[str]:
+    """Return the names whose arrays are kept within a budget in bytes, the smallest first."""
+
+    def size(name):
+        return int(np.prod(shapes[name][0])) * jnp.dtype(shapes[name][1]).itemsize * rows
+
+    kept, used = [], 0
+    for name in sorted(shapes, key=lambda name: (size(name), name)):
+        if used + size(name) <= budget:
+            kept.append(name)
+            used += size(name)
+    return kept
+
+
+def open_activations(
+    rows: Rows,
+    model: Any,
+    variables: Any,
+    preprocessing: Any,
+    names: Sequence[str],
+    *,
+    kind: str,
+    budget: float,
+    device_bytes: float,
+    dtype: str,
+    key: str,
+    folder: Path | None,
+) -> Activations:
+    """Open the activations of some rows; nothing is computed before `Activations.fill`.
+
+    Args:
+      rows: of which pictures and views.
+      model, variables, preprocessing: the source network.
+      names: of the arrays that may be kept; those that fit are.
+      kind: `file`, `memory` or `none`.
+      budget: bytes that may be kept.
+      device_bytes: bytes that may be on the device at a time.
+      dtype: that activations are kept in: float32 or bfloat16.
+      key: of the weights, the code and whatever else the activations depend on, besides `rows.key`.
+      folder: where files are.
+    """
+    shapes = row_shapes(model, preprocessing, names, dtype)
+    kept = choose(shapes, len(rows), budget) if kind != "none" else []
+    # With other cuts than another study of the same folder, the files differ; each array has its own sums.
+    store = Store(
+        {name: shapes[name] for name in kept},
+        len(rows),
+        f"{key}-{rows.key}-{dtype}",
+        folder if kind == "file" and kept else None,
+    )
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def compute(variables, images, names):
+        found = outputs(model, variables, images, [name for name in names if name != PICTURES], preprocessing)
+        return {name: x.astype(dtype) for name, x in found.items()}
+
+    return Activations(rows, store, functools.partial(compute, variables), int(device_bytes))

@@ -1,0 +1,134 @@
+"""Kept activations on disk: what they depend on, where they are kept, and how several workers fill them once."""
+
+import functools
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+import flax_augtl
+from flax_augtl.config.field_types import is_a
+from flax_augtl.data.types import fingerprint
+from flax_augtl.features.activations import KINDS, Activations
+from flax_augtl.runtime.text import duration
+from flax_augtl.workdir import files
+
+# The activations depend on the text of these files and folders of the package.
+_CODE = ("models", "data", "features")
+
+
+class Lock(Protocol):
+    """What `fill` needs so that of several workers one fills a cache."""
+
+    def take(self, name: str) -> bool:
+        """Return whether this worker now holds the name."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Give the name back."""
+        ...
+
+
+def kind_of(kind: str, folder: Path, gigabytes: float) -> str:
+    """Return where activations are kept: for `auto`, `file` if the disk has room for twice the budget, else `memory`.
+
+    Args:
+      kind: config.study.cache.
+      folder: on the disk in question.
+      gigabytes: the budget.
+
+    Raises:
+      ValueError: the setting is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"config.study.cache={kind!r} is not one of {', '.join(KINDS)}.")
+    if kind != "auto":
+        return kind
+    return "file" if shutil.disk_usage(folder).free > 2e9 * gigabytes else "memory"
+
+
+def cache_key(variables: Mapping[str, Any], network: str, settings: Mapping[str, Any], compute_dtype: str) -> str:
+    """Return a key of everything that the activations of an image depend on, besides the image.
+
+    Args:
+      variables: of the source network.
+      network, settings: its name and the fields of its module.
+      compute_dtype: of the forward pass.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+    weights = fingerprint(digest.hexdigest(), network, settings, compute_dtype)
+    return f"{weights}-{_code_key()}-{jax.__version__}"
+
+
+@functools.cache
+def _code_key() -> str:
+    root, digest = Path(flax_augtl.__file__).parent, hashlib.blake2b(digest_size=8)
+    for part in _CODE:
+        path = root / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fill_seconds(folder: Path) -> float:
+    """Return the seconds that filling the caches of a study took, over all of its starts."""
+    return sum(_seconds(path) for path in folder.glob("fill-*.json"))
+
+
+def _seconds(path: Path) -> float:
+    found = files.read_json(path) if path.exists() else None
+    return float(found["seconds"]) if isinstance(found, Mapping) and is_a(found.get("seconds"), "number") else 0.0
+
+
+def fill(
+    activations: Activations, lock: Lock, name: str, reopen: Callable[[], Activations], folder: Path
+) -> Activations:
+    """Fill a cache, once for all workers that share its files; return it, filled.
+
+    Args:
+      activations: to fill.
+      lock: shared by the workers.
+      name: of the cache, for the lock and in messages.
+      reopen: opens the cache anew, to see what another worker filled.
+      folder: of the study.
+    """
+
+    def say(done, rows, seconds):
+        left = (rows - done) / max(done / seconds, 1e-9)
+        print(
+            f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
+            flush=True,
+        )
+
+    last = [-10.0]
+
+    def seldom(done, rows, seconds):
+        if seconds - last[0] >= 10 or done >= rows:
+            last[0] = seconds
+            say(done, rows, seconds)
+
+    waited = False
+    while next(activations.store.missing(), None) is not None and activations.store.arrays:
+        if activations.store.folder is None or lock.take(f"cache-{name}"):
+            activations = activations if activations.store.folder is None else reopen()
+            activations.fill(seldom)
+            files.write_json(
+                folder / f"fill-{name}.json",
+                {"seconds": _seconds(folder / f"fill-{name}.json") + activations.fill_seconds},
+            )
+            lock.release(f"cache-{name}")
+            return activations
+        if not waited:
+            print(f"Waiting for another worker, which fills the activations of {name}.", flush=True)
+        waited = True
+        time.sleep(2.0)
+        activations = reopen()
+    return activations

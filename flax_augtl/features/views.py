@@ -1,0 +1,114 @@
+"""Which pictures a study needs, in which views, and in which row of its caches each of them is."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_augtl.data.images.augment import augment, augmentations
+from flax_augtl.data.images.transforms import evaluation_path, training_path
+from flax_augtl.data.loading.cache import view_of
+from flax_augtl.data.types import Dataset, Examples, fingerprint
+
+EVALUATION = -1  # The view that is the weights' own evaluation transform.
+
+
+class Rows:
+    """Some examples in all of their views: row (v + 1) · n + i is view v of example i; view −1 is that of evaluation.
+
+    Attributes:
+      ids: of the examples, in order.
+      views: number of training views; 0 if the training view is the evaluation view, or there is no training.
+      key: of what the rows hold: examples, transforms, draws.
+    """
+
+    def __init__(self, parts: Sequence[Examples], preprocessing: Any, data: Mapping[str, Any], *, views: int):
+        self._where: dict[str, int] = {}
+        chosen: list[tuple[Any, int]] = []
+        for part in parts:
+            for number, name in enumerate(part.ids):
+                if name not in self._where:
+                    self._where[name] = len(chosen)
+                    chosen.append((part, number))
+        self.ids = tuple(self._where)
+        self.views = views
+        self._sources = [part.source for part, _ in chosen]
+        self._indices = [int(part.indices[number]) for part, number in chosen]
+        self._draw_ids = np.array([part.draw_ids[number] for part, number in chosen], np.uint32)
+        self._threads = max(1, int(data["threads"]))
+        size = preprocessing.image_size
+        self._paths = evaluation_path(preprocessing, size), training_path(data, preprocessing, size)
+        draws = {"view_seed": data["view_seed"], **augmentations(data)}
+        self._augment = jax.jit(functools.partial(_augmented, draws=tuple(draws.items())))
+        crop = {name: data[name] for name in ("crop", "crop_scale", "policy")} if views else None
+        stamps = [
+            source.stamp(index) if hasattr(source, "stamp") else ""
+            for source, index in zip(self._sources, self._indices, strict=True)
+        ]
+        self.key = fingerprint(self.ids, stamps, views, preprocessing.to_json(), crop, draws if views else None)
+
+    def __len__(self) -> int:
+        return len(self.ids) * (self.views + 1)
+
+    def of(self, ids: Sequence[str], views: np.ndarray | int) -> np.ndarray:
+        """Return the rows, int32 [n], of examples in training views (int [n], or one for all), or in `EVALUATION`."""
+        which = np.array([self._where[name] for name in ids], np.int64)
+        return self.at(which, views)
+
+    def at(self, which: np.ndarray, views: np.ndarray | int) -> np.ndarray:
+        """Return the rows, int32 [n], of examples given by their positions in `ids`."""
+        block = (np.asarray(views) % self.views + 1) * (np.asarray(views) >= 0) if self.views else 0
+        return (block * len(self.ids) + which).astype(np.int32)
+
+    def positions(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the positions of examples in `ids`, int64 [n]."""
+        return np.array([self._where[name] for name in ids], np.int64)
+
+    def pictures(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+        """Decode rows, and draw their views: uint8 [n, S, S, 3]."""
+        view, which = np.divmod(np.asarray(rows), len(self.ids))
+        view = view - 1
+
+        def one(number: int, view: int) -> np.ndarray:
+            path = self._paths[0] if view < 0 else self._paths[1]
+            return view_of(
+                self._sources[number], path, self._indices[number], int(self._draw_ids[number]), max(view, 0)
+            )
+
+        images = np.stack(list(pool.map(one, which.tolist(), view.tolist())))
+        if not (view >= 0).any():
+            return images
+        return np.asarray(self._augment(images, self._draw_ids[which], view.astype(np.int32)))
+
+    def decoders(self) -> ThreadPoolExecutor:
+        """Return threads to decode with, for a with statement."""
+        return ThreadPoolExecutor(self._threads)
+
+
+def _augmented(images, ids, views, *, draws):
+    changed = augment(images, ids, jnp.maximum(views, 0), **dict(draws))
+    return jnp.where((views >= 0)[:, None, None, None], changed, images)
+
+
+def has_draws(data: Mapping[str, Any]) -> bool:
+    """Return whether a training view differs from the evaluation view."""
+    return (
+        data["crop"] != "none"
+        or data["policy"] != "none"
+        or any(value not in ("none", 0) for value in augmentations(data).values())
+    )
+
+
+def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:
+    """Return the rows of all training and validation pictures of all seeds."""
+    parts = [part for dataset in datasets for part in (dataset.train, dataset.val) if part is not None]
+    return Rows(parts, preprocessing, data, views=int(data["views"]) if has_draws(data) else 0)
+
+
+def test_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:
+    """Return the rows of all test pictures of all seeds. No picture is read before its row is."""
+    return Rows([dataset.test for dataset in datasets], preprocessing, data, views=0)

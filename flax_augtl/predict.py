@@ -1,0 +1,95 @@
+"""Predictions for pictures in files, as rows, as CSV and as a table for people."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flax_augtl.data import UnreadablePicture
+from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.sources.patterns import find_images
+from flax_augtl.run import Run
+from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
+
+TOP = 5
+
+
+def predict_files(
+    run: Run, images: str, *, batch_size: int = 32, max_pixels: int | None = None
+) -> list[dict[str, Any]]:
+    """Predict pictures in files; one with more than `max_pixels` (None: as in training) counts as unreadable.
+
+    Returns:
+      A row for each file, in their order: its `path`, up to five `labels` with their `probabilities`, the likeliest
+        first,
+      and a `reason`, which is empty; if the file cannot be read it says why, and there are no labels.
+
+    Raises:
+      ValueError: there are no pictures.
+    """
+    rows = []
+    paths = find_images(images)
+    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
+        pictures, unreadable = {}, {}
+        for path in paths[start : start + batch_size]:
+            try:
+                pictures[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
+            except UnreadablePicture as error:
+                unreadable[path] = error.reason
+        found = dict(zip(pictures, run.predict(list(pictures.values()), batch_size=batch_size), strict=True))
+        for path in paths[start : start + batch_size]:
+            row = found.get(path, np.zeros(0))
+            order = np.argsort(-row, kind="stable")[:TOP]
+            rows.append(
+                {
+                    "path": path,
+                    "labels": [run.class_names[index] for index in order],
+                    "probabilities": [float(row[index]) for index in order],
+                    "reason": unreadable.get(path, ""),
+                }
+            )
+    return rows
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as CSV: path, label, probability, then label2, probability2 and so on, and last the reason.
+
+    A path, label or reason that a spreadsheet would take for a formula has a `'` before it.
+    """
+    width = max((1, *(len(row["labels"]) for row in rows)))
+    header = ["path"]
+    for rank in range(1, width + 1):
+        header += [f"label{rank if rank > 1 else ''}", f"probability{rank if rank > 1 else ''}"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header, "reason"])
+    for row in rows:
+        cells = [for_spreadsheet(readable(row["path"]))]
+        for label, probability in zip(row["labels"], row["probabilities"], strict=True):
+            cells += [for_spreadsheet(label), f"{probability:.6f}"]
+        cells += [""] * (len(header) - len(cells))
+        writer.writerow([*cells, for_spreadsheet(readable(row.get("reason", "")))])
+    return text.getvalue()
+
+
+def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
+    """Return the first rows as aligned text."""
+    shown = rows[:limit]
+    width = min(max((len(row["path"]) for row in shown), default=4), 60)
+    lines = []
+    for row in shown:
+        path = on_one_line(row["path"])
+        path = path if len(path) <= width else "…" + path[1 - width :]
+        lines.append(
+            f"{path:{width}}  "
+            + "  ".join(
+                f"{on_one_line(label)} {probability:.1%}"
+                for label, probability in zip(row["labels"], row["probabilities"], strict=True)
+            )
+        )
+    if len(rows) > limit:
+        lines.append(f"… and {len(rows) - limit} more")
+    return "\n".join(lines)

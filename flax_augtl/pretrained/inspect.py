@@ -1,0 +1,154 @@
+"""What a checkpoint is, before any of its weights are read."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.models import MODELS
+from flax_augtl.pretrained import metadata
+from flax_augtl.pretrained.entries import choose_entry
+from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.pretrained.formats.keras_file import is_foreign
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.open import open_checkpoint
+from flax_augtl.pretrained.formats.sharded import part_files
+from flax_augtl.pretrained.key_names import to_torchvision, without_other_heads
+from flax_augtl.pretrained.locate import Located, check_digest, digest, locate
+from flax_augtl.pretrained.match import fitting, require_fit, variant_notes
+from flax_augtl.pretrained.metadata import Description
+from flax_augtl.pretrained.unsettled import Unsettled
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """A checkpoint that fits a network.
+
+    Attributes:
+        name: of the network.
+        file: the checkpoint on this machine.
+        layout: whose tensor names it has, and in which file format, for the user.
+        tensors: in torchvision's names.
+        settings: fields of the module that the weights need, e.g. v1_stride.
+        preprocessing: where the checkpoint or its origin says; else None.
+        class_names: those that came with it; may be empty.
+        terms: origin, sha256, licence, …
+        notes: sentences that the user must read, such as which of several networks in the file this is.
+        unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
+    """
+
+    name: str
+    file: Path
+    layout: str
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...]
+    terms: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    unsettled: tuple[Unsettled, ...] = ()
+
+
+def inspect_checkpoint(
+    name: str | None,
+    weights: str | os.PathLike,
+    *,
+    classify: bool = True,
+    sha256: str | None = None,
+    entry: str | None = None,
+) -> Inspection:
+    """Find a checkpoint, check that it fits, and gather what is known of it.
+
+    Args:
+        name: of the network; None takes the one that fits.
+        weights: a file, a folder, an address, or a hub id.
+        classify: the classification layer is wanted too, where the checkpoint has one.
+        sha256: what the file's SHA-256 must be.
+        entry: which network of a file that holds several; see `entries.choose_entry`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+    located = locate(weights)
+    digests = _digests(located, sha256, str(weights))
+    checkpoint = open_checkpoint(located.file)
+    where = str(weights)
+    whole = _Whole(checkpoint, classify)
+    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: whole.fits(name, tensors), where)
+    names, tensors, settings, out = whole.renamed(chosen.tensors, chosen.prefix)
+    if out:
+        notes += (
+            f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
+            f"{', '.join(out[:3])}{', …' * (len(out) > 3)}.",
+        )
+    said = _described(checkpoint, where).over(located.description)
+    settings |= {field: said.settings[field] for field in ("stem",) if field in said.settings}
+    name = require_fit(name, tensors, where, **settings)
+    notes += tuple(f"{where}: {note}" for note in variant_notes(name, tensors, **{**settings, **said.settings}))
+    if checkpoint.format == "Keras HDF5":
+        said = metadata.keras(checkpoint.metadata, MODELS[name].family == "resnet").over(said)
+    metadata.check_architecture(name, said.architecture, where)
+    return Inspection(
+        name,
+        located.file,
+        f"{names} names in {checkpoint.format}",
+        tensors,
+        {**settings, **said.settings},
+        said.preprocessing,
+        said.class_names if classify else (),
+        {**said.terms, **located.terms, **({"entry": chosen.name} if chosen.prefix else {}), **digests},
+        notes,
+        said.unsettled,
+    )
+
+
+class _Whole:
+    """How the tensors of a checkpoint become those of a network here."""
+
+    def __init__(self, checkpoint: Checkpoint, classify: bool):
+        self._keras, self._classify = checkpoint.format == "Keras HDF5", classify
+
+    def renamed(self, tensors: Mapping[str, Tensor], prefix: str = ""):
+        """Return whose names the tensors have, and in torchvision's names which stay, settings, and which are left out."""
+        if self._keras:
+            names, out = "keras.applications", tuple(name for name in tensors if is_foreign(name))
+            out = () if len(out) == len(tensors) else out
+            kept = {name: tensor for name, tensor in tensors.items() if name not in out}
+        else:
+            names, kept = to_torchvision(tensors)
+            # What MoCo trains on its encoders is a projection, whatever its name.
+            projection = any(part.startswith("encoder_") for part in prefix.split("."))
+            kept, out = without_other_heads(kept, projection)
+        if not self._classify:
+            kept = _without_classifier(kept)
+        small = names == "pytorch-cifar" and "conv1.weight" in kept and kept["conv1.weight"].shape[2:] == (3, 3)
+        return names, kept, {"stem": "cifar"} if small else {}, out
+
+    def fits(self, name: str | None, tensors: Mapping[str, Tensor]) -> bool:
+        """Tell whether the tensors fit a network, or any."""
+        _, kept, settings, _ = self.renamed(tensors)
+        return bool(set(fitting(kept, **settings)) & ({name} if name else set(MODELS)))
+
+
+def _digests(located: Located, expected: str | None, where: str) -> dict[str, str]:
+    """Return the SHA-256 of a checkpoint's file, or of each of its parts, for the terms."""
+    parts = part_files(located.file)
+    if not parts:
+        found = digest(located.file)
+        check_digest(found, expected, where)
+        return {"sha256": found}
+    if expected is not None:
+        raise CheckpointError(f"{where} is in {len(parts)} files, which one SHA-256 cannot stand for.")
+    return {f"sha256 of {part.name}": digest(part) for part in parts}
+
+
+def _described(checkpoint: Checkpoint, where: str) -> Description:
+    return Description() if checkpoint.format == "Keras HDF5" else metadata.from_metadata(checkpoint.metadata, where)
+
+
+def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # A ResNet has no "classifier.6" and a VGG no "fc", so both can go without knowing which it is.
+    layers = ("fc.", "classifier.6.")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(layers)}

@@ -1,0 +1,1 @@
+"""Comparison of every block with a reference implementation."""

@@ -1,0 +1,228 @@
+"""What a study compares: heads × freeze depths × learning rates × seeds, as cells with stable names."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from ml_collections import ConfigDict
+
+from flax_augtl.config.study_presets import SCRATCH, STUDIES, preset_of, resolved
+from flax_augtl.models.augmented import CLASSIFICATION
+from flax_augtl.models.head import PRESETS, HeadSettings, head_settings
+
+NONE, ALL, BLOCKS = "none", "all", "blocks"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training of a study.
+
+    Attributes:
+      stage: `select` (validation chooses) or `final` (trained on training and validation data, and tested).
+      head: its name in the study.
+      depth: the topmost frozen layer group, or `none`; `Grid.label` has the name that is shown.
+      classifier_rate: at which the kept classification layer learns; controls are tried with both.
+      learning_rate: of pretrained layers.
+      seed: of split, initialisation and order.
+      steps: length of the training, None for the config's own.
+    """
+
+    stage: str
+    head: str
+    depth: str
+    classifier_rate: str
+    learning_rate: float
+    seed: int
+    steps: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A name that is the same in every start of the study, and a file name."""
+        rate = "" if self.classifier_rate == "pretrained" else "-new"
+        steps = "" if self.steps is None else f"-{self.steps}"
+        return f"{self.stage}-{self.head}-{self.depth}{rate}-{self.learning_rate:g}-{self.seed}{steps}"
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Head, depth and classifier rate: what has a grid of learning rates of its own."""
+        return self.head, self.depth, self.classifier_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What a study compares.
+
+    Attributes:
+      heads: settings of every head, by name; `scratch` stands for random weights under the traditional head.
+      depths: freeze depths of every head, from `none` upwards, as `Cell.depth` has them.
+      labels: of every head, the depths that were asked for and that it has, and their `Cell.depth`.
+      axis: all of these depths as they were asked for, bottom to top, `all` last.
+      rates: learning rates, ascending.
+      seeds: paired over all heads.
+      selection_seeds: those of them that choices are made with.
+    """
+
+    heads: Mapping[str, HeadSettings]
+    depths: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Mapping[str, str]]
+    axis: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    selection_seeds: tuple[int, ...]
+
+    def groups(self) -> list[tuple[str, str, str]]:
+        """Return every (head, depth, classifier rate) that is tried."""
+        found = []
+        for name, settings in self.heads.items():
+            # Held to the rate of pretrained layers alone, a control's stand-in would be rigged (METHOD.md §4).
+            control = settings.keep_classifier and settings.classifier_init != "pretrained"
+            for depth in self.depths[name]:
+                rates = (
+                    ("pretrained", "new") if control and depth not in CLASSIFICATION else (settings.classifier_rate,)
+                )
+                found += [(name, depth, rate) for rate in rates]
+        return found
+
+    def label(self, head: str, depth: str) -> str:
+        """Return the one name under which a head's depth is shown: `all` where everything below the new layers is frozen."""
+        found = [label for label, group in self.labels[head].items() if group == depth]
+        return ALL if ALL in found else found[0]
+
+    def title(self, group: tuple[str, str, str]) -> str:
+        """Return a (head, depth, classifier rate) as it is shown."""
+        head, depth, rate = group
+        return f"{head} {self.label(head, depth)}{' (at new rate)' if rate == 'new' else ''}"
+
+    def same_depths(self) -> dict[str, dict[str, str]]:
+        """Return, of each head, the depths that were asked for and are shown under another name, and that name."""
+        return {
+            head: {
+                label: self.label(head, depth) for label, depth in labels.items() if self.label(head, depth) != label
+            }
+            for head, labels in self.labels.items()
+        }
+
+    def cells(self, group: tuple[str, str, str], rate: float) -> list[Cell]:
+        """Return the selecting cells of a group at a learning rate, one a seed."""
+        return [Cell("select", *group, rate, seed) for seed in self.selection_seeds]
+
+
+def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scratch: bool = False) -> str | None:
+    """Return the name of a freeze depth for a head: its topmost group for `all`; None where the head has no such depth.
+
+    Args:
+      settings: of the head.
+      groups: layer groups of the source network with its classification layer, bottom to top.
+      depth: one of them, `none` or `all`.
+      scratch: the network has random weights, of which none can be frozen.
+    """
+    kept = [group for group in groups if settings.keep_classifier or group not in CLASSIFICATION]
+    if scratch:
+        return NONE if depth == NONE else None
+    if depth == ALL:
+        return kept[-1]
+    return depth if depth == NONE or depth in kept else None
+
+
+def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, classifier: bool) -> Grid:
+    """Return the grid that a configuration asks for.
+
+    Args:
+      config: see configs/common.py, `config.study`.
+      groups: layer groups of the source network, bottom to top.
+      pretrained: there are pretrained weights.
+      classifier: the source network has a classification layer.
+
+    Raises:
+      ValueError: an unknown preset, head, setting or depth, or nothing to compare.
+    """
+    config = resolved(config)
+    study, preset = config.study, preset_of(config.study)
+    names = tuple(dict.fromkeys((*preset.heads, *study.heads)))
+    own = study.own_heads.to_dict()
+    if not names and not own:
+        raise ValueError(
+            "There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
+            "config.study.heads or config.study.own_heads."
+        )
+    for name in names:
+        if name not in (*PRESETS, SCRATCH):
+            near = difflib.get_close_matches(str(name), (*PRESETS, SCRATCH), 1)
+            raise ValueError(
+                f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+                f"Choices: {', '.join((*PRESETS, SCRATCH))}."
+            )
+    heads = {name: PRESETS["traditional"] if name == SCRATCH else head_settings(name) for name in names}
+    for name, settings in own.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+            raise ValueError(f"config.study.own_heads: the name {name!r} may have letters, digits, _ and . only.")
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"config.study.own_heads.{name} must be a dict of head settings, not {settings!r}.")
+        values = {"preset": "traditional", **settings}
+        heads[name] = head_settings(values.pop("preset"), values)
+    if not pretrained and set(heads) != {SCRATCH}:
+        raise ValueError("A study compares ways to use pretrained weights, but config.weights is None. Give weights.")
+    if not classifier:
+        heads = {name: settings for name, settings in heads.items() if not settings.keep_classifier}
+        if not heads:
+            raise ValueError(
+                "The weights have no classification layer that could be kept, and every head of the study "
+                "keeps it. Compare heads that replace it, such as traditional, deeper, wider."
+            )
+    labels = _labels(tuple(study.depths), groups, heads, 0 if study.minutes else preset.depths)
+    depths = {
+        name: tuple(depth for depth in (NONE, *groups) if depth in some.values()) for name, some in labels.items()
+    }
+    used = {label for some in labels.values() for label in some}
+    rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
+    seeds = tuple(dict.fromkeys(study.seeds))
+    if not rates or not seeds or rates[0] <= 0:
+        raise ValueError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
+    return Grid(
+        heads,
+        depths,
+        labels,
+        tuple(label for label in (NONE, *groups, ALL) if label in used),
+        rates,
+        seeds,
+        seeds[: study.selection_seeds or len(seeds)],
+    )
+
+
+def _labels(
+    asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings], count: int
+) -> dict[str, dict[str, str]]:
+    """Return of every head the depths that were asked for, and the topmost group that it freezes at each of them.
+
+    Args:
+      asked: `config.study.depths`.
+      groups: layer groups of the source network, bottom to top.
+      heads: their settings, by name.
+      count: how many depths are chosen where none was asked for; 0 for every one.
+
+    Raises:
+      ValueError: a depth is unknown, or a head has none of them.
+    """
+    backbone = [group for group in groups if group not in CLASSIFICATION]
+    every, axis = (NONE, *backbone, ALL), (NONE, *groups)
+    given = every if not asked or BLOCKS in asked else asked
+    if not asked and count:
+        chosen = [round(i * len(backbone) / (count - 1)) for i in range(count)]
+        given = tuple(ALL if index == len(backbone) else axis[index] for index in chosen)
+    elif given is every and not any(settings.keep_classifier for settings in heads.values()):
+        given = (*every[:-2], ALL)  # What is frozen up to the topmost group is `all` for every head.
+    for depth in given:
+        if depth not in (*axis, ALL):
+            raise ValueError(
+                f"config.study.depths: {depth!r} is not a layer group of this network. "
+                f"Choices: {', '.join((*axis, ALL))}."
+            )
+    labels = {}
+    for name, settings in heads.items():
+        scratch = name == SCRATCH
+        found = {label: depth_of(settings, groups, label, scratch=scratch) for label in ((NONE,) if scratch else given)}
+        labels[name] = {label: depth for label, depth in found.items() if depth is not None}
+        if not labels[name]:
+            raise ValueError(f"The head {name} has none of the depths config.study.depths={given}.")
+    return labels

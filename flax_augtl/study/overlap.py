@@ -1,0 +1,66 @@
+"""What the source network has seen of the target task, and what seeds have seen of test images, declared (METHOD.md §5)."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from flax_augtl.data import Dataset
+from flax_augtl.pretrained.class_names import imagenet_names
+
+# Of data sets, by the name of TFDS, what is known to be shared with ImageNet.
+KNOWN = {
+    "stanford_dogs": "Stanford Dogs is made of ImageNet pictures: the source network has been trained on them, "
+                     "test pictures included, and a kept classification layer already tells these breeds apart.",
+    "oxford_iiit_pet": "Oxford Pets shares classes with ImageNet: a kept classification layer already knows them.",
+    "imagenette": "Imagenette is a part of ImageNet: the source network has been trained on its classes.",
+}  # fmt: skip
+
+
+def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return sentences about what source and target task share: the pictures or classes of known data sets, equal names.
+
+    Args:
+      dataset_name: config.data.name.
+      class_names: of the target task.
+      source_class_names: of the source network; empty where they are not known.
+    """
+    imagenet = not source_class_names or len({*source_class_names} & {*imagenet_names()}) > len(source_class_names) / 2
+    sentences = [KNOWN[dataset_name]] if imagenet and dataset_name in KNOWN else []
+    known = {_plain(part) for name in source_class_names for part in [name, *name.split(",")]}
+    shared = [name for name in class_names if _plain(name) in known]
+    if shared:
+        more = f" and {len(shared) - 20} more" if len(shared) > 20 else ""
+        have = "class has" if len(shared) == 1 else "classes have"
+        sentences.append(
+            f"{len(shared)} of the {len(class_names)} target {have} the name of a class of the source network, "
+            f"where a kept classification layer has an unfair edge: {', '.join(shared[:20])}{more}."
+        )
+    return tuple(sentences)
+
+
+def seen_by_other_seeds(datasets: Mapping[int, Dataset]) -> tuple[str, ...]:
+    """Return a sentence if test images of one seed are in the training or validation data of another; else nothing.
+
+    Args:
+      datasets: by seed.
+    """
+    tested, known = set(), set()
+    for dataset in datasets.values():
+        tested.update(dataset.test.ids)
+        known.update(dataset.train.ids, dataset.val.ids if dataset.val is not None else ())
+    if not (both := tested & known):
+        return ()
+    return (
+        f"Each seed has a test split of its own: {len(both)} of the {len(tested)} test images of all seeds are in the "
+        "training or validation data of another seed, so choices over several seeds have seen them, and test figures "
+        "may be too good. A new study has one test split for all seeds (config.data.split_seed).",
+    )
+
+
+def one_test_split(datasets: Mapping[int, Dataset]) -> bool:
+    """Tell whether all seeds are tested on the same images."""
+    return len({frozenset(dataset.test.ids) for dataset in datasets.values()}) == 1
+
+
+def _plain(name: str) -> str:
+    """Return a class name without case, underscores, hyphens and the s of a plural."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold().removesuffix("s")

@@ -1,0 +1,189 @@
+"""Figures of a study as text: percentages, points, intervals, and the table of the terminal."""
+
+import math
+from collections.abc import Sequence
+
+from flax_augtl.runtime.text import columns, duration
+from flax_augtl.study.report import queries
+from flax_augtl.study.report.images import ABSENT, OverImages
+from flax_augtl.study.report.statistics import smallest_p
+from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
+from flax_augtl.study.result import StudyResult
+
+METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage, "–" of nothing."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """Return a difference of fractions as percentage points, with a sign."""
+    text = f"{100 * value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def interval(value: Estimate) -> str:
+    """Return the ends of an interval, of a difference with signs; "" where there are none."""
+    if math.isnan(value.low):
+        return ""
+    show = points if isinstance(value, Difference) else percent
+    return f"[{show(value.low)}, {show(value.high)}]"
+
+
+def estimated(value: Estimate | None) -> str:
+    """Return a mean and its interval."""
+    if value is None:
+        return "–"
+    mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
+    return f"{mean} {interval(value)}".rstrip()
+
+
+def over_seeds(value: Estimate) -> str:
+    """Return the interval over seeds, and below six seeds the values themselves; "one seed" of one."""
+    if value.seeds == 1:
+        return "one seed"
+    show = points if isinstance(value, Difference) else percent
+    return interval(value) or ", ".join(map(show, value.values))
+
+
+def over_images(value: Estimate) -> str:
+    """Return the interval over test images, "–" where there is none."""
+    if value.images is None:
+        return "–"
+    show = points if isinstance(value, Difference) else percent
+    return f"[{show(value.images.low)}, {show(value.images.high)}]"
+
+
+def images_test(over: OverImages) -> str:
+    """Return the name of the paired test over images."""
+    return "exact McNemar test" if over.seeds == 1 else "paired sign-flip test over images"
+
+
+def probability(value: float) -> str:
+    """Return a p value with three decimals."""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def seconds(value: float) -> str:
+    """Return a duration as text: seconds below two minutes, else as a clock shows it."""
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s" if value < 120 else duration(value)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text cut to a length."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def significance(pairs: int) -> str:
+    """Return what so many paired seeds can show at best."""
+    least = f"With {pairs} paired seed{'s' if pairs != 1 else ''} p cannot be under {smallest_p(pairs):.3g}"
+    return f"{least}: no significance can be claimed" if pairs < ENOUGH_SEEDS else least
+
+
+def pairs_of(lines: list[Line]) -> int:
+    """Return the most seeds that a line of a table has in common with its reference, or alone where there is no other."""
+    return max(
+        [line.difference.seeds for line in lines if line.difference]
+        or [line.test.seeds for line in lines if line.test]
+        or [0]
+    )
+
+
+def rates(result: StudyResult, learning_rate: float | None, between: str) -> str:
+    """Return the learning rates of pretrained and of new layers; "–" of nothing."""
+    if learning_rate is None:
+        return "–"
+    new = queries.new_layers_rate(result, learning_rate)
+    return f"{learning_rate:g}" + ("" if new is None else f"{between}{new:g}")
+
+
+def tested(line: Line, pairs: int) -> str:
+    """Return the test result of a line, and its number of seeds where it lacks some."""
+    fewer = line.test is not None and line.test.seeds < pairs
+    return estimated(line.test) + (f", {line.test.seeds} of {pairs} seeds" if fewer else "")
+
+
+def terminal_table(result: StudyResult) -> str:
+    """Return the summary of a study as text of about 120 columns: a line a head, and what the columns mean."""
+    lines, base = summary(result), reference(result)
+    if not lines:
+        return "No cell of the study has a result: there is nothing to compare."
+    rows = [
+        (
+            "",
+            "head",
+            "depth",
+            "rate",
+            "steps",
+            "test %",
+            "top-1",
+            f"minus {shortened(base or '–', 12)}",
+            "p",
+            "epochs",
+            "seconds",
+        )
+    ]
+    pairs = pairs_of(lines)
+    for line in lines:
+        rows.append((
+            shortened(line.role.split(",")[0], 11), ("*" if line.head == result.best else "") + shortened(line.head, 18),
+            line.depth or "–", rates(result, line.learning_rate, "/"),
+            "–" if line.steps is None else line.steps, tested(line, pairs), percent(line.top1.mean if line.top1 else None),
+            estimated(line.difference) if line.difference else "", probability(line.difference.p) if line.difference else "",
+            f"{line.reach[0]:.1f}" if line.reach else "", f"{line.reach[1]:.1f}" if line.reach else "",
+        ))  # fmt: skip
+    return "\n".join(
+        [
+            f"Test split, {METRICS[result.metric]}"
+            + (f"; * chosen by validation: {result.best}" if result.best else ""),
+            columns(rows),
+            f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
+            "paired seeds, not",
+            f"corrected for the number of comparisons. {significance(pairs)}.",
+            "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
+            "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy,",
+            "without the time for computing the frozen layers.",
+            "",
+            *_both_kinds(lines, base),
+        ]
+    )
+
+
+def _both_kinds(lines: Sequence[Line], base: str | None) -> list[str]:
+    """Return a table of what is known over seeds and over test images, and what the two mean."""
+    some = [line for line in lines if line.test]
+    over = [
+        estimate.images for line in some for estimate in (line.test, line.difference) if estimate and estimate.images
+    ]
+    if not over:
+        return [f"{ABSENT[0].upper()}{ABSENT[1:]}."]
+    against = f"minus {shortened(base or '–', 12)}"
+    rows = [("head", "over seeds", "over test images", f"{against}: over seeds", "over test images", "p, images")]
+    for line in some:
+        difference = line.difference
+        rows.append(
+            (
+                shortened(line.head, 18),
+                over_seeds(line.test),
+                over_images(line.test),
+                *(
+                    (
+                        over_seeds(difference),
+                        over_images(difference),
+                        probability(difference.images.p) if difference.images else "–",
+                    )
+                    if difference
+                    else ("", "", "")
+                ),
+            )
+        )
+    tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
+    return [
+        columns(rows),
+        f"Over seeds: how much training again changes; below {ENOUGH_SEEDS} seeds the values themselves. Over the "
+        f"{max(one.images for one in over)} test images: how much other",
+        "images would change, for these networks; 95 % bootstrap intervals"
+        + (f"; p: {' or '.join(tests)}, not corrected." if tests else "."),
+    ]

@@ -1,0 +1,142 @@
+"""The cells of a study by what they share: heads, the cells of one choice, values by seed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flax_augtl.study.result import StudyResult
+
+Row = Mapping[str, Any]
+
+
+def heads(result: StudyResult) -> tuple[str, ...]:
+    """Return the names of all heads: those with a winner first, in their order, then those of which every cell failed."""
+    return tuple(dict.fromkeys([*result.winners, *(row["head"] for row in result.rows)]))
+
+
+def shown(result: StudyResult, head: str, depth: str) -> str:
+    """Return the name under which a head's depth is shown: two that were asked for may freeze the same in that head."""
+    return result.same_depths.get(head, {}).get(depth, depth)
+
+
+def depths(result: StudyResult, head: str) -> tuple[str, ...]:
+    """Return the depths of a study, bottom to top, without those that are shown under another name for a head."""
+    return tuple(depth for depth in result.depths if shown(result, head, depth) == depth)
+
+
+def new_layers_rate(result: StudyResult, learning_rate: float | None) -> float | None:
+    """Return the learning rate of new layers beside one of pretrained layers; None where it is not known."""
+    multiplier = result.config.get("new_layer_multiplier")
+    # Rounded: 10 × 0.0003 is 0.003.
+    return None if learning_rate is None or multiplier is None else float(f"{learning_rate * multiplier:.6g}")
+
+
+def failed(result: StudyResult) -> list[Row]:
+    """Return the cells without a result: an error stopped them, or their loss ceased to be finite."""
+    return [row for row in result.rows if row["error"] or row["diverged"]]
+
+
+def finals(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
+    """Return the tested cells of a head and depth by seed, in ascending order."""
+    depth = shown(result, head, depth)
+    found = {
+        row["seed"]: row
+        for row in result.rows
+        if row["stage"] == "final" and row["head"] == head and row["depth"] == depth and row["test"]
+    }
+    return dict(sorted(found.items()))
+
+
+def lengths(result: StudyResult, head: str, depth: str) -> set[int]:
+    """Return the lengths in steps of the selecting cells of a head and depth that have a result."""
+    depth = shown(result, head, depth)
+    return {
+        row["steps"]
+        for row in result.rows
+        if row["stage"] == "select"
+        and row["head"] == head
+        and row["depth"] == depth
+        and row["val"]
+        and not row["diverged"]
+    }
+
+
+def selected(result: StudyResult, head: str, depth: str, steps: int | None = None) -> dict[int, Row]:
+    """Return the selecting cells, by seed, of the choice that is best on validation for a head and depth.
+
+    A choice is a learning rate and the settings of the head, among the longest trainings that there are or those of a
+    length in steps; one that failed with any seed is passed over while there is another. For the winner's depth it is
+    the winner's choice, as the final cells say it.
+    """
+    depth = shown(result, head, depth)
+    steps = max(lengths(result, head, depth), default=None) if steps is None else steps
+    choices: dict[tuple[float, str], dict[int, Row]] = {}
+    seeds = set()
+    for row in result.rows:
+        if row["stage"] == "select" and row["head"] == head and row["depth"] == depth:
+            seeds.add(row["seed"])
+            if row["val"] and not row["diverged"] and row["steps"] == steps:
+                choices.setdefault((row["learning_rate"], _settings(row)), {})[row["seed"]] = row
+    if not choices:
+        return {}
+    for row in finals(result, head, depth).values():
+        if (chosen := (row["learning_rate"], _settings(row))) in choices:
+            return dict(sorted(choices[chosen].items()))
+
+    def merit(cells: Mapping[int, Row]) -> tuple[bool, float, float]:
+        return (
+            len(cells) == len(seeds),
+            round(mean(row["val"][result.metric] for row in cells.values()), 12),
+            -mean(row["val"]["loss"] for row in cells.values()),
+        )
+
+    return dict(sorted(max(choices.values(), key=merit).items()))
+
+
+def _settings(row: Row) -> str:
+    return json.dumps(row["settings"], sort_keys=True)
+
+
+def values(cells: Mapping[int, Row], split: str, metric: str) -> dict[int, float]:
+    """Return a metric by seed."""
+    return {seed: row[split][metric] for seed, row in cells.items()}
+
+
+def differences(values: Mapping[int, float], others: Mapping[int, float]) -> list[float]:
+    """Return `values` minus `others` for every seed that both have."""
+    return [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
+
+
+def leep_cells(result: StudyResult) -> dict[int, Row]:
+    """Return what stands for tested cells of LEEP's predictor, by seed."""
+    seeds = sorted({row["seed"] for row in result.rows if row["stage"] == "final"})
+    by_seed = result.leep["test_by_seed"] if result.leep else []
+    said = (result.leep or {}).get("predicted_by_seed") or [None] * len(by_seed)
+    return {
+        seed: {"cell": "LEEP", "test": summary, "predicted": text}
+        for seed, summary, text in zip(seeds, by_seed, said, strict=False)
+    }
+
+
+def epochs(result: StudyResult, row: Row, examples: float) -> float:
+    """Return how many passes over the training data of a cell so many examples are."""
+    return examples / max(1, result.counts["train"] + (result.counts["val"] if row["stage"] == "final" else 0))
+
+
+def reached(result: StudyResult, row: Row, share: float = 0.9) -> tuple[float, float] | None:
+    """Return the epochs and seconds after which a cell first had a share of its own best validation accuracy.
+
+    None for a cell that was not validated.
+    """
+    history = [point for point in row["history"] or () if point["val"] is not None]
+    if not history:
+        return None
+    enough = share * max(point["val"] for point in history) - 1e-9  # 0.9 of 0.8 shall not be more than 0.72.
+    first = next(point for point in history if point["val"] >= enough)
+    return epochs(result, row, first["examples"]), first["seconds"]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean; NaN of nothing."""
+    found: Sequence[float] = list(values)
+    return sum(found) / len(found) if found else float("nan")

@@ -1,0 +1,309 @@
+"""What a finished study leaves: its best network as a run directory, LEEP's predictor, and all that the report tells."""
+
+import dataclasses
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl.config.config_dict import config_values
+from flax_augtl.features.activations import Activations
+from flax_augtl.features.cache import fill_seconds
+from flax_augtl.features.views import EVALUATION
+from flax_augtl.models import leep
+from flax_augtl.models.augmented import CLASSIFICATION, HEAD
+from flax_augtl.models.head import PRESETS
+from flax_augtl.run import load_run
+from flax_augtl.study import choices
+from flax_augtl.study.context import Material
+from flax_augtl.study.grid import ALL, NONE, SCRATCH, Cell, Grid
+from flax_augtl.study.overlap import leakage, one_test_split, seen_by_other_seeds
+from flax_augtl.study.result import StudyResult
+from flax_augtl.study.trials import predictions as predicted
+from flax_augtl.study.trials.batches import source_logits
+from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.worker import Work
+from flax_augtl.training import metrics
+from flax_augtl.training.checkpoints import open_checkpoints
+from flax_augtl.training.evaluation import Evaluation
+from flax_augtl.training.experiment import optimizer_of
+from flax_augtl.training.intervals import confusion_intervals
+from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.progress import Progress
+from flax_augtl.training.state import create_state
+from flax_augtl.training.step import cross_entropy, kept_inputs
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import PLACE, Description, place_of, read_result, write_description
+
+BEST = "best"
+
+
+def winner_config(material: Material, cell: Cell) -> Any:
+    """Return the configuration of a final cell, as a run of its own."""
+    config = material.config.copy_and_resolve_references()
+    settings = dataclasses.asdict(material.settings(cell))
+    preset = cell.head if cell.head in PRESETS else "traditional"
+    with config.unlocked():
+        config.update(
+            {
+                "name": f"{config.name}/{cell.head}",
+                "seed": cell.seed,
+                "freeze": material.grid.label(cell.head, cell.depth),
+                "learning_rate": cell.learning_rate,
+                "steps": cell.steps,
+                "epochs": None,
+                "examples": None,
+                "head": {"preset": preset, **settings},
+            }
+        )
+        config.data.validation = 0.0
+        if cell.head == SCRATCH:
+            config.weights = None
+    return config.lock()
+
+
+def keep_best(material: Material, winner: Cell, folder: Path) -> Callable[[Pack], None]:
+    """Return what writes the best network as a run directory, once the pack that it is in is trained."""
+
+    def keep(pack: Pack) -> None:
+        if winner in pack.cells:
+            write_run(material, pack, pack.cells.index(winner), folder / BEST)
+
+    return keep
+
+
+def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None:
+    """Write one trained cell as a run directory, with the layers below its cut in their place."""
+    cell, above = pack.cells[index], pack.variables(index)
+    start = pack.shape.start
+    variables = {}
+    for collection in ("params", "batch_stats"):
+        parts = {part: dict(tree) for part, tree in above.get(collection, {}).items()}
+        below = {
+            group: tree
+            for group, tree in material.source.variables.get(collection, {}).items()
+            if group in material.source.groups[:start]
+        }
+        if below or parts.get("source"):
+            parts["source"] = {**below, **parts.get("source", {})}
+        variables[collection] = jax.tree.map(np.asarray, parts)
+    plan = pack.shape.plan
+    state = create_state(variables, create_optimizer(optimizer_of(material.config), plan), plan, cell.seed)
+    state = state.replace(step=np.int32(pack.step))
+    dataset = material.datasets[cell.seed]
+    shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
+    files.prepare(workdir)
+    with open_checkpoints(workdir / files.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
+        checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
+    config = winner_config(material, cell)
+    write_description(
+        workdir,
+        Description(config_values(config), material.class_names, material.preprocessing.to_json(), material.described),
+        {
+            "fingerprint": dataset.fingerprint,
+            PLACE: place_of(config.data.root),
+            "train": list(material.examples(cell)[0]),
+            "test": list(dataset.test.ids),
+        },
+    )
+    row = pack.results()[index]
+    said, intervals = predicted.read(row), None
+    if said is not None:
+        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(material.class_names)))
+    files.write_json(
+        workdir / files.RESULT,
+        {
+            "test": row["test"],
+            "val": None,
+            "intervals": {"test": intervals, "val": None},
+            "best_step": pack.step,
+            "metric": material.metric,
+            "seconds": pack.seconds,
+            "config_name": f"{material.config.name}/{cell.head}",
+            "cell": cell.name,
+        },
+    )
+
+
+def kept_cell(folder: Path) -> str | None:
+    """Return the name of the cell whose network is kept as the best, None if there is none."""
+    found = read_result(folder / BEST)
+    return None if found is None else found.get("cell")
+
+
+def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:
+    """Return what LEEP's predictor does on validation data (counted on training data) and on test data (on both).
+
+    Returns:
+      `StudyResult.leep`; None where the source network has no classification layer.
+    """
+    if material.source.groups[-1] not in CLASSIFICATION:
+        return None
+    classes, tested, validated, said = len(material.class_names), [], [], []
+    of_source = probabilities = None
+    for seed in material.grid.seeds:
+        dataset = material.datasets[seed]
+        fitted = {
+            name: _softmax(source_logits(material, train, part.ids))
+            for name, part in (("train", dataset.train), ("val", dataset.val))
+        }
+        only = leep.conditional(fitted["train"], dataset.train.labels, classes)
+        validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
+        together = np.concatenate([fitted["train"], fitted["val"]])
+        both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
+        of_test = leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both)
+        tested.append(_summary(of_test, dataset.test.labels))
+        said.append(predicted.written(of_test.argmax(axis=1)))
+        if of_source is None:
+            of_source, probabilities = both, together
+    names = material.source.class_names
+    speaks = {
+        name: [[names[z] if names else str(z), share] for z, share in some]
+        for name, some in zip(material.class_names, leep.speakers(of_source, probabilities), strict=True)
+    }
+    return {
+        "val": _mean(validated),
+        "test": _mean(tested),
+        "test_by_seed": tested,
+        "predicted_by_seed": said,
+        "speaks": speaks,
+    }
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(logits))
+
+
+def _summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return metrics.summary(_sums(probabilities, labels))
+
+
+def _sums(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    logits = np.log(np.maximum(probabilities, 1e-30)).astype(np.float32)
+    targets = np.eye(logits.shape[1], dtype=np.float32)[labels]
+    return metrics.add(
+        [metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels, np.ones(len(labels), np.float32))]
+    )
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def predictions(
+    material: Material, test: Activations, folder: Path
+) -> tuple[dict[str, list] | None, dict[str, Any] | None]:
+    """Return what the best network says of the test images of its seed, and its scores; None if there is no such network."""
+    if not (folder / BEST / files.RESULT).exists():
+        return None, None
+    run = load_run(folder / BEST)
+    examples = material.datasets[run.config.seed].test
+    groups = [group for group in run.network.groups if group != HEAD]
+    frozen = groups[-1] if run.config.freeze == ALL else run.config.freeze
+    depth = groups.index(frozen) + 1 if frozen != NONE else 0
+    kept = run.config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
+    start = test.nearest(run.network, depth if kept else depth - 1)
+
+    @jax.jit
+    def apply(variables, inputs):
+        x = kept_inputs({"inputs": inputs}, None, start, material.preprocessing)
+        return jax.nn.softmax(run.network.apply(variables, x, start))
+
+    rows, size = test.rows.of(examples.ids, EVALUATION), 64
+    with test.rows.decoders() as decoders:
+        found = [
+            np.asarray(apply(run.variables, test.gather(run.network, start, np.resize(part, size), decoders)))[
+                : len(part)
+            ]
+            for part in np.split(rows, range(size, len(rows), size))
+        ]
+    probabilities = np.concatenate(found)
+    said = {
+        "id": list(examples.ids),
+        "label": examples.labels.tolist(),
+        "prediction": probabilities.argmax(1).tolist(),
+        "confidence": probabilities.max(1).tolist(),
+    }
+    evaluated = Evaluation(_sums(probabilities, examples.labels), examples.labels, probabilities)
+    return said, {
+        "metrics": evaluated.metrics,
+        "intervals": evaluated.intervals,
+        "classes": evaluated.class_table(material.class_names),
+    }
+
+
+def shown_rows(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of cells as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
+    return [{**row, "depth": grid.label(row["head"], row["depth"]), "frozen": row["depth"]} for row in rows]
+
+
+def outcome(
+    material: Material,
+    work: Work,
+    folder: Path,
+    chosen: list[dict[str, Any]],
+    tested: list[dict[str, Any]],
+    winners: dict[str, dict[str, Any]],
+    best: str,
+    left_out: Sequence[str] = (),
+    account: Mapping[str, float] | None = None,
+) -> StudyResult:
+    """Return what a study measured, for its report; `winners` have `Cell.depth`."""
+    first = material.datasets[material.grid.seeds[0]]
+    said, scores = predictions(material, work.test, folder)
+    rows = shown_rows(material.grid, [*chosen, *tested])
+    winners = {
+        head: {**winner, "depth": material.grid.label(head, winner["depth"])} for head, winner in winners.items()
+    }
+
+    def picture(index: int) -> np.ndarray:
+        with work.test.rows.decoders() as decoders:
+            return work.test.rows.pictures(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
+
+    names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    versions = {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in names},
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
+    }
+    return StudyResult(
+        config=config_values(material.config),
+        metric=material.metric,
+        depths=material.grid.axis,
+        rows=rows,
+        winners=winners,
+        best=best,
+        counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
+        class_names=material.class_names,
+        finals_by_depth=material.config.study.finals == "depths",
+        leep=leep_row(material, work.activations, work.test),
+        notes=(*first.notes, *seen_by_other_seeds(material.datasets)),
+        one_test_split=one_test_split(material.datasets),
+        leakage=leakage(material.config.data.name, material.class_names, material.source.class_names),
+        versions=versions,
+        seconds=sum(row["seconds"] for row in rows) + fill_seconds(folder),
+        predictions=said,
+        tests={
+            seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()
+        },
+        choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))),
+        scores=scores,
+        same_depths=material.grid.same_depths(),
+        left_out=tuple(left_out),
+        account=account or {},
+        picture=None if said is None else picture,
+    )
+
+
+def _version(name: str) -> str:
+    """Return the version of an installed package; main.py also runs from a checkout that is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

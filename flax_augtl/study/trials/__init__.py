@@ -1,0 +1,1 @@
+"""The trials of a study: how they are batched, trained, timed and resumed."""

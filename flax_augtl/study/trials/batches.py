@@ -1,0 +1,165 @@
+"""What cells read: the shape that decides how, their batches, and evaluation on them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl.features.activations import Activations, cut_names
+from flax_augtl.features.views import EVALUATION
+from flax_augtl.models.augmented import AugmentedNetwork
+from flax_augtl.study.context import Material
+from flax_augtl.study.grid import Cell
+from flax_augtl.training import metrics
+from flax_augtl.training.experiment import class_weights, optimizer_of
+from flax_augtl.training.freezing import FreezingPlan
+from flax_augtl.training.optimizer import OptimizerSettings
+from flax_augtl.training.step import StepSettings, pmapped_pack_eval_step, replicate
+
+EVALUATION_BATCH = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What cells must have in common to be trained together; one compilation serves all cells of a shape.
+
+    Attributes:
+      network, plan, optimizer, step: of the compiled step.
+      total: number of steps.
+      every: steps between two evaluations.
+      final: they are final cells.
+    """
+
+    network: AugmentedNetwork
+    plan: FreezingPlan
+    optimizer: OptimizerSettings
+    step: StepSettings
+    total: int
+    every: int
+    final: bool
+
+    @property
+    def start(self) -> int:
+        """Index of the layer group that reads the kept activations."""
+        return self.step.start
+
+
+def shape_of(material: Material, activations: Activations, cell: Cell) -> Shape:
+    """Return a cell's shape."""
+    network, config = material.network(cell), material.config
+    rates, every = material.schedule(cell)
+    labels = material.examples(cell)[1]
+    step = StepSettings(
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        class_weights=class_weights(config, labels, len(material.class_names)),
+        start=activations.nearest(network, material.shared(cell)),
+    )
+    return Shape(network, material.freezing(cell), optimizer_of(config), step, len(rates), every, cell.stage == "final")
+
+
+def is_dense(material: Material, activations: Activations, shape: Shape) -> bool:
+    """Return whether only dense layers are above a shape's cut."""
+    if not shape.start:
+        return False
+    names = jax.tree.leaves(cut_names(shape.network, shape.start))
+    return all(activations.store.arrays[name].ndim == 2 for name in names)
+
+
+def loops(material: Material, activations: Activations, shape: Shape) -> bool:
+    """Return whether steps of a shape are looped over on the device: not where a CPU would run convolutions in a loop."""
+    quick = jax.default_backend() != "cpu" or is_dense(material, activations, shape)
+    return quick and activations.fits(shape.network, shape.start)
+
+
+@dataclasses.dataclass
+class Feed:
+    """Batches of kept activations, from the device's own pool or from the host."""
+
+    activations: Activations
+    shape: Shape
+    batch_size: int
+    on_device: bool
+    decoders: ThreadPoolExecutor
+
+    @property
+    def pool(self) -> Any:
+        """What the compiled functions are given as the pool."""
+        return self.activations.pool(self.shape.network, self.shape.start, replicate) if self.on_device else None
+
+    def batch(self, rows: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> dict[str, Any]:
+        """Return the batch of rows int [..., cells, B] with labels: arrays [devices, ..., cells, B / devices, ...]."""
+        batch = {"label": labels.astype(np.int32), **more}
+        if self.on_device:
+            batch["index"] = rows.astype(np.int32)
+        else:
+            batch["inputs"] = self.activations.gather(self.shape.network, self.shape.start, rows, self.decoders)
+        devices, at = jax.local_device_count(), rows.ndim - 1
+
+        def split(x):
+            x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1 :])
+            return np.moveaxis(x, at, 0)
+
+        return jax.tree.map(split, batch)
+
+
+def evaluate(
+    material: Material,
+    feed: Feed,
+    variables: Any,
+    ids: Sequence[Sequence[str]],
+    labels: Sequence[np.ndarray],
+    each: Callable[[int, np.ndarray], None] | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
+
+    Args:
+      material, feed: of the cells.
+      variables: stacked [cells, ...].
+      ids, labels: of the examples, for each cell.
+      each: told, batch after batch, which cell it is and the probabilities float32 [b, C] of the next of its examples.
+    """
+    cells, devices = len(ids), jax.local_device_count()
+    longest = max(map(len, ids))
+    size = EVALUATION_BATCH if is_dense(material, feed.activations, feed.shape) else feed.batch_size
+    size = math.ceil(min(size, longest) / devices) * devices
+    step = pmapped_pack_eval_step(feed.shape.network, material.preprocessing, feed.shape.start, cells, each is not None)
+    padded = math.ceil(longest / size) * size
+    rows, marks, masks = (np.zeros((cells, padded), kind) for kind in (np.int64, np.int32, np.float32))
+    for cell in range(cells):
+        n = len(ids[cell])
+        rows[cell, :n] = feed.activations.rows.of(ids[cell], EVALUATION)
+        marks[cell, :n], masks[cell, :n] = labels[cell], 1
+    pool = feed.pool
+    sums = []
+    for i in range(0, padded, size):
+        found = step(
+            variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], mask=masks[:, i : i + size]), pool
+        )
+        if each is not None:
+            for cell, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
+                each(cell, probabilities[: max(len(ids[cell]) - i, 0)])
+        sums.append(found)
+    return [
+        metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
+        for cell in range(cells)
+    ]
+
+
+def source_logits(material: Material, activations: Activations, ids: Sequence[str]) -> np.ndarray:
+    """Return the pretrained classification layer's outputs for examples as they are evaluated, float32 [n, Z]."""
+    rows, top = activations.rows.of(ids, EVALUATION), material.source.groups[-1]
+    if top in activations.store.arrays:
+        return np.asarray(activations.store.arrays[top][rows], np.float32)
+    with activations.rows.decoders() as decoders:
+        made = [
+            np.asarray(
+                activations.compute(activations.rows.pictures(np.resize(part, 32), decoders), (top,))[top], np.float32
+            )[: len(part)]
+            for part in np.split(rows, range(32, len(rows), 32))
+        ]
+    return np.concatenate(made)

@@ -1,0 +1,250 @@
+"""What a study will take: a short timing of the pass that fills the caches, and of each depth's steps."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flax_augtl.config.field_types import is_a
+from flax_augtl.features.activations import Activations
+from flax_augtl.features.array_store import BLOCK
+from flax_augtl.runtime.text import duration
+from flax_augtl.study.context import Material
+from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.trials.batches import is_dense, loops, shape_of
+from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.training.step import replicate
+
+Group = tuple[str, str, str]
+# Cells that are timed together where no number is given: more hardly share any more of a step's cost.
+TOGETHER_ON_CPU, TOGETHER = 12, 32
+TRAINING = 3.0  # Forward and backward passes through a layer take so many times a forward pass.
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What was timed; JSON can hold it.
+
+    Attributes:
+      row_seconds: of one row of the caches, decoding included.
+      cell_seconds: of a whole cell of each group, by "head depth classifier_rate"; without compilation.
+      compile_seconds: of each group, once.
+      together: cells of a group that are trained at once.
+    """
+
+    row_seconds: float
+    cell_seconds: dict[str, float]
+    compile_seconds: dict[str, float]
+    together: dict[str, int]
+
+
+def from_json(found: Any, devices: str, groups: Sequence[str]) -> Timing | None:
+    """Return what timing.json of a study holds, if that is of these devices and groups and whole; else None."""
+    if not isinstance(found, Mapping) or found.get("devices") != devices:
+        return None
+    parts = [found.get(name) for name in ("cell_seconds", "compile_seconds", "together")]
+    if (
+        not is_a(found.get("row_seconds"), "number")
+        or not all(
+            isinstance(part, Mapping) and set(part) == set(groups) and is_a([*part.values()], "list of numbers")
+            for part in parts
+        )
+        or not is_a([*parts[2].values()], "list of whole numbers")
+    ):
+        return None
+    return Timing(found["row_seconds"], *parts)
+
+
+def measure(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:
+    """Time a block of the caches, and a few steps and an evaluation of each depth, on rows of zeros.
+
+    Depths with convolutions are timed with their first head: the heads hardly differ there.
+    """
+    row_seconds = _time_rows(activations)
+    # As large as they will be, so that what is compiled here is what is used later.
+    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
+    blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
+    cells, compiled, together, known = {}, {}, {}, {}
+    for group in groups:
+        cell = Cell("select", *group, material.grid.rates[0], material.grid.selection_seeds[0])
+        shape, name = shape_of(material, blank, cell), " ".join(group)
+        dense = is_dense(material, blank, shape)
+        key = group if dense else (group[1], shape.start)
+        if key not in known:
+            known[key] = _time_group(material, blank, cell, dense)
+        cells[name], compiled[name], together[name] = known[key]
+    return Timing(row_seconds, cells, compiled, together)
+
+
+def estimate(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:
+    """Time a block of the caches and one dense head; the rest follows from how many operations each layer group takes.
+
+    That takes seconds where `measure` takes minutes, and is enough for a plan that measures as it goes on.
+    """
+    row_seconds, forward, compiled = _time_block(activations)
+    operations = _operations(material)
+    rate = sum(operations) / forward if forward else float("inf")  # Operations a second of all devices.
+    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
+    blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
+    cells, compile_seconds, together, dense_cell = {}, {}, {}, None
+    for group in groups:
+        cell = Cell("select", *group, material.grid.rates[0], material.grid.selection_seeds[0])
+        shape, name = shape_of(material, blank, cell), " ".join(group)
+        if is_dense(material, blank, shape):
+            if dense_cell is None:
+                dense_cell = _time_pack(material, blank, [cell] * _most_together(material))
+            cells[name], compile_seconds[name] = dense_cell
+            together[name] = _most_together(material)
+            continue
+        # Forward through what is frozen and not kept; forward and twice that backward through what trains.
+        trained = material.shared(cell)
+        read = sum(operations[shape.start : trained]) + TRAINING * sum(operations[trained:])
+        validated = len(material.datasets[cell.seed].val) * -(-shape.total // shape.every)
+        seconds = shape.total * material.config.batch_size * read + validated * sum(operations[shape.start :])
+        cells[name], together[name] = seconds / rate, max(1, int(material.config.study.together))
+        compile_seconds[name] = TRAINING * compiled * (1 - shape.start / len(operations))
+    return Timing(row_seconds, cells, compile_seconds, together)
+
+
+def _most_together(material: Material) -> int:
+    return int(material.config.study.together) or min(
+        TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
+        len(material.grid.rates) * len(material.grid.selection_seeds),
+    )
+
+
+def _time_block(activations: Activations) -> tuple[float, float, float]:
+    """Return the seconds of a row of the caches, of its forward pass alone, and of the compilation."""
+    names = tuple(activations.store.arrays)
+    rows = np.resize(np.arange(len(activations.rows)), BLOCK)
+    with activations.rows.decoders() as decoders:
+        images = activations.rows.pictures(rows, decoders)
+        begun = time.monotonic()
+        jax.block_until_ready(activations.compute(images, names))
+        first = time.monotonic() - begun
+        begun = time.monotonic()
+        jax.block_until_ready(activations.compute(images, names))
+        forward = time.monotonic() - begun
+        begun = time.monotonic()
+        activations.rows.pictures(rows, decoders)
+        decoded = time.monotonic() - begun
+    # Decoding goes on beside the device's work, and on a CPU takes part of its time.
+    both = decoded + forward if jax.default_backend() == "cpu" else max(decoded, forward)
+    return both / BLOCK, forward / BLOCK, max(first - forward, 0.0)
+
+
+def _operations(material: Material) -> list[float]:
+    """Return the operations that each layer group of the source network takes for one image."""
+    model, variables, size = material.source.model, material.source.variables, material.preprocessing.image_size
+    x, found = jax.ShapeDtypeStruct((1, size, size, 3), np.float32), []
+    for index in range(len(model.groups)):
+        lowered = jax.jit(lambda variables, x, index=index: model.apply(variables, x, index, index + 1)).lower(
+            variables, x
+        )
+        x = jax.ShapeDtypeStruct(lowered.out_info.shape, lowered.out_info.dtype)
+        counted = lowered.cost_analysis()
+        found.append(float((counted[0] if isinstance(counted, list) else counted or {}).get("flops", 0.0)))
+    return found
+
+
+class _Blank:
+    """The arrays of a store, without its files."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+
+def _time_rows(activations: Activations) -> float:
+    names = tuple(activations.store.arrays)
+    rows = np.resize(np.arange(len(activations.rows)), BLOCK)
+    best = float("inf")
+    with activations.rows.decoders() as decoders:
+        for _ in range(2):  # The first one compiles.
+            begun = time.monotonic()
+            images = activations.rows.pictures(rows, decoders)
+            decoded = time.monotonic() - begun
+            if names:
+                jax.block_until_ready(activations.compute(images, names))
+            # Decoding goes on beside the device's work.
+            best = min(best, max(decoded, time.monotonic() - begun - decoded))
+    return best / BLOCK
+
+
+def _time_group(material: Material, blank: Activations, cell: Cell, dense: bool) -> tuple[float, float, int]:
+    """Return (seconds of a cell, seconds of compilation, cells at once)."""
+    alone = _time_pack(material, blank, [cell])
+    asked = int(material.config.study.together)
+    shape = shape_of(material, blank, cell)
+    if not loops(material, blank, shape) or asked == 1:
+        return *alone, 1
+    count = asked or min(
+        TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
+        len(material.grid.rates) * len(material.grid.selection_seeds),
+    )
+    if count == 1:
+        return *alone, 1
+    some = _time_pack(material, blank, [cell] * count)
+    return (*some, count) if some[0] < alone[0] or asked else (*alone, 1)
+
+
+def _time_pack(material: Material, blank: Activations, cells: Sequence[Cell]) -> tuple[float, float]:
+    """Return (seconds of a cell, seconds of compilation)."""
+    pack = Pack(material, blank, cells)
+    try:
+        compiled = pack.warm_up()
+        states = replicate(jax.tree.map(np.array, pack.states))
+        count = pack.steps_per_call
+        begun = time.monotonic()
+        states, losses = pack.run(states, pack.batches(0, count), 0, count)
+        jax.block_until_ready(losses)
+        step = (time.monotonic() - begun) / count
+        begun = time.monotonic()
+        pack.evaluate(states)
+        evaluation = time.monotonic() - begun
+        evaluations = -(-pack.shape.total // pack.shape.every)
+        return (pack.shape.total * step + evaluations * evaluation) / len(cells), max(compiled - step - evaluation, 0.0)
+    finally:
+        pack.close()
+
+
+def describe(
+    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str
+) -> str:
+    """Return the plan of a study as text: its cells, and what they take.
+
+    Args:
+      grid: what is compared.
+      timing: what was timed.
+      rows, test_rows: pictures in all of their views.
+      kept: bytes that the caches take, by name.
+      finals: groups whose choice is trained again and tested.
+      kind: of the caches.
+    """
+    per = len(grid.rates) * len(grid.selection_seeds)
+    lines = [f"{'head':22} {'freeze depth':14} {'cells':>6} {'seconds a cell':>15} {'together':>9} {'in all':>9}"]
+    total = 0.0
+    for group in grid.groups():
+        name = " ".join(group)
+        seconds = timing.cell_seconds[name] * per + timing.compile_seconds[name]
+        total += seconds
+        head = group[0] + (" (at new rate)" if group[2] == "new" else "")
+        lines.append(
+            f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.cell_seconds[name]:15.2f} "
+            f"{timing.together[name]:9} {duration(seconds):>9}"
+        )
+    final = finals * len(grid.seeds)
+    mean = sum(timing.cell_seconds.values()) / len(timing.cell_seconds)
+    fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
+    size = sum(kept.values())
+    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[kind]
+    lines += [
+        f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
+        f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
+        f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
+        f"{where}; about {duration(total + final * mean + fill)} in all. A best "
+        "learning rate at the end of the grid adds further ones.",
+    ]
+    return "\n".join(lines)

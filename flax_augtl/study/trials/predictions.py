@@ -1,0 +1,59 @@
+"""What each final cell says of every test image, kept in its row so that heads can be compared image by image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flax_augtl.data import Examples
+from flax_augtl.study.context import Material
+from flax_augtl.study.trials.batches import Feed, evaluate
+from flax_augtl.training.evaluation import Evaluation, fits
+
+
+def tested_cells(
+    material: Material, feed: Feed, variables: Any, splits: Sequence[Examples]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the metrics of each cell on its test split, and what it predicts (`written`).
+
+    Args:
+      material, feed: of the cells.
+      variables: stacked [cells, ...].
+      splits: the test split of each cell.
+    """
+    said: list[list[np.ndarray]] = [[] for _ in splits]
+    kept: list[list[np.ndarray]] = [[] for _ in splits]
+    keep = fits(sum(map(len, splits)), len(material.class_names))
+
+    def each(cell: int, probabilities: np.ndarray) -> None:
+        said[cell].append(probabilities.argmax(axis=1))
+        if keep:
+            kept[cell].append(probabilities)
+
+    sums = evaluate(
+        material, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each
+    )
+    tested = [
+        Evaluation(one, split.labels, np.concatenate(some) if keep else None).metrics
+        for one, split, some in zip(sums, splits, kept, strict=True)
+    ]
+    return tested, [written(np.concatenate(some)) for some in said]
+
+
+def written(predicted: np.ndarray) -> str:
+    """Return predicted classes, in the order of the test split, as text: numbers with a blank between."""
+    return " ".join(map(str, predicted.tolist()))
+
+
+def read(row: Mapping[str, Any]) -> np.ndarray | None:
+    """Return what a cell predicts of the test split, int [N]; None without a test, and for rows of earlier versions.
+
+    Raises:
+      ValueError: it is not text of whole numbers.
+    """
+    text = row.get("predicted")
+    if text is None:
+        return None
+    if not isinstance(text, str) or not all(word.isdecimal() and len(word) < 10 for word in text.split()):
+        raise ValueError(f"{row['cell']}: predicted must be text of whole numbers.")
+    return np.array([int(word) for word in text.split()], np.int64)

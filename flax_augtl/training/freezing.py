@@ -1,0 +1,132 @@
+"""What is frozen: said once here, and used by the optimizer, the step, the table and the study."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flax_augtl.models.augmented import CLASSIFICATION, HEAD
+
+FROZEN, PRETRAINED, NEW = "frozen", "pretrained", "new"
+LABELS = (FROZEN, PRETRAINED, NEW)
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezingPlan:
+    """Which label the parameters of each layer group have.
+
+    Attributes:
+      groups: layer groups of the network, bottom to top, the head last.
+      labels: the label of each group.
+    """
+
+    groups: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The layer groups that are frozen."""
+        return self.groups[: self.depth]
+
+    @property
+    def depth(self) -> int:
+        """Number of frozen layer groups: the index of the first group that trains."""
+        return self.labels.count(FROZEN)
+
+    def label(self, path: Sequence[Any]) -> str:
+        """Return the label of the parameter at a tree path such as ("source", "layer1", ...) or ("head", ...).
+
+        Raises:
+          ValueError: no layer group covers the path.
+        """
+        names = [str(getattr(key, "key", key)) for key in path]
+        group = names[0] if names[0] == HEAD else (names[1] if len(names) > 1 else "")
+        if group not in self.groups:
+            raise ValueError(
+                f"Parameter {'/'.join(names)} belongs to no layer group. Groups: {', '.join(self.groups)}."
+            )
+        return self.labels[self.groups.index(group)]
+
+    def label_tree(self, params: Any) -> Any:
+        """Return a tree like `params` with the label of each leaf in its place."""
+        return jax.tree_util.tree_map_with_path(lambda path, _: self.label(path), params)
+
+    def partition(self, params: Any) -> tuple[Any, Any]:
+        """Split parameters into (trainable, frozen): trees of the same shape with None where the other has the leaf."""
+        labels = self.label_tree(params)
+        trainable = jax.tree.map(lambda leaf, label: None if label == FROZEN else leaf, params, labels)
+        frozen = jax.tree.map(lambda leaf, label: leaf if label == FROZEN else None, params, labels)
+        return trainable, frozen
+
+    def norms(self, trainable: Any) -> jax.Array:
+        """Return the norm of each layer group of a trainable partition, float32 [groups]; 0 for a frozen one."""
+        trees = [trainable[HEAD] if group == HEAD else trainable["source"].get(group, {}) for group in self.groups]
+        return jnp.stack(
+            [
+                jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.float32(0)))
+                for tree in trees
+            ]
+        )
+
+
+def merge(trainable: Any, frozen: Any) -> Any:
+    """Join the two trees that `FreezingPlan.partition` made."""
+    return jax.tree.map(
+        lambda one, other: other if one is None else one, trainable, frozen, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def freezing_plan(
+    groups: Sequence[str], freeze: str, *, pretrained: bool = True, classifier_rate: str = PRETRAINED
+) -> FreezingPlan:
+    """Return the plan that freezes all groups up to and including `freeze`.
+
+    Args:
+      groups: layer groups of the network, bottom to top, the head last.
+      freeze: the topmost frozen group, or `none`, or `all` (all but the head).
+      pretrained: False if the source network has random weights: its groups are then as new as the head.
+      classifier_rate: label of the kept classification layer where it is not frozen.
+
+    Raises:
+      ValueError: the group is unknown, or layers without pretrained weights would be frozen.
+    """
+    source = tuple(group for group in groups if group != HEAD)
+    choices = ("none", *source, "all")
+    if freeze not in choices:
+        near = difflib.get_close_matches(str(freeze), choices, 1)
+        raise ValueError(
+            f"config.freeze={freeze!r} is not a layer group of this network"
+            f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
+        )
+    depth = {"none": 0, "all": len(source)}.get(freeze)
+    if depth is None:
+        depth = source.index(freeze) + 1
+    if depth and not pretrained:
+        raise ValueError(
+            f"config.freeze={freeze!r} would freeze layers with random weights, because config.weights is "
+            "None. Give pretrained weights, or set config.freeze='none'."
+        )
+    labels = [FROZEN] * depth + [PRETRAINED if pretrained else NEW] * (len(source) - depth)
+    if source[-1] in CLASSIFICATION and labels[-1] == PRETRAINED:
+        labels[-1] = classifier_rate
+    return FreezingPlan((*source, HEAD), (*labels, NEW))
+
+
+def table(plan: FreezingPlan, params: Any, learning_rate: float, multiplier: float) -> str:
+    """Return the plan as text, a line a layer group: group, parameters, label, learning rate."""
+    counts = dict.fromkeys(plan.groups, 0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [key.key for key in path]
+        counts[names[0] if names[0] == HEAD else names[1]] += leaf.size
+    rates = {FROZEN: 0.0, PRETRAINED: learning_rate, NEW: learning_rate * multiplier}
+    lines = [f"{'layer group':12} {'parameters':>12}  {'label':10} {'learning rate':>13}"]
+    lines += [
+        f"{group:12} {counts[group]:12,}  {label:10} {rates[label]:13.4g}"
+        for group, label in zip(plan.groups, plan.labels, strict=True)
+    ]
+    trainable = sum(counts[g] for g, label in zip(plan.groups, plan.labels, strict=True) if label != FROZEN)
+    lines.append(f"{'total':12} {sum(counts.values()):12,}  trainable: {trainable:,}")
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""CSV files of predictions: what is in them for a labelled split, and where predictions may be written."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from flax_augtl.runtime.paths import absolute, exists, is_folder, is_remote
+from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
+from flax_augtl.training.evaluation import Evaluation
+from flax_augtl.workdir import files
+
+# Up to so many classes a file has the probability of every class, above it those of the likeliest.
+MOST_COLUMNS = 20
+TOP = 5
+
+
+def name_of(split: str, step: int | None = None) -> str:
+    """Return the name of the file of a split; `step` if the weights are not the best ones."""
+    return files.SPLIT_PREDICTIONS.format(split if step is None else f"{split}_step{step}")
+
+
+def as_csv(evaluated: Evaluation, class_names: Sequence[str], folder: str | None = None) -> str:
+    """Return an evaluation as CSV: path, label, prediction, probability, and the probabilities of other classes.
+
+    With up to 20 classes there is a column `probability_NAME` for each class; with more there are `prediction2`,
+    `probability2` and so on up to 5. A path or label that a spreadsheet would take for a formula has a `'` before it.
+
+    Args:
+      evaluated: with probabilities and ids.
+      class_names: one name a class.
+      folder: what the ids are relative to, if the paths are to begin with it.
+    """
+    every = len(class_names) <= MOST_COLUMNS
+    header = ["path", "label", "prediction", "probability"]
+    if every:
+        header += [f"probability_{readable(name)}" for name in class_names]
+    else:
+        header += [f"{column}{rank}" for rank in range(2, TOP + 1) for column in ("prediction", "probability")]
+    names = [for_spreadsheet(readable(name)) for name in class_names]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for name, label, row in zip(evaluated.ids, evaluated.labels, evaluated.probabilities, strict=True):
+        path = for_spreadsheet(readable(os.path.join(folder, name) if folder else name))
+        order = [np.argmax(row)] if every else np.argsort(-row, kind="stable")[:TOP]
+        cells = [cell for index in order for cell in (names[index], f"{row[index]:.6f}")]
+        writer.writerow([path, names[label], *cells, *(f"{value:.6f}" for value in row.tolist() if every)])
+    return text.getvalue()
+
+
+def write_split(
+    path: epath.Path, evaluated: Evaluation, class_names: Sequence[str], folder: str | None = None
+) -> list[str]:
+    """Write the file of an evaluation, and return what is to be said about it, a line each.
+
+    Args:
+      path: of the file.
+      evaluated, class_names, folder: see `as_csv`.
+
+    Raises:
+      CannotWrite: the file cannot be written.
+    """
+    if evaluated.probabilities is None:
+        return [
+            f"{path} is not written: the probabilities of {len(evaluated.labels)} images and {len(class_names)} classes "
+            "are too many to keep."
+        ]
+    return write(path, as_csv(evaluated, class_names, folder))
+
+
+def write(path: epath.Path, text: str) -> list[str]:
+    """Write a file of predictions; return a line that says so if predictions of other images were there.
+
+    Raises:
+      CannotWrite: the file cannot be written.
+    """
+    before = _paths_in(path)
+    kept = set(_paths(text) or ()) if before else set()
+    lost = [name for name in before or () if name not in kept]
+    files.write_text(path, text)
+    if not lost:
+        return []
+    return [
+        on_one_line(
+            f"{path} had predictions of {len(lost)} other image{'s' * (len(lost) != 1)}, such as {lost[0]}. "
+            "They have been replaced; --output=FILE writes to another file."
+        )
+    ]
+
+
+def output_path(output: str) -> epath.Path:
+    """Return the path that --output names.
+
+    Raises:
+      ValueError: it is not the name of a CSV file, its folder does not exist, or another kind of file is there.
+    """
+    if not output.lower().endswith(".csv"):
+        raise ValueError(
+            f"--output={output} must be the name of a file that ends in .csv: predictions are written as CSV."
+        )
+    path = absolute(output)
+    if is_folder(path):
+        raise ValueError(f"--output={output} is a folder. Give the name of a file in it.")
+    if not is_remote(path) and not is_folder(path.parent):  # In a bucket a folder is there with its first file.
+        raise ValueError(f"--output={output}: the folder {path.parent} does not exist. Create it.")
+    if _paths_in(path) is None:
+        raise ValueError(f"--output={output} exists and does not hold predictions. Choose another name, or remove it.")
+    return path
+
+
+def _paths_in(path: epath.Path) -> list[str] | None:
+    """Return the paths in a file of predictions, none if there is no such file; None if it holds something else."""
+    if not exists(path):
+        return []
+    if not is_remote(path) and not os.path.isfile(path):  # A pipe, for one, would be waited for.
+        return None
+    try:
+        return _paths(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _paths(text: str) -> list[str] | None:
+    """Return the first column of a table of predictions; None if the text is not one."""
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error:
+        return None
+    if not rows or rows[0][:2] != ["path", "label"] or "probability" not in rows[0][2:4]:
+        return None
+    return [row[0] for row in rows[1:] if row]

@@ -1,0 +1,76 @@
+"""What a run writes beside its checkpoints: the description that loading it needs, and its result."""
+
+from typing import Any
+
+from etils import epath
+
+from flax_augtl.config.config_dict import config_values
+from flax_augtl.data.splits.near_copies_table import write_near_copies
+from flax_augtl.runtime.text import duration
+from flax_augtl.training import prediction_files
+from flax_augtl.training.evaluation import evaluation
+from flax_augtl.training.experiment import Experiment
+from flax_augtl.training.log import BRACKETS, RunLog, describe
+from flax_augtl.training.progress import Progress
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import PLACE, Description, place_of, write_description
+
+
+def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
+    """Write everything that loading the run needs besides its checkpoints, and what is known of its data."""
+    dataset = experiment.dataset
+    if dataset.skipped:
+        files.write_json(workdir / files.SKIPPED, dataset.skipped)
+    write_near_copies(workdir, dataset)
+    write_description(
+        workdir,
+        Description(
+            config_values(experiment.config), dataset.class_names, experiment.preprocessing.to_json(), experiment.source
+        ),
+        {"fingerprint": dataset.fingerprint, PLACE: place_of(experiment.config.data.root), **dataset.split_ids()},
+    )
+
+
+def result(
+    experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog | None
+) -> dict[str, Any]:
+    """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
+    found: dict[str, Any] = {"test": None, "val": None}
+    intervals: dict[str, Any] = dict(found)
+    classes: list[dict[str, Any]] = []
+    for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
+        if examples is None:
+            continue
+        evaluated = evaluation(
+            experiment.network,
+            experiment.preprocessing,
+            variables,
+            examples,
+            experiment.config.data,
+            batch_size=experiment.config.batch_size,
+        )
+        found[split], intervals[split] = evaluated.metrics, evaluated.intervals
+        if split == "test":
+            classes = evaluated.class_table(experiment.dataset.class_names)
+        if log:
+            for line in prediction_files.write_split(
+                log.workdir / prediction_files.name_of(split), evaluated, experiment.dataset.class_names
+            ):
+                log.say(line)
+        if split == "test" and log:
+            log.write(best_step, split, found[split])
+            log.write_confusion(split, evaluated.confusion, experiment.dataset.class_names, best_step)
+            files.write_json(log.workdir / "classes_test.json", classes)
+            log.say(
+                f"test, step {best_step}: {describe(found[split], intervals[split])}, in {duration(progress.seconds)}; "
+                f"{BRACKETS}"
+            )
+    return {
+        **found,
+        "intervals": intervals,
+        "classes": classes,
+        "best_step": best_step,
+        "metric": experiment.dataset.metric,
+        "seconds": progress.seconds,
+        "config_name": experiment.config.name,
+    }

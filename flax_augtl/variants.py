@@ -1,0 +1,90 @@
+"""Variants of one configuration: the same experiment with a few fields changed, side by side."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from flax_augtl.config import overrides
+from flax_augtl.cross_validation import CrossValidation, train_folds
+from flax_augtl.data.splits import folds
+from flax_augtl.run import Run, train
+
+
+def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return the configuration of every variant, by name, in their order.
+
+    Raises:
+      ValueError: a variant sets a field that does not exist.
+    """
+    variants = {}
+    for name in config.variants:
+        variant = config.copy_and_resolve_references()
+        with variant.unlocked():
+            variant.variants = ConfigDict()
+        try:
+            variant.update(config.variants[name].to_dict())
+        except (KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
+        # A variant that gives its length in another unit than the rest means its own.
+        overrides.one_unit(variant, traverse_util.flatten_dict(config.variants[name].to_dict(), sep="."))
+        with variant.unlocked():
+            variant.name = f"{config.name}/{name}"
+        variants[name] = variant.lock()
+    return variants
+
+
+def train_variants(
+    config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
+) -> dict[str, Run | CrossValidation]:
+    """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side.
+
+    With config.data.folds each variant is trained over all folds, and its metrics are means.
+    """
+    runs = {}
+    for name, variant in variants_of(config).items():
+        print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
+        act = train_folds if folds.over_all(variant.data) else train
+        runs[name] = act(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
+    print("\n" + table(runs))
+    return runs
+
+
+def table(runs: Mapping[str, Run | CrossValidation]) -> str:
+    """Return the test metrics of runs as text, a line a run, with the validation accuracy that a choice is made by."""
+    width = max(12, *(len(name) for name in runs))
+    lines = [
+        f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
+        "directory"
+    ]
+    scores = {name: _validation(run) for name, run in runs.items()}
+    for name, run in runs.items():
+        test, val = run.result["test"], scores[name]
+        lines.append(
+            f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
+            f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
+            f"{_short(run.workdir)}"
+        )
+    known = {name: score for name, score in scores.items() if score is not None}
+    if len(runs) > 1:
+        best = [name for name, score in known.items() if score == max(known.values())]
+        lines.append(
+            f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}."
+            if len(known) == len(runs)
+            else "Without validation figures of all of them, none is called the best: the test split is not for choosing."
+        )
+    return "\n".join(lines)
+
+
+def _validation(run: Run | CrossValidation) -> float | None:
+    """Return the validation figure by which a run is chosen, None without a validation split."""
+    val = run.result.get("val")
+    return val[run.result.get("metric") or "top1"] if val else None
+
+
+def _short(path: Any) -> str:
+    """Return a path as it reads from the current directory, where that is shorter."""
+    path = os.fspath(path)
+    return path if "://" in path else min(path, os.path.relpath(path), key=len)

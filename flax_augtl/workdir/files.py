@@ -1,0 +1,262 @@
+"""The files of a run: their names, how they are written whole or not at all, and how they are read.
+
+Of several processes the first one writes; in the others writing does nothing.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from flax_augtl.runtime import distributed
+from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.text import readable
+
+CONFIG = "config.json"
+CLASS_NAMES = "class_names.json"
+PREPROCESSING = "preprocessing.json"
+SOURCE = "source.json"
+SPLITS = "splits.json"
+SKIPPED = "skipped_pictures.json"
+NEAR_COPIES = "near_copies.csv"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+FROZEN = "frozen"
+TENSORBOARD = "tensorboard"
+PROFILE = "profile"
+PREDICTIONS = "predictions.csv"
+SPLIT_PREDICTIONS = "predictions_{}.csv"
+STUDY = "study.csv"
+REPORT = "report.html"
+_OURS = (
+    CONFIG,
+    CLASS_NAMES,
+    PREPROCESSING,
+    SOURCE,
+    SPLITS,
+    SKIPPED,
+    NEAR_COPIES,
+    METRICS,
+    RESULT,
+    CHECKPOINTS,
+    FROZEN,
+    TENSORBOARD,
+    PROFILE,
+    PREDICTIONS,
+    *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")),
+)
+
+
+class CannotWrite(ValueError):
+    """What belongs into a directory cannot be written there: its disk is full, gone or read-only."""
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    r"""Write a text file in UTF-8, see `write_bytes`; what UTF-8 cannot hold becomes `\udce9`, as JSON writes it."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+      CannotWrite: the file cannot be written.
+    """
+    if not distributed.is_first():
+        return
+    path = epath.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            # A link of that name is not followed, wherever it leads.
+            temporary.unlink(missing_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: epath.PathLike, error: OSError) -> CannotWrite:
+    return CannotWrite(f"{os.fspath(path)} cannot be written: {error.strerror or error}.")
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _runs_below(folder: epath.Path) -> str:
+    """Return a sentence about the runs that lie in a folder: of variants, or the best one of a study."""
+    if not folder.is_dir():
+        return " There is no such folder."
+    found = sorted(path.name for path in folder.iterdir() if (path / CLASS_NAMES).exists())
+    return f" There are runs in it: {', '.join(str(folder / name) for name in found[:5])}." if found else ""
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      ValueError: it does not exist or is not JSON.
+    """
+    path = epath.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        below = _runs_below(path.parent)
+        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
+    except (ValueError, RecursionError) as error:  # Also for bytes that are no text, and numbers of very many digits.
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def prepare(workdir: epath.PathLike) -> epath.Path:
+    """Create the run directory where it does not exist, and check that it can be written.
+
+    Raises:
+      CannotWrite: it cannot.
+    """
+    workdir = epath.Path(workdir)
+    if "\\" in os.fspath(workdir):
+        raise CannotWrite(
+            f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
+            "backslash for the end of a folder's name. Choose a directory without one in its path."
+        )
+    if readable(os.fspath(workdir)) != os.fspath(workdir):
+        # TensorStore, which writes the checkpoints, takes UTF-8 only.
+        raise CannotWrite(f"--workdir={readable(os.fspath(workdir))} has a name that is not UTF-8. Choose another.")
+    if not distributed.is_first():
+        return workdir
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not is_remote(workdir):
+            with tempfile.TemporaryFile(dir=os.fspath(workdir)):
+                pass
+    except OSError as error:
+        raise CannotWrite(f"--workdir={workdir} cannot be written: {error.strerror or error}.") from error
+    return workdir
+
+
+def clear_leftovers(workdir: epath.PathLike) -> None:
+    """Remove the temporary files of a program that was killed while it wrote; to be called by the one that may write."""
+    # Not by a pattern: the directory's own name may have signs of one.
+    workdir = epath.Path(workdir)
+    # In a bucket a folder without files does not exist.
+    for path in list(workdir.iterdir()) if workdir.exists() else ():
+        if path.name.startswith(".") and path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
+
+
+def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
+    """Check that the files of a run are where its directory is; the directory itself may be a link.
+
+    A run directory from elsewhere could otherwise have this program read, or write to, any file of its user.
+
+    Args:
+      workdir: the directory.
+      names: of the files and folders; those below checkpoints/, frozen/ and tensorboard/ are looked at as well.
+
+    Raises:
+      ValueError: one of them is a symbolic link that leads out of the directory, or neither a file nor a folder.
+    """
+    if "://" in os.fspath(workdir):
+        return
+    inside = os.path.realpath(workdir)
+    places = [os.path.join(workdir, name) for name in names]
+    for folder in (CHECKPOINTS, FROZEN, TENSORBOARD):
+        for where, folders, files in os.walk(os.path.join(workdir, folder)):
+            places += [os.path.join(where, name) for name in (*folders, *files)]
+    for place in places:
+        if os.path.islink(place):
+            target = os.path.realpath(place)
+            if os.path.commonpath([inside, target]) != inside:
+                raise ValueError(
+                    f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
+                    "written. Put what it leads to in its place, or link the whole directory."
+                )
+        # A pipe, for one, would be waited for.
+        if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
+            raise ValueError(f"{place} is neither a file nor a folder. Remove it.")
+    for name, place in zip(names, places, strict=False):
+        # Of the names here those of files have an extension.
+        if os.path.exists(place) and os.path.isdir(place) == bool(os.path.splitext(name)[1]):
+            raise ValueError(
+                f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. Remove it."
+            )
+
+
+def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one JSON object a line to metrics.jsonl; the first process does.
+
+    Raises:
+      CannotWrite: it cannot be written.
+    """
+    if not distributed.is_first():
+        return
+    path = epath.Path(workdir) / METRICS
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if is_remote(path):
+        # What lies in a bucket cannot be appended to.
+        write_text(path, (path.read_text() if path.exists() else "") + text)
+        return
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl; none where there is no such file."""
+    path = epath.Path(workdir) / METRICS
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # The line that was being written when the run was killed.
+        if isinstance(row, Mapping) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str):
+            rows.append(dict(row))
+    return rows
+
+
+def drop_metrics_after(workdir: epath.PathLike, step: int, *, evaluation_due: bool = False) -> None:
+    """Drop the rows of later steps, and those of tests, which a run that goes on from `step` writes again.
+
+    Args:
+      workdir: of the run.
+      step: of its checkpoint.
+      evaluation_due: the evaluation of `step` is written again as well.
+    """
+    path = epath.Path(workdir) / METRICS
+    if path.exists():
+        kept = [
+            row
+            for row in read_metrics(workdir)
+            if row["step"] <= step
+            and row["split"] != "test"
+            and not (evaluation_due and row["step"] == step and row["split"] == "val")
+        ]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def differences(old: Any, new: Any, prefix: str = "config") -> list[str]:
+    """Return a sentence for every field in which two trees of JSON values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for name in sorted({*old, *new}):
+            path = f"{prefix}.{name}"
+            if name not in old or name not in new:
+                there, here = (repr(values[name]) if name in values else "absent" for values in (old, new))
+                found.append(f"{path}: {there} there, {here} here")
+            else:
+                found += differences(old[name], new[name], path)
+        return found
+    return [] if old == new else [f"{prefix}: {old!r} there, {new!r} here"]

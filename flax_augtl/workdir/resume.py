@@ -1,0 +1,133 @@
+"""May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?
+
+And do all processes ask for the same one?
+"""
+
+from collections.abc import Sequence
+
+from etils import epath
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from flax_augtl.config import added_fields
+from flax_augtl.config.config_dict import config_values
+from flax_augtl.runtime import distributed
+from flax_augtl.workdir import files
+from flax_augtl.workdir.description import read_config, read_splits
+
+# Fields that `--extend` may change: how long and how fast, not what.
+EXTENSIBLE = (
+    "steps",
+    "epochs",
+    "examples",
+    "learning_rate",
+    "schedule",
+    "early_stopping",
+    "evaluate_every_steps",
+    "evaluate_every_epochs",
+    "evaluate_every_examples",
+    "checkpoint_every_steps",
+    "checkpoint_every_epochs",
+    "checkpoint_every_examples",
+    "keep_checkpoints",
+    "log_every_steps",
+    "on_nan",
+    "on_nan_limit",
+)
+# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
+_MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
+# Fields that hosts may set otherwise besides: where each has the weights and the data, which are compared themselves.
+_PLACES = (
+    "weights",
+    *(f"data.{name}" for name in (*_MACHINE, "root", "train_list", "val_list", "test_list", "class_list")),
+)
+
+
+def check_processes(config: ConfigDict, extend: bool) -> None:
+    """Raise ValueError, in every process, if they were given different configurations."""
+    flat = traverse_util.flatten_dict(config_values(config), sep=".")
+    distributed.require_same_settings(
+        {"--extend": extend, **{f"config.{name}": value for name, value in flat.items() if name not in _PLACES}}
+    )
+
+
+def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+    """Return the configuration with which the run in `workdir` goes on; `config` itself where there is none.
+
+    A run that an earlier version began keeps the behaviour of that version; see `added_fields`.
+    """
+    exists = (workdir / files.CONFIG).exists()
+    return added_fields.continued(config, read_config(workdir)) if exists else config
+
+
+def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
+    """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
+    if not (workdir / files.CONFIG).exists():
+        if extend:
+            raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
+        # One without any that is committed is of a run that was killed before its description was whole.
+        checkpoints = workdir / files.CHECKPOINTS
+        if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
+            raise ValueError(f"{workdir} holds checkpoints without {files.CONFIG}; choose another --workdir.")
+        return
+    old = read_config(workdir)
+    old, new = added_fields.filled(old), config_values(added_fields.continued(config, old))
+    for values in (old, new):
+        values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
+        for name in ("check_replicas_every", "study"):  # Not of what a run is.
+            values.pop(name, None)
+    if extend:
+        old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
+    if found := files.differences(old, new):
+        hint = (
+            "--extend changes lengths and schedule only"
+            if extend
+            else "Choose another --workdir, or, to change lengths or schedule only, add --extend"
+        )
+        raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
+
+
+def check_data(fingerprint: str, workdir: epath.Path) -> None:
+    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two datasets.
+
+    Args:
+      fingerprint: of the dataset.
+      workdir: of the run.
+    """
+    path = workdir / files.SPLITS
+    if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
+        raise ValueError(
+            f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
+            f"those of {files.SPLITS} there. Restore them, or choose another --workdir." + _hint_of_split_seed(workdir)
+        )
+
+
+def _hint_of_split_seed(workdir: epath.Path) -> str:
+    """Return how a dataset made in Python gets the test split that earlier versions gave it; "" for a run of today's."""
+    config = workdir / files.CONFIG
+    if not config.exists() or "split_seed" in read_config(workdir)["data"]:
+        return ""
+    return (
+        " The run was begun by an earlier version, which carved a test split for each seed: if you made the dataset "
+        "with dataset_from_arrays or dataset_from_files, give these data={'split_seed': None}."
+    )
+
+
+def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
+    """Raise ValueError if examples are not those of a split of the run in `workdir`: it may have been trained on them.
+
+    Args:
+      ids: of the examples.
+      split: `train`, `val` or `test`.
+      workdir: of a run.
+    """
+    path = workdir / files.SPLITS
+    known = read_splits(path) if path.exists() else {}
+    if split in known and set(ids) != set(known[split]):
+        trained = len({*ids} & {*known.get("train", ())}) if split != "train" else 0
+        raise ValueError(
+            f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
+            f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
+            + (f"; the network was trained on {trained} of them" if trained else "")
+            + f". Restore the data; {path} has the ids."
+        )

@@ -1,0 +1,71 @@
+"""Claims: one worker each, kept alive, taken over when silent or gone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flax_augtl.study.leases import Claims
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def claims(lease=60.0):
+        made.append(Claims(tmp_path / "claims", lease))
+        return made[-1]
+
+    yield claims
+    for each in made:
+        each.close()
+
+
+def test_one_of_two_workers_holds_a_claim(make):
+    one, two = make(), make()
+    assert one.take("a") and not two.take("a") and two.take("b")
+    assert one.take_all(["a", "b", "c"]) == ["a", "c"]
+    one.release("a")
+    assert two.take("a")
+
+
+def test_a_silent_worker_loses_its_claims_and_notices(make, tmp_path):
+    one, two = make(), make()
+    one.take("a")
+    old = time.time() - 61
+    os.utime(tmp_path / "claims" / "a.0", (old, old))
+    assert two.take("a") and two.holds("a") and not one.holds("a")
+    assert sorted(path.name for path in (tmp_path / "claims").iterdir()) == ["a.0", "a.1"]
+
+
+def test_a_worker_that_lives_keeps_its_claims(make):
+    one, two = make(lease=0.5), make(lease=0.5)
+    one.take("a")
+    time.sleep(1.2)
+    assert not two.take("a") and one.holds("a")
+
+
+def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once(make, tmp_path):
+    code = (
+        "from flax_augtl.study.leases import Claims; import os, signal, pathlib\n"
+        f"assert Claims(pathlib.Path({str(tmp_path / 'claims')!r}), 600.0).take('a')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert make(600.0).take("a")
+
+
+def test_a_claim_that_cannot_be_read_is_left_to_its_lease(make, tmp_path):
+    claims = make()
+    (tmp_path / "claims" / "a.0").write_text(json.dumps({"host": 3}))
+    assert not claims.take("a")
+
+
+def test_closing_gives_everything_back(make, tmp_path):
+    claims = make()
+    claims.take_all(["a", "b.c"])
+    claims.close()
+    assert not list((tmp_path / "claims").iterdir())
