@@ -13,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from flax_augtl.runtime.paths import is_remote
-from flax_augtl.runtime.text import duration, for_terminal
+from flax_augtl.runtime.text import duration, for_terminal, shows_bars
 from flax_augtl.training.confusion import confusion_picture
 from flax_augtl.workdir import files
 
@@ -66,7 +66,7 @@ class _Events:
 class RunLog:
     """Log of a run; only the first of several processes should have one that writes.
 
-    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
+    On a terminal or in a notebook a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
     time.
     """
 
@@ -95,7 +95,7 @@ class RunLog:
             unit="step",
             dynamic_ncols=True,
             smoothing=0.1,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not shows_bars(),
         )
 
     def say(self, text: str) -> None:
