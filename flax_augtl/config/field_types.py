@@ -1,6 +1,6 @@
 """What kind of value each field of config.json is: a run directory may come from anybody, and is data.
 
-The names and kinds are those of configs/common.py, which is no part of the installed package; a test compares the two.
+The names and kinds are those of configs/common.py; a test compares the two.
 """
 
 import math

@@ -5,7 +5,7 @@
 
 expects caltech101/images, caltech101/train.txt and caltech101/test.txt.
 
-Results stand in the README.
+The results are in docs/results.md.
 """
 
 from flax_augtl.configs import common
