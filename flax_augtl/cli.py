@@ -15,7 +15,10 @@ from ml_collections import ConfigDict, config_flags
 
 from flax_augtl import predict, shipped_configs
 from flax_augtl.config import overrides
+from flax_augtl.config.check import problems_of
+from flax_augtl.config.convert import as_written, errors_in
 from flax_augtl.data.splits import folds
+from flax_augtl.errors import UserError
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
 from flax_augtl.runtime import distributed, malloc, signals
@@ -53,18 +56,24 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
       absl.flags.Error: a flag is wrong.
     """
     overrides.check_groups(arguments)
-    arguments, cleared = overrides.take_out_none(shipped_configs.resolve(arguments))
+    arguments, wrong = overrides.take_out_wrong(shipped_configs.resolve(arguments))
+    arguments, cleared = overrides.take_out_none(arguments)
+    given, sys.argv = sys.argv, arguments  # ml_collections looks there for the fields that are set.
     try:
         left = flags(arguments)
     except UnrecognizedFlagError as error:
         if sentence := overrides.unknown_flag(error.flagname):
-            raise ValueError(sentence) from error
+            raise UserError(sentence) from error
         raise
+    finally:
+        sys.argv = given
     if flags["config"].value is not None:
         for field in cleared:
             overrides.clear(flags.config, field)
             config_flags.get_override_values(flags["config"])[field] = None
         overrides.one_unit(flags.config, config_flags.get_override_values(flags["config"]))
+        if wrong:
+            raise errors_in([*wrong, *problems_of(as_written(flags.config))])
     return left
 
 
@@ -138,13 +147,15 @@ def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
 def _tell(error: Exception, show_traceback: bool) -> bool:
     """Say what went wrong if it is a mistake of the user, in a sentence, and return whether it is."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = os.path.dirname(os.path.abspath(__file__))
     from_flags = any(name in type(error).__module__ for name in ("absl", "ml_collections")) or any(
         os.sep + "ml_collections" + os.sep in frame.filename for frame in frames
     )
-    # Errors of use are raised by this package itself; what comes from deeper down is a fault of the program.
-    expected = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(ours)
-    if show_traceback or not (expected or from_flags):
+    expected = isinstance(error, UserError) or from_flags
+    if not expected:
+        error.add_note(
+            "This is an error in flax_augtl, not in what you asked for. Please report it, with this traceback."
+        )
+    if show_traceback or not expected:
         return False
     print(for_terminal(f"error: {_sentence(error)}"), file=sys.stderr)
     return True
@@ -167,7 +178,7 @@ def _required(flags: Any, name: str) -> Any:
     value = getattr(flags, name)
     if not value:
         example = {"workdir": "runs/first", "config": "configs/digits.py", "images": "photos/"}[name]
-        raise ValueError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
+        raise UserError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
     return value
 
 
@@ -180,7 +191,7 @@ def _belonging(flags: Any) -> None:
                 if name == "config"
                 else f": it belongs to --mode={' and --mode='.join(modes)}"
             )
-            raise ValueError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
+            raise UserError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
 
 
 def _train(flags: Any) -> None:
@@ -189,7 +200,7 @@ def _train(flags: Any) -> None:
     config = _required(flags, "config")
     if flags.data_root:
         if config.variants or folds.over_all(config.data):
-            raise ValueError(
+            raise UserError(
                 "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
                 "each run with --mode=evaluate --data_root."
             )
@@ -230,7 +241,7 @@ def _not_overridden(config: ConfigDict, given: set[str]) -> None:
     """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
     for name, variant in config.variants.items():
         for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
-            raise ValueError(
+            raise UserError(
                 f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
                 f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}."
             )
@@ -246,7 +257,7 @@ def _study(flags: Any) -> None:
     from flax_augtl.study.study import study
 
     if jax.process_count() > 1:
-        raise ValueError(
+        raise UserError(
             "The workers of a study are independent programs: start the same command on every machine, without "
             "--coordinator, with one --workdir on a file system that all of them share. They claim cells."
         )
@@ -262,7 +273,7 @@ def _part(text: str) -> tuple[int, int] | None:
         return None
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise ValueError(f"--cells={text} must be i/n with i from 1 to n, such as --cells=1/4.")
+        raise UserError(f"--cells={text} must be i/n with i from 1 to n, such as --cells=1/4.")
     return int(number), int(count)
 
 
@@ -332,7 +343,7 @@ def _predict(flags: Any) -> int:
         f"{row['path']}: {row['reason']}" for row in unreadable
     )
     if not read:
-        raise ValueError(told)
+        raise UserError(told)
     print(for_terminal(f"warning: {told}"), file=sys.stderr)
     return SOME_UNREADABLE
 

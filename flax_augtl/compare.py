@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from flax import traverse_util
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import absolute, is_remote
 from flax_augtl.runtime.text import columns, for_spreadsheet, for_terminal, on_one_line
 from flax_augtl.study.report.markup import document, element, join, paragraph, table
@@ -72,12 +73,12 @@ def find_runs(folder: os.PathLike | str) -> list[RunRow]:
     """
     folder = absolute(folder)
     if is_remote(folder):
-        raise ValueError(f"--workdir={folder}: runs are compared in a folder of this machine. Copy them here first.")
+        raise UserError(f"--workdir={folder}: runs are compared in a folder of this machine. Copy them here first.")
     if not folder.is_dir():
-        raise ValueError(f"--workdir={folder}: there is no such folder.")
+        raise UserError(f"--workdir={folder}: there is no such folder.")
     found = [_read(Path(folder), path) for path in _run_directories(Path(folder))]
     if not found:
-        raise ValueError(
+        raise UserError(
             f"--workdir={folder}: there is no run in it or below it. A run is a directory with "
             f"{files.CONFIG} and {files.CLASS_NAMES}."
         )
@@ -150,7 +151,7 @@ def _read(folder: Path, path: Path) -> RunRow:
     files.check_links(path)
     config = files.read_json(path / files.CONFIG)
     if not isinstance(config, Mapping):
-        raise ValueError(f"{path / files.CONFIG} is not the configuration of a run.")
+        raise UserError(f"{path / files.CONFIG} is not the configuration of a run.")
     flat = {
         ".".join(field): value
         for field, value in traverse_util.flatten_dict(dict(config)).items()

@@ -11,7 +11,9 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from flax_augtl.config.convert import typed_data
 from flax_augtl.data.splits import folds
+from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.workdir import files
@@ -59,7 +61,7 @@ def fold_configs(config: ConfigDict) -> list[ConfigDict]:
     Raises:
       ValueError: config.data.folds makes no sense.
     """
-    folds.check({**config.data.to_dict(), "fold": 0})
+    folds.check(dataclasses.replace(typed_data(config.data), fold=0))
     found = []
     for fold in range(config.data.folds):
         one = config.copy_and_resolve_references()
@@ -73,7 +75,7 @@ def check_folder(workdir: os.PathLike | str) -> epath.Path:
     """Return the directory of all folds, which must not hold a run or a study itself."""
     folder = absolute(workdir)
     if (folder / files.CONFIG).exists():
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a run or a study, and config.data.folds without config.data.fold makes one "
             "directory for each fold there. Choose another --workdir, or set config.data.fold."
         )

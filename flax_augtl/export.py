@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from etils import epath
 
+from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS
 from flax_augtl.models.augmented import HEAD
 from flax_augtl.models.blocks import by_stage
@@ -29,7 +30,7 @@ def export(run: Run, format: str = "safetensors") -> list[epath.Path]:
       ValueError: the format is unknown.
     """
     if format not in FORMATS:
-        raise ValueError(f"--format={format} is unknown. Formats: {', '.join(FORMATS)}.")
+        raise UserError(f"--format={format} is unknown. Formats: {', '.join(FORMATS)}.")
     settings = run.network.head.settings
     source = {collection: by_stage(tree.get("source", {})) for collection, tree in run.variables.items()}
     described = read_source(run.workdir)

@@ -12,10 +12,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl.config.ranges import check_ranges
+from flax_augtl.config.convert import from_json, plain, to_config_dict, typed
+from flax_augtl.config.schema import Config
 from flax_augtl.data import Dataset
 from flax_augtl.data.images import inputs
 from flax_augtl.data.types import fingerprint
+from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_run_description
@@ -119,9 +121,10 @@ class Run:
         Raises:
           ValueError: there is no such split, or the data are not there or no longer the same.
         """
+        config = from_json(plain(self.config))
         examples, notes = distributed.together(
             lambda: examples_of_split(
-                self.config, self.workdir, self.class_names, split, dataset=dataset, data_root=data_root
+                config, self.workdir, self.class_names, split, dataset=dataset, data_root=data_root
             )
         )
         distributed.require_equal(
@@ -135,8 +138,8 @@ class Run:
             self.preprocessing,
             self.variables,
             examples,
-            self.config.data,
-            batch_size=self.config.batch_size,
+            config.data,
+            batch_size=config.batch_size,
         )
 
 
@@ -169,12 +172,13 @@ def train(
       ValueError: something in the configuration or the data is wrong, `workdir` holds another run, or a device has too
         little memory (`training.memory.OutOfMemory`).
     """
-    with explain_out_of_memory(config):
-        return _train(config, workdir, dataset, extend, quiet, profile)
+    wanted = typed(config)
+    with explain_out_of_memory(wanted):
+        return _train(wanted, workdir, dataset, extend, quiet, profile)
 
 
 def _train(
-    config: ConfigDict, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool, profile: bool
+    config: Config, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool, profile: bool
 ) -> Run:
     workdir = absolute(workdir)
     check_processes(config, extend)
@@ -241,7 +245,7 @@ def _train(
         if step is not None:
             state, progress = checkpoints.restore(state, step)
         if progress.step >= experiment.total_steps and extend:
-            raise ValueError(
+            raise UserError(
                 f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
                 f"for {experiment.total_steps}."
             )
@@ -291,7 +295,7 @@ def _train(
     distributed.wait()
     return Run(
         workdir,
-        config,
+        to_config_dict(config),
         experiment.dataset.class_names,
         experiment.preprocessing,
         experiment.network,
@@ -366,21 +370,29 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
             ),
         }
         variables = checkpoints.restore_variables(chosen, like)
-    return Run(workdir, config, description.class_names, description.preprocessing, network, variables, chosen, result)
+    return Run(
+        workdir,
+        to_config_dict(config),
+        description.class_names,
+        description.preprocessing,
+        network,
+        variables,
+        chosen,
+        result,
+    )
 
 
-def _described(workdir: epath.Path) -> tuple[RunDescription, ConfigDict, AugmentedNetwork, Mapping[str, Any] | None]:
+def _described(workdir: epath.Path) -> tuple[RunDescription, Config, AugmentedNetwork, Mapping[str, Any] | None]:
     """Return what a run directory says of its run, its configuration, its network without weights, and its result."""
     files.check_links(workdir)
     description = read_run_description(workdir)
-    config = ConfigDict(description.config)
+    config = from_json(description.config)
     try:
-        check_ranges(config)
         network = build_network(description.source, config, len(description.class_names))
     except ValueError as error:
-        raise ValueError(f"The run in {workdir} cannot be loaded: {error}") from error
+        raise UserError(f"The run in {workdir} cannot be loaded: {error}") from error
     if not (workdir / files.CHECKPOINTS).exists():
-        raise ValueError(f"{workdir} has no checkpoint yet.")
+        raise UserError(f"{workdir} has no checkpoint yet.")
     return description, config, network, read_result(workdir)
 
 
@@ -391,7 +403,7 @@ def _chosen(
     steps = checkpoints.steps()
     if step in ("best", "last"):
         if newest is None:
-            raise ValueError(f"{workdir} has no checkpoint yet.")
+            raise UserError(f"{workdir} has no checkpoint yet.")
         chosen = newest
         if step == "best":
             # The last evaluation of an interrupted run may have come after its last checkpoint.
@@ -400,9 +412,9 @@ def _chosen(
     elif str(step).isdecimal():
         chosen = int(step)
     else:
-        raise ValueError(
+        raise UserError(
             f"--step={step} is not best, last or the number of a step. Steps: {', '.join(map(str, steps))}."
         )
     if chosen not in steps:
-        raise ValueError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
+        raise UserError(f"{workdir} has no checkpoint of step {chosen}. Steps: {', '.join(map(str, steps))}.")
     return chosen

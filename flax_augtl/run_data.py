@@ -1,15 +1,17 @@
 """The data of a run that is there: found again where training found them, or where the user says they are now."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
 from etils import epath
-from ml_collections import ConfigDict
 
-from flax_augtl.config import field_types
+from flax_augtl.config import value_types
+from flax_augtl.config.schema import Config
 from flax_augtl.data import DataError, Dataset, Examples, load_dataset
 from flax_augtl.data.other_folder import labelled_images
 from flax_augtl.data.sources.unicode_names import Spelling, renamed, spelling_of
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import PLACE, read_splits
@@ -18,16 +20,16 @@ from flax_augtl.workdir.resume import check_split
 ALL = "all"
 
 
-def spelling_in(workdir: epath.Path, config: ConfigDict) -> Spelling | None:
+def spelling_in(workdir: epath.Path, config: Config) -> Spelling | None:
     """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
     names, splits = workdir / files.CLASS_NAMES, workdir / files.SPLITS
     if not (names.exists() and splits.exists()):
         return None
     class_names, known = files.read_json(names), read_splits(splits)
-    if not field_types.is_a(class_names, "list of texts"):
-        raise ValueError(f"{names} must be a list of names, one a class.")
+    if not value_types.is_a(class_names, "list of texts"):
+        raise UserError(f"{names} must be a list of names, one a class.")
     ids = [name for split in ("train", "val", "test") for name in known.get(split, ())]
-    return spelling_of(class_names, ids, "NFC" if config.data.get("folder_rules", 1) > 1 else None)
+    return spelling_of(class_names, ids, "NFC" if config.data.folder_rules > 1 else None)
 
 
 def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
@@ -36,10 +38,10 @@ def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
     if dataset is None or not path.exists():
         return dataset
     names = files.read_json(path)
-    return renamed(dataset, tuple(names)) if field_types.is_a(names, "list of texts") else dataset
+    return renamed(dataset, tuple(names)) if value_types.is_a(names, "list of texts") else dataset
 
 
-def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike | str | None = None) -> Dataset:
+def load_again(config: Config, workdir: epath.Path, data_root: os.PathLike | str | None = None) -> Dataset:
     """Load the dataset that the run in `workdir` was trained on.
 
     Args:
@@ -50,7 +52,7 @@ def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike |
     Raises:
       ValueError: the data are not there; the message says where they were, and how to say where they are.
     """
-    data = config.data.to_dict() | ({"root": os.fspath(data_root)} if data_root else {})
+    data = dataclasses.replace(config.data, root=os.fspath(data_root)) if data_root else config.data
     try:
         return load_dataset(data, seed=config.seed, spelling=spelling_in(workdir, config))
     except DataError as error:
@@ -71,7 +73,7 @@ def load_again(config: ConfigDict, workdir: epath.Path, data_root: os.PathLike |
 
 
 def examples_of_split(
-    config: ConfigDict,
+    config: Config,
     workdir: epath.Path,
     class_names: Sequence[str],
     split: str,
@@ -92,22 +94,22 @@ def examples_of_split(
     """
     if split == ALL:
         if not data_root:
-            raise ValueError(
+            raise UserError(
                 f"--split={ALL} evaluates all images of another folder: name it with --data_root=FOLDER. The "
                 "splits of the run's own data are train, val and test."
             )
-        return labelled_images(data_root, class_names, config.data.to_dict())
+        return labelled_images(data_root, class_names, config.data)
     given = dataset is not None
     dataset = renamed(dataset, tuple(class_names)) if given else load_again(config, workdir, data_root)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     if splits.get(split) is None:
-        raise ValueError(
+        raise UserError(
             f"{workdir} has no split {split!r}. Splits: "
             f"{', '.join(name for name, examples in splits.items() if examples is not None)}."
         )
     other = f" To evaluate on other images, add --split={ALL}." if data_root else ""
     if dataset.class_names != tuple(class_names):
-        raise ValueError(
+        raise UserError(
             f"The data have other classes than {workdir} was trained on: {len(dataset.class_names)} here, "
             f"{len(class_names)} there.{other}"
         )
@@ -115,5 +117,5 @@ def examples_of_split(
         try:
             check_split(splits[split].ids, split, workdir)
         except ValueError as error:
-            raise ValueError(f"{error}{other}") from error
+            raise UserError(f"{error}{other}") from error
     return splits[split], []

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from flax_augtl.errors import UserError
+
 FOLDER = Path(__file__).parent / "configs"
 
 
@@ -29,7 +31,7 @@ def path_of(config: str) -> str:
         config: a file, or the name of a shipped config; `:ARGUMENT` may follow, for the file's `get_config`.
 
     Raises:
-        ValueError: it is neither.
+        UserError: it is neither.
     """
     file, colon, argument = config.partition(":")
     if not file or os.path.isfile(file):
@@ -41,7 +43,7 @@ def path_of(config: str) -> str:
     if parent or file.endswith(".py"):
         return config
     near = difflib.get_close_matches(name, names(), 1)
-    raise ValueError(
+    raise UserError(
         f"--config={file}: there is no such file, and no config of that name comes with flax_augtl."
         + (f" Did you mean {near[0]}?" if near else "")
         + f" These come with it: {', '.join(names())}."

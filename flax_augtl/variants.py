@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from flax_augtl.config import overrides
 from flax_augtl.cross_validation import CrossValidation, train_folds
 from flax_augtl.data.splits import folds
+from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
 
 
@@ -27,7 +28,7 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
         try:
             variant.update(config.variants[name].to_dict())
         except (KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
+            raise UserError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
         # A variant that gives its length in another unit than the rest means its own.
         overrides.one_unit(variant, traverse_util.flatten_dict(config.variants[name].to_dict(), sep="."))
         with variant.unlocked():

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from configs import common
+from flax_augtl.config.heads import PRESETS
 from flax_augtl.models import create_model
 from flax_augtl.models.augmented import AugmentedNetwork, Head
-from flax_augtl.models.head import PRESETS
 from flax_augtl.training.log import RunLog
 
 NETWORKS = {

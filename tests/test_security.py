@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 import flax_augtl
 from configs import common
 from flax_augtl import cli, predict
-from flax_augtl.config import field_types
+from flax_augtl.config import value_types
 from flax_augtl.config.added_fields import ADDED
+from flax_augtl.config.schema import KINDS
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.runtime import text as printable
 from flax_augtl.study.study import study
@@ -71,8 +72,8 @@ def test_the_kinds_of_fields_are_those_of_the_configuration():
             found[path] = f"{kind} or null" if None in (value, *ADDED.get(path, ())) else kind
 
     walk(common.get_config(), "")
-    assert found == field_types.KINDS
-    assert set(field_types.NEEDED) <= set(found)
+    assert found == KINDS
+    assert set(value_types.NEEDED) <= set(found)
 
 
 WRONG = {
@@ -85,21 +86,21 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("field", sorted(field_types.KINDS))
+@pytest.mark.parametrize("field", sorted(KINDS))
 def test_a_field_of_another_kind_is_named(field, finished):
     values = json.loads((finished.workdir / "config.json").read_text())
     *parents, name = field.split(".")
     inner = values
     for parent in parents:
         inner = inner[parent]
-    kind = field_types.KINDS[field]
+    kind = KINDS[field]
     inner[name] = WRONG[kind.removesuffix(" or null")]
     with pytest.raises(ValueError, match=rf"config.json cannot be used:\n  {field} must be a {kind}, not "):
-        field_types.check(values, field_types.KINDS, field_types.NEEDED, "config.json")
+        value_types.check(values, KINDS, value_types.NEEDED, "config.json")
     if parents:
         values[parents[0]] = 3
         with pytest.raises(ValueError, match=f"{field}: its parent must be an object in braces, not 3"):
-            field_types.check(values, field_types.KINDS, field_types.NEEDED, "config.json")
+            value_types.check(values, KINDS, value_types.NEEDED, "config.json")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def _with_cache(
     before = memory()
     kept = with_cache(dataset, preprocessing, data, image_size=image_size)
     # An epoch for each view, and one batch, since an epoch may end within one.
-    fill = steps * max(1, data["views"]) + 1
+    fill = steps * max(1, data.views) + 1
     with contextlib.closing(ours(kept, data)) as batches:
         for _ in range(fill):
             next(batches)

@@ -17,6 +17,8 @@ import threading
 import time
 from pathlib import Path
 
+from flax_augtl.errors import UserError
+
 NETWORKS = ("resnet50", "vgg16")
 
 
@@ -25,7 +27,7 @@ def _anonymous_memory() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
-    raise ValueError("/proc/self/status has no RssAnon: this needs Linux")
+    raise UserError("/proc/self/status has no RssAnon: this needs Linux")
 
 
 def measure(path: Path) -> dict[str, float]:
@@ -76,7 +78,7 @@ def _measured_apart(path: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "flax_augtl.benchmarks.weights", "--one", str(path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise ValueError(run.stderr.strip().splitlines()[-1])
+        raise UserError(run.stderr.strip().splitlines()[-1])
     return json.loads(run.stdout)
 
 

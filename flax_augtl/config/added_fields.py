@@ -1,58 +1,19 @@
 """Fields that came into the configuration after the first version: what an older config.json means by their absence.
 
-A run or study that an earlier version wrote goes on as it began. A new field whose default changes what a run is needs
-a row in `ADDED`; every other new field needs one as well, so that the same command still continues an older run.
+A run or study that an earlier version wrote goes on as it began. The schema says of each added field which value has the
+effect of the versions without it.
 """
 
-import copy
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from ml_collections import ConfigDict
-
-
-class Added(NamedTuple):
-    """A field that older configurations lack.
-
-    Attributes:
-      absent: the value that has the effect of the versions without the field.
-      default: its default today, as in configs/common.py.
-    """
-
-    absent: Any
-    default: Any
-
+from flax_augtl.config.convert import as_written, plain
+from flax_augtl.config.field import Setting
+from flax_augtl.config.schema import FIELDS, Config
 
 # By dotted name, such as "data.split_seed".
-ADDED: Mapping[str, Added] = {
-    # None: the test split is carved by each run's seed.
-    "data.split_seed": Added(None, 0),
-    "data.group": Added(None, None),
-    "data.folds": Added(0, 0),
-    "data.fold": Added(None, None),
-    "data.path_column": Added(absent=None, default=None),
-    "data.label_column": Added(absent=None, default=None),
-    "data.split_column": Added(absent=None, default=None),
-    "data.list_rules": Added(absent=1, default=2),
-    "data.folder_rules": Added(1, 2),
-    "weights_entry": Added(absent="raw", default=None),
-    "data.near_copies": Added("ignore", "warn"),
-    "data.on_conflict": Added("ignore", None),
-    "data.blur": Added(absent=0.0, default=0.0),
-    "data.rotate": Added(absent=0.0, default=0.0),
-    "data.max_pixels": Added(absent=178_956_970, default=178_956_970),
-    "preprocessing.resize": Added(absent=None, default=None),
-    "study.minutes": Added(absent=0.0, default=None),
-}
-
-
-def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of a config.json, with values that mean the same written the same way."""
-    values = _copied(values)
-    data = values.get("data")
-    if isinstance(data, dict) and isinstance(data.get("flip"), bool):
-        data["flip"] = "horizontal" if data["flip"] else "none"  # Before there were other flips, it was true or false.
-    return values
+ADDED: Mapping[str, Setting] = {name: field.setting for name, field in FIELDS.items() if field.setting.added}
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,26 +29,25 @@ def filled(old: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def continued(config: ConfigDict, old: Mapping[str, Any]) -> ConfigDict:
+def continued(config: Config, old: Mapping[str, Any]) -> Config:
     """Return the configuration with which a run that `old` describes goes on.
 
     Fields that `old` lacks and that `config` leaves at today's default get the value that they had when the run began.
 
     Args:
-      config: the one that was asked for; it is not changed.
+      config: the one that was asked for.
       old: the contents of the config.json in the run's directory.
     """
-    config = copy.deepcopy(config)
+    changes: dict[str, dict[str, Any]] = {}
     for field, added in ADDED.items():
-        *parents, name = field.split(".")
-        there, here = old, config
-        for parent in parents:
-            there = there.get(parent, {}) if isinstance(there, Mapping) else {}
-            here = here.get(parent, ConfigDict())
-        if name not in there and name in here and _plain(here[name]) == added.default:
-            with here.ignore_type():
-                here[name] = added.absent
-    return config
+        section, _, name = field.rpartition(".")
+        there = old.get(section, {}) if section else old
+        here = getattr(config, section) if section else config
+        if isinstance(there, Mapping) and name not in there and getattr(here, name) == added.default:
+            changes.setdefault(section, {})[name] = added.absent
+    top = changes.pop("", {})
+    sections = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
+    return dataclasses.replace(config, **top, **sections)
 
 
 def still_lacking(values: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,21 +59,17 @@ def still_lacking(values: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str
       values: the contents of the new config.json.
       old: the contents of the present one, of the same run.
     """
-    values = _copied(values)
+    values = plain(values)
     for field, added in ADDED.items():
         *parents, name = field.split(".")
         there, here = old, values
         for parent in parents:
             there = there.get(parent, {}) if isinstance(there, Mapping) else {}
             here = here.get(parent, {})
-        if isinstance(there, Mapping) and name not in there and name in here and _plain(here[name]) == added.absent:
+        if isinstance(there, Mapping) and name not in there and name in here and _as_tuple(here[name]) == added.absent:
             del here[name]
     return values
 
 
-def _plain(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _copied(value) if isinstance(value, Mapping) else value for name, value in values.items()}

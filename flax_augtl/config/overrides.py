@@ -10,17 +10,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_augtl.config import field_types
+from flax_augtl.config.check import unknown_field
+from flax_augtl.config.durations import DURATIONS, UNITS, field_of
+from flax_augtl.config.schema import FIELDS, KINDS
+from flax_augtl.errors import UserError
 
-# Lengths that are given in one of three units: (group, name), see `training.lengths`.
-_LENGTHS = (
-    ("", ""),
-    ("schedule.", "warmup"),
-    ("schedule.", "boundaries"),
-    ("", "evaluate_every"),
-    ("", "checkpoint_every"),
-)
-_UNITS = ("steps", "epochs", "examples")
 # The field that people mean who set a group of fields to a word.
 _MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
@@ -50,25 +44,68 @@ def take_out_none(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             left.append(argument)
     for field in fields:
-        kind = field_types.KINDS.get(field, "")
+        kind = KINDS.get(field, "")
         if kind and not kind.endswith("or null"):
-            raise ValueError(
+            raise UserError(
                 f"--config.{field}=None: this field cannot be None; give it a {kind}"
                 + (', or the word "none".' if kind == "text" else ".")
             )
     return left, fields
 
 
+def take_out_wrong(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take settings that cannot be parsed out of the command line.
+
+    ml_collections ends at the first of them; so all are found, and reported together.
+
+    Args:
+      arguments: the command line.
+
+    Returns:
+      The other arguments, and a sentence for every `--config.FIELD=VALUE` whose field does not exist, or whose value
+      does not have the field's type.
+    """
+    left, sentences = [], []
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        sentence = match and _wrong(match[1], match[2])
+        if sentence:
+            sentences.append(sentence)
+        else:
+            left.append(argument)
+    return left, sentences
+
+
+def _wrong(field: str, value: str | None) -> str | None:
+    if field.split(".")[0] == "variants" or field.startswith("study.own_heads"):
+        return None  # These have fields of the user's own.
+    if field not in FIELDS:
+        return None if field in _groups() else unknown_field(field, list(FIELDS))
+    kind = FIELDS[field].kind.removesuffix(" or null")
+    convert = {"whole number": int, "number": float}.get(kind)
+    if convert is None or value is None or value == "None":
+        return None
+    try:
+        convert(value)
+    except ValueError:
+        return f"config.{field}={value!r} must be a {kind}."
+    return None
+
+
+def _groups() -> set[str]:
+    return {name.split(".")[0] for name in FIELDS if "." in name} | {*_MAIN_FIELD}
+
+
 def check_groups(arguments: Sequence[str]) -> None:
     """Raise ValueError if the command line sets a group of fields, such as `config.head`, as if it were one field."""
-    groups = {name.split(".")[0] for name in field_types.KINDS if "." in name} | {*_MAIN_FIELD}
+    groups = _groups()
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
         if match and match[1] in groups and not (match[2] or "").lstrip().startswith("{"):
             group, value = match[1], match[2] or "VALUE"
-            fields = [name.removeprefix(f"{group}.") for name in field_types.KINDS if name.startswith(f"{group}.")]
+            fields = [name.removeprefix(f"{group}.") for name in KINDS if name.startswith(f"{group}.")]
             likely = _MAIN_FIELD.get(group) or fields[0]
-            raise ValueError(
+            raise UserError(
                 f"--config.{group} is a group of fields, not one of them. To set its {likely}, write "
                 f"--config.{group}.{likely}={value}." + (f" Its fields: {', '.join(sorted(fields))}." if fields else "")
             )
@@ -112,7 +149,7 @@ def unknown_flag(name: str) -> str:
     name = name.lstrip("-").split("=")[0]
     if name.startswith("config"):
         return ""
-    last = {field: field.rpartition(".")[2] for field in field_types.KINDS}
+    last = {field: field.rpartition(".")[2] for field in KINDS}
     near = [name] if name in last.values() else difflib.get_close_matches(name, last.values(), n=1, cutoff=0.75)
     fields = [field for field in last if field == name or last[field] in near]
     if not fields:
@@ -124,7 +161,10 @@ def unknown_flag(name: str) -> str:
 
 
 def _lengths() -> list[tuple[str, ...]]:
-    return [tuple(f"{group}{name}_{unit}" if name else unit for unit in _UNITS) for group, name in _LENGTHS]
+    return [
+        tuple(f"{section}.{field}" if section else field for field in (field_of(name, unit) for unit in UNITS))
+        for section, name in DURATIONS
+    ]
 
 
 def _value(config: Mapping[str, Any], field: str) -> Any:

@@ -3,8 +3,10 @@
 import difflib
 from collections.abc import Iterable
 
+from flax_augtl.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """The data or their settings are wrong; the message says what, where, and what to do."""
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flax_augtl.data.errors import DataError, listed, nearest
-from flax_augtl.data.load import DEFAULTS, examples_of, from_listing
+from flax_augtl.config.convert import typed_data
+from flax_augtl.config.data_config import DataConfig
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.load import examples_of, from_listing
 from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note, nfc
 from flax_augtl.data.splits import folds, groups
@@ -46,7 +48,7 @@ def dataset_from_arrays(
         DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
     """
     fields = _fields(data)
-    groups.refuse(fields["group"], name)
+    groups.refuse(fields.group, name)
     given = {"train": (images, labels), "val": val, "test": test}
     given = {split: part for split, part in given.items() if part is not None}
     if test is None:
@@ -106,15 +108,9 @@ def _notes(names: Sequence[str]) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
-def _fields(data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the fields of config.data, those that are given in place of the usual ones."""
-    for name in data or {}:
-        if name not in DEFAULTS:
-            raise DataError(
-                f"data has no field {name!r} that governs splits.{nearest(str(name), DEFAULTS)} Fields: "
-                f"{', '.join(DEFAULTS)}."
-            )
-    fields = {**DEFAULTS, **(data or {})}
+def _fields(data: Mapping[str, Any] | None) -> DataConfig:
+    """Return config.data with the fields that are given in place of the defaults."""
+    fields = typed_data(data or {})
     folds.check(fields)
     return fields
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from flax_augtl.config.convert import typed_data
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError
-from flax_augtl.data.images.decode import MAX_PIXELS
 from flax_augtl.data.sources.downloads import is_url, local_path
 from flax_augtl.data.sources.fetched_images import fetched
 from flax_augtl.data.sources.folder import checked_root, list_folder
-from flax_augtl.data.sources.folder_tree import RULES
 from flax_augtl.data.sources.image_files import FileSource, Listing
 from flax_augtl.data.sources.list_files import list_files, list_lists
 from flax_augtl.data.sources.metadata_files import list_metadata
@@ -23,28 +23,6 @@ from flax_augtl.data.splits.near_copies import ByScan
 from flax_augtl.data.types import Dataset, Examples, Source
 from flax_augtl.runtime.paths import is_remote
 
-# What a field of config.data is where it is not given: for the Python API; the configs of main.py have them all.
-DEFAULTS: dict[str, Any] = {
-    "name": "folder",
-    "root": None,
-    "shots": None,
-    "rate": 1.0,
-    "validation": 0.2,
-    "test": 0.2,
-    "split_seed": 0,
-    "group": None,
-    "folds": 0,
-    "fold": None,
-    "on_bad_image": "error",
-    "on_leak": "warn",
-    "on_conflict": None,
-    "near_copies": "warn",
-    "max_pixels": MAX_PIXELS,
-    "scan_dir": None,
-    "folder_rules": RULES,
-    "metric": None,
-}
-METRICS = ("top1", "mean_per_class")
 GLYPHS_PER_CLASS = 100
 GLYPHS_TEST_PER_CLASS = 10
 DIGIT_SHOTS = 10
@@ -52,7 +30,7 @@ DIGIT_SHOTS = 10
 DIGITS_TEST = 1000
 
 
-def check_there(data: Mapping[str, Any]) -> None:
+def check_there(data: DataConfig | Mapping[str, Any]) -> None:
     """Check that a data set is where config.data says, which takes no time; `load_dataset` finds whatever else is wrong.
 
     Args:
@@ -61,22 +39,22 @@ def check_there(data: Mapping[str, Any]) -> None:
     Raises:
         DataError: it is not there.
     """
-    data = _with_defaults(data)
+    data = _located(typed_data(data))
     folds.check(data)
-    match data["name"]:
+    match data.name:
         case "digits" | "glyphs":
             pass
         case "folder":
-            checked_root(data["root"])
+            checked_root(data.root)
         case "list":
             list_files(data)
         case name:
             from flax_augtl.data.sources.tfds import builder_of, check_prepared
 
-            check_prepared(builder_of(name, data["root"]), name, data["root"])
+            check_prepared(builder_of(name, data.root), name, data.root)
 
 
-def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
+def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
     """Find the examples of a data set and split them.
 
     Args:
@@ -88,40 +66,38 @@ def load_dataset(data: Mapping[str, Any], *, seed: int, spelling: Spelling | Non
     Raises:
         DataError: whatever is wrong, as a sentence.
     """
-    data = _with_defaults(data)
+    data = _located(typed_data(data))
     folds.check(data)
-    if data["metric"] not in (None, *METRICS):
-        raise DataError(f'config.data.metric="{data["metric"]}" is not one of {", ".join(METRICS)}.')
     dataset = _load(data, seed, spelling)
-    return dataclasses.replace(dataset, metric=data["metric"]) if data["metric"] else dataset
+    return dataclasses.replace(dataset, metric=data.metric) if data.metric else dataset
 
 
-def _with_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
-    data = {**DEFAULTS, **dict(data)}
-    root = data["root"]
-    if root and is_url(root) and data["name"] != "list":
+def _located(data: DataConfig) -> DataConfig:
+    """Return config.data with a root on this machine, or in a bucket."""
+    root = data.root
+    if root and is_url(root) and data.name != "list":
         raise DataError(
             f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its images "
             "(config.data.name=list, config.data.train_list), or download it."
         )
-    return {**data, "root": local_path(root) if root and is_remote(root) else root}
+    return dataclasses.replace(data, root=local_path(root)) if root and is_remote(root) else data
 
 
-def _load(data: Mapping[str, Any], seed: int, spelling: Spelling | None) -> Dataset:
-    match data["name"]:
+def _load(data: DataConfig, seed: int, spelling: Spelling | None) -> Dataset:
+    match data.name:
         case "digits":
             return _digits(data, seed)
         case "glyphs":
             return _glyphs(data, seed)
         case "folder":
-            listing = list_metadata(data) or list_folder(data["root"], data["folder_rules"], spelling)
+            listing = list_metadata(data) or list_folder(data.root, data.folder_rules, spelling)
             return from_listing(listing, data, seed)
         case "list":
             return from_listing(list_lists(data), data, seed)
     return _tfds(data, seed)
 
 
-def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Dataset:
+def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
     """Scan labelled picture files, leave out or refuse bad ones, and split the rest.
 
     Args:
@@ -130,11 +106,11 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         seed: governs every choice.
     """
     total = sum(len(paths) for paths, _ in listing.splits.values())
-    listing, skipped = fetched(listing, data["on_bad_image"])
+    listing, skipped = fetched(listing, data.on_bad_image)
     order = sorted(listing.splits)
     paths = tuple(path for split in order for path in listing.splits[split][0])
-    source = FileSource(listing.root, paths, data["max_pixels"])
-    seen = scan(source, data["on_bad_image"], data["scan_dir"])
+    source = FileSource(listing.root, paths, data.max_pixels)
+    seen = scan(source, data.on_bad_image, data.scan_dir)
     skipped |= {listing.ids.get(paths[i], paths[i]): reason for i, reason in seen.bad.items()}
     parts, first = {}, 0
     for split in order:
@@ -145,7 +121,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         )
         first += len(names)
     used = [path for i, path in enumerate(paths) if i not in seen.bad]
-    found = groups.groups_of(used, listing.columns, data["group"])
+    found = groups.groups_of(used, listing.columns, data.group)
     return divide(
         listing.root or "The list of files",
         listing.class_names,
@@ -154,7 +130,7 @@ def from_listing(listing: Listing, data: Mapping[str, Any], seed: int) -> Datase
         seed,
         notes=(*listing.notes, *((note(skipped, total),) if skipped else ()), *remarks(source, seen)),
         skipped=skipped,
-        find_copies=ByScan({source: seen}, data["scan_dir"]),
+        find_copies=ByScan({source: seen}, data.scan_dir),
         groups=found and {listing.ids.get(path, path): group for path, group in found.items()},
     )
 
@@ -167,51 +143,53 @@ def examples_of(
     return Examples(source, indices, np.asarray(labels, np.int32), tuple(ids))
 
 
-def _digits(data: Mapping[str, Any], seed: int) -> Dataset:
+def _digits(data: DataConfig, seed: int) -> Dataset:
     from flax_augtl.data.sources import digits
 
-    groups.refuse(data["group"], "digits")
+    groups.refuse(data.group, "digits")
     source, labels = digits.digits()
     everything = examples_of(source, labels, [f"digits/{i:04d}" for i in range(len(labels))])
-    k = DIGIT_SHOTS if data["shots"] is None else int(data["shots"])
-    if (
-        data["split_seed"] is None and not data["folds"]
-    ):  # Earlier versions tested on all that a seed does not train on.
+    k = DIGIT_SHOTS if data.shots is None else data.shots
+    if data.split_seed is None and not data.folds:  # Earlier versions tested on all that a seed does not train on.
         train, test = stratify.shots(everything, k, seed, digits.CLASS_NAMES)
-        return divide("digits", digits.CLASS_NAMES, {"train": train, "test": test}, {**data, "shots": None}, seed)
-    return divide("digits", digits.CLASS_NAMES, {"all": everything}, {**data, "test": DIGITS_TEST, "shots": k}, seed)
+        return divide(
+            "digits", digits.CLASS_NAMES, {"train": train, "test": test}, dataclasses.replace(data, shots=None), seed
+        )
+    return divide(
+        "digits", digits.CLASS_NAMES, {"all": everything}, dataclasses.replace(data, test=DIGITS_TEST, shots=k), seed
+    )
 
 
-def _glyphs(data: Mapping[str, Any], seed: int) -> Dataset:
+def _glyphs(data: DataConfig, seed: int) -> Dataset:
     from flax_augtl.data.sources import glyphs
 
-    groups.refuse(data["group"], "glyphs")
-    k = GLYPHS_PER_CLASS if data["shots"] is None else int(data["shots"])
+    groups.refuse(data.group, "glyphs")
+    k = GLYPHS_PER_CLASS if data.shots is None else data.shots
     # The test pictures are the same for every seed, as with any data set that has a test split.
     drawn = {"train": (k, seed), "test": (GLYPHS_TEST_PER_CLASS, 0)}
     parts = {}
     for split, (per_class, key) in drawn.items():
         source, labels = glyphs.glyphs(split, per_class, key)
         parts[split] = examples_of(source, labels, [f"glyphs/{split}/{key}/{i:06d}" for i in range(len(labels))])
-    return divide("glyphs", glyphs.CLASS_NAMES, parts, {**data, "shots": None}, seed)
+    return divide("glyphs", glyphs.CLASS_NAMES, parts, dataclasses.replace(data, shots=None), seed)
 
 
-def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
+def _tfds(data: DataConfig, seed: int) -> Dataset:
     from flax_augtl.data.sources.tfds import prepared
 
-    groups.refuse(data["group"], data["name"])
-    found = prepared(data["name"], data["root"], data["max_pixels"])
+    groups.refuse(data.group, data.name)
+    found = prepared(data.name, data.root, data.max_pixels)
     seen, parts, skipped, said = {}, {}, {}, []
     for split, (source, indices, labels) in found.splits.items():
-        seen[source] = scan(source, data["on_bad_image"], data["scan_dir"], among=indices)
+        seen[source] = scan(source, data.on_bad_image, data.scan_dir, among=indices)
         skipped |= {source.path(i): reason for i, reason in seen[source].bad.items()}
         said += remarks(source, seen[source], indices)
         kept = np.array([i not in seen[source].bad for i in indices.tolist()], bool)
-        ids = [f"{data['name']}/{split}/{i:07d}" for i in indices[kept]]
+        ids = [f"{data.name}/{split}/{i:07d}" for i in indices[kept]]
         parts[split] = examples_of(source, labels[kept], ids, indices[kept])
     read = sum(len(indices) for _, indices, _ in found.splits.values())
     return divide(
-        data["name"],
+        data.name,
         found.class_names,
         parts,
         data,
@@ -219,5 +197,5 @@ def _tfds(data: Mapping[str, Any], seed: int) -> Dataset:
         metric=found.metric,
         notes=(*found.notes, *((note(skipped, read),) if skipped else ()), *said),
         skipped=skipped,
-        find_copies=ByScan(seen, data["scan_dir"]),
+        find_copies=ByScan(seen, data.scan_dir),
     )

@@ -1,13 +1,12 @@
 """Labelled images of another folder, for a network that was trained elsewhere."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.load import DEFAULTS
 from flax_augtl.data.sources.folder import list_folder
 from flax_augtl.data.sources.image_files import FileSource
 from flax_augtl.data.sources.unicode_names import nfc
@@ -15,9 +14,7 @@ from flax_augtl.data.splits.integrity import note, scan
 from flax_augtl.data.types import Examples
 
 
-def labelled_images(
-    root: epath.PathLike, class_names: Sequence[str], data: Mapping[str, Any]
-) -> tuple[Examples, list[str]]:
+def labelled_images(root: epath.PathLike, class_names: Sequence[str], data: DataConfig) -> tuple[Examples, list[str]]:
     """Find all images of a folder with a sub-folder a class, whatever splits it has.
 
     Args:
@@ -31,7 +28,6 @@ def labelled_images(
     Raises:
       DataError: the folder has a class that the network does not know, or no image.
     """
-    data = {**DEFAULTS, **dict(data)}
     listing = list_folder(root, least_classes=1)
     position = {nfc(name): number for number, name in enumerate(class_names)}
     if unknown := [name for name in listing.class_names if nfc(name) not in position]:
@@ -42,8 +38,8 @@ def labelled_images(
     paths = [path for split in sorted(listing.splits) for path in listing.splits[split][0]]
     ours = np.concatenate([listing.splits[split][1] for split in sorted(listing.splits)])
     labels = np.array([position[nfc(name)] for name in listing.class_names], np.int32)[ours]
-    source = FileSource(listing.root, tuple(paths), data["max_pixels"])
-    seen = scan(source, data["on_bad_image"], data["scan_dir"])
+    source = FileSource(listing.root, tuple(paths), data.max_pixels)
+    seen = scan(source, data.on_bad_image, data.scan_dir)
     kept = np.array([index for index in range(len(paths)) if index not in seen.bad], np.int64)
     ids = tuple(listing.ids.get(paths[index], paths[index]) for index in kept)
     # A split of one's own is of no interest here, so notes about splits are left out.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import for_terminal
 
 
@@ -30,7 +31,7 @@ class ArraySource:
 
     def __init__(self, images: np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"Images must be uint8 [n, H, W, 3]; these are {images.dtype} {list(images.shape)}.")
+            raise UserError(f"Images must be uint8 [n, H, W, 3]; these are {images.dtype} {list(images.shape)}.")
         self.images = images
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class Examples:
 
     def __post_init__(self):
         if not len(self.indices) == len(self.labels) == len(self.ids):
-            raise ValueError(
+            raise UserError(
                 f"{len(self.indices)} indices, {len(self.labels)} labels and {len(self.ids)} ids do not go together."
             )
 

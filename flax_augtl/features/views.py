@@ -1,7 +1,7 @@
 """Which pictures a study needs, in which views, and in which row of its caches each of them is."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.images.augment import augment, augmentations
 from flax_augtl.data.images.transforms import evaluation_path, training_path
 from flax_augtl.data.loading.cache import view_of
@@ -26,7 +27,7 @@ class Rows:
       key: of what the rows hold: examples, transforms, draws.
     """
 
-    def __init__(self, parts: Sequence[Examples], preprocessing: Any, data: Mapping[str, Any], *, views: int):
+    def __init__(self, parts: Sequence[Examples], preprocessing: Any, data: DataConfig, *, views: int):
         self._where: dict[str, int] = {}
         chosen: list[tuple[Any, int]] = []
         for part in parts:
@@ -39,12 +40,12 @@ class Rows:
         self._sources = [part.source for part, _ in chosen]
         self._indices = [int(part.indices[number]) for part, number in chosen]
         self._draw_ids = np.array([part.draw_ids[number] for part, number in chosen], np.uint32)
-        self._threads = max(1, int(data["threads"]))
+        self._threads = max(1, data.threads)
         size = preprocessing.image_size
         self._paths = evaluation_path(preprocessing, size), training_path(data, preprocessing, size)
-        draws = {"view_seed": data["view_seed"], **augmentations(data)}
+        draws = {"view_seed": data.view_seed, **augmentations(data)}
         self._augment = jax.jit(functools.partial(_augmented, draws=tuple(draws.items())))
-        crop = {name: data[name] for name in ("crop", "crop_scale", "policy")} if views else None
+        crop = {name: getattr(data, name) for name in ("crop", "crop_scale", "policy")} if views else None
         stamps = [
             source.stamp(index) if hasattr(source, "stamp") else ""
             for source, index in zip(self._sources, self._indices, strict=True)
@@ -94,21 +95,21 @@ def _augmented(images, ids, views, *, draws):
     return jnp.where((views >= 0)[:, None, None, None], changed, images)
 
 
-def has_draws(data: Mapping[str, Any]) -> bool:
+def has_draws(data: DataConfig) -> bool:
     """Return whether a training view differs from the evaluation view."""
     return (
-        data["crop"] != "none"
-        or data["policy"] != "none"
+        data.crop != "none"
+        or data.policy != "none"
         or any(value not in ("none", 0) for value in augmentations(data).values())
     )
 
 
-def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:
+def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
     """Return the rows of all training and validation pictures of all seeds."""
     parts = [part for dataset in datasets for part in (dataset.train, dataset.val) if part is not None]
-    return Rows(parts, preprocessing, data, views=int(data["views"]) if has_draws(data) else 0)
+    return Rows(parts, preprocessing, data, views=data.views if has_draws(data) else 0)
 
 
-def test_rows(datasets: Sequence[Dataset], preprocessing: Any, data: Mapping[str, Any]) -> Rows:
+def test_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
     """Return the rows of all test pictures of all seeds. No picture is read before its row is."""
     return Rows([dataset.test for dataset in datasets], preprocessing, data, views=0)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl import models
-from flax_augtl.models.head import Head, HeadSettings
+from flax_augtl.config.heads import HeadSettings
+from flax_augtl.models.head import Head
 from flax_augtl.models.initializers import random_variables
 
 HEAD = "head"

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flax_augtl.models.head import HeadSettings, normalised
+from flax_augtl.config.heads import HeadSettings
+from flax_augtl.models.head import normalised
 
 
 def conditional(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,89 +1,27 @@
 """The source networks by name."""
 
 import dataclasses
-import difflib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flax_augtl.models.resnet import EXPANSION, SHORTCUTS, ResNet
-from flax_augtl.models.vgg import HIDDEN, VGG
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """What is known of a network by its name alone.
-
-    Attributes:
-        family: "resnet" or "vgg".
-        settings: the fields of its module that the name decides.
-        groups: its layer groups, bottom to top, classification layer included.
-        penultimate: width of the vector that the classification layer reads.
-        image_size: pixels a side of the images that it was published for.
-    """
-
-    family: str
-    settings: Mapping[str, Any]
-    groups: tuple[str, ...]
-    penultimate: int
-    image_size: int
-
+from flax_augtl.config.networks import EXPANSION, NETWORKS, find
+from flax_augtl.errors import UserError
+from flax_augtl.models.resnet import SHORTCUTS, ResNet
+from flax_augtl.models.vgg import VGG
 
 _LARGEST = 2**20  # Of a width, or a number of classes or blocks.
 _FAMILIES = {"resnet": ResNet, "vgg": VGG}
 _CHOICES = {"block": tuple(EXPANSION), "stem": ("imagenet", "cifar"), "shortcut": SHORTCUTS}
 
 
-def _resnet(block, stage_sizes, *, image_size=224, **settings) -> Entry:
-    settings = dict(block=block, stage_sizes=stage_sizes, **settings)
-    module = ResNet(**settings)
-    penultimate = module.widths[-1] * EXPANSION[block]
-    return Entry("resnet", MappingProxyType(settings), module.groups, penultimate, image_size)
-
-
-def _cifar_resnet(blocks) -> Entry:
-    return _resnet("basic", (blocks,) * 3, widths=(16, 32, 64), stem="cifar", image_size=32)
-
-
-def _vgg(convs, batch_norm) -> Entry:
-    settings = dict(convs=convs, batch_norm=batch_norm)
-    return Entry("vgg", MappingProxyType(settings), VGG(**settings).groups, HIDDEN, 224)
-
-
-_VGG_CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-
-MODELS: Mapping[str, Entry] = MappingProxyType(
-    {
-        "resnet18": _resnet("basic", (2, 2, 2, 2)),
-        "resnet34": _resnet("basic", (3, 4, 6, 3)),
-        "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
-        "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
-        "resnet152": _resnet("bottleneck", (3, 8, 36, 3)),
-        **{f"vgg{n}{'_bn' * bn}": _vgg(convs, bn) for n, convs in _VGG_CONVS.items() for bn in (False, True)},
-        **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9, 18)},
-    }
-)
+MODELS = NETWORKS
 
 
 def model_names() -> tuple[str, ...]:
     """Return the names that `create_model` knows."""
     return tuple(MODELS)
-
-
-def find(name: str) -> Entry:
-    """Return the registry's entry for `name`.
-
-    Raises:
-        ValueError: there is none; the message gives the choices and the nearest names.
-    """
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(str(name).lower(), MODELS, n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"There is no network {name!r}.{hint} The choices are {', '.join(MODELS)}.")
 
 
 def create_model(
@@ -113,20 +51,20 @@ def create_model(
     known = {field.name for field in dataclasses.fields(family)} - {"parent", "name"}
     unknown = sorted(set(variant) - known)
     if unknown:
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}. Its settings are {', '.join(sorted(known))}.")
+        raise UserError(f"{name} has no setting {', '.join(unknown)}. Its settings are {', '.join(sorted(known))}.")
     usual = family(**entry.settings)
     for field, value in variant.items():
         if not _is_like(value, getattr(usual, field)):
-            raise ValueError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
+            raise UserError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
         if value not in _CHOICES.get(field, (value,)):
-            raise ValueError(f"{name}: its setting {field} must be one of {', '.join(_CHOICES[field])}, not {value!r}.")
+            raise UserError(f"{name}: its setting {field} must be one of {', '.join(_CHOICES[field])}, not {value!r}.")
     if num_classes is not None and not 0 <= num_classes <= _LARGEST:
-        raise ValueError(f"{name}: {num_classes} classes are none, or too many.")
+        raise UserError(f"{name}: {num_classes} classes are none, or too many.")
     fields = {**dataclasses.asdict(usual), **variant}
     # Those with an entry a stage.
     stages = {field: len(value) for field, value in fields.items() if isinstance(value, tuple)}
     if len(set(stages.values())) > 1 or 0 in stages.values():
-        raise ValueError(
+        raise UserError(
             f"{name}: {' and '.join(stages)} must have as many entries as each other, not "
             f"{' and '.join(map(str, stages.values()))}."
         )

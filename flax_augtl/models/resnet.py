@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.config.networks import EXPANSION
 from flax_augtl.models import base
 from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.pooling import max_pool
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
 SHORTCUTS = ("projection", "pad", "pad_end")
 
 

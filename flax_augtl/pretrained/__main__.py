@@ -14,6 +14,7 @@ import numpy as np
 from flax_augtl.data.images.decode import UnreadablePicture, read_picture
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.data.sources.patterns import find_images
+from flax_augtl.errors import UserError
 from flax_augtl.pretrained.fetch import local_or_named
 from flax_augtl.pretrained.from_run import is_run
 from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
@@ -103,16 +104,16 @@ def main(arguments: list[str] | None = None) -> int:
         for note in source.notes:
             print(on_one_line(note))
         if options.images and not source.class_names:
-            raise ValueError(f"{found.file} has no classification layer: it cannot say what is in images.")
+            raise UserError(f"{found.file} has no classification layer: it cannot say what is in images.")
         if options.images:
             print()
             if unreadable := _show_pictures(source, options.images):
-                raise ValueError(
+                raise UserError(
                     f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  "
                     + "\n  ".join(unreadable)
                 )
         if options.verify and not found.tensors:
-            raise ValueError(f"{found.file} is a run of this program: there is no original to compare it with.")
+            raise UserError(f"{found.file} is a run of this program: there is no original to compare it with.")
         if options.verify:
             _show_verification(found, source)
     except ValueError as error:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.models.parameters import Slot, classifier_tensors, layout
 from flax_augtl.models.resnet import ResNet
@@ -143,7 +144,7 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
         *list_lines("unexpected", ("/".join(p) for p in leaves if p not in paths)),
     ]
     if differing:
-        raise ValueError("\n".join([f"These are not the variables of {name}.", *differing]))
+        raise UserError("\n".join([f"These are not the variables of {name}.", *differing]))
     return {
         torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.kind]), np.float32, order="C")
         for torch_name, slot in slots.items()

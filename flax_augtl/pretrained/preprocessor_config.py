@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.errors import UserError
 from flax_augtl.pretrained.unsettled import Unsettled
 
 _HALF = (0.5, 0.5, 0.5)
@@ -89,7 +90,7 @@ def _size(fields: Mapping[str, Any], name: str, square: bool) -> tuple[str, int]
 
 def _pixels(value: Any) -> int:
     if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"a size must be a whole number of pixels above 0, got {value!r}")
+        raise UserError(f"a size must be a whole number of pixels above 0, got {value!r}")
     return int(value)
 
 
@@ -104,7 +105,7 @@ def _any_side(fields: Mapping[str, Any]) -> int:
         sides = size.values() if isinstance(size, Mapping) else size if isinstance(size, (list, tuple)) else (size,)
         if sides := [side for side in sides if side is not None]:
             return _pixels(min(sides))
-    raise ValueError("it has no size")
+    raise UserError("it has no size")
 
 
 def _warped(fields: Mapping[str, Any], unsettled: list[Unsettled]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from flax_augtl.data.images.preprocessing import LARGEST_SIDE, Preprocessing
+from flax_augtl.errors import UserError
 from flax_augtl.models import create_model
 from flax_augtl.workdir import description, files
 
@@ -43,11 +44,11 @@ def read_preprocessing(workdir: os.PathLike | str) -> Preprocessing:
     """Read and check preprocessing.json of a run."""
     fields, path = description.read_preprocessing(workdir), epath.Path(workdir) / files.PREPROCESSING
     if fields.get("image_size", 0) > LARGEST_SIDE:
-        raise ValueError(f"{path}: image_size={fields['image_size']} is above {LARGEST_SIDE} pixels.")
+        raise UserError(f"{path}: image_size={fields['image_size']} is above {LARGEST_SIDE} pixels.")
     try:
         return Preprocessing.from_json(fields)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}.") from error
+        raise UserError(f"{path}: {error}.") from error
 
 
 def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
@@ -57,5 +58,5 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     try:
         create_model(source["network"], num_classes=source["num_classes"], **settings)
     except ValueError as error:
-        raise ValueError(f"{epath.Path(workdir) / files.SOURCE} cannot be used: {error}") from error
+        raise UserError(f"{epath.Path(workdir) / files.SOURCE} cannot be used: {error}") from error
     return source

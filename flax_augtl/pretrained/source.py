@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.models.initializers import random_variables
 from flax_augtl.models.parameters import layout
@@ -161,9 +162,9 @@ def _source_of_run(name, weights, classify, settings) -> Source:
 
 def _random_source(name, num_classes, sha256, settings) -> Source:
     if name is None:
-        raise ValueError("Without weights there is nothing to tell the network from: give its name.")
+        raise UserError("Without weights there is nothing to tell the network from: give its name.")
     if sha256 is not None:
-        raise ValueError("A sha256 was given, but no weights that it could belong to.")
+        raise UserError("A sha256 was given, but no weights that it could belong to.")
     model = create_model(name, num_classes=num_classes, **settings)
     variables = random_variables(model)
     terms = {"origin": "random weights"}

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from flax_augtl.errors import UserError
+
 # One folder a GPU, where NVIDIA's driver is.
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -35,7 +37,7 @@ def settings(
     found = _said(environment, coordinator, num_processes, process_id, job)
     if found is None and job is not None and _whole(job.num_processes) != 1:
         if not job.has_coordinator:
-            raise ValueError(
+            raise UserError(
                 f"{job.name} started several processes, and does not say where the first one is: give all of "
                 "them --coordinator=HOST:PORT, the host of process 0 and a port that is free there."
             )
@@ -143,16 +145,16 @@ def _said(
         told = {"coordinator": None, "num_processes": job.num_processes, "process_id": job.process_id}
         said = {name: told[name] if value is None else value for name, value in said.items()}
     if missing := [name for name, value in said.items() if value is None]:
-        raise ValueError(
+        raise UserError(
             f"--{missing[0]} is missing: several processes need --coordinator=HOST:PORT, --num_processes=N "
             "and --process_id=I, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the "
             "environment."
         )
     if ":" not in said["coordinator"]:
-        raise ValueError(f"--coordinator={said['coordinator']} has no port: write HOST:PORT, such as 10.0.0.2:1234.")
+        raise UserError(f"--coordinator={said['coordinator']} has no port: write HOST:PORT, such as 10.0.0.2:1234.")
     count, index = _whole(said["num_processes"]), _whole(said["process_id"])
     if count is None or index is None or not 0 <= index < count:
-        raise ValueError(
+        raise UserError(
             f"--process_id={said['process_id']} of --num_processes={said['num_processes']} does not exist: "
             "processes are numbered from 0."
         )

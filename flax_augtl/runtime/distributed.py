@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import cluster
 
 # Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that
@@ -40,7 +41,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=SHUTDOWN)
     except RuntimeError as error:
         where = found.get("coordinator_address", "the coordinator that the environment names")
-        raise ValueError(
+        raise UserError(
             f"The processes of this run did not find one another at {where} ({error}). Start all of them, with "
             "the same coordinator, within 5 minutes."
         ) from error
@@ -109,7 +110,7 @@ def together(function: Callable[[], Any]) -> Any:
         said = gather("" if mistake is None else str(mistake) or type(mistake).__name__)
         other = next((index for index, text in enumerate(said) if text), None)
         if mistake is None and other is not None:
-            raise ValueError(f"Process {other}: {said[other]}")
+            raise UserError(f"Process {other}: {said[other]}")
     if mistake is not None:
         raise mistake
     return value
@@ -134,9 +135,7 @@ def require_equal(text: str, message: str) -> None:
     """
     texts = gather(text)
     if len(set(texts)) > 1:
-        raise ValueError(
-            f"{message} " + "; ".join(f"process {index}: {each}" for index, each in enumerate(texts)) + "."
-        )
+        raise UserError(f"{message} " + "; ".join(f"process {index}: {each}" for index, each in enumerate(texts)) + ".")
 
 
 def require_same_settings(settings: Mapping[str, Any]) -> None:
@@ -146,7 +145,7 @@ def require_same_settings(settings: Mapping[str, Any]) -> None:
     for index, other in enumerate(others, start=1):
         for name in sorted({*first, *other}):
             if first.get(name) != other.get(name):
-                raise ValueError(
+                raise UserError(
                     "The processes were not started with the same settings: "
                     f"{name} is {first.get(name, 'not set')} in process 0 and {other.get(name, 'not set')} in "
                     f"process {index}. Start all of them with the same command, but for --process_id."
@@ -164,13 +163,13 @@ def require_shared(directory: epath.PathLike) -> None:
         try:
             mark.write_text("")
         except OSError as error:
-            raise ValueError(f"{directory} cannot be written: {error.strerror or error}.") from error
+            raise UserError(f"{directory} cannot be written: {error.strerror or error}.") from error
 
     def look() -> None:
         until = time.monotonic() + VISIBLE
         while not mark.exists():
             if time.monotonic() > until:
-                raise ValueError(
+                raise UserError(
                     f"{directory} on {socket.gethostname()} is not the directory that process 0 has under that "
                     "name. All processes write parts of each checkpoint: choose a --workdir on a disk that the "
                     "hosts share, or in a bucket (gs://)."

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_augtl.config.field_types import is_a
+from flax_augtl.config.value_types import is_a
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import duration
 from flax_augtl.workdir import files
 
@@ -133,7 +134,7 @@ class Budget:
         if passes(views) > PASSES_MOST * left:
             needed = (passes(views) / PASSES_MOST + self.report() + self.seconds - self.left()) / 60
             advice = "give fewer config.study.views, " if given and most > 1 else ""
-            raise ValueError(
+            raise UserError(
                 f"config.study.minutes={self.seconds / 60:g} is too short: the passes over {images + test_images} images "
                 f"alone take about {passes(views) / 60:.1f} minutes. Set config.study.minutes to {needed + 0.5:.0f} or more "
                 f"(0 for no budget), {advice}or lower config.image_size or config.data.shots."

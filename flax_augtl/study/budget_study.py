@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from flax_augtl.errors import UserError
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.cache import fill
 from flax_augtl.features.views import Rows, training_rows
@@ -24,7 +25,7 @@ def rows_of(material: Material) -> Rows:
 def reopen(cache: TrainingCache, budget: Budget) -> None:
     """Let a cache be what it was in an earlier start, in which views and depths were chosen by the time that there was."""
     if budget.views:
-        cache.material.config.data.views = budget.views
+        cache.material = cache.material.with_views(budget.views)
         cache.rows = rows_of(cache.material)
     if budget.depths:
         cache.names = _names(cache.material, budget)
@@ -55,7 +56,7 @@ def prepare(
     if activations.store.arrays:
         views = budget.choose_views(len(cache.rows.ids), cache.tests, timed.row_seconds, asked, given=views_given)
     if views < asked:
-        material.config.data.views = views
+        material = cache.material = material.with_views(views)
         cache.rows = rows_of(material)
         activations = cache.open()
     budget.views = views
@@ -101,7 +102,7 @@ def select(
       ValueError: another program works on the study.
     """
     if not claims.take("budget"):
-        raise ValueError(
+        raise UserError(
             f"Another program works on the study in {cache.folder}. A study with a time budget is done by one "
             "program: wait for it, or choose another --workdir."
         )

@@ -72,9 +72,7 @@ def open_cache(
     Raises:
       ValueError: a setting is unknown, or the files cannot be written.
     """
-    study = material.config.study
-    if study.cache_dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"config.study.cache_dtype={study.cache_dtype!r} is not one of float32, bfloat16.")
+    study = material.study
     return open_activations(
         rows,
         material.source.model,

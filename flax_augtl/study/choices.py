@@ -63,7 +63,7 @@ def ties(material: Material, rows: Sequence[Mapping[str, Any]], best: str) -> li
       best: the head that was chosen.
     """
     seeds = material.grid.selection_seeds
-    if material.config.study.search == "halving":
+    if material.study.search == "halving":
         rows = complete(list(rows), len(seeds))
     images = len(material.datasets[seeds[0]].val)
     where = f"on {images} validation images" + (f" of each of {len(seeds)} seeds" if len(seeds) > 1 else "")

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from flax_augtl.config.ranges import check_ranges
-from flax_augtl.config.study_presets import BUDGET, resolved
+from flax_augtl.config.durations import in_steps
+from flax_augtl.config.heads import HeadSettings
+from flax_augtl.config.presets import BUDGET, ResolvedStudy, resolved_config
+from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.data import Dataset, check_there, load_dataset
+from flax_augtl.errors import UserError
 from flax_augtl.models import augmented as network
 from flax_augtl.models import leep
 from flax_augtl.models.augmented import HEAD, AugmentedNetwork, create_network
-from flax_augtl.models.head import HeadSettings
 from flax_augtl.pretrained import Preprocessing, Source
 from flax_augtl.study.grid import SCRATCH, Cell, Grid, make_grid
 from flax_augtl.training import freezing
-from flax_augtl.training.durations import in_steps
 from flax_augtl.training.experiment import check_batch, hashable, schedule_of, source_of, variant_of
 from flax_augtl.training.step import AXIS
 
@@ -36,13 +36,24 @@ class Material:
       metric: of the data set, by which validation chooses.
     """
 
-    config: ConfigDict
+    config: Config
     grid: Grid
     source: Source
     described: Mapping[str, Any]
     preprocessing: Preprocessing
     datasets: Mapping[int, Dataset]
     _schedules: dict[Any, tuple[np.ndarray, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def study(self) -> ResolvedStudy:
+        """`config.study`, in which no field is left to the preset."""
+        assert isinstance(self.config.study, ResolvedStudy)
+        return self.config.study
+
+    def with_views(self, views: int) -> "Material":
+        """Return the same with another number of views of an image."""
+        data = dataclasses.replace(self.config.data, views=views)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, data=data))
 
     @property
     def metric(self) -> str:
@@ -133,51 +144,52 @@ class Material:
         return self._schedules[key]
 
     def _schedule(self, cell: Cell) -> tuple[np.ndarray, int]:
-        config = self.config.copy_and_resolve_references()
-        config.update({"learning_rate": cell.learning_rate})
+        config = dataclasses.replace(self.config, learning_rate=cell.learning_rate)
         if cell.steps is not None:
-            if config.study.search == BUDGET:
-                self._shorten_warmup(config, cell)
-            config.update({"steps": cell.steps, "epochs": None, "examples": None})
+            schedule = config.schedule
+            if self.study.search == BUDGET:
+                schedule = self._shorter_warmup(cell, cell.steps)
             # The chosen length may be shorter than the warm-up.
             if cell.steps < 2:
-                config.schedule.update({"warmup_steps": None, "warmup_epochs": None, "warmup_examples": None})
+                schedule = _with_warmup(schedule, None)
+            config = dataclasses.replace(config, steps=cell.steps, epochs=None, examples=None, schedule=schedule)
         return schedule_of(config, len(self.examples(cell)[1]))
 
-    def _shorten_warmup(self, config: ConfigDict, cell: Cell) -> None:
-        """Let the warm-up of a shorter training have the share of its steps that it has of the config's own length."""
-        lengths = {"examples": len(self.examples(cell)[1]), "batch_size": config.batch_size}
+    def _shorter_warmup(self, cell: Cell, steps: int) -> ScheduleConfig:
+        """Return the schedule with a warm-up that has the share of `steps` that it has of the config's own length."""
+        config, lengths = self.config, {"examples": len(self.examples(cell)[1]), "batch_size": self.config.batch_size}
         warmup, total = in_steps(config.schedule, "warmup", **lengths), in_steps(config, "", **lengths)
-        if warmup and total and cell.steps < total:
-            config.schedule.update(
-                {"warmup_steps": warmup * cell.steps // total or None, "warmup_epochs": None, "warmup_examples": None}
-            )
+        if warmup and total and steps < total:
+            return _with_warmup(config.schedule, warmup * steps // total or None)
+        return config.schedule
 
 
-def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) -> Material:
+def _with_warmup(schedule: ScheduleConfig, steps: int | None) -> ScheduleConfig:
+    return dataclasses.replace(schedule, warmup_steps=steps, warmup_epochs=None, warmup_examples=None)
+
+
+def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Material:
     """Load the weights and the data of all seeds of a study.
 
     Args:
-      config: see configs/common.py.
+      config: of the study.
       datasets: by seed; takes the place of what `config.data` names.
 
     Raises:
-      ValueError: something in the configuration, the data or the weights is wrong.
+      UserError: something in the configuration, the data or the weights is wrong.
     """
-    config = config.copy_and_resolve_references()
-    check_ranges(config)
-    config = resolved(config)
+    config = resolved_config(config)
     check_batch(config)
     for name in ("mixup", "cutmix"):
-        if config.data[name]:
-            raise ValueError(
-                f"A study keeps activations, and config.data.{name}={config.data[name]} mixes pictures anew in "
+        if getattr(config.data, name):
+            raise UserError(
+                f"A study keeps activations, and config.data.{name}={getattr(config.data, name)} mixes images anew in "
                 "every step: set it to 0."
             )
     if not config.data.views:
-        config.data.views = config.study.views
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, views=config.study.views or 0))
     if config.data.views < 1:
-        raise ValueError("A study needs finite views: set config.study.views to at least 1.")
+        raise UserError("A study needs finite views: set config.study.views to at least 1.")
     if datasets is None:
         check_there(config.data)
     source, preprocessing, described = source_of(config)
@@ -188,7 +200,7 @@ def gather(config: ConfigDict, datasets: Mapping[int, Dataset] | None = None) ->
         datasets = {seed: load_dataset(config.data, seed=seed) for seed in grid.seeds}
     for seed in grid.seeds:
         if datasets[seed].val is None:
-            raise ValueError(
+            raise UserError(
                 "A study chooses on validation data, and there are none: set config.data.validation above 0, "
                 "such as 0.2."
             )

@@ -5,11 +5,11 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from ml_collections import ConfigDict
-
-from flax_augtl.config.study_presets import SCRATCH, STUDIES, preset_of, resolved
+from flax_augtl.config.heads import PRESETS, HeadSettings, head_settings
+from flax_augtl.config.presets import SCRATCH, STUDIES, preset_of, resolved
+from flax_augtl.config.schema import Config
+from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION
-from flax_augtl.models.head import PRESETS, HeadSettings, head_settings
 
 NONE, ALL, BLOCKS = "none", "all", "blocks"
 
@@ -125,7 +125,7 @@ def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scrat
     return depth if depth == NONE or depth in kept else None
 
 
-def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, classifier: bool) -> Grid:
+def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classifier: bool) -> Grid:
     """Return the grid that a configuration asks for.
 
     Args:
@@ -137,36 +137,35 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     Raises:
       ValueError: an unknown preset, head, setting or depth, or nothing to compare.
     """
-    config = resolved(config)
-    study, preset = config.study, preset_of(config.study)
+    study, preset = resolved(config.study), preset_of(config.study)
     names = tuple(dict.fromkeys((*preset.heads, *study.heads)))
-    own = study.own_heads.to_dict()
+    own = study.own_heads
     if not names and not own:
-        raise ValueError(
+        raise UserError(
             "There is nothing to compare: set config.study.preset (" + ", ".join(STUDIES) + "), "
             "config.study.heads or config.study.own_heads."
         )
     for name in names:
         if name not in (*PRESETS, SCRATCH):
             near = difflib.get_close_matches(str(name), (*PRESETS, SCRATCH), 1)
-            raise ValueError(
+            raise UserError(
                 f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
                 f"Choices: {', '.join((*PRESETS, SCRATCH))}."
             )
     heads = {name: PRESETS["traditional"] if name == SCRATCH else head_settings(name) for name in names}
     for name, settings in own.items():
         if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
-            raise ValueError(f"config.study.own_heads: the name {name!r} may have letters, digits, _ and . only.")
+            raise UserError(f"config.study.own_heads: the name {name!r} may have letters, digits, _ and . only.")
         if not isinstance(settings, Mapping):
-            raise ValueError(f"config.study.own_heads.{name} must be a dict of head settings, not {settings!r}.")
+            raise UserError(f"config.study.own_heads.{name} must be a dict of head settings, not {settings!r}.")
         values = {"preset": "traditional", **settings}
         heads[name] = head_settings(values.pop("preset"), values)
     if not pretrained and set(heads) != {SCRATCH}:
-        raise ValueError("A study compares ways to use pretrained weights, but config.weights is None. Give weights.")
+        raise UserError("A study compares ways to use pretrained weights, but config.weights is None. Give weights.")
     if not classifier:
         heads = {name: settings for name, settings in heads.items() if not settings.keep_classifier}
         if not heads:
-            raise ValueError(
+            raise UserError(
                 "The weights have no classification layer that could be kept, and every head of the study "
                 "keeps it. Compare heads that replace it, such as traditional, deeper, wider."
             )
@@ -178,7 +177,7 @@ def make_grid(config: ConfigDict, groups: Sequence[str], *, pretrained: bool, cl
     rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
     seeds = tuple(dict.fromkeys(study.seeds))
     if not rates or not seeds or rates[0] <= 0:
-        raise ValueError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
+        raise UserError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
     return Grid(
         heads,
         depths,
@@ -214,7 +213,7 @@ def _labels(
         given = (*every[:-2], ALL)  # What is frozen up to the topmost group is `all` for every head.
     for depth in given:
         if depth not in (*axis, ALL):
-            raise ValueError(
+            raise UserError(
                 f"config.study.depths: {depth!r} is not a layer group of this network. "
                 f"Choices: {', '.join((*axis, ALL))}."
             )
@@ -224,5 +223,5 @@ def _labels(
         found = {label: depth_of(settings, groups, label, scratch=scratch) for label in ((NONE,) if scratch else given)}
         labels[name] = {label: depth for label, depth in found.items() if depth is not None}
         if not labels[name]:
-            raise ValueError(f"The head {name} has none of the depths config.study.depths={given}.")
+            raise UserError(f"The head {name} has none of the depths config.study.depths={given}.")
     return labels

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_augtl.config.config_dict import config_values
+from flax_augtl.config.convert import to_json
+from flax_augtl.config.heads import PRESETS
+from flax_augtl.config.schema import Config, HeadConfig
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.cache import fill_seconds
 from flax_augtl.features.views import EVALUATION
 from flax_augtl.models import leep
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
-from flax_augtl.models.head import PRESETS
 from flax_augtl.run import load_run
 from flax_augtl.study import choices
 from flax_augtl.study.context import Material
@@ -44,28 +45,23 @@ from flax_augtl.workdir.description import PLACE, Description, place_of, read_re
 BEST = "best"
 
 
-def winner_config(material: Material, cell: Cell) -> Any:
+def winner_config(material: Material, cell: Cell) -> Config:
     """Return the configuration of a final cell, as a run of its own."""
-    config = material.config.copy_and_resolve_references()
-    settings = dataclasses.asdict(material.settings(cell))
+    config, settings = material.config, material.settings(cell)
     preset = cell.head if cell.head in PRESETS else "traditional"
-    with config.unlocked():
-        config.update(
-            {
-                "name": f"{config.name}/{cell.head}",
-                "seed": cell.seed,
-                "freeze": material.grid.label(cell.head, cell.depth),
-                "learning_rate": cell.learning_rate,
-                "steps": cell.steps,
-                "epochs": None,
-                "examples": None,
-                "head": {"preset": preset, **settings},
-            }
-        )
-        config.data.validation = 0.0
-        if cell.head == SCRATCH:
-            config.weights = None
-    return config.lock()
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}/{cell.head}",
+        seed=cell.seed,
+        freeze=material.grid.label(cell.head, cell.depth),
+        learning_rate=cell.learning_rate,
+        steps=cell.steps,
+        epochs=None,
+        examples=None,
+        head=HeadConfig(preset, **dataclasses.asdict(settings)),
+        data=dataclasses.replace(config.data, validation=0.0),
+        weights=None if cell.head == SCRATCH else config.weights,
+    )
 
 
 def keep_best(material: Material, winner: Cell, folder: Path) -> Callable[[Pack], None]:
@@ -104,7 +100,7 @@ def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None
     config = winner_config(material, cell)
     write_description(
         workdir,
-        Description(config_values(config), material.class_names, material.preprocessing.to_json(), material.described),
+        Description(to_json(config), material.class_names, material.preprocessing.to_json(), material.described),
         {
             "fingerprint": dataset.fingerprint,
             PLACE: place_of(config.data.root),
@@ -273,7 +269,7 @@ def outcome(
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
     }
     return StudyResult(
-        config=config_values(material.config),
+        config=to_json(material.config),
         metric=material.metric,
         depths=material.grid.axis,
         rows=rows,
@@ -281,7 +277,7 @@ def outcome(
         best=best,
         counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
         class_names=material.class_names,
-        finals_by_depth=material.config.study.finals == "depths",
+        finals_by_depth=material.study.finals == "depths",
         leep=leep_row(material, work.activations, work.test),
         notes=(*first.notes, *seen_by_other_seeds(material.datasets)),
         one_test_split=one_test_split(material.datasets),

@@ -11,10 +11,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flax_augtl.config import added_fields, study_presets
-from flax_augtl.config.config_dict import config_values
+from flax_augtl.config import added_fields, presets
+from flax_augtl.config.convert import to_json, typed
+from flax_augtl.config.schema import Config
 from flax_augtl.data import Dataset
 from flax_augtl.data.splits.near_copies_table import write_near_copies
+from flax_augtl.errors import UserError
 from flax_augtl.features.cache import fill, kind_of
 from flax_augtl.features.views import test_rows
 from flax_augtl.runtime.paths import absolute
@@ -70,11 +72,11 @@ def study(
         there is too little memory (`training.memory.OutOfMemory`).
     """
     with explain_out_of_memory(config):
-        return _study(config, workdir, dry_run, part, datasets)
+        return _study(typed(config), workdir, dry_run, part, datasets)
 
 
 def _study(
-    config: ConfigDict,
+    config: Config,
     workdir: os.PathLike | str,
     dry_run: bool,
     part: tuple[int, int] | None,
@@ -83,14 +85,15 @@ def _study(
     folder, begun = _check(config, workdir), time.monotonic()
     config = as_begun(config, folder)
     views_given = config.study.views is not None or bool(config.data.views)
-    config = study_presets.resolved(config)
-    if part is not None and config.study.search != study_presets.GRID:
-        raise ValueError(
-            f"--cells splits the cells of a grid; with config.study.search={config.study.search!r} later cells "
+    config = presets.resolved_config(config)
+    study = presets.resolved(config.study)
+    if part is not None and study.search != presets.GRID:
+        raise UserError(
+            f"--cells splits the cells of a grid; with config.study.search={study.search!r} later cells "
             "depend on earlier ones. "
             + (
                 "Start one program."
-                if config.study.search == study_presets.BUDGET
+                if study.search == presets.BUDGET
                 else "Start the same command on every machine instead: they claim cells."
             )
         )
@@ -110,42 +113,43 @@ def _study(
         if warning:
             print(warning, flush=True)
     grid = material.grid
-    budget = Budget(folder, config.study.minutes, begun) if config.study.minutes else None
+    budget = Budget(folder, study.minutes, begun) if study.minutes else None
     tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
-    cache = TrainingCache(material, folder, budget_study.rows_of(material), tests, 1e9 * config.study.cache_gb)
+    cache = TrainingCache(material, folder, budget_study.rows_of(material), tests, 1e9 * study.cache_gb)
     if budget:
         budget_study.reopen(cache, budget)
     activations = cache.open()
     timed = _timing(material, activations, folder)
-    finals = len(grid.heads) if config.study.finals == "winners" else len({group[:2] for group in grid.groups()})
+    finals = len(grid.heads) if study.finals == "winners" else len({group[:2] for group in grid.groups()})
     if budget:
         activations, plan = budget_study.prepare(cache, budget, activations, timed, views_given=views_given)
         print(plan, flush=True)
     else:
         kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
-        kind = kind_of(config.study.cache, folder, config.study.cache_gb) if kept else "none"
+        kind = kind_of(study.cache, folder, study.cache_gb) if kept else "none"
         print(
             cost.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
             flush=True,
         )
+    material = cache.material  # With as many views as there is time for.
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
     files.write_json(folder / DATA, fingerprints)
-    values, path = config_values(config), folder / files.CONFIG
+    values, path = to_json(config), folder / files.CONFIG
     if path.exists():
         values = added_fields.still_lacking(values, files.read_json(path))
     files.write_json(path, values)
-    claims = Claims(folder / CLAIMS, config.study.lease_seconds)
+    claims = Claims(folder / CLAIMS, study.lease_seconds)
     room = cache.room * (1 - cache.share)
     try:
         if budget:
             work, found = budget_study.select(cache, budget, activations, timed, claims)
             if not found.chosen:
-                raise ValueError(_no_result(found.rows))
+                raise UserError(_no_result(found.rows))
             for sentence in ties(material, found.rows, found.best):
                 print(sentence, flush=True)
-            cells = final_cells(grid, found, by_depth=config.study.finals == "depths")
+            cells = final_cells(grid, found, by_depth=study.finals == "depths")
             result = _finish(material, work, folder, found.rows, found.best, cells, room, budget, found.left_out)
         else:
             activations = fill(activations, claims, "train", cache.open, folder)
@@ -178,22 +182,21 @@ def _study(
     return result
 
 
-def as_begun(config: ConfigDict, folder: Path) -> ConfigDict:
+def as_begun(config: Config, folder: Path) -> Config:
     """Return the configuration with which the study in `folder` goes on; `config` itself where there is none."""
     path = folder / files.CONFIG
     old = files.read_json(path) if path.exists() else None
     if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
         return config
-    return study_presets.as_begun(added_fields.continued(config, old), old)
+    config = added_fields.continued(config, old)
+    return dataclasses.replace(config, study=presets.as_begun(config.study, old))
 
 
-def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
+def _check(config: Config, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
-        raise ValueError(
-            f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system."
-        )
-    study_presets.resolved(config)
+        raise UserError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
+    presets.resolved(config.study)
     folder = Path(absolute(workdir))
     path = folder / files.CONFIG
     files.check_links(
@@ -214,16 +217,16 @@ def _check(config: ConfigDict, workdir: os.PathLike | str) -> Path:
         ),
     )
     if (folder / files.CHECKPOINTS).exists():
-        raise ValueError(f"{folder} holds a run, not a study; choose another --workdir.")
+        raise UserError(f"{folder} holds a run, not a study; choose another --workdir.")
     if path.exists():
         old = files.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
-            raise ValueError(f"{path} is not the configuration of a study; choose another --workdir.")
+            raise UserError(f"{path} is not the configuration of a study; choose another --workdir.")
         if found := files.differences(
             _lasting(added_fields.filled(old)),
-            _lasting(config_values(study_presets.resolved(as_begun(config, folder)))),
+            _lasting(to_json(presets.resolved_config(as_begun(config, folder)))),
         ):
-            raise ValueError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
+            raise UserError(f"{folder} holds another study:\n  " + "\n  ".join(found) + "\nChoose another --workdir.")
     return folder
 
 
@@ -236,7 +239,7 @@ def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
     path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in material.datasets.items()}
     before = files.read_json(path) if path.exists() else {}
     if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
-        raise ValueError(
+        raise UserError(
             f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
             f"not those of {DATA} there. Restore them, or choose another --workdir."
         )
@@ -267,7 +270,7 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
 def _timing(material: Material, activations: Any, folder: Path) -> cost.Timing:
     """Return what was timed in an earlier start of the same grid on the same devices, or time it now."""
     path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    limited = material.config.study.search == study_presets.BUDGET
+    limited = material.study.search == presets.BUDGET
     key += ", estimated" if limited else ""
     groups = material.grid.groups()
     if path.exists():
@@ -287,7 +290,7 @@ def _timing(material: Material, activations: Any, folder: Path) -> cost.Timing:
 def _select(material: Material, work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
     """Return the rows of the selecting cells, edges widened."""
     grid = material.grid
-    if material.config.study.search == "halving":
+    if material.study.search == "halving":
         return halve(grid, work)
     tried = {group: list(grid.rates) for group in grid.groups()}
     cells = [cell for group, rates in tried.items() for rate in rates for cell in grid.cells(group, rate)]
@@ -316,16 +319,16 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
 
 def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[Cell]]:
     """Return the best head, and the final cells of all winners."""
-    if material.config.study.search == "halving":
+    if material.study.search == "halving":
         rows = complete(rows, len(material.grid.selection_seeds))
     heads = selection.winners(rows, lambda row: row["head"])
     if not heads:
-        raise ValueError(_no_result(rows))
+        raise UserError(_no_result(rows))
     best = max(heads, key=lambda name: heads[name]["score"])
     for sentence in ties(material, rows, best):
         print(sentence, flush=True)
     choices = [(name, choice) for name, choice in heads.items()]
-    if material.config.study.finals == "depths":
+    if material.study.finals == "depths":
         by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
         choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
     return best, [

@@ -1,14 +1,15 @@
 """A warning where some classes have far fewer training images than others."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+
+from flax_augtl.config.schema import Config
 
 RATIO = 10
 
 
-def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Mapping[str, Any]) -> str | None:
+def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Config) -> str | None:
     """Return a warning where the largest class has ten times the images of the smallest, or more.
 
     None where the configuration weights the classes already. A class without any image is not counted.
@@ -20,7 +21,7 @@ def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Mapping[st
     """
     counts = np.bincount(labels, minlength=len(class_names))
     there = np.flatnonzero(counts)
-    if config["balance_classes"] or config["class_weights"] or not len(there):
+    if config.balance_classes or config.class_weights or not len(there):
         return None
     largest, smallest = there[counts[there].argmax()], there[counts[there].argmin()]
     if counts[largest] < RATIO * counts[smallest]:

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization, traverse_util
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import distributed, library_noise, literal_glob
 from flax_augtl.runtime.paths import is_remote
 from flax_augtl.runtime.text import first_line
@@ -331,7 +332,7 @@ def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any)
     asked = _shapes(like)
     for path in sorted({*written, *asked}):
         if written.get(path) != asked.get(path):
-            raise ValueError(
+            raise UserError(
                 f"{'/'.join(path)} is {list(written[path]) if path in written else 'not there'}, where the "
                 "run's config.json, class_names.json and source.json ask for "
                 f"{list(asked[path]) if path in asked else 'no such array'}."

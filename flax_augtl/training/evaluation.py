@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import Examples
 from flax_augtl.training import loop, metrics
 from flax_augtl.training.intervals import confusion_intervals
@@ -60,7 +61,7 @@ class Evaluation:
 
 
 def evaluation(
-    network: Any, preprocessing: Any, variables: Any, examples: Examples, data: Mapping[str, Any], *, batch_size: int
+    network: Any, preprocessing: Any, variables: Any, examples: Examples, data: DataConfig, *, batch_size: int
 ) -> Evaluation:
     """Evaluate a network on a split; the same in every process of a run.
 

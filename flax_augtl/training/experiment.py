@@ -1,32 +1,30 @@
 """From a configuration to everything that training needs, with every mistake in it found before anything is written."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from flax_augtl.config.ranges import check_ranges
+from flax_augtl.config.durations import in_steps
+from flax_augtl.config.heads import HeadSettings, head_settings
+from flax_augtl.config.schema import Config
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
 from flax_augtl.data.images.augment import augmentations
 from flax_augtl.data.images.transforms import training_path
 from flax_augtl.data.loading.device_dataset import Pool, make_pool
 from flax_augtl.data.sources.unicode_names import Spelling
+from flax_augtl.errors import UserError
 from flax_augtl.models import augmented as network
 from flax_augtl.models import leep
 from flax_augtl.models.blocks import by_block
-from flax_augtl.models.head import HeadSettings, head_settings
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training import freezing
-from flax_augtl.training.durations import in_steps
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
 from flax_augtl.training.step import AXIS, StepSettings
-
-COMPUTE_DTYPES = ("float32", "bfloat16")
-ON_NAN = ("stop", "skip", "restore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Experiment:
       checkpoint_every: steps between two further checkpoints, or None.
     """
 
-    config: ConfigDict
+    config: Config
     dataset: Dataset
     source: Mapping[str, Any]
     network: network.AugmentedNetwork
@@ -68,9 +66,9 @@ class Experiment:
         return len(self.rates)
 
 
-def head_of(config: Mapping[str, Any]) -> HeadSettings:
+def head_of(config: Config) -> HeadSettings:
     """Return the settings of the head that `config.head` asks for."""
-    values = dict(config["head"])
+    values = dataclasses.asdict(config.head)
     return head_settings(values.pop("preset"), values)
 
 
@@ -80,22 +78,21 @@ def variant_of(model: nn.Module) -> dict[str, Any]:
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in common}
 
 
-def build_network(source: Mapping[str, Any], config: Mapping[str, Any], num_classes: int) -> network.AugmentedNetwork:
+def build_network(source: Mapping[str, Any], config: Config, num_classes: int) -> network.AugmentedNetwork:
     """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes.
 
     Raises:
       ValueError: one of these asks for something that there is not.
     """
-    check_compute_dtype(config)
     return network.create_network(
         source["network"],
         head_of(config),
         num_classes=num_classes,
         source_classes=source["num_classes"],
         variant=hashable(source["settings"]),
-        dtype=config["compute_dtype"],
+        dtype=config.compute_dtype,
         axis_name=AXIS,
-        remat=config.get("remat", False),
+        remat=config.remat,
     )
 
 
@@ -108,7 +105,7 @@ def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuples(value) for name, value in settings.items()}
 
 
-def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelling | None = None) -> Experiment:
+def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling | None = None) -> Experiment:
     """Load the data and the weights, and build everything else.
 
     Args:
@@ -119,9 +116,6 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     Raises:
       ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
     """
-    check_ranges(config)
-    if config.on_nan not in ON_NAN:
-        raise ValueError(f"config.on_nan={config.on_nan!r} is not one of {', '.join(ON_NAN)}.")
     settings = head_of(config)
     optimizer = optimizer_of(config)
     check_batch(config)
@@ -132,7 +126,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
     changes = augmentations(config.data)
     if settings.keep_classifier and not source.model.num_classes:
-        raise ValueError(
+        raise UserError(
             f"{config.weights} has no classification layer that could be kept: set config.head.preset to one "
             "that replaces it, such as traditional."
         )
@@ -148,7 +142,7 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     if config.data.cache == "device":
         pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
         if pool is None:
-            raise ValueError(
+            raise UserError(
                 f"The training pictures take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
                 "on the device: raise it, or set config.data.cache to auto."
             )
@@ -173,7 +167,9 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
         skip_not_finite=config.on_nan == "skip",
         pool=None if pool is None else (pool.crop, pool.method),
         **changes,
-        **{name: config.data[name] for name in ("mixup", "cutmix", "view_seed")},
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
+        view_seed=config.data.view_seed,
     )
     return Experiment(
         config,
@@ -192,23 +188,22 @@ def prepare(config: ConfigDict, dataset: Dataset | None = None, spelling: Spelli
     )
 
 
-def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]]:
+def source_of(config: Config) -> tuple[Source, Preprocessing, dict[str, Any]]:
     """Return the source network that a configuration names, its preprocessing, and what `run_directory.SOURCE` says of it.
 
     Raises:
       ValueError: the network, its weights or the preprocessing are wrong.
     """
-    check_compute_dtype(config)
     source = load_source(
         config.network,
         config.weights,
         sha256=config.weights_sha256,
-        entry=config.get("weights_entry"),
-        preprocessing={"image_size": config.image_size, **config.preprocessing.to_dict()},
+        entry=config.weights_entry,
+        preprocessing={"image_size": config.image_size, **dataclasses.asdict(config.preprocessing)},
     )
     if "." in config.freeze or any("." in depth or depth == "blocks" for depth in config.study.depths or ()):
         if not hasattr(source.model, "by_block"):
-            raise ValueError(
+            raise UserError(
                 f"{source.name} has no residual blocks, which config.freeze or config.study.depths asks for."
             )
         source = dataclasses.replace(
@@ -231,14 +226,14 @@ def source_of(config: ConfigDict) -> tuple[Source, Preprocessing, dict[str, Any]
     )
 
 
-def optimizer_of(config: ConfigDict) -> OptimizerSettings:
+def optimizer_of(config: Config) -> OptimizerSettings:
     """Return the settings of the optimizer."""
     return OptimizerSettings(
         config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
     )
 
 
-def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
+def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
     """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
 
     Args:
@@ -251,7 +246,7 @@ def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
     lengths = {"examples": examples, "batch_size": config.batch_size}
     total = in_steps(config, "", **lengths)
     if not total:
-        raise ValueError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
+        raise UserError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
     rates = learning_rates(
         config.schedule,
         config.learning_rate,
@@ -259,10 +254,10 @@ def schedule_of(config: ConfigDict, examples: int) -> tuple[np.ndarray, int]:
         warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
         boundaries=in_steps(config.schedule, "boundaries", **lengths) or (),
     )
-    return rates, in_steps(config, "evaluate_every", **lengths) or in_steps({"epochs": 1}, "", **lengths)
+    return rates, in_steps(config, "evaluate_every", **lengths) or math.ceil(examples / config.batch_size - 1e-6)
 
 
-def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: ConfigDict) -> np.ndarray:
+def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: Config) -> np.ndarray:
     """Return what the kept classification layer gives for examples as they are evaluated, float32 [n, Z]."""
     apply = jax.jit(lambda variables, images: source.model.apply(variables, preprocessing.normalise(images)))
     batches = eval_batches(
@@ -271,40 +266,34 @@ def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examp
     return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[: len(examples)]
 
 
-def check_compute_dtype(config: Mapping[str, Any]) -> None:
-    """Raise ValueError unless `config.compute_dtype` is one of those that there are."""
-    if config["compute_dtype"] not in COMPUTE_DTYPES:
-        raise ValueError(f"config.compute_dtype={config['compute_dtype']!r} is not one of {', '.join(COMPUTE_DTYPES)}.")
-
-
-def check_batch(config: ConfigDict) -> None:
+def check_batch(config: Config) -> None:
     """Raise ValueError unless the batch divides by the devices and the micro-batches."""
     if config.batch_size < 1 or config.accumulate < 1:
-        raise ValueError(
+        raise UserError(
             f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at least 1."
         )
     devices = jax.device_count()
     if config.batch_size % (devices * config.accumulate):
         unit = devices * config.accumulate
-        raise ValueError(
+        raise UserError(
             f"config.batch_size={config.batch_size} does not divide by {devices} devices × "
             f"config.accumulate={config.accumulate}: {config.batch_size % unit} pictures would be left. "
             f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}."
         )
 
 
-def class_weights(config: ConfigDict, labels: np.ndarray, classes: int) -> tuple[float, ...]:
+def class_weights(config: Config, labels: np.ndarray, classes: int) -> tuple[float, ...]:
     """Return the weight of each class in the loss for training labels int [n]; () for equal ones."""
     weights = config.class_weights
     if config.balance_classes:
         if weights:
-            raise ValueError("config.balance_classes and config.class_weights exclude each other; set one of them.")
+            raise UserError("config.balance_classes and config.class_weights exclude each other; set one of them.")
         counts = np.bincount(labels, minlength=classes)
         return tuple(float(weight) for weight in len(labels) / np.maximum(counts, 1) / classes)
     if not weights:
         return ()
     if len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
-        raise ValueError(
+        raise UserError(
             f"config.class_weights={tuple(weights)} must be {classes} numbers that are not negative, one a "
             "class, and not all zero."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 
 FROZEN, PRETRAINED, NEW = "frozen", "pretrained", "new"
@@ -45,9 +46,7 @@ class FreezingPlan:
         names = [str(getattr(key, "key", key)) for key in path]
         group = names[0] if names[0] == HEAD else (names[1] if len(names) > 1 else "")
         if group not in self.groups:
-            raise ValueError(
-                f"Parameter {'/'.join(names)} belongs to no layer group. Groups: {', '.join(self.groups)}."
-            )
+            raise UserError(f"Parameter {'/'.join(names)} belongs to no layer group. Groups: {', '.join(self.groups)}.")
         return self.labels[self.groups.index(group)]
 
     def label_tree(self, params: Any) -> Any:
@@ -97,7 +96,7 @@ def freezing_plan(
     choices = ("none", *source, "all")
     if freeze not in choices:
         near = difflib.get_close_matches(str(freeze), choices, 1)
-        raise ValueError(
+        raise UserError(
             f"config.freeze={freeze!r} is not a layer group of this network"
             f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
         )
@@ -105,7 +104,7 @@ def freezing_plan(
     if depth is None:
         depth = source.index(freeze) + 1
     if depth and not pretrained:
-        raise ValueError(
+        raise UserError(
             f"config.freeze={freeze!r} would freeze layers with random weights, because config.weights is "
             "None. Give pretrained weights, or set config.freeze='none'."
         )

@@ -1,13 +1,11 @@
 """Settings that a run never gets to use: each would be silently without effect, so the log says so at the start."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from flax_augtl.training.durations import UNITS, in_steps
+from flax_augtl.config.durations import UNITS, in_steps
+from flax_augtl.config.schema import Config
 
 
 def ineffective_settings(
-    config: Mapping[str, Any], *, total_steps: int, evaluate_every: int, examples: int, has_validation: bool
+    config: Config, *, total_steps: int, evaluate_every: int, examples: int, has_validation: bool
 ) -> list[str]:
     """Return a sentence for every setting that has no effect on a run.
 
@@ -18,18 +16,20 @@ def ineffective_settings(
       examples: number of training examples.
       has_validation: whether the dataset has a validation split.
     """
-    schedule, found = config["schedule"], []
-    field = next((f"config.schedule.boundaries_{unit}" for unit in UNITS if schedule.get(f"boundaries_{unit}")), None)
-    if field and schedule["name"] != "step":
-        found.append(f"{field} has no effect: config.schedule.name is {schedule['name']!r}, not 'step'.")
+    schedule, found = config.schedule, []
+    field = next(
+        (f"config.schedule.boundaries_{unit}" for unit in UNITS if getattr(schedule, f"boundaries_{unit}")), None
+    )
+    if field and schedule.name != "step":
+        found.append(f"{field} has no effect: config.schedule.name is {schedule.name!r}, not 'step'.")
     elif field:
-        steps = in_steps(schedule, "boundaries", examples=examples, batch_size=config["batch_size"])
+        steps = in_steps(schedule, "boundaries", examples=examples, batch_size=config.batch_size)
         if late := [step for step in steps if step >= total_steps]:
             found.append(
                 f"{len(late)} of {len(steps)} boundaries in {field} have no effect: they come at step "
                 f"{', '.join(map(str, late))}, and the run ends after step {total_steps}."
             )
-    patience = config["early_stopping"]
+    patience = config.early_stopping
     evaluations = -(-total_steps // evaluate_every)
     if patience and not has_validation:
         found.append("config.early_stopping has no effect: there is no validation split to stop by.")

@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import is_remote
 from flax_augtl.runtime.text import duration, for_terminal, shows_bars
 from flax_augtl.training.confusion import confusion_picture
@@ -41,7 +42,7 @@ class _Events:
         try:
             yield
         except OSError as error:
-            raise ValueError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
+            raise UserError(f"{self._directory} cannot be written: {error.strerror or error}.") from error
 
     def _write(self, summary: Any, step: int) -> None:
         with self._saying():

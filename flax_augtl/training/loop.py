@@ -10,9 +10,11 @@ import jax
 import numpy as np
 from etils import epath
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import Examples, eval_batches, train_batches
 from flax_augtl.data.loading.device_dataset import pool_batches
 from flax_augtl.data.loading.sampler import stream
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import signals
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints
@@ -28,7 +30,7 @@ from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, repl
 from flax_augtl.workdir import files
 
 
-class NotFinite(ValueError):
+class NotFinite(UserError):
     """The loss or the gradient is not a finite number.
 
     Attributes:
@@ -45,7 +47,7 @@ def evaluate(
     preprocessing: Any,
     variables: Any,
     examples: Examples,
-    data: Mapping[str, Any],
+    data: DataConfig,
     *,
     batch_size: int,
     each: Callable[[np.ndarray, np.ndarray], None] | None = None,

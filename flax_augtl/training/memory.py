@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
+from flax_augtl.config.schema import Config
+from flax_augtl.errors import UserError
 from flax_augtl.training import liveness
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.optimizer import create_optimizer
@@ -16,7 +17,7 @@ from flax_augtl.training.state import TrainState
 from flax_augtl.training.step import pmapped_train_step
 
 
-class OutOfMemory(ValueError):
+class OutOfMemory(UserError):
     """A device, or the host, has too little memory for the run."""
 
 
@@ -114,7 +115,7 @@ def most_in_use() -> str:
 
 
 @contextlib.contextmanager
-def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
+def explain_out_of_memory(config: Config) -> Iterator[None]:
     """Answer an error for want of memory, of a device or of the host, with the settings that would help.
 
     Raises:
@@ -137,7 +138,7 @@ def explain_out_of_memory(config: ConfigDict) -> Iterator[None]:
         ) from error
 
 
-def _advice(config: ConfigDict) -> str:
+def _advice(config: Config) -> str:
     """Return what can be set otherwise than in this configuration, the cheapest first."""
     advice = [f"config.accumulate={2 * config.accumulate} (micro-batches of half the size; the same batch)"]
     if not config.remat:

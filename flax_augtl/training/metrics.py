@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.errors import UserError
+
 BINS = 15
 
 
@@ -53,7 +55,7 @@ def add(sums: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         for name, value in batch.items():
             total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
     if not total:
-        raise ValueError("There is nothing to evaluate: the split has no example.")
+        raise UserError("There is nothing to evaluate: the split has no example.")
     return total
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import absolute, exists, is_folder, is_remote
 from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
 from flax_augtl.training.evaluation import Evaluation
@@ -99,16 +100,16 @@ def output_path(output: str) -> epath.Path:
       ValueError: it is not the name of a CSV file, its folder does not exist, or another kind of file is there.
     """
     if not output.lower().endswith(".csv"):
-        raise ValueError(
+        raise UserError(
             f"--output={output} must be the name of a file that ends in .csv: predictions are written as CSV."
         )
     path = absolute(output)
     if is_folder(path):
-        raise ValueError(f"--output={output} is a folder. Give the name of a file in it.")
+        raise UserError(f"--output={output} is a folder. Give the name of a file in it.")
     if not is_remote(path) and not is_folder(path.parent):  # In a bucket a folder is there with its first file.
-        raise ValueError(f"--output={output}: the folder {path.parent} does not exist. Create it.")
+        raise UserError(f"--output={output}: the folder {path.parent} does not exist. Create it.")
     if _paths_in(path) is None:
-        raise ValueError(f"--output={output} exists and does not hold predictions. Choose another name, or remove it.")
+        raise UserError(f"--output={output} exists and does not hold predictions. Choose another name, or remove it.")
     return path
 
 

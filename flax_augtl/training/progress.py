@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from flax_augtl.config import field_types
+from flax_augtl.config import value_types
+from flax_augtl.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +54,11 @@ def from_json(values: Any, where: str) -> Progress:
     Raises:
       ValueError: it is no such object, or a value is of another kind.
     """
-    field_types.check(values, _KINDS, ("step", "position"), where)
+    value_types.check(values, _KINDS, ("step", "position"), where)
     for name in _BEST:
         if not isinstance(values.get(name), float | int | None):
-            raise ValueError(f"{where} cannot be used: {name} must be a number or null.")
+            raise UserError(f"{where} cannot be used: {name} must be a number or null.")
     for name in _COUNTS:
         if values.get(name, 0) < 0:
-            raise ValueError(f"{where} cannot be used: {name} must be at least 0.")
+            raise UserError(f"{where} cannot be used: {name} must be at least 0.")
     return Progress(**{name: value for name, value in values.items() if name in (*_KINDS, *_BEST)})

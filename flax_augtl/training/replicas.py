@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.errors import UserError
 from flax_augtl.training.step import AXIS
 
 
@@ -22,7 +23,7 @@ def check_replicas(state: Any, step: int) -> None:
     ]
     same = np.asarray(_compare()(jax.tree.leaves(state), np.zeros(jax.local_device_count(), np.uint8)))
     if different := [path for path, equal in zip(paths, same, strict=True) if not equal]:
-        raise ValueError(
+        raise UserError(
             f"After step {step} the state is not the same on all devices: {len(different)} of {len(paths)} "
             f"arrays differ, the first is {different[0]}. Nothing of it can be trusted: go on from an earlier "
             "checkpoint, and report this with the configuration."

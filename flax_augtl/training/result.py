@@ -4,7 +4,7 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl.config.config_dict import config_values
+from flax_augtl.config.convert import to_json
 from flax_augtl.data.splits.near_copies_table import write_near_copies
 from flax_augtl.runtime.text import duration
 from flax_augtl.training import prediction_files
@@ -25,7 +25,7 @@ def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
     write_description(
         workdir,
         Description(
-            config_values(experiment.config), dataset.class_names, experiment.preprocessing.to_json(), experiment.source
+            to_json(experiment.config), dataset.class_names, experiment.preprocessing.to_json(), experiment.source
         ),
         {"fingerprint": dataset.fingerprint, PLACE: place_of(experiment.config.data.root), **dataset.split_ids()},
     )

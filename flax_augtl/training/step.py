@@ -12,6 +12,7 @@ import optax
 from flax_augtl.data.images.augment import augment
 from flax_augtl.data.images.mixup import mix
 from flax_augtl.data.loading.device_dataset import cut
+from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training.freezing import FreezingPlan, merge
@@ -368,7 +369,7 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
     """
     size = len(batch["label"])
     if size % devices:
-        raise ValueError(
+        raise UserError(
             f"A batch of {size} pictures does not divide by {devices} devices: set config.batch_size to a "
             f"multiple of {devices}."
         )

@@ -7,6 +7,7 @@ import tensorstore
 from etils import epath
 from flax import traverse_util
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import is_remote
 
 _INDEX = "manifest.ocdbt"
@@ -35,7 +36,7 @@ def check(item: epath.Path, names: set[str]) -> None:
     # A key is the name of an array, a slash, and the name of a chunk or of the description of the array.
     listed = {key.decode().rpartition("/")[0] for key in keys}
     if missing := sorted(names - listed):
-        raise ValueError(
+        raise UserError(
             f"{item} was written without {len(missing)} of its {len(names)} arrays, among them {missing[0]}."
         )
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from etils import epath
 
-from flax_augtl.config import added_fields, field_types
+from flax_augtl.config import added_fields, value_types
+from flax_augtl.config.convert import as_written
+from flax_augtl.config.schema import KINDS
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.workdir import files
 
@@ -78,8 +81,8 @@ def read_description(workdir: os.PathLike | str) -> Description:
     config = read_config(workdir)
     path = workdir / files.CLASS_NAMES
     class_names = files.read_json(path)
-    if not class_names or not field_types.is_a(class_names, "list of texts"):
-        raise ValueError(f"{path} must be a list of names, one a class.")
+    if not class_names or not value_types.is_a(class_names, "list of texts"):
+        raise UserError(f"{path} must be a list of names, one a class.")
     return Description(
         added_fields.filled(config), tuple(class_names), read_preprocessing(workdir), read_source(workdir)
     )
@@ -89,15 +92,15 @@ def read_config(workdir: os.PathLike | str) -> Mapping[str, Any]:
     """Read and check config.json of a run, as it was written."""
     path = epath.Path(workdir) / files.CONFIG
     config = files.read_json(path)
-    field_types.check(config, field_types.KINDS, field_types.NEEDED, str(path))
-    return config
+    value_types.check(config, KINDS, value_types.NEEDED, str(path))
+    return as_written(config)
 
 
 def read_preprocessing(workdir: os.PathLike | str) -> Mapping[str, Any]:
     """Read preprocessing.json of a run, and check the types of its values."""
     path = epath.Path(workdir) / files.PREPROCESSING
     fields = files.read_json(path)
-    field_types.check(fields, _PREPROCESSING, (), str(path))
+    value_types.check(fields, _PREPROCESSING, (), str(path))
     return fields
 
 
@@ -105,19 +108,19 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
     """Read source.json of a run, and check the types of its values."""
     path = epath.Path(workdir) / files.SOURCE
     source = files.read_json(path)
-    field_types.check(source, _SOURCE, tuple(_SOURCE), str(path))
+    value_types.check(source, _SOURCE, tuple(_SOURCE), str(path))
     for name in ("settings", "terms"):
         if not isinstance(source.get(name), Mapping):
-            raise ValueError(f"{path} cannot be used: {name} must be an object in braces.")
+            raise UserError(f"{path} cannot be used: {name} must be an object in braces.")
     if unknown := sorted({"name", "num_classes", "dtype", "axis_name"} & set(source["settings"])):
-        raise ValueError(f"{path} cannot be used: settings has {', '.join(unknown)}, which is not its to set.")
+        raise UserError(f"{path} cannot be used: settings has {', '.join(unknown)}, which is not its to set.")
     return source
 
 
 def read_splits(path: epath.Path) -> Mapping[str, Any]:
     """Read splits.json: the ids of each split, and the fingerprint of all."""
     splits = files.read_json(path)
-    field_types.check(
+    value_types.check(
         splits,
         {"fingerprint": "text", "train": "list of texts", "val": "list of texts", "test": "list of texts"},
         ("fingerprint",),
@@ -132,5 +135,5 @@ def read_result(workdir: os.PathLike | str) -> Mapping[str, Any] | None:
     if not path.exists():
         return None
     result = files.read_json(path)
-    field_types.check(result, {"best_step": "whole number"}, ("best_step",), str(path))
+    value_types.check(result, {"best_step": "whole number"}, ("best_step",), str(path))
     return result

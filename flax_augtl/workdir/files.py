@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import distributed
 from flax_augtl.runtime.paths import is_remote
 from flax_augtl.runtime.text import readable
@@ -51,7 +52,7 @@ _OURS = (
 )
 
 
-class CannotWrite(ValueError):
+class CannotWrite(UserError):
     """What belongs into a directory cannot be written there: its disk is full, gone or read-only."""
 
 
@@ -110,11 +111,11 @@ def read_json(path: epath.PathLike) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         below = _runs_below(path.parent)
-        raise ValueError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
+        raise UserError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
     except (ValueError, RecursionError) as error:  # Also for bytes that are no text, and numbers of very many digits.
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def prepare(workdir: epath.PathLike) -> epath.Path:
@@ -177,17 +178,17 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
         if os.path.islink(place):
             target = os.path.realpath(place)
             if os.path.commonpath([inside, target]) != inside:
-                raise ValueError(
+                raise UserError(
                     f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
                     "written. Put what it leads to in its place, or link the whole directory."
                 )
         # A pipe, for one, would be waited for.
         if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
-            raise ValueError(f"{place} is neither a file nor a folder. Remove it.")
+            raise UserError(f"{place} is neither a file nor a folder. Remove it.")
     for name, place in zip(names, places, strict=False):
         # Of the names here those of files have an extension.
         if os.path.exists(place) and os.path.isdir(place) == bool(os.path.splitext(name)[1]):
-            raise ValueError(
+            raise UserError(
                 f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. Remove it."
             )
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from etils import epath
 
+from flax_augtl.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -24,7 +26,7 @@ NAME = "lock.json"
 _UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 
 
-class Locked(ValueError):
+class Locked(UserError):
     """Another program writes into the run directory; the message says which."""
 
 
@@ -48,7 +50,7 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
         descriptor = _locked(path)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}.") from error
+            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
         say(f"{workdir} is on a file system without locks: take care that no other program writes into it.")
         yield
         return
@@ -64,7 +66,7 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
         except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}.") from error
+            raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
         yield
     finally:
         with contextlib.suppress(OSError):  # The directory may be gone, or read-only by now, or another one.

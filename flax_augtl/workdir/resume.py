@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from etils import epath
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from flax_augtl.config import added_fields
-from flax_augtl.config.config_dict import config_values
+from flax_augtl.config.convert import to_json
+from flax_augtl.config.schema import Config
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import distributed
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_config, read_splits
@@ -43,15 +44,15 @@ _PLACES = (
 )
 
 
-def check_processes(config: ConfigDict, extend: bool) -> None:
+def check_processes(config: Config, extend: bool) -> None:
     """Raise ValueError, in every process, if they were given different configurations."""
-    flat = traverse_util.flatten_dict(config_values(config), sep=".")
+    flat = traverse_util.flatten_dict(to_json(config), sep=".")
     distributed.require_same_settings(
         {"--extend": extend, **{f"config.{name}": value for name, value in flat.items() if name not in _PLACES}}
     )
 
 
-def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+def as_begun(config: Config, workdir: epath.Path) -> Config:
     """Return the configuration with which the run in `workdir` goes on; `config` itself where there is none.
 
     A run that an earlier version began keeps the behaviour of that version; see `added_fields`.
@@ -60,18 +61,18 @@ def as_begun(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
     return added_fields.continued(config, read_config(workdir)) if exists else config
 
 
-def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
+def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
     """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
     if not (workdir / files.CONFIG).exists():
         if extend:
-            raise ValueError(f"--extend goes on with a run, but {workdir} holds none.")
+            raise UserError(f"--extend goes on with a run, but {workdir} holds none.")
         # One without any that is committed is of a run that was killed before its description was whole.
         checkpoints = workdir / files.CHECKPOINTS
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
-            raise ValueError(f"{workdir} holds checkpoints without {files.CONFIG}; choose another --workdir.")
+            raise UserError(f"{workdir} holds checkpoints without {files.CONFIG}; choose another --workdir.")
         return
     old = read_config(workdir)
-    old, new = added_fields.filled(old), config_values(added_fields.continued(config, old))
+    old, new = added_fields.filled(old), to_json(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
         for name in ("check_replicas_every", "study"):  # Not of what a run is.
@@ -84,7 +85,7 @@ def check_same(config: ConfigDict, workdir: epath.Path, extend: bool) -> None:
             if extend
             else "Choose another --workdir, or, to change lengths or schedule only, add --extend"
         )
-        raise ValueError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
+        raise UserError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
 
 
 def check_data(fingerprint: str, workdir: epath.Path) -> None:
@@ -96,7 +97,7 @@ def check_data(fingerprint: str, workdir: epath.Path) -> None:
     """
     path = workdir / files.SPLITS
     if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
             f"those of {files.SPLITS} there. Restore them, or choose another --workdir." + _hint_of_split_seed(workdir)
         )
@@ -125,7 +126,7 @@ def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
     known = read_splits(path) if path.exists() else {}
     if split in known and set(ids) != set(known[split]):
         trained = len({*ids} & {*known.get("train", ())}) if split != "train" else 0
-        raise ValueError(
+        raise UserError(
             f"The data have changed since {workdir} was trained: its {split} split had {len(known[split])} "
             f"examples, and of the {len(ids)} that it has now {len({*ids} - {*known[split]})} are others"
             + (f"; the network was trained on {trained} of them" if trained else "")

@@ -1,11 +1,11 @@
 """Configurations of earlier versions: a field that they lack means what it meant then."""
 
 import pytest
+from flax_augtl.config.config_dict import config_values
 
 from configs import common
 from flax_augtl.config import added_fields
 from flax_augtl.config.added_fields import Added
-from flax_augtl.config.config_dict import config_values
 
 
 def _field(config, name):

@@ -1,10 +1,10 @@
 """Numbers of a configuration that would train on, and towards nothing, are refused before anything is written."""
 
 import pytest
+from flax_augtl.config.ranges import RANGES, check_ranges
 
 import flax_augtl
 from configs import common
-from flax_augtl.config.ranges import RANGES, check_ranges
 
 
 def config(**changes):

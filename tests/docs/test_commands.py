@@ -14,7 +14,8 @@ from ml_collections import config_flags
 
 import flax_augtl.__main__ as program
 from flax_augtl import cli
-from flax_augtl.config.ranges import check_ranges
+from flax_augtl.config.check import problems_of
+from flax_augtl.config.convert import as_written
 from flax_augtl.configs import common
 from tests.conftest import ROOT
 from tests.docs import pages
@@ -50,7 +51,7 @@ def parse_main(words, monkeypatch):
     assert cli.parse(values, arguments) == arguments[:1], words
     cli._belonging(values)
     if values.config is not None:
-        check_ranges(values.config)
+        assert not problems_of(as_written(values.config)), words
     return values
 
 
@@ -92,7 +93,11 @@ def extras(word):
 
 
 def test_pages_have_commands():
-    assert len(COMMANDS) > 40 and {command.page for command in COMMANDS} >= {"README.md", "docs/study.md", "docs/tpu.md"}
+    assert len(COMMANDS) > 40 and {command.page for command in COMMANDS} >= {
+        "README.md",
+        "docs/study.md",
+        "docs/tpu.md",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -48,7 +48,12 @@ def commands_of(heading):
 def test_the_commands_for_ones_own_images_run(folder, monkeypatch, capsys):
     monkeypatch.setattr("jax.config.jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"], raising=False)
     commands = commands_of("Your own images")
-    assert [re.search(r"--mode=(\w+)|$", " ".join(words))[1] for words in commands] == [None, "evaluate", "predict", "study"]
+    assert [re.search(r"--mode=(\w+)|$", " ".join(words))[1] for words in commands] == [
+        None,
+        "evaluate",
+        "predict",
+        "study",
+    ]
     for words in commands:
         fields = SMALL if "--config=configs/folder.py" in words else {}
         fields = {**fields, **SMALL_STUDY} if "--mode=study" in words else fields

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_augtl.models.head import PRESETS, Head, HeadSettings, L2Normalise, head_settings
+from flax_augtl.config.heads import PRESETS, HeadSettings, head_settings
+from flax_augtl.models.head import Head, L2Normalise
 
 # METHOD: preset, keep_classifier, new_layers, widen, norm, classifier_init.
 TABLE = [

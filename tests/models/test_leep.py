@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from flax_augtl.config.heads import HeadSettings
 from flax_augtl.models import leep
-from flax_augtl.models.head import HeadSettings
 
 THETA = np.array([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0], [1.0, 0.0, 0.0]])
 LABELS = np.array([0, 1, 1])

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from flax_augtl.config.config_dict import config_values
 from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.config import added_fields
-from flax_augtl.config.config_dict import config_values
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.entries import find_entries
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor

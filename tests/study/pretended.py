@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from flax_augtl.models.head import PRESETS
+from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.result import StudyResult
 
 DEPTHS = ("none", "stem", "layer1", "layer2", "layer3", "layer4", "fc")

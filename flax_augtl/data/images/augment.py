@@ -5,12 +5,12 @@ example meets. Each kind of change has its own key: to switch one on does not ch
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError
 
 FLIPS = ("none", "horizontal", "both")
@@ -51,7 +51,6 @@ def augment(
     Returns:
         uint8 [b, S, S, 3].
     """
-    flip = flip_of(flip)
     if flip == "none" and not (shift or jitter or erase or rotate or blur):
         return images
     root = jax.random.key(view_seed)
@@ -80,31 +79,18 @@ def augment(
     return jax.vmap(one)(images, ids.astype(jnp.uint32), views)
 
 
-def flip_of(value: str | bool) -> str:
-    """Return config.data.flip as one of `FLIPS`; True and False, as of earlier versions, mean horizontal and none.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if isinstance(value, bool):
-        return "horizontal" if value else "none"
-    if value not in FLIPS:
-        raise DataError(f"config.data.flip={value!r} is not one of {', '.join(FLIPS)}.")
-    return value
-
-
-def augmentations(data: Mapping[str, Any]) -> dict[str, Any]:
+def augmentations(data: DataConfig) -> dict[str, Any]:
     """Return the keyword arguments of `augment` that config.data asks for, without `view_seed`.
 
     Raises:
         DataError: a value that `augment` has no meaning for.
     """
-    rotate = data.get("rotate", 0.0)
+    rotate = data.rotate
     number = isinstance(rotate, (int, float)) and not isinstance(rotate, bool)
     if rotate != RIGHT_ANGLES and not (number and 0 <= rotate <= 180):
         raise DataError(f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or {RIGHT_ANGLES}.")
-    return {"flip": flip_of(data["flip"]), "rotate": float(rotate) if number else rotate,
-            **{name: data.get(name, 0) for name in ("shift", "blur", "jitter", "erase")}}  # fmt: skip
+    return {"flip": str(data.flip), "rotate": float(rotate) if number else rotate,
+            "shift": data.shift, "blur": data.blur, "jitter": data.jitter, "erase": data.erase}  # fmt: skip
 
 
 def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array:

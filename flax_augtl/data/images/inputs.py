@@ -10,6 +10,7 @@ from PIL import Image
 
 from flax_augtl.data.images.decode import read_picture, upright_rgb
 from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import on_one_line
 
 Input = np.ndarray | Image.Image | str | os.PathLike
@@ -22,9 +23,9 @@ def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
       ValueError: `images` is one image, not several, or `batch_size` is below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        raise UserError(f"batch_size={batch_size} must be at least 1.")
     if isinstance(images, (str, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) == 3:
-        raise ValueError("predict takes several images, in a list: run.predict([image]).")
+        raise UserError("predict takes several images, in a list: run.predict([image]).")
     images = iter(images)
     while batch := list(itertools.islice(images, batch_size)):
         yield batch
@@ -45,10 +46,10 @@ def _pillow(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise ValueError(
+        raise UserError(
             f"An image must be a uint8 array [H, W, 3], a Pillow image or a path, not {on_one_line(repr(image))[:60]}."
         )
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-        raise ValueError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+        raise UserError(f"An image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
     return Image.fromarray(image)

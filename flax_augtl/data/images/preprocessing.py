@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.data.images.strips import without_ends
+from flax_augtl.errors import UserError
 
 if TYPE_CHECKING:
     import jax
@@ -58,7 +59,7 @@ class Preprocessing:
         for field in ("mean", "std"):
             value = getattr(self, field)
             if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-                raise ValueError(f"preprocessing: {field} must be three numbers, got {value!r}")
+                raise UserError(f"preprocessing: {field} must be three numbers, got {value!r}")
             object.__setattr__(self, field, tuple(float(v) for v in value))
         problems = []
         if isinstance(self.image_size, bool) or not isinstance(self.image_size, int) or self.image_size < 1:
@@ -83,7 +84,7 @@ class Preprocessing:
         if self.resize not in RESIZES:
             problems.append(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
         if problems:
-            raise ValueError("preprocessing: " + "; ".join(problems))
+            raise UserError("preprocessing: " + "; ".join(problems))
 
     @property
     def resize_size(self) -> int:
@@ -137,7 +138,7 @@ class Preprocessing:
             uint8 [image_size, image_size, 3], channels in the order of the image (RGB).
         """
         if image.mode != "RGB":
-            raise ValueError(f"expected an RGB picture, got one of mode {image.mode}")
+            raise UserError(f"expected an RGB picture, got one of mode {image.mode}")
         image = self.resized(image)
         # What lies outside of an image that is smaller than the crop becomes black.
         left, top = (int(round((extent - self.image_size) / 2)) for extent in image.size)
@@ -158,7 +159,7 @@ class Preprocessing:
             ValueError: the array is not uint8, or its last axis is not 3.
         """
         if images.dtype != np.uint8 or images.shape[-1:] != (3,):
-            raise ValueError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
+            raise UserError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
         import jax.numpy as jnp  # Here, since worker processes resize pictures and need nothing of JAX.
 
         x = jnp.asarray(images).astype(jnp.float32) / (255 / self.value_range)
@@ -179,12 +180,12 @@ class Preprocessing:
             ValueError: the list is empty, or one of the arrays is not uint8 [H, W, 3]; the message says which.
         """
         if len(images) == 0:
-            raise ValueError("there is no picture to preprocess: the list is empty")
+            raise UserError("there is no picture to preprocess: the list is empty")
         crops = []
         for i, image in enumerate(images):
             image = np.asarray(image)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-                raise ValueError(f"picture {i}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+                raise UserError(f"picture {i}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
             crops.append(self.resize_and_crop(Image.fromarray(image)))
         return self.normalise(np.stack(crops))
 
@@ -193,4 +194,4 @@ def _check_fields(fields: Mapping[str, Any]):
     known = [field.name for field in dataclasses.fields(Preprocessing)]
     unknown = sorted(set(fields) - set(known))
     if unknown:
-        raise ValueError(f"preprocessing has no field {', '.join(unknown)}; its fields are {', '.join(known)}")
+        raise UserError(f"preprocessing has no field {', '.join(unknown)}; its fields are {', '.join(known)}")

@@ -5,18 +5,18 @@ every draw is a function of (view seed, example, view), so that a view of an exa
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import keyed_random
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.images import rand_augment
 from flax_augtl.data.types import Source
 
-CROPS = ("resized", "random", "none")
 RATIO = (3 / 4, 4 / 3)
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -47,7 +47,7 @@ def evaluation_path(preprocessing, size: int) -> Path:
     return Path(f"evaluation {size} {preprocessing}", prepare, None, size)
 
 
-def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
+def training_path(data: DataConfig, preprocessing, size: int) -> Path:
     """The path of config.data.
 
     `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the image
@@ -57,12 +57,10 @@ def training_path(data: Mapping[str, Any], preprocessing, size: int) -> Path:
     Raises:
         DataError: an unknown crop or policy, or a scale that is no range of shares.
     """
-    crop, scale, view_seed = data["crop"], tuple(data["crop_scale"]), int(data["view_seed"])
-    if crop not in CROPS:
-        raise DataError(f'config.data.crop="{crop}" is unknown; choose one of {", ".join(CROPS)}.')
+    crop, scale, view_seed = data.crop, data.crop_scale, data.view_seed
     if not 0 < scale[0] <= scale[1] <= 1:
         raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
-    policy = rand_augment.policy(data.get("policy", "none"))
+    policy = rand_augment.policy(data.policy)
     resample, short = resampling(preprocessing), preprocessing.resize_size
     # An image that is not resized is needed at its own size.
     enough_to_resize = None if preprocessing.resize == "none" else (2 * short, 2 * short)

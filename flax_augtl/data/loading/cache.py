@@ -3,18 +3,15 @@
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.images.transforms import Path, evaluation_path, training_path
 from flax_augtl.data.loading.pixel_store import Store, in_file, in_memory
 from flax_augtl.data.types import ArraySource, Dataset, Examples, Source
-
-CACHES = ("auto", "none", "memory", "file")
 
 
 class KeepingSource:
@@ -58,7 +55,7 @@ def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> 
     return kept if path.finish is None else path.finish(Image.fromarray(kept), draw_id, view)
 
 
-def with_cache(dataset: Dataset, preprocessing, data: Mapping[str, Any], *, image_size: int) -> Dataset:
+def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size: int) -> Dataset:
     """The same data set, its pictures remembered as config.data.cache says; the notes say what was chosen.
 
     "auto" keeps pixels in memory if all of a split's fit into what is left of `cache_gb`, else in a scratch file if the
@@ -75,16 +72,14 @@ def with_cache(dataset: Dataset, preprocessing, data: Mapping[str, Any], *, imag
     Raises:
         DataError: an unknown kind of cache, or one together with worker processes, which would each fill their own.
     """
-    kind, budget = data.get("cache", "none"), int(float(data.get("cache_gb", 4.0)) * 1e9)
-    if kind not in CACHES:
-        raise DataError(f'config.data.cache="{kind}" is unknown; choose one of {", ".join(CACHES)}.')
+    kind, budget = data.cache, int(data.cache_gb * 1e9)
     if kind == "none":
         return dataset
-    if data.get("workers", 0):
+    if data.workers:
         if kind == "auto":
             return dataset
         raise DataError(
-            f'config.data.cache="{kind}" goes with threads only, and config.data.workers is {data["workers"]}. '
+            f'config.data.cache="{kind}" goes with threads only, and config.data.workers is {data.workers}. '
             "Set workers to 0, or the cache to none."
         )
     training = training_path(data, preprocessing, image_size)
@@ -95,8 +90,8 @@ def with_cache(dataset: Dataset, preprocessing, data: Mapping[str, Any], *, imag
     ):  # fmt: skip
         if examples is None or isinstance(examples.source, ArraySource):
             continue
-        views = int(data["views"]) if split == "train" and path.finish is not None else 0
-        changed[split], used, note = _kept(examples, path, views, kind, budget, data.get("cache_dir"))
+        views = data.views if split == "train" and path.finish is not None else 0
+        changed[split], used, note = _kept(examples, path, views, kind, budget, data.cache_dir)
         budget -= used
         notes.append(f"{split}: {note}")
     if not notes:

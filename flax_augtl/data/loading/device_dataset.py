@@ -4,13 +4,13 @@ The host sends only which picture, which part of it and the label: a few bytes a
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import keyed_random
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.images.transforms import random_box, training_path
@@ -40,19 +40,19 @@ class Pool:
     image_size: int
 
 
-def make_pool(examples: Examples, preprocessing, data: Mapping[str, Any], *, image_size: int) -> Pool | None:
+def make_pool(examples: Examples, preprocessing, data: DataConfig, *, image_size: int) -> Pool | None:
     """Prepare all pictures for the device; None if they take more than `cache_gb` of config.data.
 
     Raises:
         DataError: a policy is asked for, which runs on the host, or an interpolation that a device has not.
     """
-    if data.get("policy", "none") != "none":
+    if data.policy != "none":
         raise DataError("config.data.policy runs on the host; set it to none to keep the data on the device.")
     interpolation = preprocessing.interpolation.upper()
-    if interpolation not in _METHODS and data["crop"] == "resized":
+    if interpolation not in _METHODS and data.crop == "resized":
         raise DataError(f"The interpolation {preprocessing.interpolation} cannot be done on the device.")
     path = training_path(data, preprocessing, image_size)
-    budget = float(data.get("cache_gb", 4.0)) * 1e9
+    budget = data.cache_gb * 1e9
     pixels, largest = [], np.zeros(2, int)
     for index in examples.indices.tolist():
         pixels.append(np.asarray(path.prepare(examples.source, index)))
@@ -63,13 +63,13 @@ def make_pool(examples: Examples, preprocessing, data: Mapping[str, Any], *, ima
     for image, each in zip(images, pixels, strict=True):
         image[: each.shape[0], : each.shape[1]] = each
     sizes = np.array([each.shape[:2] for each in pixels], np.int32)
-    return Pool(images, sizes, data["crop"], _METHODS.get(interpolation, ""), image_size)
+    return Pool(images, sizes, data.crop, _METHODS.get(interpolation, ""), image_size)
 
 
 def pool_batches(
     pool: Pool,
     examples: Examples,
-    data: Mapping[str, Any],
+    data: DataConfig,
     *,
     batch_size: int,
     seed: int,
@@ -92,7 +92,7 @@ def pool_batches(
             n,
             seed,
             stride=process_count,
-            views=data["views"],
+            views=data.views,
         )
         boxes = [_box(pool, i, data, int(draw_ids[i]), int(view)) for i, view in zip(which, views, strict=True)]
         yield {
@@ -144,14 +144,14 @@ def cut(
     return jax.vmap(scaled)(index, box)
 
 
-def _box(pool: Pool, i: int, data: Mapping[str, Any], draw_id: int, view: int) -> tuple[int, int, int, int]:
+def _box(pool: Pool, i: int, data: DataConfig, draw_id: int, view: int) -> tuple[int, int, int, int]:
     height, width = pool.sizes[i].tolist()
     size = pool.image_size
     if pool.crop == "resized":
-        uniform = keyed_random.example_uniforms(22, data["view_seed"], draw_id, view)
-        return random_box((width, height), uniform, tuple(data["crop_scale"]))
+        uniform = keyed_random.example_uniforms(22, data.view_seed, draw_id, view)
+        return random_box((width, height), uniform, data.crop_scale)
     if pool.crop == "random":
-        across, down = keyed_random.example_uniforms(2, data["view_seed"], draw_id, view)
+        across, down = keyed_random.example_uniforms(2, data.view_seed, draw_id, view)
         left, top = int(across * (width - size + 1)), int(down * (height - size + 1))
         return left, top, left + size, top + size
     return 0, 0, size, size

@@ -6,19 +6,21 @@ shards.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import numpy as np
 from PIL import Image
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import keyed_random
 from flax_augtl.data.images.transforms import Path, evaluation_path, training_path
 from flax_augtl.data.loading import sampler
 from flax_augtl.data.loading.maker import make
 from flax_augtl.data.loading.workers import Workers
 from flax_augtl.data.types import ArraySource, Examples, Source
+from flax_augtl.errors import UserError
 
 Batch = dict[str, np.ndarray]
 # Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that
@@ -29,7 +31,7 @@ _CHUNK = 16
 def train_batches(
     examples: Examples,
     preprocessing,
-    data: Mapping[str, Any],
+    data: DataConfig,
     *,
     batch_size: int,
     image_size: int,
@@ -60,7 +62,7 @@ def train_batches(
         b = batch_size / process_count.
     """
     b = _local(batch_size, process_count)
-    labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), int(data["views"])
+    labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), data.views
     start = position * batch_size + process_index
 
     def rows(first: int, last: int) -> tuple[np.ndarray, Batch]:
@@ -75,7 +77,7 @@ def train_batches(
 def eval_batches(
     examples: Examples,
     preprocessing,
-    data: Mapping[str, Any],
+    data: DataConfig,
     *,
     batch_size: int,
     image_size: int,
@@ -114,7 +116,7 @@ def _batches(
     rows: Callable[[int, int], tuple[np.ndarray, Batch]],
     count: int,
     b: int,
-    data: Mapping[str, Any],
+    data: DataConfig,
     ready: bool,
 ) -> Iterator[Batch]:
     """`count` batches of b rows; row numbers below 0 are blanks. `ready`: the source has the pixels as they are."""
@@ -137,7 +139,7 @@ def _batches(
         which, batch = rows(first, min(first + _CHUNK, (batch_number + 1) * b))
         return np.where(which < 0, -1, indices[which]), batch
 
-    workers = int(data.get("workers") or 0)
+    workers = data.workers
     if workers:
         return _made_by_workers(workers, source, path, part, count, chunks, min(b, _CHUNK))
 
@@ -147,7 +149,7 @@ def _batches(
         make(images, source, path, which, batch["id"], batch["view"])
         return {"image": images, **batch}
 
-    threads = int(data["threads"])
+    threads = data.threads
     return iter(_chunks(count * chunks, chunk, threads, 2 * chunks).batch(chunks, batch_fn=_joined))
 
 
@@ -190,7 +192,7 @@ def _joined(chunks: list[Batch]) -> Batch:
 
 def _local(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
-        raise ValueError(f"config.batch_size={batch_size} does not divide by the {process_count} processes.")
+        raise UserError(f"config.batch_size={batch_size} does not divide by the {process_count} processes.")
     return batch_size // process_count
 
 

@@ -1,9 +1,9 @@
 """The columns of a list: which is the path, the label, the split? If that cannot be told, an error says how to settle it."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.list_tables import Table
 from flax_augtl.data.sources.list_words import (
@@ -39,7 +39,7 @@ class Row:
 
 
 def rows_of(
-    table: Table, file: str, data: Mapping[str, Any], is_there: Callable[[str], bool], names: Collection[str] = ()
+    table: Table, file: str, data: DataConfig, is_there: Callable[[str], bool], names: Collection[str] = ()
 ) -> list[Row]:
     """Return the rows of a list.
 
@@ -56,7 +56,7 @@ def rows_of(
             path or label, an unknown split.
     """
     rows = [row for row in table.rows if any(row[1])]
-    asked = {data.get(f"{what}_column") for what in ("path", "label", "split")} - {None, ""}
+    asked = {data.path_column, data.label_column, data.split_column} - {None, ""}
     heading = table.heading or _heading(rows, is_there, asked)
     if heading and not table.heading:
         rows = rows[1:]
@@ -166,7 +166,7 @@ class _Columns:
 
     def label(self, path: int) -> int | None:
         """The column of labels, None if the folders are the labels."""
-        if self.data.get("label_column") == "":
+        if self.data.label_column == "":
             return None
         if (asked := self._asked("label_column")) is not None:
             return asked
@@ -192,7 +192,7 @@ class _Columns:
 
     def splits(self, path: int, label: int | None) -> tuple[int, dict[str, str]] | None:
         """(the column of splits, {its value: split}), or None if there is none."""
-        if self.data.get("split_column") == "":
+        if self.data.split_column == "":
             return None
         asked = self._asked("split_column")
         if asked is None and not self.heading and self.width < 3:
@@ -213,7 +213,7 @@ class _Columns:
 
     def _asked(self, field: str) -> int | None:
         """The column that the user names by heading, or by its number from 1."""
-        name = self.data.get(field)
+        name = getattr(self.data, field)
         if name is None or (name == "" and field != "path_column"):
             return None
         if self.heading and name in self.heading:

@@ -4,11 +4,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 from etils import epath
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.class_list import read_class_list
 from flax_augtl.data.sources.cub_lists import CLASSES, numbered_lists
@@ -24,19 +24,19 @@ _NUMBER = re.compile(r"[\s_-]*\d+$")
 _TRIED = 5  # Images that are looked for before a wrong root is suspected.
 
 
-def list_files(data: Mapping[str, Any]) -> tuple[epath.Path | str, dict[str, epath.Path]]:
+def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path]]:
     """Return what the listed paths are relative to, and the list file of each split.
 
     Raises:
         DataError: one of them is not there.
     """
-    given = {split: data.get(f"{split}_list") for split in ("train", "val", "test")}
+    given = {"train": data.train_list, "val": data.val_list, "test": data.test_list}
     if not given["train"]:
         raise DataError(
             'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
             "test_list and val_list may be given too."
         )
-    root = local_path(os.fspath(data.get("root") or "."))
+    root = local_path(os.fspath(data.root or "."))
     if is_url(root):
         return root, {split: _find(path, None) for split, path in given.items() if path}
     root = epath.Path(root).expanduser()
@@ -45,7 +45,7 @@ def list_files(data: Mapping[str, Any]) -> tuple[epath.Path | str, dict[str, epa
     return root, {split: _find(path, root) for split, path in given.items() if path}
 
 
-def list_lists(data: Mapping[str, Any], spelling: Callable[[str], str] | None = None) -> Listing:
+def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -> Listing:
     """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
 
     See docs/data.md for what a list may look like. Without a label, the folder of the image is its class, or, in no
@@ -66,8 +66,8 @@ def list_lists(data: Mapping[str, Any], spelling: Callable[[str], str] | None = 
     """
     spelling = spelling or nfc
     root, files = list_files(data)
-    class_list = _find(data["class_list"], None if is_url(str(root)) else root) if data.get("class_list") else None
-    if data.get("list_rules", 2) < 2:
+    class_list = _find(data.class_list, None if is_url(str(root)) else root) if data.class_list else None
+    if data.list_rules < 2:
         return list_by_first_rules(root, files, class_list)
     alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES) and not is_url(str(root))
     if joined := numbered_lists(files["train"], root) if alone else None:
@@ -75,7 +75,7 @@ def list_lists(data: Mapping[str, Any], spelling: Callable[[str], str] | None = 
         names = tuple(map(spelling, joined[1]))
         numbers = {nfc(name): number for number, name in enumerate(names)}
         return _listing(rows, ListedFiles(str(root)), names, numbers, (), spelling)
-    roots = [str(root)] if data.get("root") else [str(root), os.fspath(files["train"].parent)]
+    roots = [str(root)] if data.root else [str(root), os.fspath(files["train"].parent)]
     rows, listed_files, notes = _read_all(files, roots, data, class_list)
     names, numbers, more = _classes(rows, class_list)
     return _listing(rows, listed_files, tuple(map(spelling, names)), numbers, (*notes, *more), spelling)
@@ -105,7 +105,7 @@ def _find(path: str, root: epath.Path | None) -> epath.Path:
 
 
 def _read_all(
-    files: Mapping[str, epath.Path], roots: list[str], data: Mapping[str, Any], class_list: epath.Path | None
+    files: Mapping[str, epath.Path], roots: list[str], data: DataConfig, class_list: epath.Path | None
 ) -> tuple[dict[str, list[Row]], ListedFiles, list[str]]:
     """Read every list with the first of the roots below which images are found."""
     lines = class_list.read_bytes().decode("utf-8-sig", "replace").splitlines() if class_list else ()

@@ -4,10 +4,10 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 from etils import epath
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.sources.list_columns import Row, rows_of
@@ -20,7 +20,7 @@ from flax_augtl.runtime.paths import is_remote
 _NAMES = ("metadata.csv", "metadata.jsonl")
 
 
-def list_metadata(data: Mapping[str, Any]) -> Listing | None:
+def list_metadata(data: DataConfig) -> Listing | None:
     """Read the metadata files of a folder: in the folder, or in those of its splits.
 
     Returns:
@@ -29,9 +29,9 @@ def list_metadata(data: Mapping[str, Any]) -> Listing | None:
     Raises:
         DataError: its labels are others than the class folders; whatever is wrong with it as a list.
     """
-    if not data["root"] or is_remote(data["root"]) or data.get("folder_rules", 2) < 2:
+    if not data.root or is_remote(data.root) or data.folder_rules < 2:
         return None
-    root = epath.Path(data["root"]).expanduser()
+    root = epath.Path(data.root).expanduser()
     files = _files(root)
     rows: dict[str, list[Row]] = {}
     for part, file in files.items():
@@ -45,7 +45,7 @@ def list_metadata(data: Mapping[str, Any]) -> Listing | None:
         raise DataError(
             f"{row.path} of the metadata files below {root} is in no folder of a split, where other images are."
         )
-    if not data.get("label_column") and _same_as_folders(rows, root):
+    if not data.label_column and _same_as_folders(rows, root):
         return None
     if "all" not in rows and "train" not in rows:
         raise DataError(f"The metadata files below {root} have no training images, only {', '.join(sorted(rows))}.")
@@ -68,22 +68,19 @@ def _files(root: epath.Path) -> dict[str, epath.Path]:
     return found
 
 
-def _rows(file: epath.Path, root: epath.Path, part: str, data: Mapping[str, Any]) -> list[Row]:
+def _rows(file: epath.Path, root: epath.Path, part: str, data: DataConfig) -> list[Row]:
     """The rows of a metadata file, with paths below the root; none if it is no list of images with labels."""
     here = ListedFiles(os.fspath(root / part) if part else os.fspath(root))
     table = read_table(file, here.is_there)
     heading = table.heading or (table.rows[0][1] if table.rows else ())
     paths = [name for name in heading if compact(name).endswith("filename")]
-    if not paths or not (data.get("label_column") or any(map(is_label_word, heading))):
+    if not paths or not (data.label_column or any(map(is_label_word, heading))):
         return []  # Another file of that name, or one of captions: the folders are the classes.
-    rows = rows_of(table, os.fspath(file), {"path_column": paths[0], **_given(data)}, here.is_there)
+    column = paths[0] if data.path_column is None else data.path_column
+    with_path = dataclasses.replace(data, path_column=column)
+    rows = rows_of(table, os.fspath(file), with_path, here.is_there)
     prefix = f"{part}/" if part else ""
     return [dataclasses.replace(row, path=prefix + row.path.replace("\\", "/").removeprefix("./")) for row in rows]
-
-
-def _given(data: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("path_column", "label_column", "split_column")
-    return {field: data[field] for field in fields if data.get(field) is not None}
 
 
 def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:

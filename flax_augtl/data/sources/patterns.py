@@ -12,6 +12,7 @@ from etils import epath
 from flax_augtl.data.sources.folder_tree import image_paths, read_tree
 from flax_augtl.data.sources.litter import is_conflict_copy, is_litter
 from flax_augtl.data.sources.unicode_names import Finder, nfc
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import exists, is_folder, is_remote
 
 _SIGNS = re.compile(r"[*?\[]")
@@ -96,5 +97,5 @@ def find_images(images: str) -> list[str]:
         [os.path.join(images, path) for path in image_paths(images)] if is_folder(images) else matching_files(images)
     )
     if not paths:
-        raise ValueError(f"--images={images}: there is no such image, and no folder or pattern with images.")
+        raise UserError(f"--images={images}: there is no such image, and no folder or pattern with images.")
     return paths

@@ -10,7 +10,6 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits.integrity import Scan
 from flax_augtl.data.types import Examples
 
-ON_LEAK = ("warn", "drop", "error")
 # Largest difference between the mean colours of a picture and of its copy in another format: one of the two may have
 # been decoded at a reduced scale, where a cell of the grid can be a pixel wider.
 _LOOKS_ALIKE = 6
@@ -85,10 +84,8 @@ def settle(
         is never changed: it is what others report figures on.
 
     Raises:
-        DataError: the setting is unknown, or there are copies and it is "error".
+        DataError: there are copies and the setting is "error".
     """
-    if on_leak not in ON_LEAK:
-        raise DataError(f'config.data.on_leak="{on_leak}" is unknown; choose one of {", ".join(ON_LEAK)}.')
     if not found:
         return train, ""
     named = listed((f"{train.ids[c.train]} = {test.ids[c.test]} ({c.same})" for c in found), 5)

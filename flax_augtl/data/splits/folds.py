@@ -5,20 +5,21 @@ from typing import Any
 
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import keyed_random
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits import groups
 from flax_augtl.data.types import Examples
 
 
-def over_all(data: Mapping[str, Any]) -> bool:
+def over_all(data: DataConfig) -> bool:
     """Tell whether config.data asks for all folds: `folds` is set, and `fold` is not."""
-    return bool(data.get("folds")) and data.get("fold") is None
+    return bool(data.folds) and data.fold is None
 
 
-def check(data: Mapping[str, Any]) -> None:
+def check(data: DataConfig) -> None:
     """Raise DataError unless config.data.folds and config.data.fold go together."""
-    folds, fold = data.get("folds") or 0, data.get("fold")
+    folds, fold = data.folds, data.fold
     if not folds:
         if fold is not None:
             raise DataError(

@@ -90,11 +90,9 @@ def scan(
         among: int [m], the pictures that count if they are bad; None for all.
 
     Raises:
-        DataError: the setting is unknown, or (`UnreadablePicture` if it is one) pictures cannot be read and
+        DataError: (`UnreadablePicture` if it is one) images cannot be read and
             `on_bad_image` is "error"; the message has the path and the reason of the first, and the paths of up to ten.
     """
-    if on_bad_image not in ("error", "skip"):
-        raise DataError(f'config.data.on_bad_image="{on_bad_image}" is unknown; choose error or skip.')
     folder = scan_folder(remember_in)
     state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
     memory = folder / f"{state}.npz" if folder else None

@@ -1,10 +1,10 @@
 """The parts that a data set comes with → train, validation and test for one seed."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.unicode_names import look_alikes
 from flax_augtl.data.splits import folds, near_copies, stratify
@@ -16,7 +16,7 @@ def divide(
     name: str,
     class_names: tuple[str, ...],
     parts: dict[str, Examples],
-    data: Mapping[str, Any],
+    data: DataConfig,
     seed: int,
     *,
     metric: str = "top1",
@@ -50,13 +50,13 @@ def divide(
     _check_labels(name, class_names, parts)
     if groups is not None:
         notes = (*notes, grouping.note(groups))
-    if "all" in parts or data["folds"]:
+    if "all" in parts or data.folds:
         parts, said = _set_aside(name, class_names, parts, data, seed, groups)
         notes = (*notes, said)
     train, val, test = parts["train"], parts.get("val"), parts["test"]
     _check_classes(name, class_names, train, {"val": val, "test": test})
     if groups is not None:
-        train, val, said = _settle_groups(train, val, test, groups, data["on_leak"])
+        train, val, said = _settle_groups(train, val, test, groups, data.on_leak)
         notes = (*notes, *said)
         _check_classes(name, class_names, train, {"val": val, "test": test})
     near = ()
@@ -64,11 +64,11 @@ def divide(
         train, val, found, near = near_copies.settle(train, val, test, find_copies, data, class_names)
         notes = (*notes, *found)
         _check_classes(name, class_names, train, {"val": val, "test": test})
-    train = stratify.sample(train, data["rate"], seed, class_names)
-    if data["shots"] is not None:
-        train, _ = stratify.shots(train, int(data["shots"]), seed, class_names)
+    train = stratify.sample(train, data.rate, seed, class_names)
+    if data.shots is not None:
+        train, _ = stratify.shots(train, data.shots, seed, class_names)
     if val is None:
-        train, val = stratify.carve(train, data["validation"], seed, class_names, groups=groups)
+        train, val = stratify.carve(train, data.validation, seed, class_names, groups=groups)
     return Dataset(name, class_names, train, val, test, metric, notes, skipped=skipped or {}, near_copies=near)
 
 
@@ -76,7 +76,7 @@ def _set_aside(
     name: str,
     class_names: tuple[str, ...],
     parts: dict[str, Examples],
-    data: Mapping[str, Any],
+    data: DataConfig,
     seed: int,
     groups: Mapping[str, str] | None,
 ) -> tuple[dict[str, Examples], str]:
@@ -85,22 +85,22 @@ def _set_aside(
     A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is
     not used.
     """
-    split_seed = seed if data["split_seed"] is None else int(data["split_seed"])
+    split_seed = seed if data.split_seed is None else data.split_seed
     whole = parts.get("all", parts.get("train"))
-    if data["folds"]:
-        rest, test = folds.hold_out(whole, data["folds"], data["fold"], split_seed, class_names, groups)
-        said = (f"{len(test)} of {len(whole)} images are the test split: fold {data['fold']} of the folds 0 to "
-                f"{data['folds'] - 1} (config.data.split_seed={split_seed}).")  # fmt: skip
+    if data.folds:
+        rest, test = folds.hold_out(whole, data.folds, data.fold, split_seed, class_names, groups)
+        said = (f"{len(test)} of {len(whole)} images are the test split: fold {data.fold} of the folds 0 to "
+                f"{data.folds - 1} (config.data.split_seed={split_seed}).")  # fmt: skip
         if "test" in parts:
             said += f" The test split that the data come with, {len(parts['test'])} images, is not used."
     else:
-        rest, test = stratify.carve(whole, data["test"], split_seed, class_names, what="test", groups=groups)
+        rest, test = stratify.carve(whole, data.test, split_seed, class_names, what="test", groups=groups)
         if test is None:
             raise DataError(
                 f"{name} has no test split, and config.data.test=0 makes none. Set it to a share such as 0.2."
             )
         said = f"{len(test)} of {len(whole)} images were set aside as the test split, "
-        said += ("by config.seed, as earlier versions did." if data["split_seed"] is None else
+        said += ("by config.seed, as earlier versions did." if data.split_seed is None else
                  f"the same for every config.seed (config.data.split_seed={split_seed}).")  # fmt: skip
     own = {"val": parts["val"]} if "val" in parts else {}
     return {"train": rest, **own, "test": test}, said

@@ -3,17 +3,16 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits import duplicates, image_hash
 from flax_augtl.data.splits.integrity import Scan, load_arrays, save_arrays, scan_folder
 from flax_augtl.data.types import Examples, NearCopy, Source
 
-NEAR_COPIES = ("warn", "drop", "error", "ignore")
-ON_CONFLICT = ("warn", "drop", "error", "ignore")
 MAX_LISTED = 100_000  # Near-copies in the run directory.
 _REMEMBER_FROM = 10_000  # Images; the search among fewer takes less time than a file.
 
@@ -149,7 +148,7 @@ def settle(
     val: Examples | None,
     test: Examples,
     finder: Finder,
-    data: Mapping[str, Any],
+    data: DataConfig,
     class_names: tuple[str, ...],
 ) -> Settled:
     """Do with all copies what config.data says.
@@ -163,31 +162,27 @@ def settle(
       class_names: for messages.
 
     Raises:
-      DataError: a setting is unknown, or there are copies of a kind whose setting is "error".
+      DataError: there are copies of a kind whose setting is "error".
     """
-    for field, known in (("near_copies", NEAR_COPIES), ("on_conflict", (None, *ON_CONFLICT))):
-        if data[field] not in known:
-            raise DataError(f'config.data.{field}="{data[field]}" is unknown; choose one of '
-                            f'{", ".join(value for value in known if value)}.')  # fmt: skip
-    on_conflict = data["on_conflict"] or data["on_leak"]
+    on_conflict = data.on_conflict or data.on_leak
     parts, notes, near, exact = {"training": train, "validation": val}, [], [], set()
     for what, part in parts.items():
         if part is not None:
             found = finder.exact(part, test)
             exact |= {(part.ids[copy.train], test.ids[copy.test]) for copy in found}
-            parts[what], note = duplicates.settle(part, test, found, data["on_leak"], what)
+            parts[what], note = duplicates.settle(part, test, found, data.on_leak, what)
             notes.append(note)
     if on_conflict != "ignore":
         found = finder.conflicts(parts["training"])
         exact |= {(parts["training"].ids[i], parts["training"].ids[j]) for i, j, _ in found}
         parts["training"], note = _settle_conflicts(parts["training"], found, on_conflict, class_names)
         notes.append(note)
-    if data["near_copies"] != "ignore":
+    if data.near_copies != "ignore":
         for what, part in parts.items():
             if part is not None:
                 found = _without(finder.near(part, test), part, test, exact)
                 near += _rows(found, part, test)
-                parts[what], note = _settle_near(part, test, found, data["near_copies"], what)
+                parts[what], note = _settle_near(part, test, found, data.near_copies, what)
                 notes.append(note)
         found = finder.near(parts["training"], parts["training"])
         labels = parts["training"].labels

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_augtl.errors import UserError
 from flax_augtl.models.parameters import layout
 from flax_augtl.models.resnet import Block, ResNet, Stem
 from flax_augtl.models.vgg import VGG
@@ -64,8 +65,8 @@ def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> d
         ValueError: the two have other blocks, or a block has another shape.
     """
     if ours.keys() != theirs.keys():
-        raise ValueError(f"the blocks differ: {sorted(ours.keys() ^ theirs.keys())}")
+        raise UserError(f"the blocks differ: {sorted(ours.keys() ^ theirs.keys())}")
     for name in ours:
         if ours[name].shape != theirs[name].shape:
-            raise ValueError(f"{name} has shape {ours[name].shape}, the original {theirs[name].shape}")
+            raise UserError(f"{name} has shape {ours[name].shape}, the original {theirs[name].shape}")
     return {name: float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in ours}

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from flax_augtl.models.head import PRESETS
+from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.report.statistics import bca_interval, holm, sign_flip_p

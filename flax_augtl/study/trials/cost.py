@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flax_augtl.config.field_types import is_a
+from flax_augtl.config.value_types import is_a
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.array_store import BLOCK
 from flax_augtl.runtime.text import duration
@@ -104,13 +104,13 @@ def estimate(material: Material, activations: Activations, groups: Sequence[Grou
         read = sum(operations[shape.start : trained]) + TRAINING * sum(operations[trained:])
         validated = len(material.datasets[cell.seed].val) * -(-shape.total // shape.every)
         seconds = shape.total * material.config.batch_size * read + validated * sum(operations[shape.start :])
-        cells[name], together[name] = seconds / rate, max(1, int(material.config.study.together))
+        cells[name], together[name] = seconds / rate, max(1, int(material.study.together))
         compile_seconds[name] = TRAINING * compiled * (1 - shape.start / len(operations))
     return Timing(row_seconds, cells, compile_seconds, together)
 
 
 def _most_together(material: Material) -> int:
-    return int(material.config.study.together) or min(
+    return int(material.study.together) or min(
         TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
         len(material.grid.rates) * len(material.grid.selection_seeds),
     )
@@ -176,7 +176,7 @@ def _time_rows(activations: Activations) -> float:
 def _time_group(material: Material, blank: Activations, cell: Cell, dense: bool) -> tuple[float, float, int]:
     """Return (seconds of a cell, seconds of compilation, cells at once)."""
     alone = _time_pack(material, blank, [cell])
-    asked = int(material.config.study.together)
+    asked = int(material.study.together)
     shape = shape_of(material, blank, cell)
     if not loops(material, blank, shape) or asked == 1:
         return *alone, 1

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from flax_augtl.data import Examples
+from flax_augtl.errors import UserError
 from flax_augtl.study.context import Material
 from flax_augtl.study.trials.batches import Feed, evaluate
 from flax_augtl.training.evaluation import Evaluation, fits
@@ -55,5 +56,5 @@ def read(row: Mapping[str, Any]) -> np.ndarray | None:
     if text is None:
         return None
     if not isinstance(text, str) or not all(word.isdecimal() and len(word) < 10 for word in text.split()):
-        raise ValueError(f"{row['cell']}: predicted must be text of whole numbers.")
+        raise UserError(f"{row['cell']}: predicted must be text of whole numbers.")
     return np.array([int(word) for word in text.split()], np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from flax_augtl.errors import UserError
 from flax_augtl.runtime import literal_glob
 from flax_augtl.runtime.text import first_line
 from flax_augtl.study.trials.trial_batch import Pack
@@ -79,7 +80,7 @@ class Partial:
                 if step is None:
                     return False
                 if damage := checksums.damage(self._folder / str(step)):
-                    raise ValueError(damage)
+                    raise UserError(damage)
                 found = manager.restore(
                     step,
                     args=ocp.args.Composite(states=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()),

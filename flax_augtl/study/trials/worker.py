@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_augtl.config import field_types
+from flax_augtl.config import value_types
+from flax_augtl.errors import UserError
 from flax_augtl.features.activations import Activations
 from flax_augtl.runtime import signals
 from flax_augtl.runtime.text import duration, for_terminal
@@ -59,7 +60,7 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
       ValueError: it is not whole, not of the kind that it should be, or of another cell.
     """
     row = files.read_json(path)
-    field_types.check(row, _ROW, tuple(_ROW), str(path))
+    value_types.check(row, _ROW, tuple(_ROW), str(path))
     whole = (
         isinstance(row.get("settings"), dict)
         and _has_numbers(row.get("change"))
@@ -68,7 +69,7 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
             and (
                 row[name] is None
                 or _has_numbers(row[name])
-                and field_types.is_a(row[name].get(row["metric"]), "number")
+                and value_types.is_a(row[name].get(row["metric"]), "number")
             )
             for name in ("val", "test")
         )
@@ -83,9 +84,9 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
     except ValueError:
         whole = False
     if row["cell"] != cell.name or not whole or not its_own:
-        raise ValueError(f"{path} is not the row of {cell.name}.")
+        raise UserError(f"{path} is not the row of {cell.name}.")
     for point in row["history"]:
-        field_types.check(point, _POINT, tuple(_POINT), f"{path}: history")
+        value_types.check(point, _POINT, tuple(_POINT), f"{path}: history")
     return row
 
 
@@ -95,7 +96,7 @@ def compilation(shape: Shape) -> Shape:
 
 
 def _has_numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(field_types.is_a(value, "number or null") for value in values.values())
+    return isinstance(values, dict) and all(value_types.is_a(value, "number or null") for value in values.values())
 
 
 @dataclasses.dataclass
@@ -197,7 +198,7 @@ class Work:
         """Return how many cells of a shape are trained at once."""
         if not loops(self.material, self.activations, shape):
             return 1
-        return int(self.material.config.study.together) or self.timed.together.get(" ".join(cell.group), 1)
+        return int(self.material.study.together) or self.timed.together.get(" ".join(cell.group), 1)
 
     def _size(self, mine: Sequence[Cell]) -> int:
         """Return to how many cells a pack is filled up: to what was compiled before, if compiling anew took longer."""
@@ -290,7 +291,7 @@ class Work:
         Raises:
           Interrupted: a signal ends the program; the pack is saved as it is.
         """
-        saved, often = time.monotonic(), self.material.config.study.checkpoint_seconds
+        saved, often = time.monotonic(), self.material.study.checkpoint_seconds
 
         def due() -> bool:
             return signals.requested() or time.monotonic() - saved > often

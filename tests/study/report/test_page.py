@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_augtl.models.head import PRESETS
+from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.report import (
     figures,
     formatting,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flax_augtl.models.head import PRESETS
+from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.overlap import leakage
 from flax_augtl.study.report import formatting, queries, spreadsheet, tables, terminal_table, verdict
 from flax_augtl.study.report.page import page

@@ -1,11 +1,12 @@
 """Study presets: which fields of `config.study` a preset decides, and what the others are where they are not given."""
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from flax_augtl.config.schema import Config
+from flax_augtl.config.study_config import StudyConfig
+from flax_augtl.errors import UserError
 
 PAPER = ("traditional", "kept", "kept_deeper", "kept_deeper2")
 CONTROLS = (
@@ -23,7 +24,6 @@ SCRATCH = "scratch"
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 VIEWS = 4
 GRID, HALVING, BUDGET = "grid", "halving", "budget"
-SEARCHES, FINALS = (GRID, HALVING, BUDGET), ("winners", "depths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,72 +51,77 @@ STUDIES: Mapping[str, StudyPreset] = {
 }
 
 
-def preset_of(study: Mapping[str, Any]) -> StudyPreset:
-    """Return the preset of a study; one that decides nothing but defaults for "".
+def preset_of(study: StudyConfig) -> StudyPreset:
+    """Return the preset of a study; one that decides nothing but defaults for ""."""
+    return STUDIES.get(study.preset, StudyPreset())
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedStudy(StudyConfig):
+    """`config.study` with a value for every field that can be left to the preset."""
+
+    minutes: float = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]  # A frozen field only gets narrower.
+    heads: tuple[str, ...] = ()
+    depths: tuple[str, ...] = ()
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    seeds: tuple[int, ...] = (0,)
+    selection_seeds: int = 0
+    search: str = GRID
+    finals: str = "winners"
+    views: int = VIEWS
+
+
+def resolved(study: StudyConfig) -> ResolvedStudy:
+    """Return `config.study` with a value for every field.
 
     Raises:
-      ValueError: the preset is unknown.
+      UserError: fields that are given do not go with one another.
     """
-    if study["preset"] and study["preset"] not in STUDIES:
-        raise ValueError(f"config.study.preset={study['preset']!r} is not one of {', '.join(STUDIES)}.")
-    return STUDIES.get(study["preset"], StudyPreset())
-
-
-def resolved(config: ConfigDict) -> ConfigDict:
-    """Return a copy of a configuration in which every field of `config.study` has a value.
-
-    Raises:
-      ValueError: a field that is given is unknown, or does not go with another one.
-    """
-    config = copy.deepcopy(config)
-    study, preset = config.study, preset_of(config.study)
-    search, minutes = study.search, study.minutes
-    if search is not None and search not in SEARCHES:
-        raise ValueError(f"config.study.search={search!r} is not one of {', '.join(SEARCHES)}.")
+    preset, search, minutes = preset_of(study), study.search, study.minutes
     if search in (GRID, HALVING) and minutes:
-        raise ValueError(
+        raise UserError(
             f"config.study.search={search!r} keeps no time budget, but config.study.minutes={minutes:g}. Set "
             "one of the two only."
         )
     if minutes is None:
         minutes = 0.0 if search in (GRID, HALVING) else preset.minutes
     if search == BUDGET and not minutes:
-        raise ValueError("config.study.search='budget' needs a time budget: set config.study.minutes above 0.")
+        raise UserError("config.study.search='budget' needs a time budget: set config.study.minutes above 0.")
     selecting = study.selection_seeds or 0
     if study.seeds is not None and selecting > len(study.seeds):
-        raise ValueError(
+        raise UserError(
             f"config.study.selection_seeds={selecting} is above the number of config.study.seeds="
             f"{tuple(study.seeds)}. Give more seeds, or lower it."
         )
+    given = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
     decided = {
         "minutes": float(minutes),
         "search": search or (BUDGET if minutes else GRID),
         "selection_seeds": selecting,
-        "seeds": tuple(range(max(preset.seeds, selecting))) if study.seeds is None else tuple(study.seeds),
-        "learning_rates": LEARNING_RATES if study.learning_rates is None else tuple(study.learning_rates),
+        "seeds": tuple(range(max(preset.seeds, selecting))) if study.seeds is None else study.seeds,
+        "learning_rates": LEARNING_RATES if study.learning_rates is None else study.learning_rates,
         "finals": study.finals or "winners",
         "views": VIEWS if study.views is None else study.views,
-        "heads": tuple(study.heads or ()),
-        "depths": tuple(study.depths or ()),
+        "heads": study.heads or (),
+        "depths": study.depths or (),
     }
-    if decided["finals"] not in FINALS:
-        raise ValueError(f"config.study.finals={study.finals!r} is not one of {', '.join(FINALS)}.")
-    study.update(decided)
-    return config
+    return ResolvedStudy(**{**given, **decided})
 
 
-def as_begun(config: ConfigDict, old: Mapping[str, Any]) -> ConfigDict:
-    """Return the configuration with which a study of a version without time budgets goes on, with the seeds of then.
+def resolved_config(config: Config) -> Config:
+    """Return a configuration whose `study` has a value for every field; see `resolved`."""
+    return dataclasses.replace(config, study=resolved(config.study))
+
+
+def as_begun(study: StudyConfig, old: Mapping[str, Any]) -> StudyConfig:
+    """Return `config.study` with which a study of a version without time budgets goes on, with the seeds of then.
 
     Args:
-      config: the one that was asked for, `added_fields.continued`; it is changed and returned.
+      study: the one that was asked for, `added_fields.continued`.
       old: the contents of the config.json in the study's directory.
     """
-    study = config.study
     if "minutes" in old.get("study", {}):
-        return config
-    if study.seeds is None:
-        study.seeds = tuple(range(preset_of(study).seeds))
-    if study.selection_seeds:
-        study.selection_seeds = min(study.selection_seeds, len(study.seeds))
-    return config
+        return study
+    seeds = tuple(range(preset_of(study).seeds)) if study.seeds is None else study.seeds
+    selecting = min(study.selection_seeds, len(seeds)) if study.selection_seeds else study.selection_seeds
+    return dataclasses.replace(study, seeds=seeds, selection_seeds=selecting)

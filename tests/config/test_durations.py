@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_augtl.training.durations import in_steps
+from flax_augtl.config.durations import in_steps
 
 UNSET = {"steps": None, "epochs": None, "examples": None}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from configs import caltech101, common, digits
-from flax_augtl.config import study_presets
-from flax_augtl.config.study_presets import as_begun, resolved
+from flax_augtl.config import presets
+from flax_augtl.config.presets import as_begun, resolved
 
 
 def study_of(config=None, **fields):
@@ -119,4 +119,4 @@ def test_a_study_of_an_earlier_version_keeps_its_seeds(fields, seeds, selecting)
 
 def test_a_study_with_a_budget_is_no_earlier_version():
     assert as_begun(common.get_config(), {"study": {"minutes": 10.0}}).study.seeds is None
-    assert set(study_presets.STUDIES) == {"quick", "paper", "controls", "full"}
+    assert set(presets.STUDIES) == {"quick", "paper", "controls", "full"}

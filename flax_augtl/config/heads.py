@@ -1,0 +1,115 @@
+"""The head's settings and its presets, as plain data.
+
+The four networks of Shermin et al. (arXiv 1903.10150), the two of "Growing a Brain" (Wang et al., arXiv 1907.07844) and
+the controls of an honest comparison differ in these settings only. Widths, activation, the value of gamma and the zero
+initialisation of the target classifier are this project's decisions; the paper's text does not fix them.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+
+from flax_augtl.errors import UserError
+
+NORMS = ("none", "l2", "batch", "layer")
+CLASSIFIER_INITS = ("pretrained", "random", "shuffled")
+CLASSIFIER_RATES = ("pretrained", "new")
+CLASSIFIER_STARTS = ("zero", "leep")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """Settings of the head.
+
+    Attributes:
+      keep_classifier: keep the pretrained classification layer; the head then reads its outputs, otherwise the
+        penultimate features.
+      new_layers: widths of the new layers between what the head reads and the target classifier (depth augmentation).
+      widen: number of new units in parallel to the topmost layer that is kept of the source network, reading what that
+        layer reads (width augmentation); 0 for none.
+      norm: what normalises the input of every new layer, the target classifier included: one of `NORMS`.
+      scale: initial gamma of the `l2` norm.
+      classifier_init: weights of the kept classification layer: one of `CLASSIFIER_INITS`. `random` and `shuffled` are
+        controls.
+      classifier_rate: whether the kept classification layer trains at the rate of the pretrained or of the new layers.
+      classifier_init_from: where the target classifier starts: `zero`, or `leep`, the predictor that needs no training
+        (`flax_augtl.models.leep`), for a head whose target classifier reads the kept layer.
+      dropout: probability with which an input of the target classifier, and an output of a new layer, is dropped.
+    """
+
+    keep_classifier: bool = True
+    new_layers: tuple[int, ...] = ()
+    widen: int = 0
+    norm: str = "l2"
+    scale: float = 10.0
+    classifier_init: str = "pretrained"
+    classifier_rate: str = "pretrained"
+    classifier_init_from: str = "zero"
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        for field, choices in (
+            ("norm", NORMS),
+            ("classifier_init", CLASSIFIER_INITS),
+            ("classifier_rate", CLASSIFIER_RATES),
+            ("classifier_init_from", CLASSIFIER_STARTS),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(f"config.head.{field}={getattr(self, field)!r} is not one of {', '.join(choices)}.")
+        if self.widen < 0 or any(width < 1 for width in self.new_layers):
+            raise UserError(
+                f"Widths of the head must be positive: config.head.new_layers={self.new_layers}, "
+                f"config.head.widen={self.widen}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config.head.dropout={self.dropout} is not in [0, 1).")
+        reads_kept = (
+            self.keep_classifier and not self.new_layers and not self.widen and self.classifier_init == "pretrained"
+        )
+        if self.classifier_init_from == "leep" and not reads_kept:
+            raise UserError(
+                "config.head.classifier_init_from='leep' needs a target classifier that reads the pretrained "
+                "classification layer: keep_classifier=True, new_layers=(), widen=0, "
+                "classifier_init='pretrained', as in the presets kept and kept_plain."
+            )
+        if not self.keep_classifier and self.classifier_init != "pretrained":
+            raise UserError(
+                f"config.head.classifier_init={self.classifier_init!r} needs a kept classification layer, "
+                "but config.head.keep_classifier is False."
+            )
+
+
+PRESETS: Mapping[str, HeadSettings] = {
+    "traditional": HeadSettings(keep_classifier=False, norm="none"),
+    "traditional_l2": HeadSettings(keep_classifier=False),
+    "kept_plain": HeadSettings(norm="none"),
+    "kept": HeadSettings(),
+    "kept_deeper": HeadSettings(new_layers=(1024,)),
+    "kept_deeper_batch": HeadSettings(new_layers=(1024,), norm="batch"),
+    "kept_deeper2": HeadSettings(new_layers=(2048, 1024)),
+    "deeper": HeadSettings(keep_classifier=False, new_layers=(1024,)),
+    "wider": HeadSettings(keep_classifier=False, widen=1024),
+    "random_deeper": HeadSettings(new_layers=(1024,), classifier_init="random"),
+    "shuffled_deeper": HeadSettings(new_layers=(1024,), classifier_init="shuffled"),
+}
+
+
+def head_settings(preset: str, overrides: Mapping[str, object] | None = None) -> HeadSettings:
+    """Return the settings of a preset, with those of `overrides` that are not None in their place.
+
+    Raises:
+      UserError: the preset, an overriding field or a value is unknown.
+    """
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(preset, PRESETS, 1)
+        raise UserError(
+            f"config.head.preset={preset!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+            f"Choices: {', '.join(PRESETS)}."
+        )
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    known = {field.name for field in dataclasses.fields(HeadSettings)}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"config.head has no field {', '.join(unknown)}. Fields: preset, {', '.join(sorted(known))}.")
+    if "new_layers" in given:
+        given["new_layers"] = tuple(int(width) for width in given["new_layers"])
+    return dataclasses.replace(PRESETS[preset], **given)

@@ -1,0 +1,86 @@
+"""The source networks by name, as plain data: their families, settings and layer groups."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from flax_augtl.errors import UserError
+
+NONE, ALL = "none", "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is known of a network by its name alone.
+
+    Attributes:
+      family: "resnet" or "vgg".
+      settings: the fields of its module that the name decides.
+      groups: its layer groups, bottom to top, classification layer included.
+      penultimate: width of the vector that the classification layer reads.
+      image_size: pixels a side of the images that it was published for.
+      blocks: its residual blocks, bottom to top, such as `layer1.0`; none if it has none.
+    """
+
+    family: str
+    settings: Mapping[str, Any]
+    groups: tuple[str, ...]
+    penultimate: int
+    image_size: int
+    blocks: tuple[str, ...] = ()
+
+
+# Channels that leave a block, over its width.
+EXPANSION: Mapping[str, int] = {"basic": 1, "bottleneck": 4}
+_WIDTHS = (64, 128, 256, 512)
+_VGG_HIDDEN = 4096
+_VGG_CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def _resnet(block: str, stage_sizes: tuple[int, ...], *, image_size: int = 224, **settings: Any) -> Entry:
+    stages = range(1, len(stage_sizes) + 1)
+    return Entry(
+        "resnet",
+        MappingProxyType(dict(block=block, stage_sizes=stage_sizes, **settings)),
+        ("stem", *(f"layer{stage}" for stage in stages), "fc"),
+        settings.get("widths", _WIDTHS)[-1] * EXPANSION[block],
+        image_size,
+        tuple(f"layer{stage}.{number}" for stage in stages for number in range(stage_sizes[stage - 1])),
+    )
+
+
+def _cifar_resnet(blocks: int) -> Entry:
+    return _resnet("basic", (blocks,) * 3, widths=(16, 32, 64), stem="cifar", image_size=32)
+
+
+def _vgg(convs: tuple[int, ...], batch_norm: bool) -> Entry:
+    groups = (*(f"conv{number}" for number in range(1, len(convs) + 1)), "fc6", "fc7", "fc8")
+    return Entry("vgg", MappingProxyType(dict(convs=convs, batch_norm=batch_norm)), groups, _VGG_HIDDEN, 224)
+
+
+NETWORKS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "resnet18": _resnet("basic", (2, 2, 2, 2)),
+        "resnet34": _resnet("basic", (3, 4, 6, 3)),
+        "resnet50": _resnet("bottleneck", (3, 4, 6, 3)),
+        "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
+        "resnet152": _resnet("bottleneck", (3, 8, 36, 3)),
+        **{f"vgg{n}{'_bn' * bn}": _vgg(convs, bn) for n, convs in _VGG_CONVS.items() for bn in (False, True)},
+        **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9, 18)},
+    }
+)
+
+
+def find(name: str) -> Entry:
+    """Return the entry of a network.
+
+    Raises:
+      UserError: there is none; the message gives the choices and the nearest names.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    near = difflib.get_close_matches(str(name).lower(), NETWORKS, n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"There is no network {name!r}.{hint} The choices are {', '.join(NETWORKS)}.")
