@@ -45,18 +45,20 @@ def configuration(variant: ConfigDict, examples: int, seed: int) -> ConfigDict:
 
 def accuracy(config: ConfigDict) -> float:
     """Train a configuration without a run directory, and return the test accuracy of its last step."""
+    from flax_augtl.config.convert import typed
     from flax_augtl.training import loop, metrics
     from flax_augtl.training.experiment import prepare
     from flax_augtl.training.optimizer import create_optimizer
     from flax_augtl.training.progress import Progress
     from flax_augtl.training.state import create_state
 
-    experiment = prepare(config)
+    values = typed(config)
+    experiment = prepare(values)
     optimizer = create_optimizer(experiment.optimizer, experiment.plan)
-    state = create_state(experiment.variables, optimizer, experiment.plan, config.seed)
+    state = create_state(experiment.variables, optimizer, experiment.plan, values.seed)
     state, _ = loop.fit(experiment, state, Progress())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    sums = loop.evaluate(experiment.network, experiment.preprocessing, variables, experiment.dataset.test, config.data,
+    sums = loop.evaluate(experiment.network, experiment.preprocessing, variables, experiment.dataset.test, values.data,
                          batch_size=100)  # fmt: skip
     return metrics.summary(sums)["top1"]
 
@@ -69,21 +71,23 @@ def measure(variants: Mapping[str, ConfigDict], examples: Sequence[int], seeds: 
     for line in file.read_text().splitlines() if file.exists() else ():
         row = json.loads(line)
         done[row["config"]] = row["top1"]
-    found: dict[tuple[str, int], list[float]] = {}
-    total, count = len(variants) * len(examples) * seeds, 0
-    for name, variant in variants.items():
-        for number in examples:
-            for seed in range(seeds):
-                config, count, start = configuration(variant, number, seed), count + 1, time.monotonic()
-                key = config.to_json(sort_keys=True)
-                if key not in done:
-                    done[key] = accuracy(config)
-                    row = {"variant": name, "examples": number, "seed": seed, "top1": done[key], "config": key}
-                    with file.open("a") as lines:
-                        lines.write(json.dumps(row) + "\n")
-                    print(f"[{count}/{total}] {name}, {number} a class, seed {seed}: {done[key]:.3f} "
-                          f"({time.monotonic() - start:.1f} s)", file=sys.stderr, flush=True)  # fmt: skip
-                found.setdefault((name, number), []).append(done[key])
+    plan = [(seed, name, number) for seed in range(seeds) for name in variants for number in examples]
+    found: dict[tuple[str, int], list[float]] = {(name, number): [] for name in variants for number in examples}
+    for count, (seed, name, number) in enumerate(plan, 1):
+        config, start = configuration(variants[name], number, seed), time.monotonic()
+        key = config.to_json(sort_keys=True)
+        if key not in done:
+            done[key] = accuracy(config)
+            row = {"variant": name, "examples": number, "seed": seed, "top1": done[key], "config": key}
+            with file.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(
+                f"[{count}/{len(plan)}] {name}, {number} a class, seed {seed}: {done[key]:.3f} "
+                f"({time.monotonic() - start:.1f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+        found[name, number].append(done[key])
     return found
 
 

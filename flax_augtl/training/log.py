@@ -67,8 +67,8 @@ class _Events:
 class RunLog:
     """Log of a run; only the first of several processes should have one that writes.
 
-    On a terminal or in a notebook a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
-    time.
+    On a terminal or in a notebook a bar shows step, loss, images/s and the time left; elsewhere a line says the same
+    from time to time.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def test_it_trains_without_validation_and_keeps_what_it_measured(tmp_path, monke
     rows = ["| images a class | `one` | `two` |", "|---|---|---|", "| 1 | 60.5 [60.0, 61.0] | 60.5 [60.0, 61.0] |",
             "| 2 | 70.5 [70.0, 71.0] | 70.5 [70.0, 71.0] |"]  # fmt: skip
     assert "\n".join(rows) in said
-    assert seen == [(rate, shots, 0, seed) for rate in (0.01, 0.02) for shots in (1, 2) for seed in (0, 1)]
+    assert seen == [(rate, shots, 0, seed) for seed in (0, 1) for rate in (0.01, 0.02) for shots in (1, 2)]
     drawn = (tmp_path / "a.svg").read_bytes()
     assert drawn.startswith(b"<?xml") and b"training images a class" in drawn and b"<dc:date>" not in drawn
     benchmark.main(command)  # Everything is there.

@@ -10,8 +10,10 @@ from tests.docs import pages
 
 
 def test_the_pages_that_a_reader_looks_for():
-    expected = ("architecture", "configuration", "data", "gpu", "heads", "multihost", "performance", "reliability", "results", "runs",
-                "study", "tpu", "weights")  # fmt: skip
+    expected = (
+        *("architecture", "configuration", "data", "gpu", "heads", "multihost", "performance"),
+        *("reliability", "results", "runs", "study", "tpu", "weights"),
+    )
     assert {f"docs/{name}.md" for name in expected} | {"docs/quickstart.ipynb"} <= {*pages.PAGES}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {*pages.PAGES}
     assert (ROOT / "CITATION.cff").exists() and (ROOT / "LICENSE").exists()
