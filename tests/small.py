@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from configs import common
+from flax_augtl.config.convert import typed
 from flax_augtl.config.heads import PRESETS
 from flax_augtl.models import create_model
 from flax_augtl.models.augmented import AugmentedNetwork, Head
@@ -73,6 +74,11 @@ def digits_config(**changes):
     )
     config.update(changes)
     return config
+
+
+def typed_config(**changes):
+    """The same as typed values."""
+    return typed(digits_config(**changes))
 
 
 def at_step(step, act, monkeypatch):

@@ -87,6 +87,17 @@ def test_no_manifest_is_written_where_an_array_is_missing(tmp_path, monkeypatch)
     assert not list(tmp_path.rglob("SHA256SUMS"))
 
 
+def test_a_run_and_a_checkpoint_are_found_in_the_other_unicode_form(tmp_path):
+    written, asked = tmp_path / "the\u0301", tmp_path / "th\u00e9"
+    flax_augtl.train(config(), written, quiet=True)
+    assert flax_augtl.load_run(asked).workdir == written
+    assert len(flax_augtl.load_source("resnet20", str(asked)).class_names) == 10
+    exported = export(flax_augtl.load_run(asked))[0]
+    exported.copy(tmp_path / "mode\u0301le.safetensors")
+    assert flax_augtl.load_source(None, str(tmp_path / "mod\u00e9le.safetensors")).name == "resnet20"
+    assert not asked.exists()
+
+
 def test_leftovers_are_removed_from_a_folder_with_brackets(tmp_path):
     folder, neighbour = tmp_path / "a [b]", tmp_path / "a b"
     for each in (folder, neighbour):

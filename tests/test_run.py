@@ -11,6 +11,7 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl.config.added_fields import ADDED
+from flax_augtl.config.convert import typed
 from flax_augtl.data import DataError
 from flax_augtl.study import context
 from flax_augtl.study.study import study
@@ -94,7 +95,7 @@ def test_a_loaded_run_is_the_trained_one(whole):
 
 
 def test_what_a_notebook_shows_of_data_and_sources_is_one_line():
-    experiment = prepare(config())
+    experiment = prepare(typed(config()))
     assert repr(experiment.dataset) == "<Dataset digits: 10 classes; 30 train, 10 val, 1000 test examples>"
     assert repr(experiment.dataset.val) == "<10 examples of 10 classes>"
     source = repr(flax_augtl.load_source("resnet20", "embedded:glyphs"))
@@ -390,7 +391,7 @@ def test_a_run_that_fails_at_start_leaves_another_run_alone(whole):
 
 
 def test_balanced_class_weights_make_every_class_count_the_same():
-    experiment = prepare(config(balance_classes=True))
+    experiment = prepare(typed(config(balance_classes=True)))
     counts = np.bincount(experiment.dataset.train.labels)
     np.testing.assert_allclose(np.array(experiment.step.class_weights) * counts, len(experiment.dataset.train) / 10)
 

@@ -67,7 +67,7 @@ def main():
         {"compute_dtype": "bfloat16", "accumulate": 4},
         {"compute_dtype": "bfloat16", "remat": True},
     ):
-        experiment = prepare(small.digits_config(network="resnet50", image_size=224, batch_size=1024, **changes))
+        experiment = prepare(small.typed_config(network="resnet50", image_size=224, batch_size=1024, **changes))
         estimate = memory.estimate(experiment, platform="tpu").total
         compiled = compiled_train_step(experiment, devices("v4-8"))
         found = compiled.memory_analysis()

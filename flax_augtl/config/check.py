@@ -78,7 +78,7 @@ def _problem(name: str, value: Any, field: Field) -> str | None:
     if declared.choices and value not in declared.choices:
         near = difflib.get_close_matches(str(value), declared.choices, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"{name}={value!r} is not one of {', '.join(declared.choices)}.{hint}"
+        return f"{name}={value!r} is not one of {', '.join(filter(None, declared.choices))}.{hint}"
     return None
 
 
@@ -97,7 +97,7 @@ def _freeze(values: Mapping[str, Any]) -> None:
         entry = networks.NETWORKS[network]
         choices = (networks.NONE, *entry.groups, networks.ALL)
         if freeze not in (*choices, *entry.blocks):
-            near = difflib.get_close_matches(str(freeze), choices, 1)
+            near = difflib.get_close_matches(str(freeze), (*choices, *entry.blocks), 1)
             raise UserError(
                 f"config.freeze={freeze!r} is not a layer group of this network"
                 f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."

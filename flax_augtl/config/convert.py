@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -147,9 +148,15 @@ def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def plain(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping and those in it as dicts, without references."""
+    """Return a mapping and those in it as dicts, without references, and paths as texts."""
     values = config.to_dict() if isinstance(config, ConfigDict) else config
-    return {name: plain(value) if isinstance(value, (Mapping, ConfigDict)) else value for name, value in values.items()}
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, (Mapping, ConfigDict)):
+        return plain(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def as_written(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class HeadConfig:
     """What `config.head` holds: a preset (docs/configuration.md has them), and settings that take the place of its own."""
 
     preset: str = setting("kept_deeper", "Name of a head; the other fields override its settings.")
-    keep_classifier: bool | None = setting(None, "Is the pretrained classification layer kept?")
+    keep_classifier: bool | None = setting(None, "Keep the pretrained classification layer.")
     new_layers: tuple[int, ...] | None = setting(
         None, "Widths of new layers, such as (), (1024,), (2048, 1024): depth augmentation."
     )

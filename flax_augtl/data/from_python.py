@@ -12,11 +12,12 @@ from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.load import examples_of, from_listing
 from flax_augtl.data.sources.image_files import Listing
-from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note, nfc
+from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note
 from flax_augtl.data.splits import folds, groups
 from flax_augtl.data.splits.make_splits import divide
 from flax_augtl.data.splits.near_copies import ByContent
 from flax_augtl.data.types import ArraySource, Dataset, Examples
+from flax_augtl.runtime.paths import nfc
 
 Labels = Sequence[int | str] | np.ndarray
 

@@ -9,9 +9,9 @@ from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.folder import list_folder
 from flax_augtl.data.sources.image_files import FileSource
-from flax_augtl.data.sources.unicode_names import nfc
 from flax_augtl.data.splits.integrity import note, scan
 from flax_augtl.data.types import Examples
+from flax_augtl.runtime.paths import nfc
 
 
 def labelled_images(root: epath.PathLike, class_names: Sequence[str], data: DataConfig) -> tuple[Examples, list[str]]:

@@ -16,6 +16,7 @@ RAW = "raw"
 """The value of `config.weights_entry` that prefers weights that are no average, as versions without that field did."""
 
 _AVERAGED = re.compile(r"(?:^|[_-])(?:ema|swa|averaged?|avg|polyak|shadow|teacher)(?:$|[_\d-])", re.IGNORECASE)
+_NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # In modelEMA, emaModel and EMAModel.
 _OPTIMIZER = re.compile(r"(?:opt|optim\w*|lr_sched\w*|scheduler|scaler|amp)\.", re.IGNORECASE)
 _TRANSFORMERS = "encoder.stages.0.layers.0.layer.0.convolution.weight"
 # A tensor near the bottom of a network, under the names of each library. The last two are of a Sequential, whose
@@ -54,9 +55,19 @@ def find_entries(tensors: Mapping[str, Tensor]) -> list[Entry]:
             for name, tensor in tensors.items()
             if name.startswith(prefix) and not (inner and name.startswith(inner)) and tensor.shape
         }
-        counted = f"{prefix.removesuffix('module.')}n_averaged" in tensors
-        found.append(Entry(prefix, below, counted or any(map(_AVERAGED.search, prefix.split(".")))))
+        found.append(Entry(prefix, below, _is_counted(prefix, tensors) or any(map(_says_averaged, prefix.split(".")))))
     return found
+
+
+def _says_averaged(name: str) -> bool:
+    return _AVERAGED.search(_NEXT_WORD.sub("_", name)) is not None
+
+
+def _is_counted(prefix: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Tell whether torch's AveragedModel is above a prefix: it keeps a counter beside its module, whatever wraps that."""
+    parts = prefix.split(".")
+    above = (i for i, part in enumerate(parts) if part == "module")
+    return any(".".join([*parts[:i], "n_averaged"]) in tensors for i in above) or f"{prefix}n_averaged" in tensors
 
 
 def _prefix(name: str, tensors: Mapping[str, Tensor]) -> str | None:
@@ -187,7 +198,7 @@ def _notes(entry, everything, fitting, tensors, wanted, where):
         unused = [
             top
             for top in tops
-            if _AVERAGED.search(top) and not any(other.name.partition(".")[0] == top for other in fitting)
+            if _says_averaged(top) and not any(other.name.partition(".")[0] == top for other in fitting)
         ]
         if unused:
             yield f"{where}: the averaged weights in {', '.join(unused)} fit no network here and are not used."

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from flax_augtl.pretrained.errors import CheckpointError
+from flax_augtl.runtime.paths import as_on_disk
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _BUCKETS = ("gs", "s3", "az")
@@ -23,13 +24,15 @@ _SECONDS = 60.0  # Without a byte, after which a server counts as silent.
 def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
     """Return what an address stands for: a path for file://, a hub id for a page of the hub; others as they are.
 
+    A path is returned in the Unicode form that the disk has.
+
     Raises:
         CheckpointError: the kind of address is not known here.
     """
     text = os.fspath(weights)
     match = _SCHEME.match(text) if isinstance(text, str) else None
     if match is None:
-        return weights
+        return as_on_disk(weights) if isinstance(text, str) else weights
     scheme = match[1].lower()
     if scheme == "file":
         parts = urllib.parse.urlsplit(text)
@@ -38,7 +41,7 @@ def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
                 f"{weights} is on another machine ({parts.netloc}); file:// reads this one. For a path "
                 f"of this machine, write file:///{parts.netloc}{parts.path}."
             )
-        return urllib.request.url2pathname(parts.path)
+        return as_on_disk(urllib.request.url2pathname(parts.path))
     if page := _HUB_PAGE.fullmatch(text):
         return f"{page[1]}@{page[2]}" if page[2] else page[1]
     if scheme not in ("http", "https", *_BUCKETS):

@@ -75,8 +75,8 @@ def locate(weights: str | os.PathLike) -> Located:
     """
     if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
         raise CheckpointError(
-            f"config.weights={str(weights)!r} names no checkpoint. Random weights are config.weights = "
-            "None, which a configuration file can say, and the command line cannot."
+            f"config.weights={str(weights)!r} names no checkpoint. Random weights are --config.weights=None on the command "
+            "line, and config.weights = None in a configuration file."
         )
     weights = local_or_named(weights)
     if is_address(weights):

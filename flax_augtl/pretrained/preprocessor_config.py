@@ -60,7 +60,8 @@ def read(fields: Mapping[str, Any]) -> tuple[Preprocessing, list[Unsettled]]:
     geometry = (
         _warped(fields, unsettled) if kind == "ConvNext" and fields["do_resize"] else _geometry(fields, unsettled)
     )
-    return Preprocessing(**geometry, **_interpolation(fields, unsettled), **_values(kind, fields, unsettled)), unsettled
+    geometry |= {"crop_rounding": "down", **_interpolation(fields, unsettled)}
+    return Preprocessing(**geometry, **_values(kind, fields, unsettled)), unsettled
 
 
 def _kind(fields: Mapping[str, Any]) -> str:

@@ -2,9 +2,12 @@
 
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from etils import epath
+
+from flax_augtl.runtime.text import readable
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -23,8 +26,56 @@ def is_folder(path: epath.PathLike) -> bool:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell."""
-    return epath.Path(path if is_remote(path) else os.path.abspath(os.path.expanduser(path)))
+    """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell.
+
+    A path that exists with its names in the other Unicode form is that one.
+    """
+    return epath.Path(path if is_remote(path) else as_on_disk(os.path.abspath(os.path.expanduser(path))))
+
+
+def nfc(name: str) -> str:
+    """Return a name in the form in which names are compared."""
+    return name if name.isascii() else unicodedata.normalize("NFC", readable(name))
+
+
+class Finder:
+    """Finds files whose names the disk has in another Unicode form. Each folder is listed once."""
+
+    def __init__(self):
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def __call__(self, path: str | os.PathLike) -> str:
+        """Return the path of the file or folder as the disk has it, and `path` itself where there is none."""
+        path = os.fspath(path)
+        if path.isascii() or exists(path):
+            return path
+        scheme, separator, rest = path.rpartition("://")
+        here = scheme + separator
+        for number, part in enumerate(rest.split("/")):
+            if part.isascii() or exists(here + part):
+                found = part
+            else:
+                found = self._names(here).get(nfc(part), part)
+            here += found + "/" * (number < rest.count("/"))
+        return here if exists(here) else path
+
+    def _names(self, folder: str) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                inside = (
+                    [p.name for p in epath.Path(folder).iterdir()] if is_remote(folder) else os.listdir(folder or ".")
+                )
+            except OSError:
+                inside = []
+            self._listed[folder] = {nfc(name): name for name in sorted(inside)}
+        return self._listed[folder]
+
+
+def as_on_disk(path: epath.PathLike) -> epath.PathLike:
+    """Return a local path in the Unicode form that the disk has; as it is where nothing has either form."""
+    if os.fspath(path).isascii():
+        return path
+    return Finder()(path)
 
 
 def cache_folder() -> Path:

@@ -24,6 +24,7 @@ _PREPROCESSING = {
     "mean": "list of numbers",
     "std": "list of numbers",
     "resize": "text",
+    "crop_rounding": "text",
 }
 # In splits.json: where the data were when the run was trained.
 PLACE = "data_root"

@@ -3,8 +3,7 @@
 import pytest
 
 from flax_augtl.config.durations import in_steps
-
-UNSET = {"steps": None, "epochs": None, "examples": None}
+from flax_augtl.config.schema import Config, ScheduleConfig
 
 
 @pytest.mark.parametrize(
@@ -22,11 +21,11 @@ UNSET = {"steps": None, "epochs": None, "examples": None}
 def test_every_unit_is_counted_in_steps(given, expected):
     batch_size = 30 if given == {"epochs": 3.0} else 10
     expected = 10 if given == {"epochs": 3.0} else expected
-    assert in_steps({**UNSET, **given}, "", examples=100, batch_size=batch_size) == expected
+    assert in_steps(Config(**given), "", examples=100, batch_size=batch_size) == expected
 
 
 def test_several_lengths_at_once():
-    config = {"boundaries_steps": (), "boundaries_epochs": (1, 2.5), "boundaries_examples": None}
+    config = ScheduleConfig(boundaries_epochs=(1, 2.5))
     assert in_steps(config, "boundaries", examples=100, batch_size=10) == (10, 25)
 
 
@@ -34,9 +33,9 @@ def test_two_units_are_one_too_many():
     with pytest.raises(
         ValueError, match=r"Only one of config.steps=5, config.epochs=2 can be set; set the others to 0"
     ):
-        in_steps({**UNSET, "steps": 5, "epochs": 2}, "", examples=100, batch_size=10)
+        in_steps(Config(steps=5, epochs=2), "", examples=100, batch_size=10)
 
 
 def test_a_negative_length_is_an_error():
     with pytest.raises(ValueError, match="config.schedule.warmup_steps=-1 is negative"):
-        in_steps({"warmup_steps": -1}, "warmup", examples=100, batch_size=10)
+        in_steps(ScheduleConfig(warmup_steps=-1), "warmup", examples=100, batch_size=10)

@@ -1,5 +1,7 @@
 """What the command line sets of a configuration."""
 
+import sys
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -20,7 +22,7 @@ def parsed(*arguments, config="configs/folder.py", monkeypatch):
     config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     monkeypatch.setattr("sys.argv", arguments)
-    assert cli.parse(values, arguments) == ["main.py"]
+    assert cli.parse(values, arguments) == ["main.py"] and sys.argv == arguments
     return values.config, cli._overrides(values)
 
 
@@ -73,7 +75,7 @@ def test_none_goes_on_being_text_where_it_is_a_part_of_it(monkeypatch):
         (
             ["--preset=wider"],
             "There is no flag --preset. Fields of the configuration are written with config in front: "
-            "--config.head.preset=….",
+            "--config.head.preset=… or --config.study.preset=….",
         ),
     ],
 )

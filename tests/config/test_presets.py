@@ -4,13 +4,15 @@ import pytest
 
 from configs import caltech101, common, digits
 from flax_augtl.config import presets
+from flax_augtl.config.convert import typed
 from flax_augtl.config.presets import as_begun, resolved
+from flax_augtl.config.study_config import StudyConfig
 
 
 def study_of(config=None, **fields):
     config = config or common.get_config()
     config.study.update(fields)
-    return resolved(config).study
+    return resolved(typed(config).study)
 
 
 def test_quick_has_one_seed_and_ten_minutes():
@@ -45,7 +47,7 @@ def test_the_others_have_six_seeds_and_no_time_budget(preset):
 )
 def test_a_field_that_is_given_beside_quick_is_used(given, found):
     study = study_of(**given)
-    assert {name: study[name] for name in found} == found
+    assert {name: getattr(study, name) for name in found} == found
 
 
 def test_any_preset_can_have_a_time_budget():
@@ -83,9 +85,9 @@ def test_fields_that_exclude_each_other_are_refused(given, sentence):
 
 
 def test_what_is_resolved_stays_so_and_the_given_configuration_is_not_changed():
-    config = common.get_config()
-    once = resolved(config)
-    assert config.study.seeds is None and resolved(once).to_dict() == once.to_dict()
+    study = StudyConfig()
+    once = resolved(study)
+    assert study.seeds is None and resolved(once) == once
 
 
 def test_the_configurations_that_come_along_mean_what_they_meant():
@@ -111,12 +113,10 @@ def test_the_configurations_that_come_along_mean_what_they_meant():
     ],
 )
 def test_a_study_of_an_earlier_version_keeps_its_seeds(fields, seeds, selecting):
-    config = common.get_config()
-    config.study.update(fields)
-    config = as_begun(config, {"study": {"preset": "quick"}})
-    assert (config.study.seeds, config.study.selection_seeds) == (seeds, selecting)
+    study = as_begun(StudyConfig(**fields), {"study": {"preset": "quick"}})
+    assert (study.seeds, study.selection_seeds) == (seeds, selecting)
 
 
 def test_a_study_with_a_budget_is_no_earlier_version():
-    assert as_begun(common.get_config(), {"study": {"minutes": 10.0}}).study.seeds is None
+    assert as_begun(StudyConfig(), {"study": {"minutes": 10.0}}).seeds is None
     assert set(presets.STUDIES) == {"quick", "paper", "controls", "full"}

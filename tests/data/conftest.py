@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flax_augtl.config.convert import typed_data
 from flax_augtl.data import load_dataset
 from flax_augtl.data.images.preprocessing import Preprocessing
 
@@ -20,7 +21,7 @@ def data():
     base = {
         "name": "folder", "crop": "resized", "crop_scale": (0.25, 1.0), "view_seed": 0, "views": 0, "threads": 2,
     }  # fmt: skip
-    return lambda **changes: {**base, **changes}
+    return lambda **changes: typed_data({**base, **changes})
 
 
 @pytest.fixture
@@ -67,7 +68,11 @@ def load_lists(tmp_path, picture):
             picture(number).save(tmp_path / name)
         for name, text in lists.items():
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        named = {f"{name.split('.')[0]}_list": name for name in lists}
+        named = {
+            f"{part}_list": name
+            for part, name in ((name.split(".")[0], name) for name in lists)
+            if part in ("train", "val", "test", "class")
+        }
         return load_dataset({"name": "list", "root": str(tmp_path), "validation": 0, **named, **fields}, seed=0)
 
     return run

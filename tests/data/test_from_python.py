@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from flax_augtl.data import DataError, dataset_from_arrays, dataset_from_files
+from flax_augtl.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
 
@@ -35,13 +36,18 @@ def test_arrays_with_test_and_names():
         (IMAGES, ["a", "b", "x"] * 10, {"class_names": ("a", "b")}, "out of range"),
         (IMAGES, np.zeros(30, int), {}, "has 1 classes"),
         (IMAGES, np.arange(30) / 3, {}, "whole numbers or names"),
-        (IMAGES, np.arange(30) % 3, {"data": {"validatoin": 0.2}}, "no field 'validatoin' .*Did you mean validation"),
+        (
+            IMAGES,
+            np.arange(30) % 3,
+            {"data": {"validatoin": 0.2}},
+            "no field config.data.validatoin. Did you mean config.data.validation",
+        ),
         (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is there more than once"),
         (IMAGES, np.arange(30) % 3, {"val": (IMAGES, np.arange(30) % 3)}, "Give `test` with `val`"),
     ],
 )
 def test_arrays_that_are_wrong(images, labels, arguments, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         dataset_from_arrays(images, labels, **arguments)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import main
 from flax_augtl import cli
+from flax_augtl.config.convert import typed
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.sources.digits import digits
 from flax_augtl.run import load_run, train
@@ -66,7 +67,7 @@ def dataset():
 
 def same(folder):
     """Train a tiny network for 20 steps, wholly, partly and with everything frozen but the head, and evaluate it."""
-    prepared = prepare(config(), dataset())
+    prepared = prepare(typed(config()), dataset())
     net = small.network("kept_deeper_batch", num_classes=10, axis_name=AXIS)
     saved = {}
     for freeze in FREEZES:

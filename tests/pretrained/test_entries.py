@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from flax_augtl.config.config_dict import config_values
 from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.config import added_fields
+from flax_augtl.config.convert import to_json
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.entries import find_entries
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
@@ -46,6 +46,10 @@ def bias(source):
         ("", "ema."),
         ("state_dict.net.", "state_dict.net_ema.module."),
         ("student.backbone.", "teacher.backbone."),
+        ("net.", "modelEMA."),
+        ("net.", "emaModel."),
+        ("net.", "EMAModel."),
+        ("net.", "SWAModel.module."),
         ("model.", "swa_model."),
         ("model.", "averaged_model."),
         ("model.", "model-ema."),
@@ -70,9 +74,12 @@ def test_the_average_is_taken_and_said(write, raw, average):
 def test_a_counter_of_torchvisions_marks_an_average(write):
     path = write({"model.": RAW, "other.module.": AVERAGE}, **{"other.n_averaged": np.array(7)})
     assert bias(load_source(None, path)) == AVERAGE
-    # Alone in its file it is a network like any other.
-    source = load_source(None, write({"module.": AVERAGE}, n_averaged=np.array(7)))
-    assert bias(source) == AVERAGE and source.notes == ()
+    # Alone in its file it is a network like any other, also around DataParallel or torch.compile.
+    for prefix in ("module.", "module.module.", "module._orig_mod."):
+        source = load_source(None, write({prefix: AVERAGE}, n_averaged=np.array(7)))
+        assert bias(source) == AVERAGE and source.notes == ()
+    path = write({"model.": RAW, "other.module.module.": AVERAGE}, **{"other.n_averaged": np.array(7)})
+    assert bias(load_source(None, path)) == AVERAGE
 
 
 def test_an_average_that_does_not_fit_is_not_used_and_said(write, state_dict):
@@ -194,9 +201,9 @@ def test_training_says_which_weights_it_took_and_keeps_their_name(write, tmp_pat
 
 
 def test_a_run_of_an_earlier_version_keeps_to_the_raw_weights():
-    old = config_values(small.digits_config())
+    old = to_json(small.typed_config())
     del old["weights_entry"]
-    assert added_fields.continued(small.digits_config(), old).weights_entry == "raw"
+    assert added_fields.continued(small.typed_config(), old).weights_entry == "raw"
 
 
 class TestPyTorch:
@@ -229,6 +236,12 @@ class TestPyTorch:
         source = load_source("resnet20", tmp_path / "w.pth")
         np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
         assert source.notes == ()
+
+    def test_numbers_of_numpy_beside_the_state_dict(self, tmp_path, torch, tensors, state_dict):
+        saved = {"state_dict": tensors, "best_acc1": np.float64(76.1), "epoch": np.int64(3), "best": np.bool_(True)}
+        torch.save({**saved, "loss": np.float32(1.5)}, tmp_path / "w.pth")
+        source = load_source("resnet20", tmp_path / "w.pth")
+        np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
 
     def test_an_average_of_torchvisions(self, tmp_path, torch, tensors):
         average = {f"module.{k}": v + 1 if k == "fc.bias" else v for k, v in tensors.items()}

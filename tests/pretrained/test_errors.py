@@ -224,7 +224,7 @@ def test_settings_of_another_kind_in_notes(tmp_path, state_dict, settings):
 
 @pytest.mark.parametrize("weights", ["", "None", "none", " "])
 def test_no_weights_cannot_be_said_on_the_command_line(weights):
-    with pytest.raises(CheckpointError, match="names no checkpoint. Random weights are config.weights = None"):
+    with pytest.raises(CheckpointError, match="names no checkpoint. Random weights are --config.weights=None on"):
         load_source("resnet20", weights)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from flax_augtl.config.convert import typed
 from flax_augtl.study import budget as module
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
@@ -85,7 +86,7 @@ class FakeWork:
 def grid_of(**study):
     config = common.get_config()
     config.study.update(study)
-    return make_grid(config, RESNET, pretrained=True, classifier=True)
+    return make_grid(typed(config), RESNET, pretrained=True, classifier=True)
 
 
 def search(minutes, own="layer3", merit=lambda cell, steps: 0.0, slower=1.0, **study):

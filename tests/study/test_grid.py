@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from flax_augtl.config.convert import typed
 from flax_augtl.study.grid import Cell, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
@@ -14,7 +15,7 @@ def grid(groups=RESNET, *, pretrained=True, classifier=True, **study):
     with config.unlocked():
         for name, value in study.items():
             config.study[name] = ConfigDict(value) if isinstance(value, dict) else value
-    return make_grid(config, groups, pretrained=pretrained, classifier=classifier)
+    return make_grid(typed(config), groups, pretrained=pretrained, classifier=classifier)
 
 
 def test_names_of_cells_are_stable():

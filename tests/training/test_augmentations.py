@@ -1,5 +1,6 @@
 """Random changes of images are the same wherever the images come from: batches, the device, or kept features."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 import flax_augtl
+from flax_augtl.config.convert import typed
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import load_dataset
 from flax_augtl.data.images.augment import augment, augmentations
 from flax_augtl.features.views import Rows, has_draws
@@ -33,11 +36,11 @@ def test_data_on_the_device_are_changed_alike(tmp_path):
 
 @pytest.mark.parametrize("rotate", ["right_angles", 20.0])
 def test_kept_views_are_those_of_training(rotate):
-    data = config(views=3, rotate=rotate, threads=2).data
+    data = typed(config(views=3, rotate=rotate, threads=2)).data
     preprocessing = Preprocessing(image_size=8, crop_fraction=1.0)
     train = load_dataset(data, seed=0).train
     rows = Rows([train], preprocessing, data, views=3)
-    plain = Rows([train], preprocessing, {**data, "flip": "none", "rotate": 0.0, "blur": 0.0}, views=0)
+    plain = Rows([train], preprocessing, dataclasses.replace(data, flip="none", rotate=0.0, blur=0.0), views=0)
     assert rows.key != plain.key
     with rows.decoders() as pool:
         images = plain.pictures(np.arange(len(train)), pool)
@@ -50,19 +53,10 @@ def test_kept_views_are_those_of_training(rotate):
 
 
 def test_each_change_makes_views_and_none_makes_none():
-    quiet = {
-        "policy": "none",
-        "crop": "none",
-        "flip": "none",
-        "rotate": 0,
-        "blur": 0,
-        "shift": 0,
-        "jitter": 0,
-        "erase": 0,
-    }
-    assert not has_draws(quiet) and not has_draws({**quiet, "flip": False})
-    for change in ({"flip": True}, {"flip": "both"}, {"rotate": 1}, {"rotate": "right_angles"}, {"blur": 0.1}):
-        assert has_draws({**quiet, **change})
+    quiet = DataConfig(crop="none", flip="none")
+    assert not has_draws(quiet)
+    for change in ({"flip": "horizontal"}, {"flip": "both"}, {"rotate": 1}, {"rotate": "right_angles"}, {"blur": 0.1}):
+        assert has_draws(dataclasses.replace(quiet, **change))
 
 
 def test_a_mistake_is_named_before_anything_is_loaded():
@@ -72,7 +66,7 @@ def test_a_mistake_is_named_before_anything_is_loaded():
         ("blur", -1.0, "config.data.blur=-1.0 must be at least 0"),
     ):
         with pytest.raises(ValueError, match=said):
-            prepare(config(**{name: value, "root": "/nowhere", "name": "digits"}))
+            prepare(typed(config(**{name: value, "root": "/nowhere", "name": "digits"})))
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):

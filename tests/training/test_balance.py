@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from flax_augtl.config.schema import Config
 from flax_augtl.training.balance import imbalance
 
-PLAIN = {"balance_classes": False, "class_weights": None}
+PLAIN = Config()
 
 
 def test_ten_times_the_images_is_told_with_the_classes_and_the_remedy():
@@ -18,8 +19,8 @@ def test_ten_times_the_images_is_told_with_the_classes_and_the_remedy():
     ("counts", "config"),
     [
         ([399, 40], PLAIN),
-        ([400, 40], {**PLAIN, "balance_classes": True}),
-        ([400, 40], {**PLAIN, "class_weights": (1.0, 9.0)}),
+        ([400, 40], Config(balance_classes=True)),
+        ([400, 40], Config(class_weights=(1.0, 9.0))),
         ([400, 0], PLAIN),
     ],
 )

@@ -2,12 +2,12 @@
 
 import pytest
 
+from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.training.ineffective import ineffective_settings
 
 
 def config(early_stopping=0, **schedule):
-    fields = {"name": "step", "boundaries_steps": (), "boundaries_epochs": (), "boundaries_examples": (), **schedule}
-    return {"schedule": fields, "early_stopping": early_stopping, "batch_size": 10}
+    return Config(schedule=ScheduleConfig(**{"name": "step", **schedule}), early_stopping=early_stopping, batch_size=10)
 
 
 def told(config, has_validation=True):

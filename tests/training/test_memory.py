@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import flax_augtl
+from flax_augtl.config.convert import typed
 from flax_augtl.data import ArraySource, dataset_from_arrays
 from flax_augtl.training import liveness, memory
 from flax_augtl.training.experiment import prepare
@@ -37,7 +38,7 @@ def measured(experiment):
     "changes", [{}, {"freeze": "layer2", "optimizer": "adamw"}, {"compute_dtype": "bfloat16"}], ids=str
 )
 def test_the_estimate_is_within_30_percent_of_what_xla_allocates(changes):
-    experiment = prepare(config(**changes))
+    experiment = prepare(typed(config(**changes)))
     estimate = memory.estimate(experiment)
     assert estimate.total == pytest.approx(measured(experiment), rel=0.3)
     assert estimate.parameters == sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.variables))
@@ -46,7 +47,7 @@ def test_the_estimate_is_within_30_percent_of_what_xla_allocates(changes):
 
 def test_what_saves_memory_is_seen_to_save_it():
     def activations(**changes):
-        return memory.estimate(prepare(config(**changes))).activations
+        return memory.estimate(prepare(typed(config(**changes)))).activations
 
     whole = activations()
     assert activations(remat=True) < 0.6 * whole
@@ -112,7 +113,7 @@ def test_out_of_memory_is_answered_with_what_would_help(tmp_path):
 def test_what_is_set_already_is_not_advised_and_other_errors_pass(tmp_path):
     with (
         pytest.raises(memory.OutOfMemory) as caught,
-        memory.explain_out_of_memory(config(remat=True, compute_dtype="bfloat16", freeze="all")),
+        memory.explain_out_of_memory(typed(config(remat=True, compute_dtype="bfloat16", freeze="all"))),
     ):
         jnp.zeros(2**45).block_until_ready()
     assert (
@@ -120,10 +121,10 @@ def test_what_is_set_already_is_not_advised_and_other_errors_pass(tmp_path):
     )
     with (
         pytest.raises(memory.OutOfMemory, match="The host has not enough memory \\(Unable to allocate .*file or none"),
-        memory.explain_out_of_memory(config()),
+        memory.explain_out_of_memory(typed(config())),
     ):
         np.zeros(2**60, np.uint8)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="boom"), memory.explain_out_of_memory(config()):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="boom"), memory.explain_out_of_memory(typed(config())):
         raise jax.errors.JaxRuntimeError("INTERNAL: boom")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import flax_augtl
+from flax_augtl.config.convert import typed
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.loading.sampler import stream
 from flax_augtl.pretrained import Preprocessing
@@ -97,7 +98,7 @@ def test_skip_leaves_the_update_out_and_counts_it(tmp_path, bad_positions):
 
 
 def test_a_skipped_update_leaves_every_bit_of_the_state():
-    experiment = prepare(config("skip", freeze="none"), dataset())
+    experiment = prepare(typed(config("skip", freeze="none")), dataset())
     start = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 0
     )
@@ -140,7 +141,7 @@ def test_restore_goes_back_to_the_checkpoint_and_on_behind_the_batch(tmp_path, c
             visited.append(position)
             steps += 1
         position += 1
-    experiment = prepare(config("stop", data={"shift": 0}), dataset(bad=False))
+    experiment = prepare(typed(config("stop", data={"shift": 0})), dataset(bad=False))
     state = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 0
     )

@@ -27,6 +27,7 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 RESIZES = ("short_side", "squash", "none")
+CROP_ROUNDINGS = {"nearest": round, "down": int}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Preprocessing:
         mean, std: taken off, then divided by, channel by channel.
         resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it
             as it is, with black around an image that is smaller than the crop.
+        crop_rounding: of half pixels where an odd number of pixels is cut off: "nearest" even number, as torchvision
+            does it, or "down", as transformers does it.
     """
 
     image_size: int = 224
@@ -53,6 +56,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     resize: str = "short_side"
+    crop_rounding: str = "nearest"
 
     def __post_init__(self):
         # Lists come from JSON and from configs; tuples keep the value hashable, so that it can key a jit cache.
@@ -83,6 +87,8 @@ class Preprocessing:
             problems.append(f"std must be three numbers above 0, got {self.std!r}")
         if self.resize not in RESIZES:
             problems.append(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
+        if self.crop_rounding not in CROP_ROUNDINGS:
+            problems.append(f"crop_rounding must be one of {', '.join(CROP_ROUNDINGS)}, got {self.crop_rounding!r}")
         if problems:
             raise UserError("preprocessing: " + "; ".join(problems))
 
@@ -103,7 +109,10 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dict that `json` can write and `from_json` reads."""
-        return {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        fields = {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        if self.crop_rounding == "nearest":
+            del fields["crop_rounding"]  # So that caches and runs of versions without this field stay valid.
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Preprocessing":
@@ -141,7 +150,7 @@ class Preprocessing:
             raise UserError(f"expected an RGB picture, got one of mode {image.mode}")
         image = self.resized(image)
         # What lies outside of an image that is smaller than the crop becomes black.
-        left, top = (int(round((extent - self.image_size) / 2)) for extent in image.size)
+        left, top = (CROP_ROUNDINGS[self.crop_rounding]((extent - self.image_size) / 2) for extent in image.size)
         return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
     def normalise(self, images) -> "jax.Array":

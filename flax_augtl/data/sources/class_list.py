@@ -1,5 +1,6 @@
 """The file of class names: one a line, or with numbers; with a heading or without; or JSON."""
 
+import ast
 import csv
 import json
 import re
@@ -19,6 +20,8 @@ _NAMES = frozenset(
     "target targetname description species breed".split()
 )
 _ALONE = _NAMES - {"description"}
+# "0. ants", "0) ants", "0=ants", "0|ants", "0 - ants".
+_MARKED = re.compile(r"(\d+)(?:\s*[)|=]\s*|\.\s+|\s+-\s+)(\S.*)", re.ASCII)
 Pair = tuple[str, str]  # The key by which lists may call a class, and its name.
 
 
@@ -27,8 +30,8 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
 
     Args:
         file: one name a line; or a number (or another key) and a name, with a comma, semicolon, tab, colon or blanks
-            between. A first line such as `id,name` or `class` is a heading. In JSON: a list of names, or an object of
-            numbers and names.
+            between. A first line such as `id,name` or `class` is a heading. In JSON, or as Python writes it: a list of
+            names, or an object of numbers and names.
         labels: as the lists write them. They decide where a line can be read in two ways.
 
     Returns:
@@ -37,12 +40,13 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
     Raises:
         DataError: no text, a name or number twice, lines of different forms.
     """
+    content = file.read_bytes()
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"The class list {file} is not a text in UTF-8. Save it as such.") from None
-    if file.suffix.lower() == ".json":
-        pairs, numbered = _from_json(file, text)
+    if file.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
+        pairs, numbered = _from_json(file, text, labels)
     else:
         lines = [nfc(line.strip()) for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith("#") or line in labels]
@@ -71,16 +75,22 @@ def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> 
     named = bool(labels) and not all(map(_is_number, labels))
     if named and set(labels) <= set(lines):
         return _without_heading(whole, labels, named), True
+    marked = [match.groups() for match in map(_MARKED.fullmatch, lines) if match]
+    if len(dict(marked)) == len(lines):
+        return [(str(int(number)), name) for number, name in marked], True
     for separator in ("\t", ";", ",", ":", None):
         rows = [_cells(line, separator) for line in lines]
         if separator in ("\t", ";", ",") and not all(len(row) == 2 for row in rows):
-            if found := _by_heading(rows):
+            if found := _by_heading(rows, labels):
                 return found
             if all(len(row) > 1 and _is_number(row[0]) for row in rows):
                 rows = [[row[0], line.split(separator, 1)[1].strip()] for row, line in zip(rows, lines, strict=True)]
-        if all(len(row) == 2 for row in rows) and (found := _two_columns(rows, separator, labels, named)):
-            return found
-    if file.suffix.lower() == ".csv":
+        if all(len(row) == 2 for row in rows):
+            if not any(cell for _, cell in rows):
+                return _from_lines(file, [cell for cell, _ in rows], labels)  # A separator at the end of each line.
+            if found := _two_columns(rows, separator, labels, named):
+                return found
+    if file.suffix.lower() == ".csv" or all(len(line) > 1 and line[0] == line[-1] == '"' for line in lines):
         # One column: what is quoted is a name with a comma.
         whole = [(key, next(csv.reader([line]))[0] if line.startswith('"') else line) for key, line in whole]
     return _without_heading(whole, labels, named), True
@@ -92,7 +102,8 @@ def _two_columns(
     """Read lines of a number and a name, in either order, or of a key and a name; None if they are none."""
     head = rows[0]
     headed = any(_is_number_word(head[c]) and _is_name_word(head[1 - c]) for c in (0, 1))
-    unknown = len(rows) > 2 and not any(map(_is_number, head)) and any(
+    # Data frames leave the heading of their index empty.
+    unknown = len(rows) > 2 and not (head[0] and any(map(_is_number, head))) and any(
         all(_is_number(row[c]) for row in rows[1:]) for c in (0, 1))  # fmt: skip
     body = rows[1:] if headed or unknown else rows
     for key, name in ((0, 1), (1, 0)):
@@ -108,6 +119,8 @@ def _two_columns(
         if named and set(labels) <= {row[1 - name] for row in body}:
             return [(row[1 - name], row[name]) for row in body], False  # Such as n01440764 and tench.
         return [(str(i), row[name]) for i, row in enumerate(body)], True
+    if separator and (found := _by_heading(rows, labels)):
+        return found
     if named and any(set(labels) <= {row[c] for row in body} for c in (0, 1)):
         return [(row[0], row[1]) for row in body], False
     return None
@@ -119,16 +132,25 @@ def _cells(line: str, separator: str | None) -> list[str]:
     return [cell.strip() for cell in line.split(separator, 1)]
 
 
-def _by_heading(rows: list[list[str]]) -> tuple[list[Pair], bool] | None:
-    """Read a table with more columns than two, if its heading names a number and a name."""
+def _by_heading(rows: list[list[str]], labels: Collection[str]) -> tuple[list[Pair], bool] | None:
+    """Read a table whose heading names a column of names; it may have one of numbers, or of keys that are the labels."""
     head = [compact(cell) for cell in rows[0]]
-    if len(head) < 3 or any(len(row) != len(head) for row in rows):
+    if len(head) < 2 or len(rows) < 2 or any(len(row) != len(head) for row in rows):
         return None
-    numbers = [c for c, word in enumerate(head) if word in _NUMBERS and all(_is_number(row[c]) for row in rows[1:])]
+    body = rows[1:]
+    # Data frames leave the heading of their index empty.
+    numbers = [
+        c for c, word in enumerate(head) if (word in _NUMBERS or not word) and all(_is_number(row[c]) for row in body)
+    ]
     names = [c for c, word in enumerate(head) if word in _NAMES and c not in numbers]
-    if not numbers or not names:
+    if not names:
         return None
-    return [(str(int(row[numbers[0]])), row[names[0]]) for row in rows[1:]], True
+    keys = [c for c in range(len(head)) if c != names[0] and labels and set(labels) <= {row[c] for row in body}]
+    if numbers:
+        return [(str(int(row[numbers[0]])), row[names[0]]) for row in body], True
+    if keys:
+        return [(row[keys[0]], row[names[0]]) for row in body], False
+    return [(str(i), row[names[0]]) for i, row in enumerate(body)], True
 
 
 def _without_heading(pairs: list[Pair], labels: Collection[str], named: bool) -> list[Pair]:
@@ -139,19 +161,34 @@ def _without_heading(pairs: list[Pair], labels: Collection[str], named: bool) ->
     return pairs if needed else [(str(i), name) for i, (_, name) in enumerate(pairs[1:])]
 
 
-def _from_json(file: epath.Path, text: str) -> tuple[list[Pair], bool]:
+def _from_json(file: epath.Path, text: str, labels: Collection[str]) -> tuple[list[Pair], bool]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"The class list {file} is not valid JSON ({error}).") from None
+        try:
+            found = ast.literal_eval(text.strip())  # Such as {0: 'tench', 1: 'goldfish'}.
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise DataError(f"The class list {file} is not valid JSON ({error}).") from None
     if isinstance(found, list) and all(isinstance(name, str) for name in found):
         return [(str(i), nfc(name.strip())) for i, name in enumerate(found)], True
-    if isinstance(found, dict):
-        if all(map(_is_number, found)) and all(isinstance(name, str) for name in found.values()):
+    if isinstance(found, dict) and all(isinstance(key, (str, int)) for key in found):
+        found = {str(key): value for key, value in found.items()}
+        values = list(found.values())
+        if all(map(_is_number, found)) and all(isinstance(name, str) for name in values):
             return [(str(int(key)), nfc(name.strip())) for key, name in found.items()], True
-        if all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in found.values()):
+        if all(map(_is_number, found)) and all(map(_is_pair, values)):
+            # {"0": ["n01440764", "tench"]}, as ImageNet's class index has it.
+            values = [found[key] for key in sorted(found, key=int)]
+            if labels and set(labels) <= {key for key, _ in values}:
+                return [(key, nfc(name.strip())) for key, name in values], False
+            return [(str(int(key)), nfc(name.strip())) for key, (_, name) in found.items()], True
+        if all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
             return [(str(value), nfc(name.strip())) for name, value in found.items()], True
     raise DataError(f'{file} must be a list of names, or an object such as {{"0": "cat", "1": "dog"}}.')
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(cell, str) for cell in value)
 
 
 def _is_number(text: str) -> bool:

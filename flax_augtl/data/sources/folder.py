@@ -11,7 +11,8 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.folder_layout import Layout, Place, find_layout, is_unlabelled, unwrapped_split
 from flax_augtl.data.sources.folder_tree import RULES, Folder, read_tree
 from flax_augtl.data.sources.image_files import Listing
-from flax_augtl.data.sources.unicode_names import Finder, Spelling, ids_of, look_alike_note
+from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note
+from flax_augtl.runtime.paths import Finder
 from flax_augtl.runtime.text import readable
 
 

@@ -16,8 +16,11 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# Words that count where no folder has one of those above for the same split; the first rules did not know them.
+_SYNONYMS = {"trn": "train", "dev": "val", "eval": "val", "evaluation": "val", "tst": "test"}
 _UNLABELLED = frozenset({"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"})
-_SPLIT_WORD = re.compile(rf"({'|'.join(_SPLITS)}|{'|'.join(_UNLABELLED)})(?:sets?|data|images?)?")
+_WORDS = "|".join([*_SPLITS, *_SYNONYMS, *_UNLABELLED])
+_SPLIT_WORD = re.compile(rf"({_WORDS})(?:sets?|data|images?)?(?:(?:19|20)\d\d)?", re.ASCII)  # As in train2017.
 # Words that say nothing of what is in a folder.
 _FILLERS = frozenset("set sets data dataset image images img imgs picture pictures photo photos folder split".split())
 # What the one folder of an unlabelled split may be called; a class may not.
@@ -163,13 +166,21 @@ def _unwrapped(
 
 def _split_of(name: str) -> tuple[str, str] | None:
     """Return (what stands around it, the split) that a folder is by its name, such as ("seg *", "train"); else None."""
-    words = [word for word in re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()) if word]
+    words = _words(name)
     found = [(number, match[1]) for number, word in enumerate(words) if (match := _SPLIT_WORD.fullmatch(word))]
     if len(found) != 1:
         return None
     number, word = found[0]
     around = ["*" if n == number else other for n, other in enumerate(words) if n == number or other not in _FILLERS]
-    return " ".join(around), _SPLITS.get(word, "unlabelled")
+    return " ".join(around), _SPLITS.get(word) or _SYNONYMS.get(word, "unlabelled")
+
+
+def _has_synonym(name: str) -> bool:
+    return any(_SPLIT_WORD.fullmatch(word) and _SPLIT_WORD.fullmatch(word)[1] in _SYNONYMS for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()) if word]
 
 
 def _first_split_of(name: str) -> str | None:
@@ -199,6 +210,9 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
                 "Keep the folders of one there."
             )
         plain = others[0] if others else plain
+    if rules > 1:
+        sure = {split for name, split in plain if not _has_synonym(name)}
+        plain = [(name, split) for name, split in plain if split not in sure or not _has_synonym(name)]
     parts: dict[str, str] = {}
     for name, split in plain:
         if split in parts.values() and split != "unlabelled":

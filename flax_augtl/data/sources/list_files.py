@@ -18,7 +18,8 @@ from flax_augtl.data.sources.list_columns import Row, rows_of
 from flax_augtl.data.sources.list_paths import ListedFiles, nfc
 from flax_augtl.data.sources.list_tables import read_table
 from flax_augtl.data.sources.old_list_files import list_by_first_rules
-from flax_augtl.runtime.paths import is_remote
+from flax_augtl.data.sources.unicode_names import look_alike_note
+from flax_augtl.runtime.paths import Finder, is_remote
 
 _NUMBER = re.compile(r"[\s_-]*\d+$")
 _TRIED = 5  # Images that are looked for before a wrong root is suspected.
@@ -97,7 +98,9 @@ def _find(path: str, root: epath.Path | None) -> epath.Path:
         for reason in fetch([path]).values():
             raise DataError(f"The list file {path} could not be fetched: {reason}.")
         return epath.Path(copy_of(path))
+    find = Finder()
     for candidate in (epath.Path(path).expanduser(), *([root / path] if root is not None else [])):
+        candidate = epath.Path(find(candidate))
         if candidate.is_file():
             return candidate
     below = "" if root in (None, epath.Path(".")) else f", neither here nor under {root}"
@@ -184,6 +187,8 @@ def _listing(
     spelling: Callable[[str], str],
 ) -> Listing:
     root, splits, notes = files.root, {}, list(notes)
+    if note := look_alike_note(names):
+        notes.append(note)
     owner: dict[str, tuple[str, str, Row]] = {}
     columns: dict[str, dict[str, str]] = {}
     for split, some in rows.items():
@@ -251,7 +256,10 @@ def _classes(
             )
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
         if empty:
-            notes.append(f"These classes of {class_list} have no picture in the lists: {listed(empty)}.")
+            told = f"These classes of {class_list} have no picture in the lists: {listed(empty)}."
+            if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # As if all names had moved by one.
+                told += f" If {names[0]}, the first, is a heading and no class, remove it."
+            notes.append(told)
     else:
         order = sorted({int(label) for label in written}) if are_numbers else written
         if are_numbers and order[0] < 0:

@@ -50,6 +50,8 @@ def read_table(file: epath.Path, is_there: Callable[[str], bool]) -> Table:
         return _json_table(file, text, lines=suffix != ".json")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     lines = _without_comments(lines, is_there)
+    if len(lines) > 1 and re.fullmatch(r"sep=[;,|\t]?", lines[0][1], re.I):
+        lines = lines[1:]  # A word for Excel.
     separator = _separator(lines, suffix) if lines else None
     if separator:
         return Table(list(_separated(lines, separator, file)))

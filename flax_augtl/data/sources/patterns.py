@@ -11,9 +11,8 @@ from etils import epath
 
 from flax_augtl.data.sources.folder_tree import image_paths, read_tree
 from flax_augtl.data.sources.litter import is_conflict_copy, is_litter
-from flax_augtl.data.sources.unicode_names import Finder, nfc
 from flax_augtl.errors import UserError
-from flax_augtl.runtime.paths import exists, is_folder, is_remote
+from flax_augtl.runtime.paths import Finder, exists, is_folder, is_remote, nfc
 
 _SIGNS = re.compile(r"[*?\[]")
 

@@ -8,21 +8,14 @@ the disk has.
 
 import collections
 import dataclasses
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from etils import epath
 
 from flax_augtl.data.types import Dataset
-from flax_augtl.runtime.paths import exists, is_remote
+from flax_augtl.runtime.paths import nfc
 from flax_augtl.runtime.text import readable
-
-
-def nfc(name: str) -> str:
-    """Return a name in the form in which names are compared."""
-    return name if name.isascii() else unicodedata.normalize("NFC", readable(name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,36 +100,3 @@ def look_alike_note(names: Sequence[str], what: str = "classes") -> str:
 def _without_case_and_blanks(name: str) -> str:
     folded = unicodedata.normalize("NFKC", readable(name)).casefold()
     return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) != "Cf")
-
-
-class Finder:
-    """Finds files whose names the disk has in another Unicode form. Each folder is listed once."""
-
-    def __init__(self):
-        self._listed: dict[str, dict[str, str]] = {}
-
-    def __call__(self, path: str | os.PathLike) -> str:
-        """Return the path of the file or folder as the disk has it, and `path` itself where there is none."""
-        path = os.fspath(path)
-        if path.isascii() or exists(path):
-            return path
-        scheme, separator, rest = path.rpartition("://")
-        here = scheme + separator
-        for number, part in enumerate(rest.split("/")):
-            if part.isascii() or exists(here + part):
-                found = part
-            else:
-                found = self._names(here).get(nfc(part), part)
-            here += found + "/" * (number < rest.count("/"))
-        return here if exists(here) else path
-
-    def _names(self, folder: str) -> dict[str, str]:
-        if folder not in self._listed:
-            try:
-                inside = (
-                    [p.name for p in epath.Path(folder).iterdir()] if is_remote(folder) else os.listdir(folder or ".")
-                )
-            except OSError:
-                inside = []
-            self._listed[folder] = {nfc(name): name for name in sorted(inside)}
-        return self._listed[folder]

@@ -17,6 +17,14 @@ from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
 from flax_augtl.runtime.text import first_line
 
 _DEEPEST = 8  # Of dicts and lists within each other.
+# What a pickle of one of numpy's numbers calls; the second is the name of the first under numpy 1.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS = (
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLefd"),
+)
 
 
 def _flat(loaded: Any, torch) -> dict[str, Any]:
@@ -88,8 +96,8 @@ def _refusal(path: Path, error: Exception) -> str:
 def read_torch(path: Path) -> Checkpoint:
     """Read a PyTorch zip or legacy file; the tensors of a zip file stay mapped.
 
-    Nothing in the file is executed: `weights_only=True`. One class that is not a tensor is let through,
-    `argparse.Namespace`, a bare holder of values in which torchvision's and timm's scripts save their arguments.
+    Nothing in the file is executed: `weights_only=True`. Of what is not a tensor, bare values are let through:
+    `argparse.Namespace`, in which torchvision's and timm's scripts save their arguments, and numpy's numbers.
 
     Returns:
         All tensors in the file, whatever holds them, by their keys joined with dots: "state_dict.conv1.weight".
@@ -105,7 +113,7 @@ def read_torch(path: Path) -> Checkpoint:
             "Or convert it to safetensors where PyTorch is installed."
         ) from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals([argparse.Namespace, *_NUMBERS]), warnings.catch_warnings():
             # That the loader may not know all of a newer protocol: what it does not know, it refuses below.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             loaded = _load(path, torch)

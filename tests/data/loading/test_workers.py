@@ -173,10 +173,11 @@ def test_workers_end_when_the_main_process_is_killed(make_folder):
     root = make_folder({"a": 12, "b": 12})
     program = f"""
 import os
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import load_dataset, train_batches
 from flax_augtl.pretrained import Preprocessing
 train = load_dataset({{"root": {str(root)!r}, "validation": 0}}, seed=0).train
-data = {{"crop": "resized", "crop_scale": (0.25, 1.0), "view_seed": 0, "views": 0, "workers": 2}}
+data = DataConfig(workers=2)
 batches = train_batches(train, Preprocessing(24), data, batch_size=8, image_size=24, seed=0, steps=10**6)
 next(batches)
 os.kill(os.getpid(), 9)

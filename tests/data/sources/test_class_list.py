@@ -27,6 +27,20 @@ NAMES = {"train.txt": "a/000.png ants\nb/000.png bees", "test.txt": "a/003.png a
         "nr;naam\n0;ants\n1;bees\n",
         "id,name,order\n0,ants,x\n1,bees,y\n",
         "# the classes\n\nants\nbees\n",
+        ",class\n0,ants\n1,bees\n",
+        ",0\n0,ants\n1,bees\n",
+        ",class,count\n0,ants,44\n1,bees,5\n",
+        "name,colour\nants,red\nbees,black\n",
+        "colour,class,count\nred,ants,44\nblack,bees,5\n",
+        "{0: 'ants',\n 1: 'bees'}\n",
+        '{"0": ["n01", "ants"], "1": ["n02", "bees"]}',
+        "1. bees\n0. ants\n",
+        "0) ants\n1) bees\n",
+        "0 - ants\n1 - bees\n",
+        "0|ants\n1|bees\n",
+        '"ants"\n"bees"\n',
+        "ants,\nbees,\n",
+        pytest.param("class\nants\nbees\n".encode("utf-16"), id="UTF-16"),
     ],
 )
 def test_every_form_is_the_same_classes(load_lists, labelled, lists, content):
@@ -55,6 +69,17 @@ def test_keys_that_are_no_numbers(load_lists, labelled):
     assert dataset.class_names == ("bee", "tench, Tinca tinca")
 
 
+def test_keys_beside_other_columns(load_lists, labelled):
+    lists = {"train.txt": "a/000.png n01\nb/000.png n02", "test.txt": "b/001.png n02"}
+    for name, content in (
+        ("class.csv", "wnid,name,count\nn02,bee,4\nn01,tench,5\n"),
+        ("class.json", '{"1": ["n01", "tench"], "0": ["n02", "bee"]}'),
+    ):
+        dataset = load_lists({**lists, name: content})
+        assert labelled(dataset) == {"a/000.png": "tench", "b/000.png": "bee"}
+        assert dataset.class_names == ("bee", "tench")
+
+
 @pytest.mark.parametrize("names", ["4 wheels\n2 wheels", "sea cow\nland cow", "0.5,x\n1.5,x", "ants, red\nbees"])
 def test_names_that_hold_numbers_or_separators_stay_names(load_lists, names):
     assert load_lists({**FROM_0, "class.txt": names}).class_names == tuple(names.split("\n"))
@@ -73,7 +98,11 @@ def test_a_class_without_an_image_is_told(load_lists):
     dataset = load_lists({**FROM_0, "class.txt": "ants\nbees\nwasps"})
     assert dataset.class_names == ("ants", "bees", "wasps")
     (note,) = [note for note in dataset.notes if "class.txt" in note]
-    assert note.endswith("class.txt have no picture in the lists: wasps.")
+    assert note.endswith(
+        "class.txt have no picture in the lists: wasps. If ants, the first, is a heading and no class, remove it."
+    )
+    dataset = load_lists({**FROM_0, "class.txt": "ants\nbees\nflies\nwasps"})
+    assert [note for note in dataset.notes if "class.txt" in note][0].endswith("in the lists: flies, wasps.")
 
 
 def test_labels_that_a_data_frame_made_floats(load_lists, labelled):

@@ -22,6 +22,8 @@ def sizes(listing):
         ("Train_Images", "test-images"),
         ("trainset", "testset"),
         ("TrainData", "TestData"),
+        ("train2017", "test2017"),
+        ("trn", "tst"),
     ],
 )
 def test_wrappers_are_looked_through(make_folder, train, test):
@@ -32,6 +34,18 @@ def test_wrappers_are_looked_through(make_folder, train, test):
     looked = [note for note in listing.notes if "one folder with images only" in note]
     assert bool(looked) == (train.count("/") > 0)
     assert all(str(root) in note for note in looked)
+
+
+def test_other_words_for_a_split_count_where_it_has_no_plainer_one(make_folder):
+    root = make_folder({f"{split}/{name}": 2 for split in ("train", "dev", "test") for name in "ab"}, root="one")
+    assert sizes(list_folder(root)) == {"train": 4, "val": 4, "test": 4}
+    assert sizes(list_folder(root, rules=1)) == {"train": 4, "test": 4}
+    root = make_folder(
+        {f"{split}/{name}": 2 for split in ("train", "eval", "val", "test") for name in "ab"}, root="two"
+    )
+    listing = list_folder(root)
+    assert [path for path in listing.splits["val"][0] if not path.startswith("val/")] == []
+    assert f"These folders beside the splits of {root} are not used: eval." in listing.notes
 
 
 def test_a_wrapper_around_class_folders(make_folder):

@@ -38,6 +38,7 @@ TRAIN = {"a/000.png": "ape", "a/001.png": "ape", "b/000.png": "bee", "c c/000.pn
         ("train.csv", "path,label\n" + "\n".join(f"{path},{label}" for path, label in TRAIN.items())),
         ("train.csv", "label,id,filename\n" + "\n".join(f"{label},7,{path}" for path, label in TRAIN.items())),
         ("train.csv", "\ufeff" + "\r\n".join(f'"{path}","{label}"' for path, label in TRAIN.items())),
+        ("train.csv", "sep=;\npath;label\n" + "\n".join(f"{path};{label}" for path, label in TRAIN.items())),
         ("train.tsv", "\n".join(f"{path}\t{label}" for path, label in TRAIN.items()) + "\n\n"),
         ("train.lst", "\n".join(f"{path}\t{label}" for path, label in TRAIN.items())),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flax_augtl.config import added_fields
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import DataError
 from flax_augtl.data.sources.list_files import list_lists
 
@@ -243,10 +244,10 @@ def test_columns_by_name_and_by_number(load_lists, labelled):
 def test_further_columns_are_kept_by_path(load_lists, tmp_path):
     rows = "label,patient,path,split\nx,p1,a/000.png,train\ny,p2,b/000,test\n"
     load_lists({"train.csv": rows + "y,p3,b/001.png,train\nx,p1,a/001.png,test"})
-    listing = list_lists({"root": str(tmp_path), "train_list": "train.csv"})
+    listing = list_lists(DataConfig(root=str(tmp_path), train_list="train.csv"))
     assert listing.columns["patient"] == {"a/000.png": "p1", "b/000.png": "p2", "b/001.png": "p3", "a/001.png": "p1"}
     assert set(listing.columns) == {"patient", "split"}
-    assert list_lists({"root": str(tmp_path), "train_list": "train.csv", "label_column": "patient"}).columns["label"]
+    assert list_lists(DataConfig(root=str(tmp_path), train_list="train.csv", label_column="patient")).columns["label"]
 
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"

@@ -26,6 +26,11 @@ FOLDERS = (
     ".Trash-1000",
     ".stversions",
     ".dropbox.cache",
+    "RECYCLER",
+    "tmp.drivedownload",
+    "_gsdata_",
+    "iPod Photo Cache",
+    "@SynoFinder-log",
     "__pycache__",
 )
 FILES = (

@@ -117,3 +117,23 @@ def test_the_spelling_of_a_run():
     both = unicode_names.spelling_of([CAFE, MAC], [])
     assert both(CAFE) == CAFE and both(MAC) == MAC
     assert unicode_names.spelling_of(["a"], [], None)(MAC) == MAC and unicode_names.spelling_of(["a"], [])(MAC) == CAFE
+
+
+def test_the_files_of_lists_are_found_in_the_other_form(load_lists, tmp_path):
+    for name in ("train", "class"):
+        (tmp_path / f"{MAC}-{name}.txt").write_text(
+            "a/000.png 0\nb/000.png 1\na/001.png 0" if name == "train" else "x\ny"
+        )
+    given = {"train_list": str(tmp_path / f"{CAFE}-train.txt"), "class_list": f"{CAFE}-class.txt", "test": 1}
+    dataset = load_lists({"unused.txt": ""}, **given)
+    assert dataset.class_names == ("x", "y")
+
+
+def test_labels_of_lists_that_look_alike_are_told(load_lists):
+    rows = "path,label\na/000.png,Cat\na/001.png,cat\nb/000.png,dog"
+    dataset = load_lists({"train.csv": rows, "test.txt": "a/003.png cat"})
+    assert dataset.class_names == ("Cat", "cat", "dog")
+    assert (
+        "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'. If they are one, rename them."
+        in dataset.notes
+    )

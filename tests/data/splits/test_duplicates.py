@@ -41,7 +41,7 @@ def test_copies_are_dropped_from_training_and_never_from_test(leaky):
 def test_copies_can_be_an_error(leaky):
     with pytest.raises(DataError, match="2 of 7 test pictures.*on_leak to drop"):
         load_dataset({"root": leaky, "on_leak": "error"}, seed=0)
-    with pytest.raises(DataError, match='on_leak="ignore" is unknown'):
+    with pytest.raises(ValueError, match="on_leak='ignore' is not one of warn, drop, error"):
         load_dataset({"root": leaky, "on_leak": "ignore"}, seed=0)
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flax_augtl.config.convert import typed_data
 from flax_augtl.data import DataError, dataset_from_arrays, load_dataset
-from flax_augtl.data.load import DEFAULTS, from_listing
+from flax_augtl.data.load import from_listing
 from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.splits import groups
 
@@ -92,7 +93,7 @@ def listed(folder):
         parts = {
             split: [(path, int("/well/" in path)) for path in paths if fits(path)] for split, fits in chosen.items()
         }
-        return from_listing(listing({"patient": column}, **parts), {**DEFAULTS, **data}, 0)
+        return from_listing(listing({"patient": column}, **parts), typed_data(data), 0)
 
     load.column = column
     return load

@@ -78,7 +78,7 @@ def test_skipping_does_not_move_the_rest_between_splits(make_folder):
 
 
 def test_an_unknown_setting_is_refused(messy):
-    with pytest.raises(DataError, match='on_bad_image="ignore" is unknown'):
+    with pytest.raises(ValueError, match="on_bad_image='ignore' is not one of error, skip"):
         load_dataset({"root": messy, "on_bad_image": "ignore"}, seed=0)
 
 

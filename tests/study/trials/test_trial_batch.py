@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from flax_augtl.config.convert import typed
 from flax_augtl.features.activations import cut_names, open_activations, outputs
 from flax_augtl.features.views import EVALUATION, test_rows, training_rows
 from flax_augtl.models.augmented import AugmentedNetwork, Head
@@ -42,7 +43,7 @@ def study_config(**changes):
 
 @pytest.fixture(scope="module")
 def material():
-    return gather(study_config())
+    return gather(typed(study_config()))
 
 
 def kept(material, rows, kind="memory", budget=1e9, device=1e9):
@@ -104,7 +105,7 @@ def test_a_cell_on_kept_activations_is_the_ordinary_run(material, activations, h
     pack = trained(material, activations, [cell(head, depth)])
     config = material.config.copy_and_resolve_references()
     config.update({"seed": 1, "learning_rate": 0.05, "freeze": depth, "head": {"preset": head}})
-    experiment = prepare(config)
+    experiment = prepare(typed(config))
     state = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1
     )
