@@ -16,12 +16,12 @@ config_flags.DEFINE_config_file("config", help_string="Configuration: a file, or
 flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_enum("mode", "train", guide.MODES, "What to do.")
 flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
-flags.DEFINE_bool("dry_run", False, "study: print the plan, with its cost, and stop.")
-flags.DEFINE_string("cells", "", "study: do only part i/n of the cells that choose, such as 1/4.")
+flags.DEFINE_bool("dry_run", False, "study: print the plan and its cost, then stop.")
+flags.DEFINE_string("cells", "", "study: do only part i/n of the trials that choose, such as 1/4.")
 flags.DEFINE_string("split", "test", "evaluate: train, val, test, or, with --data_root, all.")
 flags.DEFINE_string("data_root", None, "train, evaluate: where the data of a run are now, if they have moved.")
 flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
-flags.DEFINE_string("images", None, "predict: a picture, a folder, or a pattern such as 'photos/*.jpg'.")
+flags.DEFINE_string("images", None, "predict: an image, a folder, or a pattern such as 'photos/*.jpg'.")
 flags.DEFINE_string("output", None, "evaluate, predict: the CSV file of the predictions; by default one in WORKDIR.")
 flags.DEFINE_integer(
     "max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1

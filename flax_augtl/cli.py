@@ -2,7 +2,6 @@
 
 import ast
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from flax_augtl.config.check import problems_of
 from flax_augtl.config.convert import as_written, errors_in
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
+from flax_augtl.next_steps import next_steps
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
 from flax_augtl.runtime import distributed, malloc, signals
@@ -62,7 +62,7 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
     try:
         left = flags(arguments)
     except UnrecognizedFlagError as error:
-        if sentence := overrides.unknown_flag(error.flagname):
+        if sentence := overrides.unknown_flag(error.flagname, str(error.flagvalue).partition("=")[2] or None, flags):
             raise UserError(sentence) from error
         raise
     finally:
@@ -195,7 +195,7 @@ def _belonging(flags: Any) -> None:
 
 
 def _train(flags: Any) -> None:
-    from flax_augtl.variants import train_variants
+    from flax_augtl.variants import best_run, train_variants
 
     config = _required(flags, "config")
     if flags.data_root:
@@ -207,29 +207,19 @@ def _train(flags: Any) -> None:
         workdir = absolute(flags.workdir)
         dataset = load_again(resume.as_begun(config, workdir), workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
-        print(_next_steps(flags.workdir))
+        print(next_steps(flags.workdir))
     elif config.variants:
         _not_overridden(config, _overrides(flags))
-        train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+        best = best_run(train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile))
+        print(next_steps(best, runs=flags.workdir))
     elif folds.over_all(config.data):
         from flax_augtl.cross_validation import train_folds
 
         train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
+        print(next_steps(None, runs=flags.workdir))
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
-        print(_next_steps(flags.workdir))
-
-
-def _next_steps(workdir: str) -> str:
-    """Return the commands that a user is likely to need next, for a run directory."""
-    folder = shlex.quote(workdir)
-    lines = [
-        f"python main.py --mode=evaluate --workdir={folder}",
-        f"python main.py --mode=predict --workdir={folder} --images=FOLDER",
-        f"python main.py --mode=export --workdir={folder}",
-        f"tensorboard --logdir={shlex.quote(os.path.join(workdir, files.TENSORBOARD))}",
-    ]
-    return for_terminal("\nNext:\n  " + "\n  ".join(lines))
+        print(next_steps(flags.workdir))
 
 
 def _overrides(flags: Any) -> set[str]:
@@ -259,7 +249,8 @@ def _study(flags: Any) -> None:
     if jax.process_count() > 1:
         raise UserError(
             "The workers of a study are independent programs: start the same command on every machine, without "
-            "--coordinator, with one --workdir on a file system that all of them share. They claim cells."
+            "--coordinator, with one --workdir on a file system that all of them share. They divide the "
+            "trials among themselves."
         )
     config = _required(flags, "config")
     if folds.over_all(config.data):
@@ -285,7 +276,7 @@ def _evaluate(flags: Any) -> None:
     print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
     for line in as_lines(values):
         print(f"  {line}")
-    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often taken for")
+    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often predicted as")
     for row in evaluated.class_table(run.class_names):
         numbers = " ".join(
             "–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
@@ -310,7 +301,7 @@ def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path
         lines = [f"warning: {error} The predictions can be written elsewhere with --output=FILE."]
     else:
         if evaluated.probabilities is not None:
-            print(for_terminal(f"\nThe predictions of these images are in {path}"))
+            print(for_terminal(f"\nPredictions of {len(evaluated.labels)} images are in {path}"))
     for line in lines:
         print(for_terminal(line), file=sys.stderr)
 
@@ -336,10 +327,10 @@ def _predict(flags: Any) -> int:
             print(line, file=sys.stderr)
     if read:
         print(predict.as_table(read))
-        print(for_terminal(f"\n{len(read)} pictures, in full in {path}"))
+        print(for_terminal(f"\nPredictions of {len(read)} image{'s' * (len(read) != 1)} are in {path}"))
     if not unreadable:
         return 0
-    told = f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
+    told = f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
         f"{row['path']}: {row['reason']}" for row in unreadable
     )
     if not read:

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from etils import epath
 from flax import traverse_util
 
+from flax_augtl import paired_runs
 from flax_augtl.errors import UserError
+from flax_augtl.runtime.markup import document, element, join, paragraph, table
 from flax_augtl.runtime.paths import absolute, is_remote
 from flax_augtl.runtime.text import columns, for_spreadsheet, for_terminal, on_one_line
-from flax_augtl.study.report.markup import document, element, join, paragraph, table
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_result
 
@@ -43,12 +44,14 @@ class RunRow(NamedTuple):
       config: its configuration, {dotted field: value}.
       result: the contents of result.json; None where the run is not finished.
       test_ids: the ids of its test examples, None where they are not known.
+      tested: its predictions for the test images, None where they are not known.
     """
 
     name: str
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     test_ids: frozenset[str] | None
+    tested: paired_runs.Tested | None = None
 
 
 class Comparison(NamedTuple):
@@ -86,31 +89,38 @@ def find_runs(folder: os.PathLike | str) -> list[RunRow]:
 
 
 def compare(runs: Sequence[RunRow]) -> Comparison:
-    """Return runs as a table: differing settings, validation figures, test figures, time."""
+    """Return runs as a table: differing settings, validation figures, test figures, paired tests, time."""
     fields = _differing(runs)
     metric = "mean_per_class" if any((run.result or {}).get("metric") == "mean_per_class" for run in runs) else "top1"
+    ordered = sorted(runs, key=lambda run: (-_figure(run, "val", metric, -1.0), run.name))
+    finished = {run.name: run.tested for run in ordered if run.result is not None}
+    best = ordered[0].name if _figure(ordered[0], "val", metric) is not None else None
+    found = paired_runs.paired(finished, best, metric)
+    paired = _paired_columns(found, metric)
     header = [
         "run",
         *fields,
         *(f"val {name}" for name in _FIGURES),
         *(f"test {name}" for name in _FIGURES),
         "test examples",
+        *paired,
         "best step",
         "seconds",
     ]
-    ordered = sorted(runs, key=lambda run: (-_figure(run, "val", metric, -1.0), run.name))
     rows = [
         [
             on_one_line(run.name),
             *(_shown(run.config.get(field, "–")) for field in fields),
             *(_number(_figure(run, split, name)) for split in ("val", "test") for name in _FIGURES),
             _shown(_figure(run, "test", "n", "–")),
+            *(column.get(run.name, "–") for column in paired.values()),
             _shown((run.result or {}).get("best_step", "–")),
             _number((run.result or {}).get("seconds"), 1),
         ]
         for run in ordered
     ]
-    return Comparison(header, rows, _notes(ordered, metric))
+    told = paired_runs.notes(finished, found, best if len(ordered) > 1 else None, metric)
+    return Comparison(header, rows, [*_notes(ordered, metric), *told])
 
 
 def write(folder: os.PathLike | str, comparison: Comparison) -> list[epath.Path]:
@@ -160,7 +170,7 @@ def _read(folder: Path, path: Path) -> RunRow:
     splits = files.read_json(path / files.SPLITS) if (path / files.SPLITS).exists() else {}
     ids = splits.get("test") if isinstance(splits, Mapping) else None
     known = frozenset(ids) if isinstance(ids, list) and all(isinstance(each, str) for each in ids) else None
-    return RunRow(os.path.relpath(path, folder), flat, read_result(path), known)
+    return RunRow(os.path.relpath(path, folder), flat, read_result(path), known, paired_runs.read_tested(path))
 
 
 def _differing(runs: Sequence[RunRow]) -> list[str]:
@@ -177,10 +187,33 @@ def _figure(run: RunRow, split: str, name: str, absent: Any = None) -> Any:
     return value if isinstance(value, int | float) else absent
 
 
+def _paired_columns(found: Mapping[str, paired_runs.Paired], metric: str) -> dict[str, dict[str, str]]:
+    """Return the columns of intervals and paired tests, {header: {run: text}}; none where nothing is known."""
+    columns = {f"test {metric} 95 %": {name: f"[{one.low:.4f}, {one.high:.4f}]" for name, one in found.items()}}
+    compared = {name: one for name, one in found.items() if one.p is not None}
+    if compared:
+        columns["minus best"] = {name: f"{one.difference:+.4f}" for name, one in compared.items()}
+        columns["p"] = {name: paired_runs.shown(one.p) for name, one in compared.items()}
+    if len(compared) > 1:
+        columns["Holm"] = {name: paired_runs.shown(one.adjusted) for name, one in compared.items()}
+    return columns if found else {}
+
+
 def _notes(runs: Sequence[RunRow], metric: str) -> list[str]:
-    notes = [f"The first run is the best by validation ({'top-1' if metric == 'top1' else 'mean per class'})."]
+    name = paired_runs.NAMES[metric]
+    best = _figure(runs[0], "val", metric)
+    tied = [run.name for run in runs if _figure(run, "val", metric) == best]
+    notes = []
+    if best is not None:
+        notes.append(
+            f"The first run is the best by validation ({name})."
+            if len(tied) == 1
+            else f"Best by validation ({name}): a tie of {len(tied)} runs, {on_one_line(', '.join(tied))}."
+        )
     if any(_figure(run, "val", metric) is None for run in runs):
-        notes = ["Runs without validation figures come last: choose between runs by validation, not by the test split."]
+        notes.append(
+            "Runs without validation figures come last: choose between runs by validation, not by the test split."
+        )
     if len({run.test_ids for run in runs}) > 1:
         notes.append("The runs were tested on different examples, so their test figures cannot be compared.")
     if unfinished := [run.name for run in runs if run.result is None]:

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from flax_augtl.config.convert import typed_data
+from flax_augtl.config.convert import to_json, typed, typed_data
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
@@ -85,7 +85,7 @@ def check_folder(workdir: os.PathLike | str) -> epath.Path:
 def train_folds(
     config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
 ) -> CrossValidation:
-    """Train each fold into a directory below `workdir`, write folds.json and folds.csv, and print a table.
+    """Train each fold into a directory below `workdir`, write folds.json, folds.csv and folds.html, and print a table.
 
     What is finished is not trained again, so that the same command goes on where it was interrupted.
 
@@ -94,6 +94,8 @@ def train_folds(
       workdir: gets `fold0`, `fold1` and so on, each a run directory.
       extend, profile: see `flax_augtl.train`.
     """
+    from flax_augtl.folds_page import NAME, training_page  # Slow to import.
+
     folder, configs = check_folder(workdir), fold_configs(config)
     runs = []
     for fold, one in enumerate(configs):
@@ -102,7 +104,8 @@ def train_folds(
     summary = summary_of(config.name, [run.result for run in runs])
     files.write_json(folder / JSON, summary)
     files.write_text(folder / CSV, as_csv(summary))
-    print(f"\n{table(summary)}\n\n{sentence(summary)}\n{folder / JSON}, {CSV}")
+    files.write_text(folder / NAME, training_page(summary, sentence(summary), to_json(typed(config))))
+    print(f"\n{table(summary)}\n\n{sentence(summary)}\n{folder / NAME}, {JSON}, {CSV}")
     return CrossValidation(folder, tuple(runs), summary)
 
 
@@ -181,7 +184,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
         f"deviation; {found['min']:.4f} to {found['max']:.4f}).\n"
         f"Each of the {summary['all']['n']} images was tested once, by a network that was not trained on it: "
         f"{summary['all']['top1']:.1%} of them are right.\n"
-        "The folds share most of their training images, so the standard deviation is no standard error."
+        "The folds share most of their training images, so the standard deviation is not a standard error of the mean."
     )
 
 

@@ -41,7 +41,9 @@ from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
 from flax_augtl.workdir import files, lock
 from flax_augtl.workdir.description import read_result
-from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same
+from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same, is_same
+
+_METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _train(
         lock.check(workdir)
         files.check_links(workdir)
         check_same(config, workdir, extend)
-        finished = not extend and (workdir / files.RESULT).exists()
+        # The command that extended a run may be given again.
+        finished = (workdir / files.RESULT).exists() and (not extend or is_same(config, workdir))
         if finished and dataset is not None:
             check_data(named_as_in(workdir, dataset).fingerprint, workdir)
         return finished
@@ -195,8 +198,10 @@ def _train(
     if distributed.first_decides(is_finished):
         if not quiet:
             print(
-                f"{workdir} holds this run, and it is finished. To train it longer, give a longer config.epochs or "
-                "config.steps, and --extend."
+                for_terminal(
+                    f"{workdir} holds this run, and it is finished. To train it longer, raise config.epochs or "
+                    "config.steps and add --extend."
+                )
             )
         return load_run(workdir)
     config = distributed.together(lambda: as_begun(config, workdir))
@@ -205,7 +210,7 @@ def _train(
     )
     distributed.require_equal(
         experiment.dataset.fingerprint,
-        "The processes see different data (pictures, labels, pictures "
+        "The processes see different data (images, labels, images "
         "that cannot be read, or splits differ): give each host the same files.",
     )
     distributed.require_equal(
@@ -247,7 +252,7 @@ def _train(
         if progress.step >= experiment.total_steps and extend:
             raise UserError(
                 f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
-                f"for {experiment.total_steps}."
+                f"for {experiment.total_steps}. Raise config.epochs or config.steps."
             )
         if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
             (workdir / files.RESULT).unlink(missing_ok=True)
@@ -315,7 +320,14 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
         f"{len(dataset.test)} test examples"
     )
     names = on_one_line(", ".join(dataset.class_names[:4]) + ", …" * (len(dataset.class_names) > 4))
-    log.say(f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; chosen by {dataset.metric}")
+    log.say(
+        f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; "
+        + (
+            "the last checkpoint counts, because there is no validation split"
+            if dataset.val is None
+            else f"the best checkpoint is chosen by validation {_METRICS[dataset.metric]}"
+        )
+    )
     if warning := imbalance(dataset.train.labels, dataset.class_names, experiment.config):
         log.say(warning)
     log.say(
@@ -340,7 +352,7 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     ):
         log.say(f"warning: {sentence}")
     if progress.step:
-        log.say(f"Going on from step {progress.step} of {experiment.total_steps}.")
+        log.say(f"Resuming from step {progress.step} of {experiment.total_steps}.")
 
 
 def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:

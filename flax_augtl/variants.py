@@ -7,11 +7,13 @@ from typing import Any
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from flax_augtl import paired_runs
 from flax_augtl.config import overrides
 from flax_augtl.cross_validation import CrossValidation, train_folds
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
+from flax_augtl.runtime.text import columns
 
 
 def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -49,7 +51,7 @@ def train_variants(
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
         act = train_folds if folds.over_all(variant.data) else train
         runs[name] = act(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
-    print("\n" + table(runs))
+    print("\n" + table(runs) + "\n\n" + on_the_same_images(runs))
     return runs
 
 
@@ -68,15 +70,53 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
             f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
             f"{_short(run.workdir)}"
         )
-    known = {name: score for name, score in scores.items() if score is not None}
     if len(runs) > 1:
-        best = [name for name, score in known.items() if score == max(known.values())]
+        best = _best(runs)
         lines.append(
             f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}."
-            if len(known) == len(runs)
-            else "Without validation figures of all of them, none is called the best: the test split is not for choosing."
+            if best
+            else "Not all of them have validation figures, so none is called the best: the test split is not for choosing."
         )
     return "\n".join(lines)
+
+
+def on_the_same_images(runs: Mapping[str, Run | CrossValidation]) -> str:
+    """Return as text the interval of each run over its test images, and its paired test against the best by validation.
+
+    Of a cross-validation the images of all folds are taken together.
+    """
+    metric = next(iter(runs.values())).result.get("metric") or "top1"
+    tested = {
+        name: paired_runs.read_tested(*(one.workdir for one in getattr(run, "runs", (run,))))
+        for name, run in runs.items()
+    }
+    best = (_best(runs) or [None])[0] if len(runs) > 1 else None
+    found = paired_runs.paired(tested, best, metric)
+    rows = [("test images", paired_runs.NAMES[metric], "95 % interval", f"minus {best}", "p", "Holm")]
+    for name, one in found.items():
+        compared = (
+            ("", "", "")
+            if one.p is None
+            else (f"{one.difference:+.4f}", paired_runs.shown(one.p), paired_runs.shown(one.adjusted))
+        )
+        rows.append((name, f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]", *compared))
+    compared = sum(one.p is not None for one in found.values())
+    shown = [row[: 3 if not compared else 5 if compared == 1 else 6] for row in rows]
+    return "\n".join([*([columns(shown)] if found else []), *paired_runs.notes(tested, found, best, metric)])
+
+
+def best_run(runs: Mapping[str, Run | CrossValidation]) -> str | None:
+    """Return the directory of the best run by validation, the first of several; None without one, or of folds."""
+    best = [runs[name] for name in _best(runs)]
+    return _short(best[0].workdir) if best and isinstance(best[0], Run) else None
+
+
+def _best(runs: Mapping[str, Run | CrossValidation]) -> list[str]:
+    """Return the names of the runs that are the best by validation; none if one has no validation figures."""
+    scores = {name: _validation(run) for name, run in runs.items()}
+    if None in scores.values():
+        return []
+    return [name for name, score in scores.items() if score == max(scores.values())]
 
 
 def _validation(run: Run | CrossValidation) -> float | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import statistics
 
 import numpy as np
@@ -29,7 +30,14 @@ def done(tmp_path_factory):
 
 def test_each_fold_is_a_run_and_their_mean_and_spread_are_written(done):
     folder, found = done
-    assert sorted(path.name for path in folder.iterdir()) == ["fold0", "fold1", "fold2", "folds.csv", "folds.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "fold0",
+        "fold1",
+        "fold2",
+        "folds.csv",
+        "folds.html",
+        "folds.json",
+    ]
     results = [json.loads((folder / f"fold{k}" / "result.json").read_text()) for k in range(3)]
     summary = json.loads((folder / "folds.json").read_text())
     assert summary == found.summary
@@ -48,6 +56,21 @@ def test_each_fold_is_a_run_and_their_mean_and_spread_are_written(done):
     rows = list(csv.DictReader((folder / "folds.csv").read_text().splitlines()))
     assert [row["fold"] for row in rows] == ["0", "1", "2", "mean", "sd"]
     assert float(rows[3]["test_top1"]) == pytest.approx(np.mean(top1)) and rows[1]["test_n"] == str(len(tested[1]))
+
+
+def test_one_page_has_every_fold_its_files_and_the_spread(done):
+    folder, found = done
+    page = (folder / "folds.html").read_text()
+    assert "<h1>Cross-validation: test, 3 folds</h1>" in page
+    for split, metric in (("test", "top1"), ("test", "loss"), ("val", "top1")):
+        values = found.summary[split][metric]
+        cells = "".join(f"<td>{values[name]:.4f}</td>" for name in ("mean", "sd", "min", "max"))
+        assert f"<th>{split} {metric}</th>{cells}" in page
+    for fold, run in enumerate(found.runs):
+        assert f"<th>fold {fold}</th><td>{run.result['test']['top1']:.4f}</td>" in page
+    links = re.findall('href="([^"]*)"', page)
+    assert len(links) == 9 and all((folder / link).is_file() for link in links)
+    assert "Test top-1 accuracy over 3 folds: " in page and "&quot;folds&quot;: 3" in page
 
 
 def test_the_same_command_goes_on_and_prints_the_table(done, monkeypatch, capsys):

@@ -65,9 +65,9 @@ def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_pat
     with (tmp_path / "run" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
     assert len(reasons) == 17 and reasons[rf"{bytes_root}/ant/caf\xe9.png"] == ""
-    assert reasons[rf"{bytes_root}/caf\xe9/caf\xe9.png"].startswith("its content is no picture")
+    assert reasons[rf"{bytes_root}/caf\xe9/caf\xe9.png"].startswith("its content is not an image")
     told = capsys.readouterr()
-    assert r"caf\xe9" in told.out and rf"{bytes_root}/caf\xe9/caf\xe9.png: its content is no picture" in told.err
+    assert r"caf\xe9" in told.out and rf"{bytes_root}/caf\xe9/caf\xe9.png: its content is not an image" in told.err
     (told.out + told.err).encode()
     rows = predict.predict_files(run, f"{bytes_root}/{BYTES}/*.png")
     assert len(rows) == 9 and [row["path"] for row in rows if row["reason"]] == [f"{bytes_root}/{BYTES}/{BYTES}.png"]

@@ -322,7 +322,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
     [
         (
             {"batch_size": 10},
-            r"config.batch_size=10 does not divide by 4 devices × config.accumulate=1: 2 pictures .* multiple",
+            r"config.batch_size=10 does not divide by 4 devices × config.accumulate=1: 2 images .* multiple",
         ),
         ({"steps": 0}, "The run has no length: set one of config.steps, config.epochs, config.examples above 0"),
         ({"epochs": 2.0}, "Only one of config.steps=6, config.epochs=2.0 can be set"),
@@ -475,4 +475,4 @@ def test_the_log_has_the_interval_and_a_warning_about_unequal_classes(tmp_path, 
     assert "Warning: the classes are unequal. a has 40 training images, b has 4." in said
     low, high = run.result["intervals"]["test"]["top1"]
     assert f"test, step 1: top-1 {run.result['test']['top1']:.4f} [{low:.4f}, {high:.4f}], mean per class" in said
-    assert "in brackets: 95 % intervals over these images (bootstrap), for this one training" in said
+    assert "in brackets: 95 % bootstrap intervals over these images, for this trained network" in said

@@ -98,7 +98,7 @@ def test_a_field_of_another_kind_is_named(field, finished):
         ("preprocessing.json", '{"image_size": "8"}', "image_size must be a whole number, not '8'"),
         ("preprocessing.json", '{"image_size": 1000000000}', "image_size=1000000000 is above 4096 pixels"),
         ("preprocessing.json", '{"mean": [1e999, 0, 0]}', "mean must be a list of numbers"),
-        ("preprocessing.json", '{"crop_fraction": 1e-7}', "crop_fraction=1e-07 of pictures of 224 pixels would have"),
+        ("preprocessing.json", '{"crop_fraction": 1e-7}', "crop_fraction=1e-07 of images of 224 pixels would have"),
         ("preprocessing.json", '{"std": [0, 1, 1]}', "preprocessing.json: .*std must be three numbers above 0"),
         ("source.json", '{"network": ["resnet20"]}', "network must be a text"),
         (

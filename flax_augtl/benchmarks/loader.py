@@ -84,14 +84,14 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
             rows[name].append(_measure(start, seconds))
     grown = {name: _memory_over_epochs(start, n) for name, start in alone.items()}
     for name, changes in (
-        ("decoded pictures in memory", {"cache": "memory"}),
-        ("two views of each picture in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
-        ("decoded pictures in a scratch file", {"cache": "file"}),
+        ("decoded images in memory", {"cache": "memory"}),
+        ("two views of each image in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
+        ("decoded images in a scratch file", {"cache": "file"}),
     ):
         rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, {**base, **changes, "cache_gb": 16}, ours,
                                                         image_size, -(-n // batch), seconds)  # fmt: skip
     lines = [
-        f"{n} pictures of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
+        f"{n} images of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
         f"{seconds:g} s on {os.cpu_count()} cores.",
         "",
         *_table({name: _median(found) for name, found in rows.items()}, rows.get(reference)),
@@ -196,7 +196,7 @@ def _median(found: list[Measured]) -> Measured:
 
 
 def _table(rows: dict[str, Measured], reference: list[Measured] | None) -> list[str]:
-    lines = ["| | pictures/s | | per core | | cores | first batch | memory |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| | images/s | | per core | | cores | first batch | memory |", "|---|---|---|---|---|---|---|---|"]
     base = _median(reference) if reference else None
     for name, found in rows.items():
         times = [f"{a / b:.2f}×" for a, b in zip(found[:2], base[:2], strict=True)] if base else ("", "")

@@ -266,7 +266,7 @@ def _all(material, everything, plain) -> None:
     print(
         f"Everything below the classifier frozen, end to end: {quick:.0f} examples/s on kept activations, {slow:.1f} "
         f"without: {quick / slow:.0f}×. Filling the caches of all depths took {pack_seconds:.1f} s for "
-        f"{len(everything.rows)} pictures in all views; spread over {cells} cells of {material.config.steps} steps: "
+        f"{len(everything.rows)} images in all views; spread over {cells} cells of {material.config.steps} steps: "
         f"{amortised:.0f} examples/s, {amortised / slow:.0f}×.",
         flush=True,
     )
@@ -288,7 +288,7 @@ def _grid(config, material, depths, folder, dataset) -> None:
     steps = sum(row["steps"] * depths[row["depth"]].kept for row in cells)
     must = passes * block + steps
     print(
-        f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} pictures "
+        f"A grid of {len(cells)} cells took {duration(wall)} ({wall:.1f} s). What must be computed: {passes} images "
         f"through the source network at {1 / block:.1f}/s, {passes * block:.1f} s, and the steps of the layers above, "
         f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×",
         flush=True,

@@ -17,6 +17,16 @@ from flax_augtl.errors import UserError
 
 # The field that people mean who set a group of fields to a word.
 _MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
+# What other programs call a field.
+_SHORT = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "wd": "weight_decay",
+    "arch": "network",
+    "model": "network",
+    "num_epochs": "epochs",
+}
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 
 
@@ -106,8 +116,9 @@ def check_groups(arguments: Sequence[str]) -> None:
             fields = [name.removeprefix(f"{group}.") for name in KINDS if name.startswith(f"{group}.")]
             likely = _MAIN_FIELD.get(group) or fields[0]
             raise UserError(
-                f"--config.{group} is a group of fields, not one of them. To set its {likely}, write "
-                f"--config.{group}.{likely}={value}." + (f" Its fields: {', '.join(sorted(fields))}." if fields else "")
+                f"--config.{group} is a group of fields and has no value of its own. To set its {likely}, "
+                f"write --config.{group}.{likely}={value}."
+                + (f" Its fields: {', '.join(sorted(fields))}." if fields else "")
             )
 
 
@@ -144,19 +155,30 @@ def same_length(field: str) -> tuple[str, ...]:
     return next((fields for fields in _lengths() if field in fields), (field,))
 
 
-def unknown_flag(name: str) -> str:
-    """Return a sentence for a flag that does not exist: is it a field of the configuration?"""
+def unknown_flag(name: str, value: str | None = None, flags: Iterable[str] = ()) -> str:
+    """Return a sentence for a flag that does not exist: is it a field of the configuration?
+
+    Args:
+      name: of the flag.
+      value: what it was set to, None where that is not known.
+      flags: the names of the flags that exist.
+    """
     name = name.lstrip("-").split("=")[0]
     if name.startswith("config"):
         return ""
+    known = f"There is no flag --{name}. "
+    if near := difflib.get_close_matches(name, [*flags], n=1, cutoff=0.75):
+        return f"{known}Did you mean --{near[0]}?"
+    name = _SHORT.get(name, name)
     last = {field: field.rpartition(".")[2] for field in KINDS}
     near = [name] if name in last.values() else difflib.get_close_matches(name, last.values(), n=1, cutoff=0.75)
     fields = [field for field in last if field == name or last[field] in near]
     if not fields:
-        return ""
+        return f"{known}Fields of the configuration are set with --config.FIELD=VALUE; configs/common.py lists them."
+    given = "VALUE" if value is None else value
     return (
-        f"There is no flag --{name}. Fields of the configuration are written with config in front: "
-        f"{' or '.join(f'--config.{field}=…' for field in fields[:3])}."
+        f"{known}Fields of the configuration are set with config in front: "
+        f"{' or '.join(f'--config.{field}={given}' for field in fields[:3])}."
     )
 
 

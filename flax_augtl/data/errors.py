@@ -20,8 +20,8 @@ class UnreadablePicture(DataError):
 
     def __init__(self, path: str, reason: str):
         super().__init__(
-            f"The picture {path} cannot be read: {reason}. "
-            "Repair or remove it, or skip such pictures with --config.data.on_bad_image=skip."
+            f"The image {path} cannot be read: {reason}. Repair or remove it, or skip such images with "
+            "--config.data.on_bad_image=skip."
         )
         self.path = path
         self.reason = reason

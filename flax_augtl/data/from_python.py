@@ -13,13 +13,17 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.load import examples_of, from_listing
 from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.sources.unicode_names import Spelling, ids_of, look_alike_note
-from flax_augtl.data.splits import folds, groups
+from flax_augtl.data.splits import folds
+from flax_augtl.data.splits import groups as grouping
 from flax_augtl.data.splits.make_splits import divide
 from flax_augtl.data.splits.near_copies import ByContent
 from flax_augtl.data.types import ArraySource, Dataset, Examples
 from flax_augtl.runtime.paths import nfc
 
 Labels = Sequence[int | str] | np.ndarray
+Groups = Sequence[int | str] | np.ndarray | Mapping[str, Sequence[int | str] | np.ndarray]
+# What the groups are called that are given in Python, as if they were a column of a list.
+_COLUMN = "groups"
 
 
 def dataset_from_arrays(
@@ -28,6 +32,7 @@ def dataset_from_arrays(
     *,
     test: tuple[np.ndarray, Labels] | None = None,
     val: tuple[np.ndarray, Labels] | None = None,
+    groups: Groups | None = None,
     class_names: Sequence[str] | None = None,
     data: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -39,6 +44,8 @@ def dataset_from_arrays(
         images: uint8 [n, H, W, 3], to train on, or to split if there is no `test`.
         labels: n class numbers, or n class names.
         test, val: further (images, labels), of the same H and W.
+        groups: the group of each image, such as its patient; all images of one group are in one split. With `test` or
+            `val`, a mapping such as {"train": groups, "test": groups}.
         class_names: one a class number. Needed for numbers if not all classes are among them; default the numbers, or
             the names in order.
         data: fields of config.data that govern the splits.
@@ -49,7 +56,8 @@ def dataset_from_arrays(
         DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
     """
     fields = _fields(data)
-    groups.refuse(fields.group, name)
+    if fields.group is not None:
+        raise DataError("Arrays have neither columns nor paths: give the group of each image as `groups`.")
     given = {"train": (images, labels), "val": val, "test": test}
     given = {split: part for split, part in given.items() if part is not None}
     if test is None:
@@ -68,7 +76,11 @@ def dataset_from_arrays(
         parts[split] = examples_of(
             ArraySource(pixels), np.array([numbers[x] for x in part]), [f"{split}/{i:07d}" for i in range(len(part))]
         )
-    return divide(name, names, parts, fields, seed, notes=_notes(names), find_copies=ByContent(_content))
+    column = _column(groups, {split: examples.ids for split, examples in parts.items()})
+    return divide(
+        name, names, parts, fields, seed, notes=_notes(names), find_copies=ByContent(_content),
+        groups=None if column is None else grouping.groups_of(list(column), {_COLUMN: column}, _COLUMN),
+    )  # fmt: skip
 
 
 def dataset_from_files(
@@ -76,6 +88,7 @@ def dataset_from_files(
     *,
     test: Iterable[tuple[str | Path, int | str]] | None = None,
     val: Iterable[tuple[str | Path, int | str]] | None = None,
+    groups: Groups | None = None,
     class_names: Sequence[str] | None = None,
     data: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -94,6 +107,9 @@ def dataset_from_files(
         given = {"all": given.get("train", [])}
     if not given.get("train", given.get("all")):
         raise DataError("There are no files to train on.")
+    column = _column(groups, {split: [os.fspath(path) for path, _ in pairs] for split, pairs in given.items()})
+    if column is not None and fields["group"] is not None:
+        raise DataError("Give `groups`, or `group` in `data`, but not both.")
     names, numbers = _numbers([label for part in given.values() for _, label in part], class_names)
     splits = {}
     for split, pairs in given.items():
@@ -101,7 +117,39 @@ def dataset_from_files(
         splits[split] = (tuple(path for path, _ in rows), np.array([label for _, label in rows], np.int32))
     ids = ids_of((path for paths, _ in splits.values() for path in paths), Spelling(None))
     others = {path: name for path, name in ids.items() if path != name}
-    return from_listing(Listing("", names, splits, _notes(names), others), fields, seed)
+    if column is None:
+        return from_listing(Listing("", names, splits, _notes(names), others), fields, seed)
+    listing = Listing("", names, splits, _notes(names), others, columns={_COLUMN: column})
+    return from_listing(listing, {**fields, "group": _COLUMN}, seed)
+
+
+def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
+    """Return the group of each image by its id or path, "" where it has none; None if there are no groups.
+
+    Args:
+        groups: as they were given.
+        given: the ids or paths of the images of each split; "all" where there is one part only.
+    """
+    if groups is None:
+        return None
+    needed = {"train" if split == "all" else split: names for split, names in given.items()}
+    if not isinstance(groups, Mapping):
+        groups = {"train": groups}
+    if set(groups) != set(needed):
+        raise DataError(
+            f"`groups` has groups for {listed(sorted(map(repr, groups)))}, but there are images for "
+            f"{listed(sorted(map(repr, needed)))}. Give groups={{{', '.join(f'{split!r}: …' for split in needed)}}}."
+        )
+    found = {}
+    for split, names in needed.items():
+        values = groups[split].tolist() if isinstance(groups[split], np.ndarray) else list(groups[split])
+        if len(values) != len(names):
+            raise DataError(f"There are {len(names)} images and {len(values)} groups of {split}.")
+        found |= {
+            name: "" if value is None or value != value else str(value)
+            for name, value in zip(names, values, strict=True)
+        }
+    return found
 
 
 def _notes(names: Sequence[str]) -> tuple[str, ...]:

@@ -87,7 +87,12 @@ def _seconds(path: Path) -> float:
 
 
 def fill(
-    activations: Activations, lock: Lock, name: str, reopen: Callable[[], Activations], folder: Path
+    activations: Activations,
+    lock: Lock,
+    name: str,
+    reopen: Callable[[], Activations],
+    folder: Path,
+    watch: Callable[[float], None] = lambda left: None,
 ) -> Activations:
     """Fill a cache, once for all workers that share its files; return it, filled.
 
@@ -97,6 +102,7 @@ def fill(
       name: of the cache, for the lock and in messages.
       reopen: opens the cache anew, to see what another worker filled.
       folder: of the study.
+      watch: told from time to time how many seconds are left.
     """
 
     def say(done, rows, seconds):
@@ -105,6 +111,7 @@ def fill(
             f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
             flush=True,
         )
+        watch(left)
 
     last = [-10.0]
 
@@ -125,7 +132,7 @@ def fill(
             lock.release(f"cache-{name}")
             return activations
         if not waited:
-            print(f"Waiting for another worker, which fills the activations of {name}.", flush=True)
+            print(f"Waiting for another worker, which computes the activations of {name}.", flush=True)
         waited = True
         time.sleep(2.0)
         activations = reopen()

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
     parser.add_argument("--sha256", help="what the file's SHA-256 must be")
     parser.add_argument("--entry", help="which network of a file that holds several, such as state_dict")
-    parser.add_argument("--images", help="a picture, or a folder of them: print the five likeliest classes")
+    parser.add_argument("--images", help="an image, or a folder of them: print the five likeliest classes")
     parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
     options = parser.parse_args(arguments)
     try:
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
             print()
             if unreadable := _show_pictures(source, options.images):
                 raise UserError(
-                    f"{len(unreadable)} picture{'s' * (len(unreadable) != 1)} could not be read:\n  "
+                    f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  "
                     + "\n  ".join(unreadable)
                 )
         if options.verify and not found.tensors:

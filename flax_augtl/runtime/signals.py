@@ -124,5 +124,5 @@ def _watch(reading: socket.socket) -> None:
         if times > 1:
             # Loader workers end by themselves when this process does.
             os._exit(128 + signal.SIGINT)
-        said = f"\n{signal.Signals(received[0]).name}: ending, with a checkpoint where there is something to keep."
-        os.write(2, (said + (" Ctrl-C again leaves at once.\n" if times else "\n")).encode())
+        said = f"\n{signal.Signals(received[0]).name}: stopping; a training writes a checkpoint first."
+        os.write(2, (said + (" Ctrl-C again stops at once.\n" if times else "\n")).encode())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl.config.value_types import is_a
-from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import duration
 from flax_augtl.workdir import files
 
@@ -22,8 +21,14 @@ PASSES, TRAININGS, TEST, FINALS, OTHER = (
 # Writing and loading the best network, LEEP, figures; and a share of the budget, for they take longer where everything
 # does.
 REPORT_SECONDS, REPORT_SHARE = 12.0, 0.02
+# Where the pass over the images was slower than its timing, so many times more is put aside at most.
+SLOWEST = 3.0
 # Of what is left when a study starts: the most that its passes over the images may take, with fewer and fewer views.
 PASSES_SHARE, PASSES_MOST = 0.35, 0.6
+
+
+class TooShort(ValueError):
+    """A time budget is too short for the passes over the images."""
 
 
 class Budget:
@@ -51,6 +56,7 @@ class Budget:
         self.views: int | None = views if is_a(views, "whole number") else None
         depths = found.get("depths")
         self.depths: list[str] = list(depths) if isinstance(depths, list) and is_a(depths, "list of texts") else []
+        self.slowness = 1.0  # How many times longer than its timing the pass over the images took, at least 1.
         self.planned = bool(self.depths) and self._is_enough(found)
         self.chosen: dict[str, Any] | None = chosen if isinstance(chosen, dict) and self._is_enough(found) else None
 
@@ -64,7 +70,7 @@ class Budget:
 
     def report(self) -> float:
         """Return the seconds that are put aside for the report."""
-        return REPORT_SECONDS + REPORT_SHARE * self.seconds
+        return min(self.slowness, SLOWEST) * (REPORT_SECONDS + REPORT_SHARE * self.seconds)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -120,7 +126,7 @@ class Budget:
           given: the user asked for that number.
 
         Raises:
-          ValueError: the passes over the images take most of the budget.
+          TooShort: the passes over the images take most of the budget.
         """
         if self.views is not None:
             return min(self.views, most)
@@ -134,7 +140,7 @@ class Budget:
         if passes(views) > PASSES_MOST * left:
             needed = (passes(views) / PASSES_MOST + self.report() + self.seconds - self.left()) / 60
             advice = "give fewer config.study.views, " if given and most > 1 else ""
-            raise UserError(
+            raise TooShort(
                 f"config.study.minutes={self.seconds / 60:g} is too short: the passes over {images + test_images} images "
                 f"alone take about {passes(views) / 60:.1f} minutes. Set config.study.minutes to {needed + 0.5:.0f} or more "
                 f"(0 for no budget), {advice}or lower config.image_size or config.data.shots."

@@ -50,14 +50,17 @@ def describe(search: Search, *, passes: float, images: str) -> str:
         lines.append(f"{label:14} {step:15.3f} {said}")
     more = max(0.0, budget.left() - plan.reserved - plan.taken)
     lines += [
-        f"First trainings have {plan.shortest} steps. The best third of each head goes on {LONGER} times as long, up to "
-        f"{plan.total} steps and, while a curve still rises, beyond;",
-        "the winner of each head is trained again with the validation data, and tested.",
+        f"First trainings have {plan.shortest} steps. The best third of each head then trains {LONGER} times as long, "
+        f"and so on up to {plan.total} steps,",
+        "or longer while validation still improves. The best of each head then trains on training and validation data, "
+        "and is tested.",
         f"{images} {duration(passes)}, first trainings {duration(plan.taken)}, longer and final "
         f"trainings up to {duration(more)}, test images and report {duration(search.reserved)}:",
         f"at most about {duration(passes + plan.taken + more + search.reserved)} of the {duration(max(budget.left(), 0.0))} "
         f"that are left of {budget.seconds / 60:g} minutes (config.study.minutes).",
     ]
     if missed := [label for label, some in plan.first.items() if not some]:
-        lines.append(f"There is no time for {', '.join(missed)}: more minutes try more depths, and 0 sets no limit.")
+        lines.append(
+            f"There is no time for {', '.join(missed)}. Raise config.study.minutes to try more depths; 0 sets no limit."
+        )
     return "\n".join(lines)

@@ -4,6 +4,7 @@ Like is compared with like: a choice is made among trainings of one length.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ LENGTHENED = 4  # Times its own length that a training whose curve still rises i
 SHARE = 0.5  # Of the time that is left: the most that depths besides the first two, or second choices, may take.
 CHEAP = 0.1  # Of the time that is left: what a depth may take in any case.
 FEWER = (None, 3, 1)  # How many learning rates a depth is tried with: all, or as many as there is time for.
+OVERRUN = 0.05  # Of the budget: by how much a training that has begun may go beyond the time that there was for it.
 WIDENED = 2  # How often a learning rate is added where the lowest or highest is the best.
 
 Group = tuple[str, str, str]
@@ -69,6 +71,7 @@ class Search:
         self.trained: list[Cell] = []
         self.rows: list[dict[str, Any]] = []
         self.left_out: list[str] = []
+        self.stopped: dict[Cell, None] = {}  # For want of time, in their order.
         self.first: dict[str, list[Candidate]] = {}  # What each depth was tried with, in the order of the depths.
 
     def run(self) -> Found:
@@ -83,6 +86,7 @@ class Search:
         self._refine()
         self._compare(length)
         self._tell_lengths(length)
+        self._tell_stopped()
         return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
 
     def cells(self, candidate: Candidate, length: int, stage: str = "select") -> list[Cell]:
@@ -93,9 +97,19 @@ class Search:
 
     def _do(self, cells: Sequence[Cell]) -> None:
         new = [cell for cell in dict.fromkeys(cells) if cell not in self.trained]
-        self.rows += self.work.do(new)
-        self.trained += new
+        known = any(row["val"] is not None for row in self.rows)  # Else there would be nothing to choose from.
+        rows = self.work.do(new, room=functools.partial(self._room_of, new) if known else None)
+        done = {row["cell"] for row in rows}
+        self.rows += rows
+        self.trained += [cell for cell in new if cell.name in done]
+        self.stopped |= {cell: None for cell in new if cell.name not in done}
         self.budget.save()
+
+    def _room_of(self, cells: Sequence[Cell]) -> float:
+        """Return the seconds that are left for trainings that have begun, if their final trainings are as long."""
+        candidates = {Candidate(cell.group, cell.learning_rate) for cell in cells}
+        length = max(cell.steps or self.total for cell in cells)
+        return self._room(candidates, length, compilation=False) + OVERRUN * self.budget.seconds
 
     def _left(self) -> float:
         """Return the seconds that are left for trainings."""
@@ -219,7 +233,7 @@ class Search:
                 break
             for each in new:
                 print(
-                    f"      {self.grid.title(each.group)}: the best learning rate is at the end of the grid; "
+                    f"      {self.grid.title(each.group)}: the best learning rate is the lowest or highest one; "
                     f"trying {each.rate:g} too",
                     flush=True,
                 )
@@ -296,6 +310,7 @@ class Search:
             for each in chosen:
                 length = winners[each.group[0]]["length"]
                 new = [Candidate(each.group, rate) for rate in self._neighbours(each)]
+                new = [one for one in new if not {*self.cells(one, length)} & {*self.stopped}]
                 fitting = [one for one in new if self._seconds([one], length) <= self._room([*chosen, one], length)]
                 if fitting:
                     self._do(self.cells(fitting[0], length))
@@ -333,11 +348,22 @@ class Search:
     def _tell_lengths(self, length: int) -> None:
         if length < self.total:
             self.left_out.append(
-                f"No training that chooses had more than {length} steps; the configuration asks for {self.total}."
+                f"Choices were made after trainings of at most {length} steps; the configuration asks for {self.total}."
             )
         behind = [head for head, found in choices(self.rows)[0].items() if found["length"] < length]
         if behind:
             self.left_out.append(f"There was no time to train {', '.join(behind)} for {length} steps.")
+
+    def _tell_stopped(self) -> None:
+        if self.stopped:
+            names = dict.fromkeys(
+                f"{cell.head} at {self.grid.label(cell.head, cell.depth)} with the learning rate "
+                f"{cell.learning_rate:g} ({cell.steps or self.total} steps)"
+                for cell in self.stopped
+            )
+            self.left_out.append(
+                f"Stopped, because they would have taken longer than the time that was left: {', '.join(names)}."
+            )
 
 
 def _group(row: Mapping[str, Any]) -> Group:

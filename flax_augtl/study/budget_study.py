@@ -1,6 +1,7 @@
 """A study within a time budget: what is kept of its images, and the search."""
 
 import dataclasses
+import time
 
 from flax_augtl.errors import UserError
 from flax_augtl.features.activations import Activations
@@ -15,6 +16,8 @@ from flax_augtl.study.context import Material
 from flax_augtl.study.leases import Claims
 from flax_augtl.study.trials.cost import Timing
 from flax_augtl.study.trials.worker import Work
+
+SETTLED_SECONDS = 60.0
 
 
 def rows_of(material: Material) -> Rows:
@@ -83,14 +86,35 @@ def _passes(activations: Activations, timed: Timing) -> float:
 def _search(
     cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, claims: Claims | None = None
 ) -> Search:
-    work = Work(cache.material, activations, cache.folder, claims, timed, left=budget.left)
+    work = Work(cache.material, activations, cache.folder, claims, timed, left=budget.left, slowness=budget.slowness)
     return Search(
         cache.material.grid,
         work,
         budget,
         cache.material.config.freeze,
-        reserved=budget.report() + cache.tests * timed.row_seconds,
+        reserved=budget.report() + cache.tests * budget.slowness * timed.row_seconds,
     )
+
+
+class _Watch:
+    """Warns once if the pass over the images will take most of what is left of the budget, or more."""
+
+    def __init__(self, budget: Budget):
+        self._budget, self._warned, self._begun = budget, False, time.monotonic()
+
+    def __call__(self, left: float) -> None:
+        # The first images are slow: what they need is compiled.
+        settled = time.monotonic() - self._begun >= SETTLED_SECONDS
+        if self._warned or not settled or left <= self._budget.left() - self._budget.report():
+            return
+        self._warned = True
+        print(
+            f"Warning: the computer is much slower than when it was timed, perhaps because other programs run. This pass "
+            f"alone will take longer than what is left of the {self._budget.seconds / 60:g} minutes. Ctrl-C stops the "
+            f"study; "
+            "the same command goes on with it, and config.study.minutes can be raised.",
+            flush=True,
+        )
 
 
 def select(
@@ -106,8 +130,11 @@ def select(
             f"Another program works on the study in {cache.folder}. A study with a time budget is done by one "
             "program: wait for it, or choose another --workdir."
         )
+    expected, begun = _passes(activations, timed), time.monotonic()
     with budget.part(PASSES):
-        activations = fill(activations, claims, "train", cache.open, cache.folder)
+        activations = fill(activations, claims, "train", cache.open, cache.folder, _Watch(budget))
+    if expected:
+        budget.slowness = max(1.0, (time.monotonic() - begun) / expected)
     search = _search(cache, budget, activations, timed, claims)
     with budget.part(TRAININGS):
         found = found_before(search.work, budget) or search.run()

@@ -33,17 +33,18 @@ def too_few(images: int, settings: int) -> str | None:
     if settings < 2 or lead <= NEEDED * images:
         return None
     enough = (
-        f"only a lead of {lead} images ({100 * lead / images:.1f} points) is more than chance"
+        f"only a lead of at least {lead} images ({100 * lead / images:.1f} points) is significant"
         if lead <= images
-        else f"no lead is more than chance, for that takes {lead} images"
+        else f"no lead can be significant, because that takes {lead} images"
     )
     comparisons = f"{settings - 1} comparison{'s' if settings != 2 else ''}"
     return (
         f"Warning: {images} validation image{'s are' if images != 1 else ' is'} too few to choose between {settings} "
         f"settings (heads × depths × learning rates). One image is {100 / images:.1f} points, and {enough} (exact "
-        f"McNemar test at {100 * LEVEL:.0f} %, corrected for {comparisons}). Expect ties and near-ties. With "
-        f"{math.ceil(lead / NEEDED)} images a lead of {100 * NEEDED:.0f} points is enough: give more validation images "
-        "(config.data.validation), choose with more seeds (config.study.selection_seeds), or compare less."
+        f"McNemar test at {100 * LEVEL:.0f} %, corrected for {comparisons}). Expect ties and choices by chance. With "
+        f"{math.ceil(lead / NEEDED)} images a lead of {100 * NEEDED:.0f} points would be significant. Use more "
+        f"validation images (config.data.validation) or more seeds (config.study.selection_seeds), or compare fewer "
+        "settings."
     )
 
 
@@ -102,7 +103,7 @@ def tied(rows: Sequence[Mapping[str, Any]], best: str, where: str) -> list[str]:
         elif any(found):
             others.append(head)
     if others:
-        said.append(f"Ties between depths or learning rates of {_listed(others)} were decided by the loss as well.")
+        said.append(f"Ties between depths or learning rates of {_listed(others)} were decided by the loss, too.")
     return [sentence for sentence in said if sentence]
 
 
@@ -120,7 +121,7 @@ def _sentence(kind: str, before: str, scores: Mapping[str, tuple[float, float]],
     reason = (
         f"the lower loss decided for {chosen}."
         if len(lowest) == 1
-        else f"their losses were equal too ({_listed(lowest)}), and {chosen}, the first of them, was taken."
+        else f"their losses were equal too ({_listed(lowest)}), so {chosen}, the first of them, was chosen."
     )
     return text[0].upper() + text[1:] + reason
 

@@ -183,13 +183,13 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Mat
     for name in ("mixup", "cutmix"):
         if getattr(config.data, name):
             raise UserError(
-                f"A study keeps activations, and config.data.{name}={getattr(config.data, name)} mixes images anew in "
+                f"A study reuses activations, but config.data.{name}={getattr(config.data, name)} mixes images anew in "
                 "every step: set it to 0."
             )
     if not config.data.views:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, views=config.study.views or 0))
     if config.data.views < 1:
-        raise UserError("A study needs finite views: set config.study.views to at least 1.")
+        raise UserError("A study needs a fixed number of views of each image: set config.study.views to at least 1.")
     if datasets is None:
         check_there(config.data)
     source, preprocessing, described = source_of(config)
@@ -201,7 +201,7 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Mat
     for seed in grid.seeds:
         if datasets[seed].val is None:
             raise UserError(
-                "A study chooses on validation data, and there are none: set config.data.validation above 0, "
+                "A study chooses on validation data, but there are none: set config.data.validation above 0, "
                 "such as 0.2."
             )
     return Material(config, grid, source, described, preprocessing, {seed: datasets[seed] for seed in grid.seeds})

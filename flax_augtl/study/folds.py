@@ -14,7 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flax_augtl.config.convert import to_json, typed
 from flax_augtl.cross_validation import CSV, JSON, check_folder, fold_configs, spread
+from flax_augtl.folds_page import NAME, study_page
 from flax_augtl.study.report import queries
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.study import study
@@ -26,7 +28,7 @@ _COLUMNS = ("fold", "head", "chosen", "depth", "learning_rate", "steps", "seeds"
 def study_folds(
     config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None
 ) -> dict[str, Any] | None:
-    """Do a study for each fold in a directory below `workdir`, write folds.json and folds.csv, and print a table.
+    """Do a study for each fold in a directory below `workdir`, write folds.json, .csv and .html, and print a table.
 
     Args:
       config: with config.data.folds, and config.data.fold unset.
@@ -50,7 +52,10 @@ def study_folds(
     summary = summary_of(config.name, results)
     files.write_json(folder / JSON, summary)
     files.write_text(folder / CSV, as_csv(summary))
-    print(f"\n{table(summary)}\n{folder / JSON}, {CSV}; the report of each fold is in its directory.")
+    files.write_text(folder / NAME, study_page(summary, to_json(typed(config))))
+    print(
+        f"\n{table(summary)}\n{folder / NAME} has links to the report of each fold; {JSON} and {CSV} have the figures."
+    )
     return summary
 
 
@@ -122,7 +127,7 @@ def table(summary: Mapping[str, Any]) -> str:
             )
     lines.append(
         "Each fold made its choices without its test images. sd: standard deviation over folds, which share most "
-        "of their training images; it is no standard error."
+        "of their training images; it is not a standard error of the mean."
     )
     return "\n".join(lines)
 

@@ -8,8 +8,8 @@ from flax_augtl.pretrained.class_names import imagenet_names
 
 # Of data sets, by the name of TFDS, what is known to be shared with ImageNet.
 KNOWN = {
-    "stanford_dogs": "Stanford Dogs is made of ImageNet pictures: the source network has been trained on them, "
-                     "test pictures included, and a kept classification layer already tells these breeds apart.",
+    "stanford_dogs": "Stanford Dogs is made of ImageNet images: the source network has been trained on them, "
+                     "test images included, and a kept classification layer already tells these breeds apart.",
     "oxford_iiit_pet": "Oxford Pets shares classes with ImageNet: a kept classification layer already knows them.",
     "imagenette": "Imagenette is a part of ImageNet: the source network has been trained on its classes.",
 }  # fmt: skip
@@ -29,10 +29,10 @@ def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: S
     shared = [name for name in class_names if _plain(name) in known]
     if shared:
         more = f" and {len(shared) - 20} more" if len(shared) > 20 else ""
-        have = "class has" if len(shared) == 1 else "classes have"
+        have = "has the name" if len(shared) == 1 else "have names"
         sentences.append(
-            f"{len(shared)} of the {len(class_names)} target {have} the name of a class of the source network, "
-            f"where a kept classification layer has an unfair edge: {', '.join(shared[:20])}{more}."
+            f"{len(shared)} of the {len(class_names)} target classes {have} of source classes, so a kept "
+            f"classification layer already knows them and has an advantage: {', '.join(shared[:20])}{more}."
         )
     return tuple(sentences)
 
@@ -51,8 +51,8 @@ def seen_by_other_seeds(datasets: Mapping[int, Dataset]) -> tuple[str, ...]:
         return ()
     return (
         f"Each seed has a test split of its own: {len(both)} of the {len(tested)} test images of all seeds are in the "
-        "training or validation data of another seed, so choices over several seeds have seen them, and test figures "
-        "may be too good. A new study has one test split for all seeds (config.data.split_seed).",
+        "training or validation data of another seed, so choices over several seeds have used them, and test "
+        "accuracies may be too high. A new study has one test split for all seeds (config.data.split_seed).",
     )
 
 

@@ -19,10 +19,11 @@ from flax_augtl.data.splits.near_copies_table import write_near_copies
 from flax_augtl.errors import UserError
 from flax_augtl.features.cache import fill, kind_of
 from flax_augtl.features.views import test_rows
+from flax_augtl.next_steps import next_steps
 from flax_augtl.runtime.paths import absolute
-from flax_augtl.runtime.text import duration
+from flax_augtl.runtime.text import duration, for_terminal
 from flax_augtl.study import budget_study, selection
-from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget
+from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget, TooShort
 from flax_augtl.study.budget_choices import final_cells, train_finals
 from flax_augtl.study.caches import CACHE, TrainingCache, open_cache
 from flax_augtl.study.choices import ties, too_few_of
@@ -89,12 +90,12 @@ def _study(
     study = presets.resolved(config.study)
     if part is not None and study.search != presets.GRID:
         raise UserError(
-            f"--cells splits the cells of a grid; with config.study.search={study.search!r} later cells "
-            "depend on earlier ones. "
+            f"--cells divides the trials of a grid; with config.study.search={study.search!r} later "
+            "trials depend on earlier ones. "
             + (
                 "Start one program."
                 if study.search == presets.BUDGET
-                else "Start the same command on every machine instead: they claim cells."
+                else "Start the same command on every machine instead: the programs share the trials."
             )
         )
     material = gather(config, datasets)
@@ -122,7 +123,11 @@ def _study(
     timed = _timing(material, activations, folder)
     finals = len(grid.heads) if study.finals == "winners" else len({group[:2] for group in grid.groups()})
     if budget:
-        activations, plan = budget_study.prepare(cache, budget, activations, timed, views_given=views_given)
+        try:
+            activations, plan = budget_study.prepare(cache, budget, activations, timed, views_given=views_given)
+        except TooShort:
+            (folder / TIMING).unlink(missing_ok=True)  # The machine may have been busy: the next start times it again.
+            raise
         print(plan, flush=True)
     else:
         kept = {name: int(array.nbytes / cache.share) for name, array in activations.store.arrays.items()}
@@ -176,8 +181,11 @@ def _study(
     if said := [*([budget.describe()] if budget else []), *result.left_out, *rising(result)]:
         print("\n" + "\n".join(said))
     print(
-        f"\n{folder / files.REPORT}, {files.STUDY}; {duration(time.monotonic() - begun)} in this start. "
-        f"Predict with the best network: --mode=predict --workdir={folder / 'best'} --images=FOLDER"
+        for_terminal(
+            f"\nThis start took {duration(time.monotonic() - begun)}. The report is "
+            f"{folder / files.REPORT}, the table of all trials "
+            f"{folder / files.STUDY}.\n{next_steps(folder / 'best')}"
+        )
     )
     return result
 
@@ -195,7 +203,10 @@ def as_begun(config: Config, folder: Path) -> Config:
 def _check(config: Config, workdir: os.PathLike | str) -> Path:
     """Check what can be checked before anything is loaded, and return the study's folder."""
     if "://" in os.fspath(workdir):
-        raise UserError(f"--workdir={workdir}: a study maps its files into memory and needs a folder of a file system.")
+        raise UserError(
+            f"--workdir={workdir}: a study needs a folder on a local or shared disk, because it maps its "
+            f"files into memory."
+        )
     presets.resolved(config.study)
     folder = Path(absolute(workdir))
     path = folder / files.CONFIG
@@ -217,11 +228,11 @@ def _check(config: Config, workdir: os.PathLike | str) -> Path:
         ),
     )
     if (folder / files.CHECKPOINTS).exists():
-        raise UserError(f"{folder} holds a run, not a study; choose another --workdir.")
+        raise UserError(f"{folder} holds a run, not a study. Choose another --workdir.")
     if path.exists():
         old = files.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
-            raise UserError(f"{path} is not the configuration of a study; choose another --workdir.")
+            raise UserError(f"{path} is not the configuration of a study. Choose another --workdir.")
         if found := files.differences(
             _lasting(added_fields.filled(old)),
             _lasting(to_json(presets.resolved_config(as_begun(config, folder)))),
@@ -240,7 +251,7 @@ def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
     before = files.read_json(path) if path.exists() else {}
     if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
         raise UserError(
-            f"The data have changed since the study in {folder} was started: pictures, labels or splits are "
+            f"The data have changed since the study in {folder} was started: images, labels or splits are "
             f"not those of {DATA} there. Restore them, or choose another --workdir."
         )
     return {**before, **now}
@@ -299,7 +310,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
         # Whole packs, so that they are trained together as they would be in one program.
         packs = work.packs(cells)[number - 1 :: count]
         work.do([cell for pack in packs for cell in pack], wait=False)
-        print(f"Part {number} of {count} is done. When all are, the same command without --cells goes on.")
+        print(f"Part {number} of {count} is finished. When all parts are, give the same command without --cells.")
         return []
     rows = work.do(cells)
     while True:
@@ -308,7 +319,7 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
             rate = selection.widened(some, tried[group])
             if rate is not None:
                 print(
-                    f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying {rate:g} too"
+                    f"      {grid.title(group)}: the best learning rate is the lowest or highest one; trying {rate:g} too"
                 )
                 tried[group].append(rate)
                 new += grid.cells(group, rate)
@@ -341,8 +352,8 @@ def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[
 def _no_result(rows: list[dict[str, Any]]) -> str:
     """Return why no cell of a study has a result."""
     errors = sorted({row["error"] for row in rows if row["error"]})
-    return "No cell of the study came to a finite end. " + (
-        f"They failed: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
+    return "Every trial failed or diverged. " + (
+        f"Errors: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
     )
 
 

@@ -44,7 +44,7 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
                 rate = selection.widened(some, tried[group])
                 if rate is not None:
                     print(
-                        f"      {grid.title(group)}: the best learning rate is at the end of the grid; trying "
+                        f"      {grid.title(group)}: the best learning rate is the lowest or highest one; trying "
                         f"{rate:g} too"
                     )
                     tried[group].append(rate)

@@ -57,7 +57,7 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
                         fontsize=8,
                         color="white" if share[row, column] > 0.5 else "black",
                     )
-    figure.colorbar(picture, label="share of the label's examples", shrink=0.8, format=PercentFormatter(1.0))
+    figure.colorbar(picture, label="share of the class's images", shrink=0.8, format=PercentFormatter(1.0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -143,7 +143,7 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
         if pool is None:
             raise UserError(
-                f"The training pictures take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
+                f"The training images take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
                 "on the device: raise it, or set config.data.cache to auto."
             )
     else:
@@ -277,7 +277,7 @@ def check_batch(config: Config) -> None:
         unit = devices * config.accumulate
         raise UserError(
             f"config.batch_size={config.batch_size} does not divide by {devices} devices × "
-            f"config.accumulate={config.accumulate}: {config.batch_size % unit} pictures would be left. "
+            f"config.accumulate={config.accumulate}: {config.batch_size % unit} images would be left. "
             f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}."
         )
 

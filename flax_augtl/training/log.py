@@ -18,7 +18,7 @@ from flax_augtl.runtime.text import duration, for_terminal, shows_bars
 from flax_augtl.training.confusion import confusion_picture
 from flax_augtl.workdir import files
 
-BRACKETS = "in brackets: 95 % intervals over these images (bootstrap), for this one training"
+BRACKETS = "in brackets: 95 % bootstrap intervals over these images, for this trained network"
 
 
 class _Events:

@@ -187,7 +187,7 @@ def _fit(
             return False
         if log:
             count = progress.evaluations_since_best
-            log.say(f"Stopped early: {count} evaluation{'s' * (count != 1)} without a better one.")
+            log.say(f"Stopped early: {count} evaluation{'s' * (count != 1)} without an improvement.")
         return True
 
     if progress.evaluation_due:
@@ -259,8 +259,8 @@ def _go_back(
             state, progress = checkpoints.restore(state, step)
         checkpoints.remove_after(step)  # A damaged one would be in the way of its successor.
     say(
-        f"{error}\nGoing back to step {progress.step}, and on with the data behind that batch; this is time {count} of at "
-        f"most config.on_nan_limit={experiment.config.on_nan_limit}."
+        f"{error}\nGoing back to step {progress.step} and continuing with the next batch. This is restore {count} of at "
+        f"most {experiment.config.on_nan_limit} (config.on_nan_limit)."
     )
     if log:
         files.drop_metrics_after(log.workdir, progress.step)
@@ -293,8 +293,8 @@ def _look_at(pending: _Pending | None, progress: Progress, experiment: Experimen
         if log:
             log.say(
                 f"Step {pending.step}: the loss is {values['loss']}, the norm of the gradient "
-                f"{values['gradient_norm']}; the update is left out, {count} of at most "
-                f"config.on_nan_limit={config.on_nan_limit}. {_examples_of(pending, experiment)}"
+                f"{values['gradient_norm']}. This update is skipped, number {count} of at most "
+                f"{config.on_nan_limit} (config.on_nan_limit). {_examples_of(pending, experiment)}"
             )
             log.step(pending.step, values["loss"])
             log.write(pending.step, "train", {"skipped": 1, **extra})

@@ -80,8 +80,8 @@ def learning_rates(
     """
     if warmup >= total_steps:
         raise UserError(
-            f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}: "
-            "lower it, or lengthen the run."
+            f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}. "
+            "Lower it, or train longer."
         )
     if schedule.name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, alpha=schedule.final)

@@ -370,7 +370,7 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
     size = len(batch["label"])
     if size % devices:
         raise UserError(
-            f"A batch of {size} pictures does not divide by {devices} devices: set config.batch_size to a "
+            f"A batch of {size} images does not divide by {devices} devices: set config.batch_size to a "
             f"multiple of {devices}."
         )
     return {name: array.reshape(devices, -1, *array.shape[1:]) for name, array in batch.items()}

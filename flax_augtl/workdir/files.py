@@ -180,7 +180,7 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
             if os.path.commonpath([inside, target]) != inside:
                 raise UserError(
                     f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
-                    "written. Put what it leads to in its place, or link the whole directory."
+                    "written. Replace it by the file that it points to, or link the whole directory."
                 )
         # A pipe, for one, would be waited for.
         if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):

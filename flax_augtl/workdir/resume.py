@@ -65,7 +65,7 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
     """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
     if not (workdir / files.CONFIG).exists():
         if extend:
-            raise UserError(f"--extend goes on with a run, but {workdir} holds none.")
+            raise UserError(f"--extend continues a run, but {workdir} holds none.")
         # One without any that is committed is of a run that was killed before its description was whole.
         checkpoints = workdir / files.CHECKPOINTS
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
@@ -88,6 +88,13 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
         raise UserError(f"{workdir} holds a run with another configuration:\n  " + "\n  ".join(found) + f"\n{hint}.")
 
 
+def is_same(config: Config, workdir: epath.Path) -> bool:
+    """Tell whether the run in `workdir` has just this configuration, lengths and schedule included."""
+    old = read_config(workdir)
+    new = to_json(added_fields.continued(config, old))
+    return all(added_fields.filled(old).get(name) == new.get(name) for name in EXTENSIBLE)
+
+
 def check_data(fingerprint: str, workdir: epath.Path) -> None:
     """Raise ValueError if the run in `workdir` was started with other data: going on would mix two datasets.
 
@@ -98,7 +105,7 @@ def check_data(fingerprint: str, workdir: epath.Path) -> None:
     path = workdir / files.SPLITS
     if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
         raise UserError(
-            f"The data have changed since the run in {workdir} was started: pictures, labels or splits are not "
+            f"The data have changed since the run in {workdir} was started: images, labels or splits are not "
             f"those of {files.SPLITS} there. Restore them, or choose another --workdir." + _hint_of_split_seed(workdir)
         )
 

@@ -13,14 +13,14 @@ def test_the_command_measures_every_way(make_folder, capsys):
     root = make_folder({"a": 40, "b": 40}, suffix=".jpg")
     assert main(["benchmark", str(root), "--image_size=16", "--batch_size=8", "--seconds=0.1", "--workers=1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("79 pictures of") and "batches of 8; medians of 3 rounds" in lines[0]
+    assert lines[0].startswith("79 images of") and "batches of 8; medians of 3 rounds" in lines[0]
     rows = {row.split(" | ")[0][2:]: row.strip("| ").split(" | ") for row in lines if row.startswith("| ")}
     for name in (
         "1 threads",
         "1 worker processes",
-        "decoded pictures in memory, 1 threads",
-        "two views of each picture in memory (`config.data.views=2`), 1 threads",
-        "decoded pictures in a scratch file, 1 threads",
+        "decoded images in memory, 1 threads",
+        "two views of each image in memory (`config.data.views=2`), 1 threads",
+        "decoded images in a scratch file, 1 threads",
     ):
         cells = rows[name]
         assert len(cells) == 8 and all(float(cells[i]) > 0 for i in (1, 3, 5))

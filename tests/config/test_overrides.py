@@ -54,28 +54,43 @@ def test_none_goes_on_being_text_where_it_is_a_part_of_it(monkeypatch):
         (["--config.batch_size=None"], "--config.batch_size=None: this field cannot be None; give it a whole number."),
         (
             ["--config.head=traditional"],
-            "--config.head is a group of fields, not one of them. To set its preset, write "
+            "--config.head is a group of fields and has no value of its own. To set its preset, "
+            "write "
             "--config.head.preset=traditional. Its fields: classifier_init, ",
         ),
         (
             ["--config.study=quick"],
-            "--config.study is a group of fields, not one of them. To set its preset, write "
+            "--config.study is a group of fields and has no value of its own. To set its preset, write "
             "--config.study.preset=quick.",
         ),
         (
             ["--epochs=5"],
-            "There is no flag --epochs. Fields of the configuration are written with config in front: "
-            "--config.epochs=….",
+            "There is no flag --epochs. Fields of the configuration are set with config in front: --config.epochs=5.",
         ),
         (
             ["--lerning_rate=1"],
-            "There is no flag --lerning_rate. Fields of the configuration are written with config in front: "
-            "--config.learning_rate=….",
+            "There is no flag --lerning_rate. Fields of the configuration are set with config in front: "
+            "--config.learning_rate=1.",
         ),
         (
             ["--preset=wider"],
-            "There is no flag --preset. Fields of the configuration are written with config in front: "
-            "--config.head.preset=… or --config.study.preset=….",
+            "There is no flag --preset. Fields of the configuration are set with config in front: "
+            "--config.head.preset=wider.",
+        ),
+        (
+            ["--epochs", "5"],
+            "There is no flag --epochs. Fields of the configuration are set with config in front: "
+            "--config.epochs=VALUE.",
+        ),
+        (
+            ["--lr=1"],
+            "There is no flag --lr. Fields of the configuration are set with config in front: "
+            "--config.learning_rate=1.",
+        ),
+        (["--wrkdir=runs"], "There is no flag --wrkdir. Did you mean --workdir?"),
+        (
+            ["--frobnicate"],
+            "There is no flag --frobnicate. Fields of the configuration are set with --config.FIELD=VALUE; ",
         ),
     ],
 )

@@ -69,3 +69,99 @@ def test_files_that_are_wrong(make_folder):
         dataset_from_files([])
     with pytest.raises(DataError, match="no such file"):
         dataset_from_files([(root / "x/nine.png", 0), (root / "y/000.png", 1)])
+
+
+# Ten patients with three images each, in another order than the images; the label is that of the patient.
+PATIENTS = [f"p{i % 10}" for i in range(30)]
+SICK = [i % 10 % 2 for i in range(30)]
+
+
+@pytest.fixture
+def patients(make_folder):
+    """(path, label) pairs and the patient of each, the last ones first."""
+    root = make_folder({"sick": 15, "well": 15})
+    pairs = [(path, path.parent.name) for path in sorted(root.glob("*/*.png"), reverse=True)]
+    return pairs, [f"{path.parent.name}{int(path.stem) // 3}" for path, _ in pairs]
+
+
+def splits_of(dataset):
+    return {name: split for name in ("train", "val", "test") if (split := getattr(dataset, name)) is not None}
+
+
+@pytest.mark.parametrize("groups", [PATIENTS, np.array(PATIENTS), np.arange(30) % 10, tuple(PATIENTS)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_images_of_a_group_are_in_one_split(groups, seed):
+    dataset = dataset_from_arrays(IMAGES, SICK, groups=groups, data={"test": 0.3, "validation": 0.3}, seed=seed)
+    found = {name: {int(index) % 10 for index in split.indices} for name, split in splits_of(dataset).items()}
+    assert sorted(patient for some in found.values() for patient in some) == list(range(10)) and all(found.values())
+    assert "10 groups of 3 images" in dataset.notes[0]
+
+
+def test_folds_keep_groups_together():
+    tested = [
+        dataset_from_arrays(IMAGES, SICK, groups=PATIENTS, data={"folds": 5, "fold": fold}).test for fold in range(5)
+    ]
+    assert [len({index % 10 for index in split.indices}) for split in tested] == [2] * 5
+    assert sorted(int(index) for split in tested for index in split.indices) == list(range(30))
+
+
+def test_groups_of_files(patients):
+    pairs, groups = patients
+    dataset = dataset_from_files(iter(pairs), groups=groups, data={"test": 0.3, "validation": 0.3})
+    group_of = {str(path): group for (path, _), group in zip(pairs, groups, strict=True)}
+    found = [{group_of[name] for name in split.ids} for split in splits_of(dataset).values()]
+    assert sum(map(len, found)) == len(set.union(*found)) == 10
+
+
+def test_groups_of_given_splits_are_compared(patients):
+    pairs, groups = patients
+    parts = {"train": slice(0, 24), "test": slice(24, 30)}  # The group in the middle is in one of them only.
+    given = {name: groups[part] for name, part in parts.items()}
+    dataset = dataset_from_files(pairs[:24], test=pairs[24:], groups=given)
+    assert not any("groups are in" in note for note in dataset.notes)
+    given["test"] = [given["train"][0], *given["test"][1:]]
+    dataset = dataset_from_files(pairs[:24], test=pairs[24:], groups=given)
+    assert any(note.startswith("1 group is in the training and in the test split") for note in dataset.notes)
+    dataset = dataset_from_arrays(
+        IMAGES[:20],
+        SICK[:20],
+        test=(IMAGES[20:], SICK[20:]),
+        data={"on_leak": "drop"},
+        groups={"train": PATIENTS[:20], "test": [*PATIENTS[20:25], *"abcde"]},
+    )
+    assert {index % 10 for split in (dataset.train, dataset.val) for index in split.indices} == {5, 6, 7, 8, 9}
+
+
+@pytest.mark.parametrize(
+    "groups, more, message",
+    [
+        (PATIENTS[1:], {}, "There are 30 images and 29 groups of train"),
+        ([None, *PATIENTS[1:]], {}, "The column groups gives no group for 1 of 30 images: all/0000000"),
+        ([float("nan"), *PATIENTS[1:]], {}, "gives no group for 1 of 30 images"),
+        (["a"] * 30, {}, "The column groups gives all 30 images the same group, 'a'"),
+        (
+            {"test": PATIENTS},
+            {},
+            r"`groups` has groups for 'test', but there are images for 'train'\. Give groups={'train': …}",
+        ),
+        (
+            PATIENTS,
+            {"test": (IMAGES[:4], SICK[:4])},
+            "has groups for 'train', but there are images for 'test', 'train'",
+        ),
+        (
+            None,
+            {"data": {"group": "(.)"}},
+            "Arrays have neither columns nor paths: give the group of each image as `groups`",
+        ),
+    ],
+)
+def test_groups_that_are_wrong(groups, more, message):
+    with pytest.raises(DataError, match=message):
+        dataset_from_arrays(IMAGES, SICK, groups=groups, **more)
+
+
+def test_groups_are_given_in_one_way(patients):
+    pairs, groups = patients
+    with pytest.raises(DataError, match="Give `groups`, or `group` in `data`, but not both"):
+        dataset_from_files(pairs, groups=groups, data={"group": "(.)"})

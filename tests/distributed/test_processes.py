@@ -140,7 +140,7 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(tmp_path):
     first, second = (json.loads((tmp_path / f"said-{index}.json").read_text()) for index in (0, 1))
     assert first[0] == "Process 1: The disk is gone." and second[0] == "The disk is gone."
     assert first[1] == second[1] == "no error"
-    assert first[2] == second[2] and first[2].startswith("The processes see different data (pictures, labels, ")
+    assert first[2] == second[2] and first[2].startswith("The processes see different data (images, labels, ")
     assert first[3] == second[3] == "no error"
     assert first[4] == second[4]
     assert "After step 7 the state is not the same on all devices: 1 of 2 arrays differ, the first is a" in first[4]
@@ -194,7 +194,7 @@ def test_when_one_process_dies_the_other_ends_and_both_go_on_after_a_restart(tmp
     said = first.communicate(timeout=60)[0]
     assert second.returncode == -9 and first.returncode != 0, said
     assert time.monotonic() - died < 60
-    assert "Going on from step 5 of 20." in run("goes_on", tmp_path, 2, 1)[0]
+    assert "Resuming from step 5 of 20." in run("goes_on", tmp_path, 2, 1)[0]
     assert_same_end(tmp_path, undisturbed)
 
 
@@ -205,7 +205,7 @@ def test_when_one_process_is_told_to_end_all_do_and_go_on_after_a_restart(tmp_pa
     assert all(f"exit code {code}" in each for code, each in zip(codes, said, strict=True))
     step = max(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 8 <= step < 20
-    assert f"Going on from step {step} of 20." in run("goes_on", tmp_path, 2, 1)[0]
+    assert f"Resuming from step {step} of 20." in run("goes_on", tmp_path, 2, 1)[0]
     assert_same_end(tmp_path, undisturbed)
 
 

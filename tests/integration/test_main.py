@@ -111,7 +111,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
         chances = [float(row[f"probability{rank}"]) for rank in ("", 2, 3, 4, 5)]
         assert chances == sorted(chances, reverse=True) and 0.4 < sum(chances) < 1.0001
         assert len({row[f"label{rank}"] for rank in ("", 2, 3, 4, 5)}) == 5
-    assert "a b.png" in said and f"{float(rows[0]['probability']):.1%}" in said and "3 pictures" in said
+    assert "a b.png" in said and f"{float(rows[0]['probability']):.1%}" in said and "Predictions of 3 images" in said
     (tmp_path / "photos" / "broken.png").write_text("<html>")
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'photos' / '*.png'}", code=2)
     with (workdir / "predictions.csv").open() as file:
@@ -122,7 +122,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
         ("grey.png", True, False),
     ]
     assert "predictions.csv had predictions of 1 other image, such as " in said
-    assert f"1 picture could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
+    assert f"1 image could not be read:\n  {tmp_path / 'photos' / 'broken.png'}: " in said
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path / 'nothing'}", code=1)
     assert "there is no such image" in said
 
@@ -132,7 +132,7 @@ def test_predictions_of_an_earlier_start_stay_where_no_picture_can_be_read(train
     (tmp_path / "broken.png").write_bytes(b"no picture")
     before = (workdir / "predictions.csv").read_bytes()
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path}", code=1)
-    assert "1 picture could not be read" in said and (workdir / "predictions.csv").read_bytes() == before
+    assert "1 image could not be read" in said and (workdir / "predictions.csv").read_bytes() == before
 
 
 def test_export_holds_every_tensor_and_names(trained):
@@ -154,11 +154,15 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     assert "config.freeze: 'all' there, 'layer3' here" in said and "config.steps: 4 there, 6 here" in said
     assert "Traceback" not in said
     _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--extend")
-    assert "Going on from step 4 of 6" in said
+    assert "Resuming from step 4 of 6" in said
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2, 3, 4, 5, 6]
-    _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--extend", code=1)
-    assert "--extend needs a longer run" in said and (workdir / "result.json").exists()
+    before = (workdir / "result.json").read_bytes()
+    said, _ = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--extend")
+    assert "holds this run, and it is finished. To train it longer, raise config.epochs or config.steps and add" in said
+    _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=5", "--extend", code=1)
+    assert "--extend needs a longer run" in said and "Raise config.epochs or config.steps." in said
+    assert (workdir / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

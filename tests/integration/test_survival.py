@@ -218,7 +218,7 @@ def test_a_second_ctrl_c_leaves_at_once(changes, tmp_path):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == "\n" and "Ctrl-C again leaves at once" in process.stderr.readline()
+    assert process.stderr.readline() == "\n" and "Ctrl-C again stops at once" in process.stderr.readline()
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -398,10 +398,10 @@ def test_a_picture_that_becomes_unreadable(changes, undisturbed, pictures, tmp_p
     path = sorted((pictures / "train").rglob("*.png"))[3]
     content = path.read_bytes()
     small.at_step(11, lambda: path.write_bytes(content[:40]), monkeypatch)
-    with pytest.raises(ValueError, match=f"The picture {path} cannot be read: .*Repair or remove it"):
+    with pytest.raises(ValueError, match=f"The image {path} cannot be read: .*Repair or remove it"):
         train(changes, tmp_path / "run")
     assert flax_augtl.load_run(tmp_path / "run", step="last").step >= 10
-    with pytest.raises(ValueError, match=f"The picture {path} cannot be read"):
+    with pytest.raises(ValueError, match=f"The image {path} cannot be read"):
         train(changes, tmp_path / "run")
     path.write_bytes(content)
     train(changes, tmp_path / "run")
@@ -419,7 +419,7 @@ def kill_workers():
 def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(changes, undisturbed, tmp_path, monkeypatch):
     changes = {**changes, "steps": 120, "evaluate_every_steps": 10, "data": {**changes["data"], "workers": 1}}
     small.at_step(11, kill_workers, monkeypatch)
-    with pytest.raises(ValueError, match=r"A worker process that reads pictures is gone \(exit code -9\)"):
+    with pytest.raises(ValueError, match=r"A worker process that reads images has ended \(exit code -9\)"):
         train(changes, tmp_path / "run")
     assert flax_augtl.load_run(tmp_path / "run", step="last").step >= 10
     train(changes, tmp_path / "run")

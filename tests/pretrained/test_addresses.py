@@ -205,7 +205,7 @@ def test_parts_that_are_not_there_or_lead_elsewhere(parts):
         f"{index} leads to '../secret.safetensors'; the parts of a checkpoint must be in the folder of its index."
     )
     index.write_text("[]")
-    assert refused(parts) == f"{index} is no index of a checkpoint: it has no valid weight_map."
+    assert refused(parts) == f"{index} is not the index of a checkpoint: it has no valid weight_map."
 
 
 def test_one_checksum_cannot_stand_for_several_files(parts):

@@ -51,7 +51,7 @@ def test_pictures_get_their_five_likeliest_classes(checkpoint, tmp_path, capsys)
     logits = np.asarray(source.model.apply(source.variables, source.preprocess([pixels])))[0]
     names = [entry.split()[0] for entry in line.partition(": ")[2].split(", ")]
     assert names == [source.class_names[i] for i in np.argsort(-logits)[:5]]
-    assert f"1 picture could not be read:\n  {folder / 'broken.jpg'}: " in printed.err
+    assert f"1 image could not be read:\n  {folder / 'broken.jpg'}: " in printed.err
 
 
 def test_pictures_are_read_as_for_prediction(checkpoint, tmp_path, capsys):

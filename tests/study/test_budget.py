@@ -10,6 +10,7 @@ import pytest
 from configs import common
 from flax_augtl.config.convert import typed
 from flax_augtl.study import budget as module
+from flax_augtl.study import budget_study
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
@@ -45,6 +46,8 @@ class FakeWork:
 
     def __init__(self, grid, clock, merit=lambda cell, steps: 0.0, slower=1.0):
         self.grid, self.clock, self.merit, self.slower, self.trained = grid, clock, merit, slower, {}
+        # How many times longer than expected the trainings of a depth take, and of which depths that was seen.
+        self.grows, self.seen = {}, {}
         self.material = types.SimpleNamespace(schedule=self._schedule, grid=grid)
         seconds = {" ".join(group): TOTAL * STEP[group[1]] for group in grid.groups()}
         self.timed = types.SimpleNamespace(cell_seconds=seconds, row_seconds=0.02)
@@ -57,13 +60,18 @@ class FakeWork:
 
     def expected(self, cells, *, compilation=True):
         missing = [cell for cell in cells if cell.name not in self.trained]
-        return sum((cell.steps or TOTAL) * STEP[cell.depth] for cell in missing)
+        return sum((cell.steps or TOTAL) * STEP[cell.depth] * self.seen.get(cell.depth, 1.0) for cell in missing)
 
-    def do(self, cells):
+    def do(self, cells, room=None):
         for cell in cells:
             if cell.name in self.trained:
                 continue
-            self.clock.now -= self.slower * self.expected([cell])
+            self.seen |= {depth: grows for depth, grows in self.grows.items() if depth == cell.depth}
+            seconds = self.slower * self.expected([cell])
+            if room is not None and seconds > room():  # Noticed after its first step.
+                self.clock.now -= seconds / (cell.steps or TOTAL)
+                continue
+            self.clock.now -= seconds
             steps = cell.steps or TOTAL
             value = 0.5 + self.merit(cell, steps)
             self.trained[cell.name] = {
@@ -80,7 +88,7 @@ class FakeWork:
                 "history": [],
                 "diverged": False,
             }
-        return [self.trained[cell.name] for cell in cells]
+        return [self.trained[cell.name] for cell in cells if cell.name in self.trained]
 
 
 def grid_of(**study):
@@ -117,6 +125,31 @@ def test_a_budget_is_kept(minutes, slower):
     rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
     assert rows and clock.now >= -0.2 * clock.seconds
     assert found.best in found.chosen
+
+
+@pytest.mark.parametrize("minutes", [5, 10, 30])
+def test_a_training_that_would_take_the_rest_of_the_time_is_stopped(minutes):
+    one, work, clock = search(minutes, merit=better_below)
+    work.grows = {"layer3": 10.0}
+    found = one.run()
+    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert rows and clock.now >= -0.2 * clock.seconds
+    assert {cell.name for cell in found.cells} == {row["cell"] for row in found.rows}
+    assert any(row["depth"] == "layer3" for row in found.rows) == (minutes > 5)
+    if minutes == 5:
+        assert found.left_out[-1] == (
+            "Stopped, because they would have taken longer than the time that was left: traditional at layer3 with the "
+            "learning rate 0.003 (18 steps), kept_deeper at layer3 with the learning rate 0.003 (18 steps)."
+        )
+
+
+def test_what_is_put_aside_grows_where_the_pass_over_the_images_was_slow(tmp_path):
+    budget = Budget(tmp_path, 10.0, 0.0)
+    assert budget.report() == 24.0
+    budget.slowness = 2.0
+    assert budget.report() == 48.0
+    budget.slowness = 50.0
+    assert budget.report() == 72.0
 
 
 def test_a_few_minutes_try_the_own_depth_and_choose_it():
@@ -225,8 +258,8 @@ def test_trainings_that_fail_are_passed_over():
     one, work, _ = search(600, depths=("layer3", "all"), merit=better_below)
     do = work.do
 
-    def failing(cells):
-        rows = do(cells)
+    def failing(cells, room=None):
+        rows = do(cells, room)
         for row, cell in zip(rows, cells, strict=True):
             if cell.head == "kept_deeper":
                 row.update(val=None, steps=cell.steps)
@@ -272,7 +305,10 @@ def test_the_plan_trains_nothing_and_says_what_there_is_no_time_for():
     assert not work.trained and one.rows == []
     assert re.search(r"^all +0\.010 +10 ", said, re.MULTILINE) and re.search(r"^layer3 +1\.000 +\d", said, re.MULTILINE)
     assert re.search(r"^none +4\.000 +no time", said, re.MULTILINE)
-    assert "There is no time for layer2, layer1, stem, none: more minutes try more depths, and 0 sets no limit." in said
+    assert (
+        "There is no time for layer2, layer1, stem, none. Raise config.study.minutes to try more depths; 0 sets "
+        in said
+    )
     assert "10:00 that are left of 10 minutes (config.study.minutes)" in said
 
 
@@ -349,3 +385,18 @@ def test_the_account_is_written_as_json(tmp_path, clock):
     Budget(tmp_path, 10.0, 1000.0).save()
     assert json.loads((tmp_path / "budget.json").read_text())["minutes"] == 10.0
     assert Cell("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
+
+
+def test_a_pass_that_will_exceed_the_budget_is_told_once(tmp_path, monkeypatch, capsys):
+    budget = Budget(tmp_path, 10.0, budget_study.time.monotonic())
+    watch = budget_study._Watch(budget)
+    watch(1e6)
+    assert capsys.readouterr().out == ""  # The first images tell nothing yet.
+    monkeypatch.setattr(budget_study, "SETTLED_SECONDS", 0.0)
+    watch(500.0)
+    assert capsys.readouterr().out == ""
+    watch(600.0)
+    watch(700.0)
+    said = capsys.readouterr().out
+    assert said.count("Warning: the computer is much slower than when it was timed") == 1
+    assert "longer than what is left of the 10 minutes" in said

@@ -25,7 +25,7 @@ def test_equal_losses_are_told_too():
     rows = [row(0.1, 0, 0.5, head=head) for head in ("a", "b", "c")]
     assert choices.tied(rows, "a", WHERE) == [
         "All 3 heads a, b and c had 50.0 % top-1 accuracy on 48 validation images; their losses were equal too (a, b and "
-        "c), and a, the first of them, was taken."
+        "c), so a, the first of them, was chosen."
     ]
 
 
@@ -41,7 +41,7 @@ def test_depths_and_rates_of_the_best_head_are_told_and_those_of_others_counted(
         "Of a, both depths none and fc had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided for fc.",
         "Of a, both learning rates 0.1 and 0.2 had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided "
         "for 0.1.",
-        "Ties between depths or learning rates of b were decided by the loss as well.",
+        "Ties between depths or learning rates of b were decided by the loss, too.",
     ]
 
 
@@ -60,12 +60,12 @@ def test_a_split_that_is_too_small_is_told_with_its_figures():
     said = choices.too_few(48, 40)
     assert said.startswith(
         "Warning: 48 validation images are too few to choose between 40 settings (heads × depths × "
-        "learning rates). One image is 2.1 points, and only a lead of 11 images (22.9 points) is more "
-        "than chance (exact McNemar test at 5 %, corrected for 39 comparisons). "
-        "Expect ties and near-ties. "
-        "With 220 images a lead of 5 points is enough: give more validation images"
+        "learning rates). One image is 2.1 points, and only a lead of at least 11 images (22.9 points) "
+        "is significant (exact McNemar test at 5 %, corrected for 39 comparisons). "
+        "Expect ties and choices by chance. "
+        "With 220 images a lead of 5 points would be significant. Use more validation images"
     )
-    assert "no lead is more than chance, for that takes 11 images" in choices.too_few(10, 40)
+    assert "no lead can be significant, because that takes 11 images" in choices.too_few(10, 40)
 
 
 @pytest.mark.parametrize(("images", "settings"), [(220, 40), (120, 2), (5, 1)])

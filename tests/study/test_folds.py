@@ -2,10 +2,11 @@
 
 import csv
 import json
+import re
 
 import pytest
 
-from flax_augtl import cli
+from flax_augtl import cli, folds_page
 from flax_augtl.study import folds
 from flax_augtl.study.study import study
 from tests.study import pretended
@@ -34,6 +35,10 @@ def test_each_fold_is_a_study_of_its_own_held_out_images(tmp_path, capsys):
     assert [row["fold"] for row in csv.DictReader((tmp_path / "folds.csv").read_text().splitlines())] == ["0", "1"]
     page = (tmp_path / "fold1" / "report.html").read_text()
     assert "images are the test split: fold 1 of the folds 0 to 1" in page
+    whole = (tmp_path / "folds.html").read_text()
+    links = re.findall('href="([^"]*)"', whole)
+    assert links == ["fold0/report.html", "fold1/report.html"] and all((tmp_path / link).is_file() for link in links)
+    assert f"has a test top-1 accuracy of {mean:.4f} ± " in whole and "Chosen heads: kept (2 of 2). " in whole
     # One fold alone is the same study.
     one = config()
     one.data.fold = 1
@@ -59,10 +64,20 @@ def test_mean_and_spread_are_those_of_each_heads_own_choices():
     assert summary["chosen"]["mean"] == summary["heads"][results[0].best]["mean"]
     text = folds.table(summary)
     assert "test per class, all folds" in text and "chosen by validation" in text
+    page = folds_page.study_page(summary, {"name": "x"})
+    assert page.count('<tr class="chosen">') == 4  # The line of what was chosen, and one row for each fold.
+    assert f"<th>kept</th><td>{kept['mean']:.4f}</td><td>{kept['sd']:.4f}</td>" in page
     # A head whose every training failed in all folds but one.
     alone = folds.summary_of("x", [results[0], pretended.study(heads=("traditional",), seeds=2)])
     assert alone["heads"]["kept"]["sd"] is None and alone["heads"]["kept"]["folds"] == 1
     assert "–" in folds.table(alone)
+    assert f"<th>kept</th><td>{alone['heads']['kept']['mean']:.4f}</td><td>–</td>" in folds_page.study_page(alone, {})
+
+
+def test_names_do_nothing_and_no_chosen_head_is_said():
+    summary = {"config_name": "<b>x", "folds": 2, "metric": "top1", "heads": {}, "chosen": None, "rows": []}
+    page = folds_page.study_page(summary, {"name": "<b>x"})
+    assert "<b>" not in page and "No fold has a tested head." in page
 
 
 def test_main_studies_all_folds_where_none_is_named(monkeypatch, tmp_path):

@@ -80,7 +80,7 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     said = result.predictions
     assert np.mean(np.array(said["label"]) == said["prediction"]) == pytest.approx(final["test"]["top1"])
     assert result.picture(0).shape == (8, 8, 3)
-    assert result.one_test_split and "on one test split" in (folder / "report.html").read_text()
+    assert result.one_test_split and "the test split is the same for all" in (folder / "report.html").read_text()
     assert not any("Each seed has a test split" in note for note in result.notes)
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
 
@@ -117,7 +117,7 @@ def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(d
     old = study(study_config(), tmp_path / "old")
     assert [row["test"] for row in old.rows] == [row["test"] for row in result.rows]
     assert (
-        "no interval over test images: an earlier version did not keep its predictions"
+        "no interval over test images, because an earlier version did not save the predictions"
         in (tmp_path / "old" / "report.html").read_text()
     )
 
@@ -156,7 +156,7 @@ def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says
         assert json.loads((tmp_path / "config.json").read_text()) == written
     sentence = next(note for note in again.notes if note.startswith("Each seed has a test split of its own: "))
     assert sentence in capsys.readouterr().out and not again.one_test_split
-    assert "each has a test split of its own." in (tmp_path / "report.html").read_text()
+    assert "A seed determines the training, validation and test split" in (tmp_path / "report.html").read_text()
     assert load_run(tmp_path / "best").evaluate("test")["n"] == 1757
 
 
@@ -207,7 +207,7 @@ def test_test_pictures_may_be_absent_until_the_winners_are_fixed(done, tmp_path,
 def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path, capsys):
     assert study(study_config(), tmp_path, dry_run=True) is None
     said = capsys.readouterr().out
-    assert "16 cells" in said and "GB in files" in said and "kept" in said
+    assert "16 trials" in said and "GB in files" in said and "kept" in said
     assert not list((tmp_path / "cells").iterdir()) and not (tmp_path / "report.html").exists()
 
 
@@ -237,9 +237,7 @@ def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, 
 
 
 def test_a_study_of_nothing_but_failures_says_so(tmp_path):
-    with pytest.raises(
-        ValueError, match="No cell of the study came to a finite end. Lower config.study.learning_rates"
-    ):
+    with pytest.raises(ValueError, match="Every trial failed or diverged. Lower config.study.learning_rates"):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
 
 
@@ -371,7 +369,7 @@ def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
     result = study(config, tmp_path)
     assert set(result.winners) == {"kept"}
     assert {row["steps"] for row in result.rows if row["stage"] == "select"} == {1, 2, 4}
-    with pytest.raises(ValueError, match="--cells splits the cells of a grid"):
+    with pytest.raises(ValueError, match="--cells divides the trials of a grid"):
         study(config, tmp_path, part=(1, 2))
 
 
@@ -443,11 +441,30 @@ def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, t
     assert sum(result.account.values()) > spent > 0
 
 
+def test_a_training_that_would_take_longer_than_the_time_that_is_left_is_stopped(tmp_path, monkeypatch, capsys):
+    def room_of(search, cells):
+        return -1.0 if cells[0].head == "kept" and (cells[0].steps or search.total) > 1 else 1e9
+
+    monkeypatch.setattr(module.budget_study.Search, "_room_of", room_of)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.0)
+    config = budget_config()
+    config.steps, config.evaluate_every_steps = 4, 1
+    result = study(config, tmp_path)
+    assert {row["steps"] for row in result.rows if row["head"] == "kept" and row["stage"] == "select"} == {1}
+    assert {row["steps"] for row in result.rows if row["head"] == "traditional"} >= {1, 3}
+    said = capsys.readouterr().out
+    assert "was stopped: the rest of it would take longer than the time that is left." in said
+    assert any(
+        sentence.startswith("Stopped, because they would have taken longer than the time that was left: kept at ")
+        for sentence in result.left_out
+    )
+
+
 def test_one_program_does_a_study_with_a_time_budget(in_time, monkeypatch):
     monkeypatch.setattr(module.Claims, "take", lambda self, name: False)
     with pytest.raises(ValueError, match="Another program works on the study in .*: wait for it, or choose another"):
         study(budget_config(), in_time[0])
-    with pytest.raises(ValueError, match="--cells splits the cells of a grid; with config.study.search='budget'"):
+    with pytest.raises(ValueError, match="--cells divides the trials of a grid; with config.study.search='budget'"):
         study(budget_config(), in_time[0], part=(1, 2))
 
 
@@ -457,6 +474,26 @@ def test_a_dry_run_with_a_budget_times_one_block_only(tmp_path, capsys, monkeypa
     said = capsys.readouterr().out
     assert "Timing one block of images" in said and "of 60 minutes (config.study.minutes)" in said
     assert not list((tmp_path / "cells").iterdir()) and not (tmp_path / "budget.json").exists()
+
+
+def test_a_refused_budget_is_timed_again_by_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        module.timing,
+        "estimate",
+        lambda *_: module.timing.Timing(
+            1e6, {name: 1.0 for name in NAMES}, {name: 1.0 for name in NAMES}, {name: 1 for name in NAMES}
+        ),
+    )
+    with pytest.raises(
+        ValueError, match="config.study.minutes=60 is too short: the passes over .* images alone take about"
+    ):
+        study(budget_config(), tmp_path)
+    assert not (tmp_path / "timing.json").exists()
+
+
+NAMES = [
+    f"{head} {depth} pretrained" for head, depth in (("traditional", "layer3"), ("kept", "layer3"), ("kept", "fc"))
+]
 
 
 def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch):
@@ -492,12 +529,12 @@ def test_mistakes_are_told(changes, sentence, tmp_path):
 def test_what_mixes_pictures_is_refused(tmp_path):
     config = study_config()
     config.data.mixup = 0.2
-    with pytest.raises(ValueError, match="config.data.mixup=0.2 mixes pictures anew in every step"):
+    with pytest.raises(ValueError, match="config.data.mixup=0.2 mixes images anew in every step"):
         study(config, tmp_path)
     config.update({"data": {"mixup": 0.0, "validation": 0.0}})
-    with pytest.raises(ValueError, match="A study chooses on validation data, and there are none"):
+    with pytest.raises(ValueError, match="A study chooses on validation data, but there are none"):
         study(config, tmp_path)
-    with pytest.raises(ValueError, match="needs a folder of a file system"):
+    with pytest.raises(ValueError, match="needs a folder on a local or shared disk"):
         study(study_config(), "gs://bucket/study")
 
 

@@ -128,7 +128,7 @@ def test_restore_goes_back_to_the_checkpoint_and_on_behind_the_batch(tmp_path, c
     run = flax_augtl.train(config("restore", on_nan_limit=20), tmp_path, dataset=dataset())
     said = capfd.readouterr().err
     back = first // 2 * 2
-    assert f"Going back to step {back}, and on with the data behind that batch; this is time 1 of at most" in said
+    assert f"Going back to step {back} and continuing with the next batch. This is restore 1 of at most" in said
     rows = [row for row in files.read_metrics(tmp_path) if row["split"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1)) and not any("skipped" in row for row in rows)
     # The same as a run on sound data that passes over the same batches.

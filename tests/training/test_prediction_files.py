@@ -110,7 +110,8 @@ def test_evaluation_writes_the_same_file_again_and_one_for_each_other_split_and_
     assert run(trained, "evaluate") == 0
     assert (workdir / "predictions_test.csv").read_text() == before
     said = capsys.readouterr()
-    assert f"The predictions of these images are in {workdir / 'predictions_test.csv'}" in said.out and said.err == ""
+    count = len(table(workdir / "predictions_test.csv"))
+    assert f"Predictions of {count} images are in {workdir / 'predictions_test.csv'}" in said.out and said.err == ""
     assert run(trained, "evaluate", split="train") == 0
     assert len(table(workdir / "predictions_train.csv")) == len(
         json.loads((workdir / "splits.json").read_text())["train"]
@@ -158,17 +159,17 @@ def test_an_unreadable_image_has_a_row_and_the_exit_code_tells_some_from_all(tra
     assert run(trained, "predict", images=str(tmp_path), output=str(output)) == 2
     rows = table(output)
     assert [row["path"] for row in rows] == [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
-    assert list(rows[1])[-1] == "reason" and rows[1]["reason"].startswith("its content is no picture")
+    assert list(rows[1])[-1] == "reason" and rows[1]["reason"].startswith("its content is not an image")
     assert set(list(rows[1].values())[1:-1]) == {""} and [row["reason"] for row in (rows[0], rows[2])] == ["", ""]
     assert all(row["label"] and row["probability3"] for row in (rows[0], rows[2]))
     said = capsys.readouterr()
-    assert f"warning: 1 picture could not be read:\n  {tmp_path / 'b.png'}: its content is no picture" in said.err
-    assert f"2 pictures, in full in {output}" in said.out
+    assert f"warning: 1 image could not be read:\n  {tmp_path / 'b.png'}: its content is not an image" in said.err
+    assert f"Predictions of 2 images are in {output}" in said.out
 
     before = output.read_bytes()
     assert run(trained, "predict", images=str(tmp_path / "b.png"), output=str(output)) == 1
     assert output.read_bytes() == before, "predictions were replaced by nothing but reasons"
-    assert "error: 1 picture could not be read:" in capsys.readouterr().err
+    assert "error: 1 image could not be read:" in capsys.readouterr().err
     output.unlink()
     assert run(trained, "predict", images=str(tmp_path / "b.png"), output=str(output)) == 1
     assert output.read_text().splitlines()[0] == "path,label,probability,reason" and len(table(output)) == 1

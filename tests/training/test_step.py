@@ -211,7 +211,7 @@ def test_evaluation_does_not_depend_on_batches_padding_or_devices():
 
 
 def test_a_batch_that_does_not_divide_is_an_error_with_the_numbers():
-    with pytest.raises(ValueError, match="A batch of 10 pictures does not divide by 4 devices: .* a multiple of 4"):
+    with pytest.raises(ValueError, match="A batch of 10 images does not divide by 4 devices: .* a multiple of 4"):
         split_over_devices(batch_of(10), 4)
 
 

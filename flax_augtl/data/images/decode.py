@@ -202,12 +202,12 @@ def _reason(file: str | Path | bytes, error: Exception) -> str:
     if isinstance(error, IsADirectoryError):
         return "it is a folder"
     if isinstance(error, PermissionError):
-        return "there is no permission to read it"
+        return "you have no permission to read it"
     size = len(file) if isinstance(file, bytes) else epath.Path(file).stat().length
     if size == 0:
         return "it is empty (zero bytes)"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "its content is no picture of a known format"
+        return "its content is not an image in a known format"
     if isinstance(error, MemoryError):
         return "it does not fit in memory"
     return f"it is damaged ({str(error).rstrip('.') or type(error).__name__})"

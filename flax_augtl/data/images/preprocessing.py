@@ -72,7 +72,7 @@ class Preprocessing:
             problems.append(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction!r}")
         elif isinstance(self.image_size, int) and self.image_size / self.crop_fraction > 2 * LARGEST_SIDE:
             problems.append(
-                f"crop_fraction={self.crop_fraction!r} of pictures of {self.image_size} pixels would have them "
+                f"crop_fraction={self.crop_fraction!r} of images of {self.image_size} pixels would have them "
                 f"resized to {self.image_size / self.crop_fraction:.0f}, above {2 * LARGEST_SIDE}"
             )
         if self.interpolation not in FILTERS:
@@ -147,7 +147,7 @@ class Preprocessing:
             uint8 [image_size, image_size, 3], channels in the order of the image (RGB).
         """
         if image.mode != "RGB":
-            raise UserError(f"expected an RGB picture, got one of mode {image.mode}")
+            raise UserError(f"expected an RGB image, got one of mode {image.mode}")
         image = self.resized(image)
         # What lies outside of an image that is smaller than the crop becomes black.
         left, top = (CROP_ROUNDINGS[self.crop_rounding]((extent - self.image_size) / 2) for extent in image.size)
@@ -189,12 +189,12 @@ class Preprocessing:
             ValueError: the list is empty, or one of the arrays is not uint8 [H, W, 3]; the message says which.
         """
         if len(images) == 0:
-            raise UserError("there is no picture to preprocess: the list is empty")
+            raise UserError("there is no image to preprocess: the list is empty")
         crops = []
         for i, image in enumerate(images):
             image = np.asarray(image)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-                raise UserError(f"picture {i}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+                raise UserError(f"image {i}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
             crops.append(self.resize_and_crop(Image.fromarray(image)))
         return self.normalise(np.stack(crops))
 

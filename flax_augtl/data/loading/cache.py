@@ -122,8 +122,8 @@ def _kept(
     size = max(1, min(limit, finished))
     store = in_memory(size) if place == "memory" else in_file(size, folder or tempfile.gettempdir())
     source = KeepingSource(examples.source, path.key, views, store)
-    what = f"{views} views of each" if views else "each picture"
-    part = "" if finished <= limit else f", {limit / finished:.0%} of the pictures"
+    what = f"{views} views of each" if views else "each image"
+    part = "" if finished <= limit else f", {limit / finished:.0%} of the images"
     note = f"{what} in {'a scratch file' if place == 'file' else 'memory'}, {size / 1e9:.2f} GB{part}"
     return dataclasses.replace(examples, source=source), size if place == "memory" else 0, note
 

@@ -74,7 +74,7 @@ class Store:
             if first:
                 print(
                     f"The scratch file of config.data.cache is full at {self._used / 1e9:.2f} GB: "
-                    f"{error.strerror or error}. The other pictures are read anew each time.",
+                    f"{error.strerror or error}. The other images are decoded again in every epoch.",
                     file=sys.stderr,
                 )
             return False

@@ -49,7 +49,7 @@ class Workers:
             self._setting = cloudpickle.dumps((source, path))
         except Exception as error:  # Whatever the source's own objects raise.
             raise DataError(
-                f"The source of the pictures cannot be sent to worker processes ({error}). Set config.data.workers=0."
+                f"The source of the images cannot be sent to worker processes ({error}). Set config.data.workers=0."
             ) from error
         shape = (slots, rows, path.size, path.size, 3)
         self._file = _memory(int(np.prod(shape)))
@@ -92,8 +92,8 @@ class Workers:
             error = pickle.load(process.stdout)  # noqa: S301 From our own process.
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             error = DataError(
-                f"A worker process that reads pictures is gone (exit code {process.wait()}). If it was killed for want of "
-                "memory, lower config.data.workers; what it printed before may say more."
+                f"A worker process that reads images has ended (exit code {process.wait()}). If it ran out of "
+                "memory, lower config.data.workers; its output above may say more."
             )
         finally:
             self._idle.put(process)

@@ -44,7 +44,7 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"The class list {file} is not a text in UTF-8. Save it as such.") from None
+        raise DataError(f"The class list {file} is not UTF-8 text. Save it as UTF-8.") from None
     if file.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
         pairs, numbered = _from_json(file, text, labels)
     else:

@@ -39,7 +39,7 @@ def numbered_lists(
         label = _of(labels, number, files[_LABELS])
         split = {"1": "train", "0": "test"}.get(_of(in_train, number, files[_SPLITS]))
         if split is None:
-            raise DataError(f"{files[_SPLITS]}: picture {number} is marked {in_train[number]}; it must be 1 or 0.")
+            raise DataError(f"{files[_SPLITS]}: image {number} is marked {in_train[number]}; it must be 1 or 0.")
         rows[split].append((folder + path, _of(names, label, files[CLASSES])))
     return rows, tuple(names[number] for number in sorted(names, key=int))
 

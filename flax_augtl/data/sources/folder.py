@@ -129,8 +129,8 @@ class _Found:
         elif "test" not in found and "val" in found:
             found["test"] = found.pop("val")
             notes.append(
-                f"{self._named()} has train and val only: val is the test split here, looked at once, and the "
-                "validation split is taken from train."
+                f"{self._named()} has train and val only: val is used as the test split, and the validation split is "
+                "taken from train."
             )
         if layout.aside:
             notes.append(f"These folders beside the splits of {self._named()} are not used: {_listed(layout.aside)}.")
@@ -152,8 +152,8 @@ class _Found:
         names = tuple(sorted(set().union(*found.values())))
         if len(names) < self.least_classes:
             raise DataError(
-                f"{self._named()} has one class only, {names[0]}: there is nothing to tell it from. "
-                "Each class needs its own sub-folder, and there must be two at least."
+                f"{self._named()} has only one class, {names[0]}. Each class needs its own sub-folder, and there must "
+                "be at least two."
             )
         if note := look_alike_note(names):
             self.notes.append(note)

@@ -61,7 +61,7 @@ def rows_of(
     if heading and not table.heading:
         rows = rows[1:]
     if not rows:
-        raise DataError(f"The list file {file} has no pictures in it.")
+        raise DataError(f"The list file {file} has no images in it.")
     width = len(heading) if heading else max(len(cells) for _, cells in rows)
     least = 1 if table.blanks or heading or width == 2 else width
     rows = [(line, _filled(cells, least, width, line, file)) for line, cells in rows]
@@ -224,7 +224,7 @@ class _Columns:
         if name.isdecimal() and 1 <= int(name) <= self.width:
             return int(name) - 1
         what = f"the columns {listed(self.heading, 30)}" if self.heading else f"{self.width} columns and no heading"
-        raise DataError(f"config.data.{field}={name} is no column of {self.file}, which has {what}.")
+        raise DataError(f"config.data.{field}={name} is not a column of {self.file}, which has {what}.")
 
     def _values(self, c: int) -> set[str]:
         return {cells[c] for cells in self.cells}

@@ -34,7 +34,7 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
     given = {"train": data.train_list, "val": data.val_list, "test": data.test_list}
     if not given["train"]:
         raise DataError(
-            'config.data.name="list" needs config.data.train_list, a file with a picture and its label a line; '
+            'config.data.name="list" needs config.data.train_list, a file with an image and its label a line; '
             "test_list and val_list may be given too."
         )
     root = local_path(os.fspath(data.root or "."))
@@ -42,7 +42,7 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
         return root, {split: _find(path, None) for split, path in given.items() if path}
     root = epath.Path(root).expanduser()
     if not root.is_dir():
-        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is no folder.")
+        raise DataError(f"config.data.root={root}, which the listed paths are relative to, is not a folder.")
     return root, {split: _find(path, root) for split, path in given.items() if path}
 
 
@@ -103,6 +103,8 @@ def _find(path: str, root: epath.Path | None) -> epath.Path:
         candidate = epath.Path(find(candidate))
         if candidate.is_file():
             return candidate
+        if candidate.is_dir():
+            raise DataError(f"{candidate} is a folder, where a list file is needed.")
     below = "" if root in (None, epath.Path(".")) else f", neither here nor under {root}"
     raise DataError(f"The list file {path} does not exist{below}.")
 
@@ -126,13 +128,13 @@ def _read_all(
         given, found = tried[0]
         if elsewhere := _elsewhere(first, files["train"], found.root):
             raise DataError(
-                f"{files['train']}: {first[0]} is not below {found.root}. It is below {elsewhere}: "
-                f"set config.data.root={elsewhere}."
+                f"{files['train']}: {first[0]} is not below {found.root}. It is below {elsewhere}: set "
+                f"config.data.root={elsewhere}."
             )
     notes = [f"Paths are relative to the folder of the list, {found.root}."] if found is not tried[0][1] else []
     for split, row in ((split, row) for split, some in given.items() for row in some if not _label(row)):
         raise DataError(
-            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the picture has no folder or name that could "
+            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the image has no folder or name that could "
             "be one. Write the label behind the path."
         )
     rows, more = _by_split(given, files)
@@ -209,9 +211,7 @@ def _listing(
         splits = {"all": next(iter(splits.values()))}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append(
-            "There are a training and a validation list only: validation is the test split here, looked at once."
-        )
+        notes.append("There are a training and a validation list only: the validation list is used as the test split.")
     ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
     ids = {path: name for path, name in ids.items() if path != name}
     # Where all paths are whole, as on the web, there is nothing that they are relative to.
@@ -221,9 +221,9 @@ def _listing(
 def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
     (split, path, row), (other_split, other_path, other) = first, second
     where = f"twice in the {split} list" if split == other_split else f"in the {split} and {other_split} lists"
-    what = f"The picture {path} is" if path == other_path else f"The picture {path} is, also as {other_path},"
+    what = f"The image {path} is" if path == other_path else f"The image {path} is, also as {other_path},"
     labels = "" if _label(row) == _label(other) else f", under the labels {_label(row)} and {_label(other)}"
-    return f"{what} {where}{labels}. Each picture may be listed once."
+    return f"{what} {where}{labels}. Each image may be listed once."
 
 
 def _label(row: Row) -> str:
@@ -250,13 +250,17 @@ def _classes(
         strange = [label for label, number in numbers.items() if number is None]
         if strange:
             keys = sorted(int(key) for key in known if key.isdecimal())
+            has = (
+                f"Its numbers are {listed(map(str, keys), 8)}." if are_numbers and keys else
+                f"Its classes are {listed(names, 8)}."
+            )  # fmt: skip
             raise DataError(
-                f"These labels are not among the {len(names)} classes of {class_list}: {listed(strange)}."
-                + (f" Numbers go from {keys[0]} to {keys[-1]}." if are_numbers and keys else "")
+                f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct one of "
+                "the two, or leave config.data.class_list out."
             )
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
         if empty:
-            told = f"These classes of {class_list} have no picture in the lists: {listed(empty)}."
+            told = f"These classes of {class_list} have no image in the lists: {listed(empty)}."
             if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # As if all names had moved by one.
                 told += f" If {names[0]}, the first, is a heading and no class, remove it."
             notes.append(told)
@@ -267,5 +271,5 @@ def _classes(
         names = tuple(str(name) for name in order)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
     if len(set(numbers.values())) < 2:
-        raise DataError(f"The lists have one class only, {written[0]}: there is nothing to tell it from.")
+        raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")
     return names, numbers, notes

@@ -64,7 +64,7 @@ def _text(file: epath.Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
-        raise DataError(f"The list file {file} is not a text in UTF-8. Save it as such.") from None
+        raise DataError(f"The list file {file} is not UTF-8 text. Save it as UTF-8.") from None
 
 
 def _without_comments(lines: Numbered, is_there: Callable[[str], bool]) -> Numbered:
@@ -184,7 +184,7 @@ def _json_table(file: epath.Path, text: str, *, lines: bool) -> Table:
     wrong = next((number for number, item in objects if not isinstance(item, dict)), None)
     if wrong is not None:
         where = f"line {wrong}" if lines else f"entry {wrong}"
-        raise DataError(f'{file}, {where}: this is no object such as {{"file_name": "a.jpg", "label": "cat"}}.')
+        raise DataError(f'{file}, {where}: this is not an object such as {{"file_name": "a.jpg", "label": "cat"}}.')
     heading = tuple(dict.fromkeys(name for _, item in objects for name in item))
     return Table([(number, [_as_text(item.get(name)) for name in heading]) for number, item in objects], heading)
 

@@ -45,7 +45,7 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
                 where = (
                     f"twice in the {split} list" if owner[path] == split else f"in the {owner[path]} and {split} lists"
                 )
-                raise DataError(f"The picture {path} is {where}. Each picture may be listed once.")
+                raise DataError(f"The image {path} is {where}. Each image may be listed once.")
             owner[path] = split
         pairs = sorted(pairs)
         splits[split] = (tuple(p for p, _ in pairs), np.array([numbers[label] for _, label in pairs], np.int32))
@@ -53,9 +53,7 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
         splits = {"all": splits["train"]}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append(
-            "There are a training and a validation list only: validation is the test split here, looked at once."
-        )
+        notes.append("There are a training and a validation list only: the validation list is used as the test split.")
     return Listing(str(root), names, splits, tuple(notes))
 
 
@@ -63,7 +61,7 @@ def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:
     try:
         lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise DataError(f"The list file {file} is not a text in UTF-8. Save it as such.") from None
+        raise DataError(f"The list file {file} is not UTF-8 text. Save it as UTF-8.") from None
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     separator = "\t" if any("\t" in line for _, line in numbered) else "," if file.suffix.lower() == ".csv" else None
     rows = []
@@ -80,12 +78,12 @@ def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:
         label = label or PurePath(path).parent.name or _NUMBER.sub("", PurePath(path).stem)
         if not label:
             raise DataError(
-                f"{file}, line {number}: “{line}” has no label, and the picture has no folder or name that could be one. "
+                f"{file}, line {number}: “{line}” has no label, and the image has no folder or name that could be one. "
                 "Write the label behind the path."
             )
         rows.append((_with_suffix(path, root), label))
     if not rows:
-        raise DataError(f"The list file {file} has no pictures in it.")
+        raise DataError(f"The list file {file} has no images in it.")
     return rows
 
 
@@ -138,5 +136,5 @@ def _classes(
         names = tuple(str(name) for name in order)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
     if len(set(numbers.values())) < 2:
-        raise DataError(f"The lists have one class only, {written[0]}: there is nothing to tell it from.")
+        raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")
     return names, numbers

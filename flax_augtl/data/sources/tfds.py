@@ -137,11 +137,13 @@ def _preset_of(builder) -> Preset:
             train=train,
             test=val,
             note=(
-                f"{builder.name} has train and {val} only: {val} is the test split here, looked at once, and the "
-                "validation split is taken from train."
+                f"{builder.name} has train and {val} only: {val} is used as the test split, and the validation split is "
+                "taken from train."
             ),
         )
-    return Preset(train=train, test=None, note=f"{builder.name} has no test split: one is carved.")
+    return Preset(
+        train=train, test=None, note=f"{builder.name} has no test split: a part of the images is set aside as one."
+    )
 
 
 def _expanded(data_dir: str | None) -> str | None:

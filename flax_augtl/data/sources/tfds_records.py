@@ -85,5 +85,5 @@ def picture_and_label(builder) -> tuple[str, str]:
         if image in images and label in labels:
             return image, label
     raise DataError(
-        f"The TFDS data set {builder.name} does not hold pictures with one class each; it has {listed(features)}."
+        f"The TFDS data set {builder.name} does not hold images with one class each; it has {listed(features)}."
     )

@@ -91,13 +91,13 @@ def settle(
     named = listed((f"{train.ids[c.train]} = {test.ids[c.test]} ({c.same})" for c in found), 5)
     leaked = sorted({copy.train for copy in found})
     tested = len({copy.test for copy in found})
-    count = f"{tested} of {len(test)} test pictures are in the {what} data too: {named}."
+    count = f"{tested} of {len(test)} test images are in the {what} data too: {named}."
     if on_leak == "error":
         raise DataError(f"{count} Remove them, or set config.data.on_leak to drop (from {what}) or warn.")
     if on_leak == "warn":
         return train, f"{count} Test figures are too good by that; config.data.on_leak=drop takes them out of {what}."
     kept = np.setdiff1d(np.arange(len(train)), leaked)
-    return train.take(kept), f"{count} The {len(leaked)} {what} pictures were dropped."
+    return train.take(kept), f"{count} The {len(leaked)} {what} images were dropped."
 
 
 def _rows(digests: np.ndarray) -> list[bytes]:

@@ -62,7 +62,7 @@ def hold_out(
         them.
     """
     if len(examples) < folds:
-        raise DataError(f"config.data.folds={folds} is more than the {len(examples)} images that there are.")
+        raise DataError(f"config.data.folds={folds} needs at least as many images, and there are {len(examples)}.")
     if group is None:
         of = _stratified(examples.labels, folds, seed)
     else:
@@ -91,6 +91,6 @@ def _check_classes(labels: np.ndarray, of: np.ndarray, class_names: tuple[str, .
     if alone:
         where = "one group" if grouped else "one image"
         raise DataError(
-            f"All images of these classes are in one fold, so that nothing could be learned of them there: "
+            f"All images of these classes are in one fold, so there would be nothing to train on there: "
             f"{listed(alone)}. They have {where} only, or too few: add images of them, or remove them."
         )

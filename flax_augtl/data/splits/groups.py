@@ -207,7 +207,8 @@ def settle(
         return train, ""
     leaked = [i for i, name in enumerate(train.ids) if groups[name] in shared]
     count = (
-        f"{len(shared)} groups are in the {names[0]} and in the {names[1]} split that the data come with: "
+        f"{len(shared)} group{'s are' if len(shared) != 1 else ' is'} in the {names[0]} and in the {names[1]} split "
+        f"that the data come with: "
         f"{listed(sorted(shared), 5)}."
     )
     if on_leak == "error":
@@ -218,7 +219,8 @@ def settle(
         kept = np.setdiff1d(np.arange(len(train)), leaked)
         return train.take(kept), f"{count} Their {len(leaked)} {names[0]} images were dropped."
     return train, (
-        f"{count} Figures of the {names[1]} split are too good by that; config.data.on_leak=drop takes these "
+        f"{count} Accuracies on the {names[1]} split are too high because of that; config.data.on_leak=drop "
+        f"takes these "
         f"groups out of {names[0]}."
     )
 

@@ -111,7 +111,7 @@ def scan(
 def note(skipped: Mapping[str, str], of: int) -> str:
     """A sentence that counts the bad ones, {name: reason}, of so many pictures, and lists the first ten."""
     named = listed(f"{name} ({reason})" for name, reason in skipped.items())
-    return f"{len(skipped)} of {of} pictures cannot be read and are left out: {named}."
+    return f"{len(skipped)} of {of} images cannot be read and are left out: {named}."
 
 
 def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _look_at_all(source: Encoded) -> Scan:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found: Iterable[str | None] = pool.map(look, range(n))
-        for i, reason in enumerate(tqdm(found, "Scanning pictures", n, leave=False, delay=2, mininterval=1, unit="")):
+        for i, reason in enumerate(tqdm(found, "Scanning images", n, leave=False, delay=2, mininterval=1, unit="")):
             if reason:
                 bad[i] = reason
     return Scan(bad, digests, sizes, looks, hashes, thumbs, flat, stacked)

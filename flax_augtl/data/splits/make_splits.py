@@ -140,7 +140,7 @@ def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, oth
     """Every split has examples, and none of a class that nothing was learned of."""
     known = np.bincount(train.labels, minlength=len(class_names)) > 0
     if known.sum() < 2:
-        raise DataError(f"The training split of {name} has {known.sum()} classes; there must be two at least.")
+        raise DataError(f"The training split of {name} has {known.sum()} classes; there must be at least two.")
     for split, examples in others.items():
         if examples is None:
             continue
@@ -152,6 +152,6 @@ def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, oth
             alike = [" and ".join(map(repr, group)) for group in look_alikes(class_names) if names & set(group)]
             hint = f" Only case or blanks tell these apart: {listed(alike, 3)}." if alike else ""
             raise DataError(
-                f"These classes of {name} are in the {split} split only, so nothing can be learned of them: "
-                f"{listed(class_names[c] for c in strange)}. Add training pictures of them, or remove them.{hint}"
+                f"These classes of {name} are in the {split} split only, so the network cannot be trained on them: "
+                f"{listed(class_names[c] for c in strange)}. Add training images of them, or remove them.{hint}"
             )

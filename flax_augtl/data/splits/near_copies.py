@@ -226,7 +226,7 @@ def _settle_near(part: Examples, test: Examples, found: Near, near_copies: str, 
     if near_copies == "drop":
         kept = np.setdiff1d(np.arange(len(part)), leaked)
         return part.take(kept), f"{count} Dropped from {what}: {len(leaked)}."
-    return part, (f"{count} Test figures may be too good by that; near_copies.csv lists all pairs, and "
+    return part, (f"{count} Test accuracy may be too high because of them; near_copies.csv lists all pairs, and "
                   f"config.data.near_copies=drop takes them out of {what} ({len(leaked)}).")  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def part_names(index: Path) -> tuple[str, ...]:
         found = json.loads(index.read_text("utf-8"))["weight_map"].values()
         names = tuple(sorted(set(found)))
     except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of a checkpoint: it has no valid weight_map.") from error
+        raise CheckpointError(f"{index} is not the index of a checkpoint: it has no valid weight_map.") from error
     if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name or name in ("", "..")]:
         raise CheckpointError(
             f"{index} leads to {odd[0]!r}; the parts of a checkpoint must be in the folder of its index."

@@ -126,7 +126,7 @@ def _depth_figure(
             color="#777777",
             linestyle="-." if near else "",
             linewidth=1,
-            label=f"LEEP, no training: {100 * leep:.1f}" + ("" if near else " (off axis)"),
+            label=f"LEEP, no training: {100 * leep:.1f}" + ("" if near else " (outside the figure)"),
         )
         limits = (low, high) if near else limits
     crowded = len(result.depths) > 8 or max(map(len, result.depths)) > 8

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from flax_augtl.runtime.text import columns, duration
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import ABSENT, OverImages
-from flax_augtl.study.report.statistics import smallest_p
 from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, reference, summary
 from flax_augtl.study.result import StudyResult
+from flax_augtl.training.statistics import smallest_p
 
 METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
@@ -78,8 +78,8 @@ def shortened(text: str, length: int) -> str:
 
 def significance(pairs: int) -> str:
     """Return what so many paired seeds can show at best."""
-    least = f"With {pairs} paired seed{'s' if pairs != 1 else ''} p cannot be under {smallest_p(pairs):.3g}"
-    return f"{least}: no significance can be claimed" if pairs < ENOUGH_SEEDS else least
+    least = f"With {pairs} paired seed{'s' if pairs != 1 else ''} p cannot be below {smallest_p(pairs):.3g}"
+    return f"{least}, so no difference can be significant" if pairs < ENOUGH_SEEDS else least
 
 
 def pairs_of(lines: list[Line]) -> int:
@@ -109,7 +109,7 @@ def terminal_table(result: StudyResult) -> str:
     """Return the summary of a study as text of about 120 columns: a line a head, and what the columns mean."""
     lines, base = summary(result), reference(result)
     if not lines:
-        return "No cell of the study has a result: there is nothing to compare."
+        return "Every trial failed or diverged: there is nothing to compare."
     rows = [
         (
             "",
@@ -139,12 +139,12 @@ def terminal_table(result: StudyResult) -> str:
             f"Test split, {METRICS[result.metric]}"
             + (f"; * chosen by validation: {result.best}" if result.best else ""),
             columns(rows),
-            f"Intervals are 95 % BCa bootstrap intervals over seeds, from {ENOUGH_SEEDS} seeds on; p: sign-flip test over "
-            "paired seeds, not",
+            f"Intervals: 95 % BCa bootstrap over seeds, with {ENOUGH_SEEDS} or more seeds. p: sign-flip test over paired "
+            f"seeds, not",
             f"corrected for the number of comparisons. {significance(pairs)}.",
-            "Rate: the learning rate of pretrained layers, and behind the stroke that of new ones.",
-            "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy,",
-            "without the time for computing the frozen layers.",
+            "Rate: learning rate of pretrained layers / of new layers.",
+            "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy; computing the frozen",
+            "layers is not included.",
             "",
             *_both_kinds(lines, base),
         ]
@@ -182,8 +182,9 @@ def _both_kinds(lines: Sequence[Line], base: str | None) -> list[str]:
     tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
     return [
         columns(rows),
-        f"Over seeds: how much training again changes; below {ENOUGH_SEEDS} seeds the values themselves. Over the "
-        f"{max(one.images for one in over)} test images: how much other",
-        "images would change, for these networks; 95 % bootstrap intervals"
-        + (f"; p: {' or '.join(tests)}, not corrected." if tests else "."),
+        f"Over seeds: how much the result could differ after training again; with fewer than {ENOUGH_SEEDS} seeds, "
+        "the value of each seed.",
+        f"Over test images: how much it could differ on {max(one.images for one in over)} other images, with these same "
+        "networks;",
+        "95 % bootstrap intervals" + (f"; p: {' or '.join(tests)}, not corrected." if tests else "."),
     ]

@@ -11,7 +11,7 @@ from flax_augtl.study.result import StudyResult
 from flax_augtl.study.trials import predictions
 from flax_augtl.training.intervals import image_interval, paired_p
 
-ABSENT = "no interval over test images: an earlier version did not keep its predictions"
+ABSENT = "no interval over test images, because an earlier version did not save the predictions"
 
 
 @dataclasses.dataclass(frozen=True)

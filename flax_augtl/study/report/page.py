@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from flax_augtl.runtime.markup import Markup, details, document, element, join, paragraph, picture, section, table
 from flax_augtl.runtime.text import duration
 from flax_augtl.study.report import figures, mistakes, queries
 from flax_augtl.study.report.formatting import (
@@ -21,7 +22,6 @@ from flax_augtl.study.report.formatting import (
     significance,
 )
 from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.markup import Markup, details, document, element, join, paragraph, picture, section, table
 from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
 from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
 from flax_augtl.study.result import StudyResult
@@ -36,10 +36,10 @@ SCORES = (
 # A table of more rows is folded.
 LONG = 20
 VALIDATION = (
-    "Means over seeds of the best learning rate at each depth; bands: 95 % BCa intervals over seeds, from six "
-    "seeds on; below, the dots are the seeds. The rate was chosen "
-    "by the same figures, so they are a little too good; differences between depths are what to read. Hollow "
-    "points are of shorter trainings."
+    "Mean over seeds, with the best learning rate at each depth. With six or more seeds, bands are 95 % BCa "
+    "intervals over seeds; with fewer, each small dot is one seed. Hollow points are shorter trainings. The "
+    "learning rate was chosen with these same accuracies, so they are slightly too high: compare the depths with "
+    "each other."
 )
 
 
@@ -57,11 +57,11 @@ def page(result: StudyResult) -> str:
         section("Change of the pretrained weights", _change(result)),
         section("Confusion", _confusion(result)),
         section("Metrics of the winner", _metrics(result)),
-        section("Most confident mistakes", _mistakes(result)),
-        section("Source classes that predict each target class", _speaks(result)),
+        section("Most confident errors", _mistakes(result)),
+        section("Source classes related to each target class", _speaks(result)),
         section("Leakage", _leakage(result)),
         section("Data and compute", _data(result)),
-        section("Cells without a result", _failed(result)),
+        section("Trials without a result", _failed(result)),
         section(
             "Config",
             details(
@@ -74,16 +74,19 @@ def page(result: StudyResult) -> str:
 
 def _what(result: StudyResult) -> str:
     seeds = len({row["seed"] for row in result.rows})
+    tried = len({row["depth"] for row in result.rows})
+    depths = f"{tried} of {len(result.depths)}" if tried < len(result.depths) else f"{tried}"
     parts = (
-        (len(queries.heads(result)), "head"),
-        (len(result.depths), "freeze depth"),
-        (seeds, "seed"),
-        (len(result.rows), "cell"),
+        (f"{len(queries.heads(result))}", "head"),
+        (depths, "freeze depth"),
+        (f"{seeds}", "seed"),
+        (f"{len(result.rows)}", "trial"),
     )
     return (
-        ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in parts)
-        + f"; {METRICS[result.metric]} decides. Every choice was made on validation data. The test split was used "
-        "once for " + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
+        ", ".join(f"{count} {word}{'s' if count != '1' else ''}" for count, word in parts)
+        + f". All choices were made by {METRICS[result.metric]} on validation data. The test split was used only for "
+        f"the "
+        "final result of " + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
     )
 
 
@@ -95,7 +98,7 @@ def _depths(result: StudyResult) -> Markup:
     overviews, single = [], []
     for split, caption in (
         ("val", VALIDATION),
-        ("test", "The same on the test split, after retraining on training and validation data."),
+        ("test", "The same on the test split, after training again on training and validation data."),
     ):
         if split == "test" and not result.finals_by_depth:
             continue
@@ -119,19 +122,28 @@ def _summary(result: StudyResult) -> Markup:
         _lines(result, lines, f"Difference to {reference(result)}"),
         paragraph(
             f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
-            "differences in points, paired by seed and image. “90 % of its best” is of validation accuracy.",
+            "differences in percentage points, paired by seed and image. “90 % of its best” refers to validation "
+            "accuracy.",
             "note",
         ),
         paragraph(
             join(
                 element("b", "Seeds:"),
-                " 95 % BCa bootstrap interval over seeds, below six seeds the values "
-                f"themselves; p of the sign-flip test. {significance(pairs)}. {_varied(result)}",
+                " 95 % BCa bootstrap interval over seeds; with fewer than six seeds, "
+                f"the value of each seed. p: sign-flip test. {significance(pairs)}. {_varied(result)}",
             ),
             "note",
         ),
         paragraph(join(element("b", "Images:"), " ", _of_images(lines)), "note"),
-        paragraph("Holm: p corrected for the number of lines.", "note"),
+        paragraph(
+            "Holm: p corrected for the number of rows by Holm's method."
+            + (
+                " (a) to (d): the networks of arXiv 1903.10150; DA and WA: of arXiv 1907.07844."
+                if any(line.role for line in lines)
+                else ""
+            ),
+            "note",
+        ),
     )
 
 
@@ -142,8 +154,9 @@ def _of_images(lines: Sequence[Line]) -> str:
     tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
     return (
         f"95 % bootstrap interval over the {max(one.images for one in over)} test images"
-        + (f"; p of the {' or '.join(tests)}" if tests else "")
-        + ". This speaks of other images of the same kind, for the networks that were trained, not of training again."
+        + (f"; p: {' or '.join(tests)}" if tests else "")
+        + ". They show how much the result could differ on other images of the same kind, with these same networks; not "
+        "how much it could differ after training again."
     )
 
 
@@ -151,12 +164,13 @@ def _varied(result: StudyResult) -> str:
     """Return what the seeds of a study vary, and so what its intervals are about."""
     if result.one_test_split:
         return (
-            "Seeds vary training and validation data, the initial new layers and the order of the data, on one test "
-            "split: this speaks of training again, not of other images."
+            "A seed determines the training and validation split, the initial weights of new layers and the order of "
+            "the data; the test split is the same for all. This shows how much the result could differ after "
+            "training again, not on other images."
         )
     return (
-        "Seeds vary training and validation data, the initial new layers and the order of the data, and each has a test "
-        "split of its own."
+        "A seed determines the training, validation and test split, the initial weights of new layers and the order "
+        "of the data."
     )
 
 
@@ -237,9 +251,10 @@ def _questions(result: StudyResult) -> Markup:
             ],
         ),
         paragraph(
-            "Test split, each head at the depth and rate that validation chose for it, paired by seed and "
-            "image; Holm: p corrected for the number of questions. Images: for these networks, on other "
-            "images; only seeds tell whether training again would give the same.",
+            "Test accuracy of each head at the depth and learning rate that validation chose for it, "
+            "paired by seed and image. Holm: p corrected for the number of questions. “images” tells "
+            "whether these networks would differ on other images too; only “seeds” tells whether training "
+            "again would give the same answer.",
             "note",
         ),
     )
@@ -253,7 +268,11 @@ def _by_depth(result: StudyResult) -> Markup:
         f"{len(lines)} heads and depths",
         join(
             _lines(result, lines, f"Difference to {reference(result)} at that depth"),
-            paragraph("Validation did not choose among these lines by test figures; nor should you.", "note"),
+            paragraph(
+                "Do not choose a row by its test accuracy: that would make the test accuracy too optimistic. "
+                "Validation accuracy is for choosing.",
+                "note",
+            ),
         ),
     )
 
@@ -265,8 +284,9 @@ def _curves(result: StudyResult) -> Markup:
     return join(
         element("div", join(*images), {"class": "figures"}),
         paragraph(
-            "The selecting cells of each head's winner, means over seeds. Seconds are of training alone: what "
-            "is frozen comes from a cache where there is one.",
+            "Each head at its chosen depth and learning rate, while it trained without the validation "
+            "data; mean over seeds. Seconds count training only, not the one-time computation of the "
+            "frozen layers.",
             "note",
         ),
     )
@@ -294,8 +314,8 @@ def _change(result: StudyResult) -> Markup:
     return join(
         table(["Head", "Freeze depth", *groups], rows, shades=shades),
         paragraph(
-            "‖w − w₀‖ / ‖w₀‖ of each pretrained layer group at the winner's depth, mean over seeds; 0 is "
-            "frozen, – is not in that network.",
+            "Relative change of the weights, ‖w − w₀‖ / ‖w₀‖, of each pretrained layer group at the chosen "
+            "depth, mean over seeds. 0: frozen. –: not part of that network.",
             "note",
         ),
     )
@@ -309,11 +329,11 @@ def _confusion(result: StudyResult) -> Markup:
     if pairs:
         drawn.append(
             table(
-                ["Label", "Taken for", "How often"],
+                ["Class", "Predicted as", "How often"],
                 [[label, other, f"{count} of {total}"] for label, other, count, total in pairs],
             )
         )
-    return join(paragraph(f"{result.best}, its first seed, on the test split.", "note"), *drawn)
+    return join(paragraph(f"{result.best}, first seed, on the test split.", "note"), *drawn)
 
 
 def _metrics(result: StudyResult) -> Markup:
@@ -335,15 +355,15 @@ def _metrics(result: StudyResult) -> Markup:
         for row in result.scores["classes"]
     ]
     shown = table(
-        ["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often taken for"], classes
+        ["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often predicted as"], classes
     )
     return join(
-        paragraph(f"{result.best}, its first seed, on the test split.", "note"),
+        paragraph(f"{result.best}, first seed, on the test split.", "note"),
         table(["Metric", "", "95 % over images (bootstrap)"], rows),
         shown if len(classes) <= LONG else details(f"{len(classes)} classes", shown),
         paragraph(
-            "Means are over the classes that occur; a class that is never predicted counts with a precision "
-            "of 0. ROC AUC: one class against the rest. –: not defined.",
+            "Means are over the classes that occur in the test split. A class that is never predicted has a "
+            "precision of 0. ROC AUC: one class against the rest. –: not defined.",
             "note",
         ),
     )
@@ -362,9 +382,9 @@ def _mistakes(result: StudyResult) -> Markup:
             element(
                 "figure",
                 join(
-                    picture(uri, f"a test picture of {label}")
+                    picture(uri, f"a test image of {label}")
                     if uri
-                    else element("div", "no picture", {"class": "absent"}),
+                    else element("div", "no image", {"class": "absent"}),
                     element(
                         "figcaption",
                         join(
@@ -382,7 +402,7 @@ def _mistakes(result: StudyResult) -> Markup:
     if not cards:
         return Markup("")
     return join(
-        paragraph("Bold: what the network says, and how sure it is.", "note"),
+        paragraph("Bold: the predicted class and its probability.", "note"),
         element("div", join(*cards), {"class": "mistakes"}),
     )
 
@@ -399,8 +419,9 @@ def _speaks(result: StudyResult) -> Markup:
     return join(
         shown if len(rows) <= LONG else details(f"{len(rows)} target classes", shown),
         paragraph(
-            "From LEEP's P(y | z), counted on the training data: what a kept classification layer already "
-            "knows of the target classes.",
+            "For each target class, the source classes that point to it most strongly: P(target class | "
+            "source class), estimated by LEEP on the training data. High shares mean that the kept "
+            "classification layer already separates this class.",
             "note",
         ),
     )
@@ -411,7 +432,10 @@ def _leakage(result: StudyResult) -> Markup:
         *map(
             paragraph,
             result.leakage
-            or ("None is known: neither the data set nor a class name is shared with the source network's.",),
+            or (
+                "No overlap was found: the dataset is not known to contain images of "
+                "the source network's training data, and no class has the same name.",
+            ),
         )
     )
 
@@ -425,7 +449,7 @@ def _data(result: StudyResult) -> Markup:
     rows = [
         *counts,
         ["classes", len(result.class_names)],
-        ["compute in all, caches included", duration(result.seconds)],
+        ["computing time, caches included", duration(result.seconds)],
         *([f"time budget: {name}", duration(seconds)] for name, seconds in result.account.items()),
         *([name, version] for name, version in result.versions.items()),
     ]
@@ -436,7 +460,7 @@ def _data(result: StudyResult) -> Markup:
 
 
 def _failed(result: StudyResult) -> Markup:
-    rows = [[row["cell"], row["error"] or "the loss ceased to be finite"] for row in queries.failed(result)]
+    rows = [[row["cell"], row["error"] or "the loss became infinite or NaN"] for row in queries.failed(result)]
     if not rows:
         return Markup("")
-    return details(f"{len(rows)} of {len(result.rows)} cells", table(["Cell", "What happened"], rows, wrap=True))
+    return details(f"{len(rows)} of {len(result.rows)} trials", table(["Trial", "What happened"], rows, wrap=True))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
-from flax_augtl.study.report.statistics import bca_interval, holm, sign_flip_p
 from flax_augtl.study.result import StudyResult
+from flax_augtl.training.statistics import bca_interval, holm, sign_flip_p
 
 # Fewer pairs cannot show p < 0.05 in a sign-flip test, and an interval over fewer seeds is little but their range.
 ENOUGH_SEEDS = 6

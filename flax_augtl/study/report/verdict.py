@@ -16,10 +16,10 @@ from flax_augtl.study.report.formatting import (
     seconds,
 )
 from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.statistics import smallest_p
 from flax_augtl.study.report.tables import ENOUGH_SEEDS, Difference, Estimate, Line, questions, reference, summary
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.selection import still_rising
+from flax_augtl.training.statistics import smallest_p
 
 LEVEL = 0.05
 
@@ -28,7 +28,7 @@ def verdict(result: StudyResult) -> list[str]:
     """Return sentences: which depth and head, by how much, how sure; and that nothing can be said where it cannot."""
     lines = {line.head: line for line in summary(result)}
     if result.best not in lines:
-        return ["Nothing can be said: no cell of the study has a result.", *_failures(result)]
+        return ["There is no result: every trial failed or diverged.", *_failures(result)]
     best = lines[result.best]
     return [_choice(result, best), *result.choices, *_comparison(result, best, lines), *_depth(result), *rising(result),
             *result.left_out, *_questions(result),
@@ -45,17 +45,17 @@ def sure(difference: Difference, *, planned: bool = False) -> str:
     """
     if difference.seeds < ENOUGH_SEEDS:
         return (
-            f"with {difference.seeds} paired seed{'s' if difference.seeds != 1 else ''} no significance can be claimed "
-            f"(p cannot be under {smallest_p(difference.seeds):.3g})"
+            f"{difference.seeds} paired seed{'s are' if difference.seeds != 1 else ' is'} too few for a significant "
+            f"result (p cannot be below {smallest_p(difference.seeds):.3g})"
         )
     if difference.p >= LEVEL:
-        return f"no difference that {difference.seeds} seeds can show (p = {probability(difference.p)})"
+        return f"not significant with {difference.seeds} seeds (p = {probability(difference.p)})"
     if planned:
         return f"p = {probability(difference.p)} with {difference.seeds} seeds"
     if difference.adjusted >= LEVEL:
         return (
-            f"p = {probability(difference.p)} alone, but {probability(difference.adjusted)} when corrected for the "
-            "number of comparisons (Holm): a hint, no proof"
+            f"p = {probability(difference.p)}, but {probability(difference.adjusted)} when corrected for the "
+            "number of comparisons (Holm): suggestive, not significant"
         )
     return (
         f"p = {probability(difference.p)}, and {probability(difference.adjusted)} when corrected for the number of "
@@ -69,7 +69,7 @@ def shown(difference: Difference) -> str:
         return "too few seeds"
     if difference.p >= LEVEL:
         return "no difference"
-    return "a hint" if difference.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
+    return "suggestive" if difference.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
 
 
 def shown_on_images(difference: Difference) -> str:
@@ -79,17 +79,17 @@ def shown_on_images(difference: Difference) -> str:
         return "not known"
     if over.p >= LEVEL:
         return "no difference"
-    return "a hint" if over.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
+    return "suggestive" if over.adjusted >= LEVEL else "better" if difference.mean > 0 else "worse"
 
 
 def _choice(result: StudyResult, best: Line) -> str:
-    depth = {"none": "with every layer group tuned", "all": "with everything below the new layers frozen (all)"}.get(
+    depth = {"none": "with every layer group trained", "all": "with everything below the new layers frozen (all)"}.get(
         best.depth, f"frozen up to and including {best.depth}"
     )
     rate = rates(result, best.learning_rate, ", of new layers ")
     text = f"Validation chose the head {best.head}, {depth} (learning rate {rate}, {best.steps} steps)."
     if best.test is None:
-        return text + " It has no test result yet."
+        return text + " It was not tested."
     return (
         f"{text} On the test split it reaches {percent(best.test.mean)} % {METRICS[result.metric]} "
         f"({_how_sure(best.test)})."
@@ -99,9 +99,9 @@ def _choice(result: StudyResult, best: Line) -> str:
 def _how_sure(value: Estimate) -> str:
     """Return both kinds of doubt about a mean: over seeds and over test images."""
     if value.seeds == 1:
-        seeds = "one seed: how much another would differ is not known"
+        seeds = "one seed, so how much another seed would differ is not known"
     elif value.seeds < ENOUGH_SEEDS:
-        seeds = f"its {value.seeds} seeds: {over_seeds(value)}; too few for an interval over seeds"
+        seeds = f"{value.seeds} seeds: {over_seeds(value)}, too few for an interval over seeds"
     else:
         seeds = f"95 % interval over {value.seeds} seeds {interval(value)}"
     if value.images is None:
@@ -128,12 +128,15 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
         if not best.difference:
             return []
         return [
-            f"That is {_difference(best.difference)} against {base}: {sure(best.difference, planned=True)}."
+            f"On the test split, {best.head} is at {_difference(best.difference)} compared with "
+            f"{base}: {sure(best.difference, planned=True)}."
             f"{_on_images(best.difference, planned=True)}"
         ]
     if not others:
         return (
-            ["No other head was tested."] if len(result.winners) > 1 else ["There is no other head to compare it with."]
+            ["No other head was tested."]
+            if len(result.winners) > 1
+            else ["It was the only head, so there is nothing to compare it with."]
         )
     closest = max(others, key=lambda line: line.difference.mean)
     return [
@@ -158,7 +161,7 @@ def _depth(result: StudyResult) -> list[str]:
         depth: found for depth in queries.depths(result, best) if (found := queries.lengths(result, best, depth))
     }
     if len(lengths) < 2 or chosen not in lengths:
-        return [f"{best} was tried at one freeze depth, so nothing is said about others."]
+        return [f"{best} was tried at one freeze depth only, so depths cannot be compared."]
     worse, steps, equal, apart, seeds = {}, {}, [], [], 0
     for depth, found in lengths.items():
         if depth == chosen:
@@ -181,7 +184,10 @@ def _depth(result: StudyResult) -> list[str]:
             if worse[depth] <= spread:
                 equal.append(depth)
     unlike = (
-        [f"{best} has no trainings of one length at {chosen} and at {', '.join(apart)}: they are not compared."]
+        [
+            f"{best} was not trained equally long at {chosen} and at {', '.join(apart)}, so these depths are not "
+            f"compared."
+        ]
         if (apart)
         else []
     )
@@ -189,17 +195,17 @@ def _depth(result: StudyResult) -> list[str]:
         return unlike
     last = max(worse, key=worse.get)
     text = (
-        f"On validation, {best} at depth {chosen} is at {points(worse[last])} points against the worst depth ({last}), "
-        f"both after {steps[last]} steps"
+        f"On validation, {best} at depth {chosen} is at {points(worse[last])} points compared with the worst depth "
+        f"({last}), both after {steps[last]} steps"
     )
     if seeds < ENOUGH_SEEDS:
         count = "one seed" if seeds == 1 else f"{seeds} seeds"
-        return [f"{text}; with {count} it cannot be told which of the depths are as good.", *unlike]
+        return [f"{text}. With {count} it is not known which differences between depths are more than chance.", *unlike]
     if not equal:
         return [f"{text}, and no other depth is within one standard error of it.", *unlike]
     deepest = max(equal, key=result.depths.index)
     cheaper = (
-        f" Freezing up to {deepest} costs least of these."
+        f" Of these, freezing up to {deepest} takes the least computing time."
         if result.depths.index(deepest) > result.depths.index(chosen)
         else ""
     )
@@ -218,8 +224,8 @@ def rising(result: StudyResult) -> list[str]:
     if not found:
         return []
     return [
-        f"Still getting better on validation when the training ended: {', '.join(found)}. Longer trainings may reach "
-        "more, and change the order: raise config.epochs or config.steps"
+        f"Validation was still improving when the training ended: {', '.join(found)}. Longer trainings may be "
+        "better, and may change the ranking: raise config.epochs or config.steps"
         + (", and config.study.minutes." if result.account else ".")
     ]
 
@@ -236,22 +242,22 @@ def _questions(result: StudyResult) -> list[str]:
     count = f"Of the {len(found)} questions below" if len(found) > 1 else "Of the one question below"
     if not shown:
         return [
-            f"{count}, none has an answer that these seeds show after correction for their number (Holm), by which "
-            f"p cannot be under {min(1.0, smallest_p(found[0][3].seeds) * len(found)):.2g} here."
+            f"{count}, none has a significant answer after correction for their number (Holm); with these seeds "
+            f"p cannot be below {min(1.0, smallest_p(found[0][3].seeds) * len(found)):.2g} here."
         ]
-    return [f"{count}, these have an answer after correction for their number (Holm): {'; '.join(shown)}."]
+    return [f"{count}, these have a significant answer after correction for their number (Holm): {'; '.join(shown)}."]
 
 
 def _convergence(best: Line, base: Line | None) -> list[str]:
     if not best.reach:
         return []
     text = (
-        f"{best.head} had 90 % of its own best validation accuracy after {best.reach[0]:.1f} epochs "
+        f"{best.head} reached 90 % of its own best validation accuracy after {best.reach[0]:.1f} epochs "
         f"({seconds(best.reach[1])})"
     )
     if base is not None and base.head != best.head and base.reach:
         text += f", {base.head} after {base.reach[0]:.1f} ({seconds(base.reach[1])})"
-    return [text + ". The seconds do not include computing the frozen layers."]
+    return [text + ". This does not include computing the frozen layers."]
 
 
 def _leep(result: StudyResult, best: Line) -> list[str]:
@@ -259,13 +265,21 @@ def _leep(result: StudyResult, best: Line) -> list[str]:
     if line is None or best.test is None:
         return []
     return [
-        f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It counts which "
-        "source classes the network sees in the images of each target class, and predicts from these counts."
+        f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It estimates "
+        "from the training images how likely each target class is, given the source class that the pretrained network "
+        "predicts."
     ]
 
 
 def _leaks(result: StudyResult) -> list[str]:
-    return ["Source and target task overlap, which favours kept heads: see Leakage below."] if result.leakage else []
+    return (
+        [
+            "The source and target tasks overlap, which gives heads that keep the classification layer an advantage: see "
+            "Leakage below."
+        ]
+        if result.leakage
+        else []
+    )
 
 
 def _failures(result: StudyResult) -> list[str]:
@@ -273,6 +287,6 @@ def _failures(result: StudyResult) -> list[str]:
     diverged = sum(bool(row["diverged"]) and not row["error"] for row in result.rows)
     parts = [f"{diverged} diverged"] * bool(diverged) + [f"{errors} failed"] * bool(errors)
     missing = [head for head in queries.heads(result) if head not in result.winners]
-    return ([f"Of {len(result.rows)} cells {' and '.join(parts)}; they are listed below."] if parts else []) + (
-        [f"No result at all: {', '.join(missing)}."] if missing else []
+    return ([f"Of {len(result.rows)} trials {' and '.join(parts)}; they are listed below."] if parts else []) + (
+        [f"These heads have no result: {', '.join(missing)}."] if missing else []
     )

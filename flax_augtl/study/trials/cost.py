@@ -224,7 +224,7 @@ def describe(
       kind: of the caches.
     """
     per = len(grid.rates) * len(grid.selection_seeds)
-    lines = [f"{'head':22} {'freeze depth':14} {'cells':>6} {'seconds a cell':>15} {'together':>9} {'in all':>9}"]
+    lines = [f"{'head':22} {'freeze depth':14} {'trials':>6} {'seconds a trial':>15} {'together':>9} {'in all':>9}"]
     total = 0.0
     for group in grid.groups():
         name = " ".join(group)
@@ -243,8 +243,8 @@ def describe(
     lines += [
         f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
         f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
-        f"{len(grid.groups()) * per + final} cells, {rows + test_rows} pictures in all views; {size / 1e9:.2f} GB "
-        f"{where}; about {duration(total + final * mean + fill)} in all. A best "
-        "learning rate at the end of the grid adds further ones.",
+        f"{len(grid.groups()) * per + final} trials, {rows + test_rows} images in all views; {size / 1e9:.2f} GB "
+        f"{where}; about {duration(total + final * mean + fill)} in all. If the "
+        "lowest or highest learning rate is the best, further ones are tried.",
     ]
     return "\n".join(lines)

@@ -87,7 +87,10 @@ class Partial:
                 )
             states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
         except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
-            print(f"The checkpoint of {pack.cells[0].name} cannot be used ({first_line(error)}); it begins anew.")
+            print(
+                f"The checkpoint of {pack.cells[0].name} cannot be used ({first_line(error)}); it starts from the "
+                f"beginning."
+            )
             self.remove()
             return False
         pack.states = serialization.from_state_dict(pack.states, states)

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from flax_augtl.study.trials.trial_batch import Pack
 from flax_augtl.study.trials.trial_checkpoint import Partial
 from flax_augtl.workdir import files
 
+Group = tuple[str, str, str]
 CELLS, CLAIMS, PARTIAL = "cells", "claims", "partial"
 POLL_SECONDS = 1.0
+# Steps that take at least such a part of the time of others tell how much slower than timed those will be.
+ALIKE = 0.1
 
 
 _ROW = {
@@ -99,6 +102,10 @@ def _has_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(value_types.is_a(value, "number or null") for value in values.values())
 
 
+class OutOfTime(Exception):
+    """A training was stopped: to its end it would take longer than the time that is left."""
+
+
 @dataclasses.dataclass
 class Work:
     """A study's cells, some of them done.
@@ -112,6 +119,8 @@ class Work:
       keep: told of each finished pack, before its cells count as done.
       later: seconds that the study will take after the cells at hand, for the time that is left.
       left: gives the seconds that are left of a time budget.
+      slowness: how many times longer than its timing large work took so far.
+      stopped: names of cells whose training was stopped for want of time.
     """
 
     material: Material
@@ -123,6 +132,8 @@ class Work:
     keep: Callable[[Pack], None] | None = None
     later: float = 0.0
     left: Callable[[], float] | None = None
+    slowness: float = 1.0
+    stopped: set[str] = dataclasses.field(default_factory=set)
     _measured: dict[Any, float] = dataclasses.field(default_factory=dict)
     _compiled: dict[Any, float] = dataclasses.field(default_factory=dict)
     _warm: set[Any] = dataclasses.field(default_factory=set)
@@ -143,27 +154,34 @@ class Work:
                 return None
         return self._rows.get(cell.name)
 
-    def do(self, cells: Sequence[Cell], *, wait: bool = True) -> list[dict[str, Any]]:
+    def do(
+        self, cells: Sequence[Cell], *, wait: bool = True, room: Callable[[], float] | None = None
+    ) -> list[dict[str, Any]]:
         """Train every cell that is not done, and return the rows of all; cells that others claim are waited for.
 
         Args:
           cells: in the order of the rows.
           wait: for cells of other workers; else their rows are left out.
+          room: gives the seconds that are left for a training; one that would take longer is stopped, and has no row.
         """
         failed: dict[str, dict[str, Any]] = {}
         waited = False
         while True:
-            missing = [cell for cell in cells if cell.name not in failed and self.row(cell) is None]
+            missing = [
+                cell
+                for cell in cells
+                if cell.name not in failed and cell.name not in self.stopped and self.row(cell) is None
+            ]
             if not missing:
                 break
             mine = self._claim(missing, cells)
             if mine:
-                failed |= self._train(mine, cells)
+                failed |= self._train(mine, cells, room)
             elif not wait:
                 break
             else:
                 if not waited:
-                    print(f"Waiting for {len(missing)} cells of other workers.", flush=True)
+                    print(f"Waiting for {len(missing)} trials that other workers train.", flush=True)
                 waited = True
                 time.sleep(POLL_SECONDS)
         rows = [failed.get(cell.name) or self.row(cell) for cell in cells]
@@ -211,14 +229,20 @@ class Work:
         idle = (size - len(mine)) * self.seconds_of(mine[0])
         return size if idle < self.timed.compile_seconds[name] else len(mine)
 
-    def _train(self, mine: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    def _train(
+        self, mine: Sequence[Cell], cells: Sequence[Cell], room: Callable[[], float] | None
+    ) -> dict[str, dict[str, Any]]:
         """Train a pack; return the rows of its cells if it failed."""
         try:
             pack = Pack(self.material, self.activations, mine, size=self._size(mine), test=self.test)
             try:
-                self._finish(pack, cells)
+                self._finish(pack, cells, room)
             finally:
                 pack.close()
+            return {}
+        except OutOfTime as error:
+            print(f"      {error}", flush=True)
+            self.stopped |= {cell.name for cell in mine}
             return {}
         except files.CannotWrite:
             raise  # No fault of these cells, and nothing that others would be spared.
@@ -257,7 +281,7 @@ class Work:
             "start": 0,
         }
 
-    def _finish(self, pack: Pack, cells: Sequence[Cell]) -> None:
+    def _finish(self, pack: Pack, cells: Sequence[Cell], room: Callable[[], float] | None) -> None:
         partial = Partial(self.folder / PARTIAL, pack)
         partial.restore()
         key = compilation(pack.shape), len(pack.cells), pack.steps_per_call
@@ -268,7 +292,7 @@ class Work:
         # Until the cells are written a signal waits: what they have trained would be lost.
         signals.defer()
         try:
-            self._run(pack, partial)
+            self._run(pack, partial, room)
             if not all(self.claims.holds(cell.name) for cell in pack.cells):
                 print(f"{pack.cells[0].name} was taken over by another worker.", flush=True)
                 return
@@ -285,16 +309,28 @@ class Work:
             signals.defer_no_more()
         signals.raise_if_alone()
 
-    def _run(self, pack: Pack, partial: Partial) -> None:
+    def _run(self, pack: Pack, partial: Partial, room: Callable[[], float] | None) -> None:
         """Train a pack to its end, with checkpoints between.
 
         Raises:
           Interrupted: a signal ends the program; the pack is saved as it is.
+          OutOfTime: to its end the pack would take longer than `room`.
         """
         saved, often = time.monotonic(), self.material.study.checkpoint_seconds
+        begun, first, looked, stop = saved, pack.step, saved, False
 
         def due() -> bool:
-            return signals.requested() or time.monotonic() - saved > often
+            return signals.requested() or time.monotonic() - saved > often or late()
+
+        def late() -> bool:
+            nonlocal looked, stop
+            if room is None or stop or pack.step == first or time.monotonic() - looked < POLL_SECONDS:
+                return stop
+            looked = time.monotonic()
+            step = (looked - begun) / (pack.step - first)
+            self._measured[pack.cells[0].group] = step / len(pack.cells)
+            stop = step * (pack.shape.total - pack.step) > room()
+            return stop
 
         while not pack.done:
             pack.advance(due)
@@ -304,6 +340,11 @@ class Work:
                 print(f"  {pack.cells[0].name}: step {pack.step}/{pack.shape.total}", flush=True)
                 if signals.requested():
                     raise signals.interrupted()
+                if stop:
+                    raise OutOfTime(
+                        f"{pack.cells[0].name} was stopped: the rest of it would take longer than the time that "
+                        "is left."
+                    )
 
     def seconds_of(self, cell: Cell) -> float:
         """Return the seconds that a cell is expected to take, by the timing."""
@@ -324,17 +365,15 @@ class Work:
     def expected(self, cells: Iterable[Cell], *, compilation: bool = True) -> float:
         """Return the seconds that the cells which are not done will take.
 
-        A head that was not trained yet is expected to take what another one took at that depth, and a depth that was
-        not trained yet is expected to be as much slower than its timing as the slowest of the others was.
+        A head that was not trained yet is expected to take what another one took at that depth. A depth that was not
+        trained yet is expected to be as much slower than its timing as others with steps of about that cost or more
+        were. Without such, it is as slow as `slowness` says, with the surplus that cheaper ones had: what every step
+        costs besides.
 
         Args:
           cells: done or not.
           compilation: count that of what was not compiled yet.
         """
-        slowest = max(self._measured, key=self._timed_step, default=None)
-        ratio = self._measured[slowest] / self._timed_step(slowest) if slowest else 1.0
-        longest = max(self._compiled, key=self._timed_compilation, default=None)
-        factor = self._compiled[longest] / self._timed_compilation(longest) if longest else 1.0
         steps = {group[1:]: value for group, value in self._measured.items()}
         compiled = {group[1:]: value for group, value in self._compiled.items()}
         seconds, new = 0.0, set()
@@ -342,13 +381,22 @@ class Work:
             if self.row(cell) is not None:
                 continue
             step = self._measured.get(cell.group, steps.get(cell.group[1:]))
-            step = ratio * self._timed_step(cell.group) if step is None else step
+            step = self._guessed(cell.group, self._measured, self._timed_step) if step is None else step
             seconds += step * len(self.material.schedule(cell)[0])
             if cell.group not in self._compiled:
                 new.add(cell.group)
         return seconds + compilation * sum(
-            compiled.get(group[1:], factor * self._timed_compilation(group)) for group in new
+            compiled.get(group[1:], self._guessed(group, self._compiled, self._timed_compilation)) for group in new
         )
+
+    def _guessed(self, group: Group, measured: Mapping[Group, float], timed: Callable[[Group], float]) -> float:
+        """Return the seconds that something is expected to take which was measured for other groups only."""
+        alike = [other for other in measured if timed(other) >= ALIKE * timed(group)]
+        if alike:
+            largest = max(alike, key=timed)
+            return measured[largest] / timed(largest) * timed(group)
+        surplus = max((seconds - self.slowness * timed(other) for other, seconds in measured.items()), default=0.0)
+        return self.slowness * timed(group) + max(surplus, 0.0)
 
     def _timed_compilation(self, group: tuple[str, str, str]) -> float:
         return max(self.timed.compile_seconds.get(" ".join(group), 0.0), 1e-9)

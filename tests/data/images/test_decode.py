@@ -122,8 +122,8 @@ def test_avif(red):
     "content, reason",
     [
         (b"", "empty \\(zero bytes\\)"),
-        (b"I am a text.\n" * 40, "no picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known format"),
+        (b"I am a text.\n" * 40, "not an image in a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a known format"),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path, content, reason):

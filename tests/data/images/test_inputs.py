@@ -1,5 +1,7 @@
 """What `Run.predict` takes."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,7 +38,11 @@ def test_a_pillow_image_is_turned_upright_as_its_file_is(tmp_path):
         (PIXELS.astype(float), r"An image must be uint8 \[H, W, 3\], not float64 \[12, 10, 3\]\."),
         (PIXELS[..., 0], r"An image must be uint8 \[H, W, 3\], not uint8 \[12, 10\]\."),
         (7, "An image must be a uint8 array .*, a Pillow image or a path, not 7"),
-        ("absent.png", "absent.png"),
+        (
+            "absent.png",
+            f"^The image absent.png cannot be read: there is no such file. Its path is relative to {os.getcwd()}.$",
+        ),
+        (__file__, r"test_image_inputs.py cannot be read: its content is not an image in a known format\.$"),
     ],
 )
 def test_anything_else_is_named(image, message):

@@ -107,7 +107,7 @@ def test_pictures_of_any_size_make_one_batch():
     "bad", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)]
 )
 def test_what_is_not_a_picture_is_named_by_its_place(bad):
-    with pytest.raises(ValueError, match=r"picture 1: expected uint8 \[H, W, 3\], got"):
+    with pytest.raises(ValueError, match=r"image 1: expected uint8 \[H, W, 3\], got"):
         Preprocessing()([np.zeros((4, 4, 3), np.uint8), bad])
 
 

@@ -66,7 +66,7 @@ def test_too_little_room_keeps_some_and_changes_nothing(pictures, stream):
     _, expected = stream(pictures)
     kept, found = stream(pictures, cache="memory", cache_gb=15_000e-9)  # Four pictures of 40 × 30.
     assert 0 < len(kept.train.source.store) < 11
-    assert any("% of the pictures" in note for note in kept.notes)
+    assert any("% of the images" in note for note in kept.notes)
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(left["image"], right["image"])
 
@@ -81,7 +81,7 @@ def test_auto_goes_to_a_file_when_the_budget_is_small(pictures, stream, tmp_path
 def test_what_was_chosen_is_told(pictures, stream):
     kept, _ = stream(pictures, cache="auto", cache_gb=1)
     (note,) = [note for note in kept.notes if note.startswith("Cache of pixels")]
-    assert "train: each picture in memory" in note and "val:" in note and "test:" in note
+    assert "train: each image in memory" in note and "val:" in note and "test:" in note
     assert kept.fingerprint == pictures.fingerprint and kept.split_ids() == pictures.split_ids()
 
 

@@ -52,7 +52,7 @@ def test_every_form_is_the_same_classes(load_lists, labelled, lists, content):
 @pytest.mark.parametrize("content", ["1 ants\n2 bees", "1,ants\n2,bees", "class_id,class_name\n2,bees\n1,ants"])
 def test_numbers_of_the_class_list_are_those_of_the_labels(load_lists, labelled, content):
     assert labelled(load_lists({**FROM_1, "class.txt": content})) == {"a/000.png": "ants", "b/000.png": "bees"}
-    with pytest.raises(DataError, match="not among the 2 classes of .*: 0. Numbers go from 1 to 2"):
+    with pytest.raises(DataError, match="not in the class list .*: 0. Its numbers are 1, 2. Correct one of the two"):
         load_lists({**FROM_0, "class.txt": content})
 
 
@@ -99,7 +99,7 @@ def test_a_class_without_an_image_is_told(load_lists):
     assert dataset.class_names == ("ants", "bees", "wasps")
     (note,) = [note for note in dataset.notes if "class.txt" in note]
     assert note.endswith(
-        "class.txt have no picture in the lists: wasps. If ants, the first, is a heading and no class, remove it."
+        "class.txt have no image in the lists: wasps. If ants, the first, is a heading and no class, remove it."
     )
     dataset = load_lists({**FROM_0, "class.txt": "ants\nbees\nflies\nwasps"})
     assert [note for note in dataset.notes if "class.txt" in note][0].endswith("in the lists: flies, wasps.")

@@ -103,7 +103,7 @@ def test_what_cannot_be_fetched_is_an_error_or_left_out(load_lists, labelled, we
         f"{web.url}/gone.png": "the server answered 404 ", f"{web.url}/page.png": "the server answered with",
     }  # fmt: skip
     (note,) = [note for note in dataset.notes if "left out" in note]
-    assert note.startswith("2 of 5 pictures cannot be read")
+    assert note.startswith("2 of 5 images cannot be read")
 
 
 def test_a_file_that_broke_off_is_no_file(web):

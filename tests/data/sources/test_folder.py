@@ -115,7 +115,7 @@ def test_a_moved_folder_is_the_same_data(make_folder, tmp_path):
         ("empty", "no images in .*empty. It is empty"),
         ("texts", "no images in .*other files, among them a/x.txt"),
         ("flat", "3 images of .*flat lie in no class folder"),
-        ("one", "one class only, cats"),
+        ("one", "only one class, cats"),
     ],
 )
 def test_a_root_that_is_no_data_set_is_refused(make_folder, tmp_path, root, message):

@@ -69,7 +69,7 @@ def test_annotations_beside_the_images_are_no_class(make_folder):
 )
 def test_one_class_is_no_wrapper(make_folder, folders, only):
     """A folder without any file may be a class that is still to be filled."""
-    with pytest.raises(DataError, match=f"has one class only, {only}: "):
+    with pytest.raises(DataError, match=rf"has only one class, {only}\. "):
         list_folder(make_folder(folders))
 
 

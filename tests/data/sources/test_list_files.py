@@ -143,7 +143,7 @@ def test_cub(cub):
         ({"image_class_labels": "1 1\n2 1\n3 2\n"}, "image_class_labels.txt has no line for the number 10"),
         ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 is there twice"),
         ({"image_class_labels": "1 1\n2 1\n3 3\n10 2\n"}, "classes.txt has no line for the number 3"),
-        ({"train_test_split": "1 1\n2 0\n3 2\n10 1\n"}, "picture 3 is marked 2; it must be 1 or 0"),
+        ({"train_test_split": "1 1\n2 0\n3 2\n10 1\n"}, "image 3 is marked 2; it must be 1 or 0"),
         ({"classes": "1 001.Albatross\nWren\n"}, "classes.txt, line 2: “Wren” is not a number"),
     ],
 )
@@ -163,12 +163,12 @@ def test_numbers_name_the_lines_of_a_class_list(load):
     dataset = load({**lists, "class.txt": "ape\nbee\nsea cow\n"})
     assert dataset.class_names == ("ape", "bee", "sea cow")
     assert labels(dataset.train, dataset) == {"a/000.png": "ape", "b/000.png": "sea cow"}
-    with pytest.raises(DataError, match="not among the 2 classes.*2. Numbers go from 0 to 1"):
+    with pytest.raises(DataError, match="not in the class list .*2. Its numbers are 0, 1. Correct one of the two"):
         load({**lists, "class.txt": "ape\nbee\n"})
 
 
 def test_names_must_be_in_the_class_list(load):
-    with pytest.raises(DataError, match="not among the 2 classes.*: bat"):
+    with pytest.raises(DataError, match="not in the class list .*: bat. Its classes are ape, bee"):
         load({"train.txt": "a/000.png ape\nb/000.png bat", "class.txt": "ape\nbee"})
 
 
@@ -178,7 +178,7 @@ def test_one_list_is_split_and_two_are_train_and_test(load):
     assert (len(dataset.train), len(dataset.test)) == (6, 2)
     dataset = load({"train.txt": "a/000.png\nb/000.png", "val.txt": "a/001.png\nb/001.png"}, test_list=None)
     assert dataset.val is None and len(dataset.test) == 2
-    assert any("validation is the test split" in note for note in dataset.notes)
+    assert any("the validation list is used as the test split" in note for note in dataset.notes)
 
 
 def test_three_lists_are_three_splits(load):
@@ -190,8 +190,8 @@ def test_three_lists_are_three_splits(load):
     "lists, message",
     [
         ({}, "needs config.data.train_list"),
-        ({"train.txt": ""}, "train.txt has no pictures"),
-        ({"train.txt": "a/000.png\na/001.png"}, "one class only, a"),
+        ({"train.txt": ""}, "train.txt has no images"),
+        ({"train.txt": "a/000.png\na/001.png"}, "only one class, a"),
         ({"train.txt": "a/000.png\na/000.png\nb/000.png"}, "a/000.png is twice in the train list"),
         ({"train.txt": "a/000.png\nb/000.png", "test.txt": "a/000.png"}, "a/000.png is in the train and test lists"),
         ({"train.txt": "000.png\n001.png"}, "line 1: .*000.png.* has no label"),
@@ -212,12 +212,14 @@ def test_a_list_that_is_wrong_is_told_where(load, lists, message):
 
 
 def test_files_that_are_not_there(load, tmp_path):
+    with pytest.raises(DataError, match="is a folder, where a list file is needed"):
+        load_dataset({"name": "list", "train_list": str(tmp_path)}, seed=0)
     with pytest.raises(DataError, match="list file gone.txt does not exist"):
         load({}, train_list="gone.txt")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         load({}, train_list="x", root=tmp_path / "nowhere")
     (tmp_path / "latin.txt").write_bytes("a/000.png b\xe4r".encode("latin-1"))
-    with pytest.raises(DataError, match="not a text in UTF-8"):
+    with pytest.raises(DataError, match="is not UTF-8 text. Save it as UTF-8."):
         load({}, train_list=str(tmp_path / "latin.txt"))
 
 

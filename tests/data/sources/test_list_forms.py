@@ -165,7 +165,7 @@ def test_fastai_is_valid(load_lists, labelled):
     rows = "fname,labels,is_valid\na/000.png,x,False\nb/000.png,y,False\na/001.png,x,True"
     dataset = load_lists({"train.csv": rows})
     assert labelled(dataset, "test") == {"a/001.png": "x"}
-    assert any("validation is the test split" in note for note in dataset.notes)
+    assert any("the validation list is used as the test split" in note for note in dataset.notes)
 
 
 def test_the_split_column_can_be_left_alone(load_lists):
@@ -219,7 +219,7 @@ def test_what_cannot_be_told_is_an_error(load_lists, content, message, on_bad_im
         ),
         ('{"file_name": "a/000.png", "label": [1, 2]}', r"line 1: the label \[1, 2\] is several values"),
         ('{"file_name": "a/000.png", "label": 1}\n{"file', "line 2: this is not valid JSON .Unterminated string"),
-        ('{"file_name": "a/000.png", "label": 1}\n[1]', "line 2: this is no object such as"),
+        ('{"file_name": "a/000.png", "label": 1}\n[1]', "line 2: this is not an object such as"),
     ],
 )
 def test_json_lines_that_are_wrong(load_lists, content, message):
@@ -236,7 +236,7 @@ def test_columns_by_name_and_by_number(load_lists, labelled):
     dataset = load_lists({"train.csv": "path,size\na/000.png,3\nb/000.png,4\nb/001.png,5"}, label_column="", test=1)
     assert dataset.class_names == ("a", "b")
     with pytest.raises(
-        DataError, match="label_column=Tier is no column of .*, which has the columns Bild, Klasse, Art"
+        DataError, match="label_column=Tier is not a column of .*, which has the columns Bild, Klasse, Art"
     ):
         load_lists({"train.csv": rows}, label_column="Tier")
 

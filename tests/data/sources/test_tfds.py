@@ -177,10 +177,10 @@ def test_bad_records_are_found_before_the_splits_are_made(damaged, monkeypatch):
     dataset = load_dataset(skip, seed=0)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (6, 8, 7)
     assert sorted(reason.split(" (")[0] for reason in dataset.skipped.values()) == [
-        "it is damaged", "it is empty", "its content is no picture of a known format",
+        "it is damaged", "it is empty", "its content is not an image of a known format",
     ]  # fmt: skip
     (note,) = [note for note in dataset.notes if "cannot be read" in note]
-    assert "3 of 24 pictures" in note and all(path in note for path in dataset.skipped)
+    assert "3 of 24 images" in note and all(path in note for path in dataset.skipped)
     for split in (dataset.train, dataset.val, dataset.test):
         for index in split.indices:
             split.source.read(int(index))
@@ -193,7 +193,7 @@ def test_bad_records_are_found_before_the_splits_are_made(damaged, monkeypatch):
 def test_records_that_are_copies_are_found(damaged):
     fields = {"name": "dtd", "root": damaged, "on_bad_image": "skip"}
     (note,) = [note for note in load_dataset(fields, seed=0).notes if "are in the training data too" in note]
-    assert note.startswith("1 of 7 test pictures") and "(pixels)" in note
+    assert note.startswith("1 of 7 test images") and "(pixels)" in note
     assert len(load_dataset({**fields, "on_leak": "drop"}, seed=0).train) == 5
 
 
@@ -237,9 +237,9 @@ def test_an_unknown_config_or_version_is_a_sentence(tmp_path):
 
 @pytest.mark.parametrize("name", ["ag_news_subset", "lfw", "voc"])
 def test_a_data_set_without_labels_is_refused_before_anything_is_downloaded(name, tmp_path):
-    with pytest.raises(DataError, match=f"{name} does not hold pictures with one class each; it has "):
+    with pytest.raises(DataError, match=f"{name} does not hold images with one class each; it has "):
         check_there({"name": name, "root": str(tmp_path)})
-    with pytest.raises(DataError, match="does not hold pictures with one class each"):
+    with pytest.raises(DataError, match="does not hold images with one class each"):
         prepare(name, str(tmp_path))
 
 

@@ -11,6 +11,7 @@ from flax_augtl.data import dataset_from_arrays, dataset_from_files, load_datase
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.sources import patterns, unicode_names
 from flax_augtl.data.sources.folder import list_folder
+from flax_augtl.runtime import paths
 
 CAFE, MAC = "caf\u00e9", "cafe\u0301"
 BYTES = os.fsdecode(b"caf\xe9")
@@ -68,7 +69,7 @@ def test_a_root_and_an_image_are_found_in_the_other_form(make_folder, monkeypatc
     for images in (root / CAFE / "a", root / CAFE / "a" / "*.png", root / "caf\u00e9*" / "a" / "*"):
         assert patterns.find_images(str(images)) == expected
     monkeypatch.chdir(root)
-    find = unicode_names.Finder()
+    find = paths.Finder()
     assert find(f"{CAFE}/a/000.png") == f"{MAC}/a/000.png"
     assert find(f"{CAFE}/none.png") == f"{CAFE}/none.png" and find("") == ""
 

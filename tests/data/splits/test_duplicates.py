@@ -24,8 +24,8 @@ def leaky(make_folder, picture):
 
 def test_copies_are_counted_and_told(leaky):
     dataset = load_dataset({"root": leaky, "validation": 0}, seed=0)
-    (note,) = [note for note in dataset.notes if "test pictures are in the training data" in note]
-    assert note.startswith("2 of 7 test pictures")
+    (note,) = [note for note in dataset.notes if "test images are in the training data" in note]
+    assert note.startswith("2 of 7 test images")
     assert "train/a/copy.png = test/a/000.png (bytes)" in note
     assert "train/b/photo.jpg = test/b/photo.png (pixels)" in note
     assert "near.png" not in note and len(dataset.train) == 15
@@ -39,7 +39,7 @@ def test_copies_are_dropped_from_training_and_never_from_test(leaky):
 
 
 def test_copies_can_be_an_error(leaky):
-    with pytest.raises(DataError, match="2 of 7 test pictures.*on_leak to drop"):
+    with pytest.raises(DataError, match="2 of 7 test images.*on_leak to drop"):
         load_dataset({"root": leaky, "on_leak": "error"}, seed=0)
     with pytest.raises(ValueError, match="on_leak='ignore' is not one of warn, drop, error"):
         load_dataset({"root": leaky, "on_leak": "ignore"}, seed=0)

@@ -67,7 +67,7 @@ def test_folds_of_digits_divide_all_of_them():
         ({"folds": 1, "fold": 0}, "config.data.folds=1 must be a whole number of at least 2, or 0 for none"),
         ({"folds": 2.5, "fold": 0}, "config.data.folds=2.5 must be a whole number"),
         ({"fold": 1}, "config.data.fold=1 has no effect without config.data.folds"),
-        ({"folds": 30, "fold": 1}, "config.data.folds=30 is more than the 24 images that there are"),
+        ({"folds": 30, "fold": 1}, "config.data.folds=30 needs at least as many images, and there are 24"),
     ],
 )
 def test_mistakes_are_told(make_folder, data, message):

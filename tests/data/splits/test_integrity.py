@@ -38,7 +38,7 @@ def test_bad_pictures_are_errors_that_name_them(messy):
 def test_one_bad_picture_is_named_alone(messy):
     for path in BAD - {"train/b/text.jpg"}:
         (messy / path).unlink()
-    with pytest.raises(DataError, match=r"train/b/text.jpg cannot be read: its content is no picture.*skip\.$"):
+    with pytest.raises(DataError, match=r"train/b/text.jpg cannot be read: its content is not an image.*skip\.$"):
         load_dataset({"root": messy}, seed=0)
 
 
@@ -49,7 +49,7 @@ def test_skipping_counts_lists_and_leaves_them_out(messy):
     assert (len(dataset.train), len(dataset.val)) == (12, 4)
     assert not BAD & set(dataset.train.ids + dataset.val.ids)
     (note,) = [note for note in dataset.notes if "cannot be read" in note]
-    assert "4 of 24 pictures" in note and all(path in note for path in BAD)
+    assert "4 of 24 images" in note and all(path in note for path in BAD)
 
 
 def test_only_ten_are_listed(make_folder):

@@ -86,7 +86,7 @@ def test_any_study_can_be_reported(changes, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "study.csv"]
     assert terminal_table(study) and verdict(study)
     if not study.winners:
-        assert verdict(study)[0] == "Nothing can be said: no cell of the study has a result."
+        assert verdict(study)[0] == "There is no result: every trial failed or diverged."
 
 
 def test_file_names_that_are_not_unicode_can_be_reported(tmp_path):
@@ -149,7 +149,7 @@ def test_a_picture_that_is_gone_does_not_cost_the_report(result):
     def gone(index):
         raise FileNotFoundError(index)
 
-    assert "no picture" in page(dataclasses.replace(result, picture=gone))
+    assert "no image" in page(dataclasses.replace(result, picture=gone))
 
 
 def test_seeds_and_images_stand_side_by_side_by_their_names():
@@ -165,8 +165,8 @@ def test_seeds_and_images_stand_side_by_side_by_their_names():
         f"<small>seeds: {formatting.probability(difference.p)}</small><br><small>images: "
         f"{formatting.probability(difference.images.p)}</small>"
     ) in text
-    assert "<b>Seeds:</b> 95 % BCa bootstrap interval over seeds, below six seeds the values themselves" in text
-    assert "<b>Images:</b> 95 % bootstrap interval over the 500 test images; p of the paired sign-flip test" in text
+    assert "<b>Seeds:</b> 95 % BCa bootstrap interval over seeds; with fewer than six seeds, the value" in text
+    assert "<b>Images:</b> 95 % bootstrap interval over the 500 test images; p: paired sign-flip test" in text
 
 
 def test_the_metrics_of_the_winner_are_shown_and_those_that_are_not_defined_are_a_dash(result):
@@ -241,11 +241,11 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
         "Change of the pretrained weights",
         "Confusion",
         "Metrics of the winner",
-        "Most confident mistakes",
-        "Source classes that predict each target class",
+        "Most confident errors",
+        "Source classes related to each target class",
         "Leakage",
         "Data and compute",
-        "Cells without a result",
+        "Trials without a result",
         "Config",
     ):
         assert f"<h2>{name}</h2>" in dom

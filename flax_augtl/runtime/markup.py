@@ -88,7 +88,7 @@ def document(title: str, body: Markup) -> str:
 
     It fetches nothing and runs no script, whatever a name in the data may contain.
     """
-    style = importlib.resources.files("flax_augtl.study.report").joinpath("page.css").read_text("utf-8")
+    style = importlib.resources.files("flax_augtl.runtime").joinpath("page.css").read_text("utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '

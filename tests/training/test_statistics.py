@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flax_augtl.study.report.statistics import bca_interval, holm, mean_interval, sign_flip_p, smallest_p
+from flax_augtl.training.statistics import bca_interval, holm, mean_interval, sign_flip_p, smallest_p
 
 
 def test_the_interval_is_students():
