@@ -23,7 +23,7 @@ from tests.docs import pages
 # ml_collections loads configuration files in a way that Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 # Programs of others.
-FOREIGN = {".", "cd", "export", "gcloud", "git", "scp", "srun", "tensorboard", "xprof", "jupyter"}
+FOREIGN = {".", "cd", "export", "gcloud", "git", "scp", "srun", "tensorboard", "xprof", "jupyter", "pyright"}
 COMMANDS = list(dict.fromkeys(pages.commands()))
 MODULE_FLAGS = {
     *("networks", "seconds", "only", "tiny", "minutes", "out"),
