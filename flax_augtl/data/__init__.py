@@ -1,4 +1,4 @@
-"""Labelled pictures: where they come from, how they are split, and how they reach the device."""
+"""Labelled images: where they come from, how they are split, and how they reach the device."""
 
 from flax_augtl.runtime.lazy_imports import names_of
 

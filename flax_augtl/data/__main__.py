@@ -10,9 +10,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if it succeeded."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.data")
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare = commands.add_parser("prepare", help="put a TFDS data set on disk, as ArrayRecord")
+    prepare = commands.add_parser("prepare", help="put a TFDS dataset on disk, as ArrayRecord")
     prepare.add_argument("name", help="as in TFDS, e.g. oxford_flowers102")
-    prepare.add_argument("--data_dir", help="where TFDS data sets are; default TFDS's own")
+    prepare.add_argument("--data_dir", help="where TFDS datasets are; default TFDS's own")
     benchmark = commands.add_parser("benchmark", help="images a second, beside torchvision's loader")
     benchmark.add_argument("root", help="a folder of images with a sub-folder a class")
     benchmark.add_argument("--image_size", type=int, default=224)

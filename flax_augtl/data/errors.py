@@ -11,10 +11,10 @@ class DataError(UserError):
 
 
 class UnreadablePicture(DataError):
-    """One picture cannot be decoded.
+    """One image cannot be decoded.
 
     Attributes:
-        path: where the picture is, as text.
+        path: where the image is, as text.
         reason: why, as a phrase without a full stop.
     """
 

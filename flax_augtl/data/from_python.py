@@ -1,4 +1,4 @@
-"""Data sets given in Python: arrays, or any iterable of picture files."""
+"""Datasets given in Python: arrays, or any iterable of image files."""
 
 import dataclasses
 import os
@@ -39,7 +39,7 @@ def dataset_from_arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Dataset:
-    """Make a data set of pictures that are in memory.
+    """Make a dataset of images that are in memory.
 
     Args:
         images: uint8 [n, H, W, 3], to train on, or to split if there is no `test`.
@@ -94,10 +94,10 @@ def dataset_from_files(
     data: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Make a data set of picture files, given as (path, label) pairs; otherwise as `dataset_from_arrays`.
+    """Make a dataset of image files, given as (path, label) pairs; otherwise as `dataset_from_arrays`.
 
     Raises:
-        DataError: a picture given twice, or whatever the scan or `divide` finds.
+        DataError: an image given twice, or whatever the scan or `divide` finds.
     """
     fields = _fields(data)
     given = {"train": list(files), "val": val and list(val), "test": test and list(test)}

@@ -29,7 +29,7 @@ def permutation(n: int, seed: int, *key: int | str) -> np.ndarray:
 
 
 def example_uniforms(n: int, view_seed: int, draw_id: int, view: int) -> np.ndarray:
-    """The draws of one view of one example, float64 [n] in [0, 1); one call a view. Quick: this runs once a picture."""
+    """The draws of one view of one example, float64 [n] in [0, 1); one call a view. Quick: this runs once an image."""
     # To make a generator costs ten times as much as to set one, since numpy first seeds it from the system.
     generator = getattr(_of_thread, "generator", None)
     if generator is None:

@@ -1,4 +1,4 @@
-"""config.data → a data set with its three splits."""
+"""config.data → a dataset with its three splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ DIGITS_TEST = 1000
 
 
 def check_there(data: DataConfig | Mapping[str, Any]) -> None:
-    """Check that a data set is where config.data says, which takes no time; `load_dataset` finds whatever else is wrong.
+    """Check that a dataset is where config.data says, which takes no time; `load_dataset` finds whatever else is wrong.
 
     Args:
         data: as for `load_dataset`.
@@ -55,7 +55,7 @@ def check_there(data: DataConfig | Mapping[str, Any]) -> None:
 
 
 def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
-    """Find the examples of a data set and split them.
+    """Find the examples of a dataset and split them.
 
     Args:
         data: config.data, or any mapping with some of its fields.
@@ -98,7 +98,7 @@ def _load(data: DataConfig, seed: int, spelling: Spelling | None) -> Dataset:
 
 
 def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
-    """Scan labelled picture files, leave out or refuse bad ones, and split the rest.
+    """Scan labelled image files, leave out or refuse bad ones, and split the rest.
 
     Args:
         listing: the files.
@@ -165,7 +165,7 @@ def _glyphs(data: DataConfig, seed: int) -> Dataset:
 
     groups.refuse(data.group, "glyphs")
     k = GLYPHS_PER_CLASS if data.shots is None else data.shots
-    # The test pictures are the same for every seed, as with any data set that has a test split.
+    # The test images are the same for every seed, as with any dataset that has a test split.
     drawn = {"train": (k, seed), "test": (GLYPHS_TEST_PER_CLASS, 0)}
     parts = {}
     for split, (per_class, key) in drawn.items():

@@ -1,4 +1,4 @@
-"""The examples of a data set and its three splits, all known by random access and stable ids."""
+"""The examples of a dataset and its three splits, all known by random access and stable ids."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from flax_augtl.runtime.text import for_terminal
 
 
 class Source(Protocol):
-    """Pictures by number: `source[i]` is a PIL picture of mode RGB, or a uint8 array [H, W, 3]."""
+    """Images by number: `source[i]` is a PIL image of mode RGB, or a uint8 array [H, W, 3]."""
 
     def __len__(self) -> int: ...
 
@@ -23,7 +23,7 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Pictures of one size that are already in memory.
+    """Images of one size that are already in memory.
 
     Attributes:
         images: uint8 [n, H, W, 3].
@@ -38,7 +38,7 @@ class ArraySource:
         return len(self.images)
 
     def stamp(self, index: int) -> str:
-        """Return what changes when the picture does."""
+        """Return what changes when the image does."""
         return str(zlib.crc32(np.ascontiguousarray(self.images[index])))
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -50,10 +50,10 @@ class Examples:
     """Some examples of a source, in a fixed order.
 
     Attributes:
-        source: where the pictures are.
+        source: where the images are.
         indices: int64 [n], positions in the source.
-        labels: int32 [n], positions in the data set's class names.
-        ids: n texts, unique within the data set; the same picture has the same id on every machine.
+        labels: int32 [n], positions in the dataset's class names.
+        ids: n texts, unique within the dataset; the same image has the same id on every machine.
     """
 
     source: Source
@@ -83,7 +83,7 @@ class Examples:
     def draw_ids(self) -> np.ndarray:
         """uint32 [n]: the ids as numbers, from which random draws are keyed.
 
-        A hash of the id and not a position: adding a picture to a folder must not change the draws of the others.
+        A hash of the id and not a position: adding an image to a folder must not change the draws of the others.
         Two examples may share a number (one pair in 2³²); they then share draws, and nothing else.
         """
         digests = b"".join(hashlib.blake2b(name.encode(), digest_size=4).digest() for name in self.ids)
@@ -103,7 +103,7 @@ class NearCopy(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled data set, split for one seed.
+    """A labelled dataset, split for one seed.
 
     Attributes:
         name: what the user called it.
@@ -111,10 +111,10 @@ class Dataset:
         train: the examples that are trained on.
         val: those that choices are made on; None if there are none.
         test: those that are looked at once.
-        metric: "top1" or "mean_per_class": the one that the literature reports for this data set.
+        metric: "top1" or "mean_per_class": the one that the literature reports for this dataset.
         notes: sentences that the log must say.
-        fingerprint: hexadecimal; differs if the pictures known to be there, the labels or the splits differ.
-        skipped: {path: reason} of the bad pictures that were left out.
+        fingerprint: hexadecimal; differs if the images known to be there, the labels or the splits differ.
+        skipped: {path: reason} of the bad images that were left out.
         near_copies: those that were found, nearest first, also of examples that are in no split.
     """
 

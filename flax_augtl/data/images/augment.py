@@ -33,7 +33,7 @@ def augment(
     rotate: float | str = 0.0,
     blur: float = 0.0,
 ) -> jax.Array:
-    """Flip, rotate, shift, blur, change the colours and erase a part of each picture, at random and in this order.
+    """Flip, rotate, shift, blur, change the colours and erase a part of each image, at random and in this order.
 
     Args:
         images: uint8 [b, S, S, 3].
@@ -43,7 +43,7 @@ def augment(
         flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom; "none" neither.
         shift: largest move in pixels, each way; what comes in at the edge is black. 0 for none.
         jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
-        erase: probability that a rectangle of 2 to 33 % of the area takes the picture's mean colour.
+        erase: probability that a rectangle of 2 to 33 % of the area takes the image's mean colour.
         rotate: largest angle in degrees, each way, where what comes in at the edge is the mirrored image; or
             "right_angles": by 0, 90, 180 or 270 degrees.
         blur: largest standard deviation of a Gaussian, in pixels; the drawn ones are spread evenly from 0 on.
@@ -94,7 +94,7 @@ def augmentations(data: DataConfig) -> dict[str, Any]:
 
 
 def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array:
-    """Rotate about the centre; one square picture."""
+    """Rotate about the centre; one square image."""
     if rotate == RIGHT_ANGLES:
         turned = jnp.stack([jnp.rot90(image, k) for k in range(4)])
         return turned[jax.random.randint(key, (), 0, 4)]
@@ -112,7 +112,7 @@ def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array
 
 
 def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
-    """Blur with a Gaussian whose weights within the picture add up to one; one picture."""
+    """Blur with a Gaussian whose weights within the image add up to one; one image."""
     deviation = jnp.maximum(jax.random.uniform(key, (), maxval=blur), 1e-3)
 
     def weights(size):
@@ -128,7 +128,7 @@ def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
 
 
 def _jittered(image: jax.Array, key: jax.Array, jitter: float) -> jax.Array:
-    """Brightness, then contrast, then saturation; one picture."""
+    """Brightness, then contrast, then saturation; one image."""
     brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=max(0.0, 1 - jitter), maxval=1 + jitter)
     weights = jnp.array(_GREY)
     x = jnp.clip(image.astype(jnp.float32) * brightness, 0, 255)
@@ -138,7 +138,7 @@ def _jittered(image: jax.Array, key: jax.Array, jitter: float) -> jax.Array:
 
 
 def _erased(image: jax.Array, key: jax.Array, probability: float) -> jax.Array:
-    """Cover a random rectangle with the mean colour; one picture."""
+    """Cover a random rectangle with the mean colour; one image."""
     height, width, _ = image.shape
     happens, area, shape, down, across = jax.random.uniform(key, (5,))
     share = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * area

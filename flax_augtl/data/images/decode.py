@@ -1,4 +1,4 @@
-"""Any picture file → an upright RGB picture, or one named error.
+"""Any image file → an upright RGB image, or one named error.
 
 Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a dozen kinds of exception for them.
 """
@@ -19,7 +19,7 @@ from flax_augtl.data.errors import Refused, UnreadablePicture
 from flax_augtl.data.images import grey, png, tiff
 from flax_augtl.runtime.paths import is_remote
 
-# Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
+# Only formats that are images alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
 Image.init()  # Pillow does not know all its formats before.
 FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF") if f in Image.OPEN)
 SUFFIXES = frozenset(
@@ -53,11 +53,11 @@ _DAMAGE = (
     zlib.error,
 )
 
-# Damaged metadata beside sound pixels, and Pillow's own warning of size. For good, and not around each picture: to
+# Damaged metadata beside sound pixels, and Pillow's own warning of size. For good, and not around each image: to
 # change filters and back is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
-# Most pictures of 224 pixels, and most files, in one piece: between pieces a thread has to win Python's lock again.
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half an image is a bad image, not a grey one.
+# Most images of 224 pixels, and most files, in one piece: between pieces a thread has to win Python's lock again.
 ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 
@@ -68,20 +68,20 @@ def read_picture(
     max_pixels: int = MAX_PIXELS,
     at_least: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """Decode the first frame of a picture file.
+    """Decode the first frame of an image file.
 
-    Grey, palette, transparent, CMYK and deeper pictures become RGB; transparency is laid on white; an EXIF
+    Grey, palette, transparent, CMYK and deeper images become RGB; transparency is laid on white; an EXIF
     orientation is applied.
 
     Args:
         file: a path, or the bytes of a file.
-        name: what to call the picture in an error; default the path.
-        max_pixels: a picture with more pixels is refused before it is decoded.
-        at_least: (width, height) that suffices, for the upright picture. A JPEG is then decoded at 1/2, 1/4 or 1/8
+        name: what to call the image in an error; default the path.
+        max_pixels: an image with more pixels is refused before it is decoded.
+        at_least: (width, height) that suffices, for the upright image. A JPEG is then decoded at 1/2, 1/4 or 1/8
             of its size if that is still as large; other formats are not affected.
 
     Returns:
-        A loaded PIL picture of mode RGB.
+        A loaded PIL image of mode RGB.
 
     Raises:
         UnreadablePicture: whatever is wrong with the file.
@@ -164,7 +164,7 @@ def _too_large(size: str, count: int, max_pixels: int) -> str:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) that a picture has once its EXIF orientation is applied; nothing is decoded."""
+    """(width, height) that an image has once its EXIF orientation is applied; nothing is decoded."""
     width, height = image.size
     return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
@@ -173,7 +173,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)
     except _DAMAGE:
-        return 1  # A picture with damaged EXIF is still a picture.
+        return 1  # An image with damaged EXIF is still an image.
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Mixup and CutMix on the device: pictures and labels of two examples in one (Zhang et al. 2018; Yun et al. 2019)."""
+"""Mixup and CutMix on the device: images and labels of two examples in one (Zhang et al. 2018; Yun et al. 2019)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""How a picture becomes the input that a network was trained on."""
+"""How an image becomes the input that a network was trained on."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
+LARGEST_SIDE = 4096  # In pixels; an image of 64 million float32 values is more than any of the networks can take.
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -36,7 +36,7 @@ class Preprocessing:
 
     Attributes:
         image_size: pixels a side of the square that the network sees.
-        crop_fraction: that square's part of the short side of the resized picture, in (0, 1].
+        crop_fraction: that square's part of the short side of the resized image, in (0, 1].
         interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them,
           antialiased.
         channel_order: "RGB" or "BGR"; mean and std are in this order.
@@ -169,7 +169,7 @@ class Preprocessing:
         """
         if images.dtype != np.uint8 or images.shape[-1:] != (3,):
             raise UserError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
-        import jax.numpy as jnp  # Here, since worker processes resize pictures and need nothing of JAX.
+        import jax.numpy as jnp  # Here, since worker processes resize images and need nothing of JAX.
 
         x = jnp.asarray(images).astype(jnp.float32) / (255 / self.value_range)
         if self.channel_order == "BGR":
@@ -177,7 +177,7 @@ class Preprocessing:
         return (x - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
 
     def __call__(self, images: Sequence[np.ndarray]) -> "jax.Array":
-        """Preprocess pictures of any sizes.
+        """Preprocess images of any sizes.
 
         Args:
             images: uint8 [H, W, 3] arrays, RGB.

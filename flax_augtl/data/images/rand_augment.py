@@ -17,7 +17,7 @@ Policy = Callable[[Image.Image, np.ndarray], Image.Image]
 
 
 def policy(name: str) -> Policy:
-    """The policy called "none", "rand" or "trivial": (RGB picture, uniforms [6]) → RGB picture of the same size."""
+    """The policy called "none", "rand" or "trivial": (RGB image, uniforms [6]) → RGB image of the same size."""
     return {"none": nothing, "rand": rand_augment, "trivial": trivial_augment}[name]
 
 
@@ -40,7 +40,7 @@ def trivial_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
 
 
 def apply(image: Image.Image, operation: str, strength: float) -> Image.Image:
-    """Carry out one operation; what comes in from outside the picture is black."""
+    """Carry out one operation; what comes in from outside the image is black."""
     match operation:
         case "Identity":
             return image

@@ -1,4 +1,4 @@
-"""Pictures that are far longer than they are wide: scaled whole, by their short side, they could take all memory."""
+"""Images that are far longer than they are wide: scaled whole, by their short side, they could take all memory."""
 
 from PIL import Image
 
@@ -6,7 +6,7 @@ LONGEST = 100  # Long side / short side that is scaled whole; every crop of more
 
 
 def without_ends(image: Image.Image) -> Image.Image:
-    """Return a picture, or the central part of a strip, `LONGEST` times as long as it is wide."""
+    """Return an image, or the central part of a strip, `LONGEST` times as long as it is wide."""
     width, height = image.size
     longest = LONGEST * min(width, height)
     # As much on either side, so that the centre stays where it is.

@@ -1,7 +1,7 @@
-"""From a picture to the square that goes to the device, on the host.
+"""From an image to the square that goes to the device, on the host.
 
 A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that;
-every draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
+every draw is a function of (view seed, example, view), so that a view of an example is the same image in every run.
 """
 
 import math
@@ -23,12 +23,12 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class Path(NamedTuple):
-    """How pictures are made ready.
+    """How images are made ready.
 
     Attributes:
         key: names what `prepare` makes; a cache that keeps that under another key is not for this path.
-        prepare: (source, index) → RGB picture.
-        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where a view is the prepared picture.
+        prepare: (source, index) → RGB image.
+        finish: (prepared image, draw id, view) → uint8 [size, size, 3]; None where a view is the prepared image.
         size: side of the result, pixels.
     """
 
@@ -50,7 +50,7 @@ def evaluation_path(preprocessing, size: int) -> Path:
 def training_path(data: DataConfig, preprocessing, size: int) -> Path:
     """The path of config.data.
 
-    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the image
+    `crop` "resized": a random part of the area and shape of the image, scaled to the input size; "random": the image
     is resized as for evaluation, then a random square is cut; "none": the evaluation transform. Then
     `policy` "rand" (RandAugment) or "trivial" (TrivialAugment), if asked for.
 
@@ -96,9 +96,9 @@ def training_path(data: DataConfig, preprocessing, size: int) -> Path:
 
 
 def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Picture `index` as RGB; a JPEG file may come at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
+    """Image `index` as RGB; a JPEG file may come at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
 
-    What it comes at depends on the picture and the settings alone, never on the view, so a cached picture is the same.
+    What it comes at depends on the image and the settings alone, never on the view, so a cached image is the same.
     """
     if at_least is not None and hasattr(source, "read"):
         return source.read(index, at_least=at_least)
@@ -107,9 +107,9 @@ def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None)
 
 
 def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[float, float]) -> Box:
-    """A random part of a picture: its area a share of the picture's, its shape between 3:4 and 4:3.
+    """A random part of an image: its area a share of the image's, its shape between 3:4 and 4:3.
 
-    Ten tries, as is usual; a picture too long for all of them gives its central part of the nearest shape.
+    Ten tries, as is usual; an image too long for all of them gives its central part of the nearest shape.
 
     Args:
         image_size: (width, height).

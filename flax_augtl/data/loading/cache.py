@@ -15,12 +15,12 @@ from flax_augtl.data.types import ArraySource, Dataset, Examples, Source
 
 
 class KeepingSource:
-    """A source that remembers pictures once they are prepared, or once a view of them is finished.
+    """A source that remembers images once they are prepared, or once a view of them is finished.
 
     Attributes:
-        source: what the pictures come from.
-        key: of the path whose pictures are kept.
-        views: number of views kept of each picture; 0 if the prepared picture is kept.
+        source: what the images come from.
+        key: of the path whose images are kept.
+        views: number of views kept of each image; 0 if the prepared image is kept.
         store: where.
     """
 
@@ -35,7 +35,7 @@ class KeepingSource:
 
 
 def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> np.ndarray:
-    """One view of one picture, uint8 [size, size, 3], kept or made."""
+    """One view of one image, uint8 [size, size, 3], kept or made."""
     keeper = source if isinstance(source, KeepingSource) and source.key == path.key else None
     plain = source.source if isinstance(source, KeepingSource) else source
     if keeper is not None and keeper.views:
@@ -56,11 +56,11 @@ def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> 
 
 
 def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size: int) -> Dataset:
-    """The same data set, its pictures remembered as config.data.cache says; the notes say what was chosen.
+    """The same dataset, its images remembered as config.data.cache says; the notes say what was chosen.
 
     "auto" keeps pixels in memory if all of a split's fit into what is left of `cache_gb`, else in a scratch file if the
-    disk has twice the room, else not at all. Kept are: of validation and test the transformed pictures; of training the
-    finished views if they are finite and fit, else the pictures as they are before a view is cut. Nothing that a loader
+    disk has twice the room, else not at all. Kept are: of validation and test the transformed images; of training the
+    finished views if they are finite and fit, else the images as they are before a view is cut. Nothing that a loader
     yields depends on it.
 
     Args:
@@ -129,7 +129,7 @@ def _kept(
 
 
 def _estimate(examples: Examples, path: Path) -> int:
-    """Bytes of all prepared pictures; from a few of them, and with a tenth to spare, where they differ in size."""
+    """Bytes of all prepared images; from a few of them, and with a tenth to spare, where they differ in size."""
     if path.key.startswith("evaluation"):
         return len(examples) * path.size * path.size * 3
     few = examples.indices[:: max(1, len(examples) // 16)][:16]

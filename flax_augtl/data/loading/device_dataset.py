@@ -1,6 +1,6 @@
-"""A whole data set on the device: pictures are cut to views there, inside the compiled step.
+"""A whole dataset on the device: images are cut to views there, inside the compiled step.
 
-The host sends only which picture, which part of it and the label: a few bytes an example.
+The host sends only which image, which part of it and the label: a few bytes an example.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _METHODS = {"BILINEAR": "linear", "BICUBIC": "cubic", "LANCZOS": "lanczos3"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Prepared pictures of one split.
+    """Prepared images of one split.
 
     Attributes:
         images: uint8 [n, H, W, 3], each in the top left corner of the largest one's size, black beside it.
@@ -41,7 +41,7 @@ class Pool:
 
 
 def make_pool(examples: Examples, preprocessing, data: DataConfig, *, image_size: int) -> Pool | None:
-    """Prepare all pictures for the device; None if they take more than `cache_gb` of config.data.
+    """Prepare all images for the device; None if they take more than `cache_gb` of config.data.
 
     Raises:
         DataError: a policy is asked for, which runs on the host, or an interpolation that a device has not.
@@ -78,10 +78,10 @@ def pool_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """The stream of `loader.train_batches`, without its pictures.
+    """The stream of `loader.train_batches`, without its images.
 
     Yields:
-        {"index": int32 [b], which picture of the pool; "box": int32 [b, 4], left, top, right and bottom of the part;
+        {"index": int32 [b], which image of the pool; "box": int32 [b, 4], left, top, right and bottom of the part;
         "label", "id", "view": as there}, for `cut`.
     """
     draw_ids, n = examples.draw_ids, len(examples)
@@ -116,7 +116,7 @@ def cut(
 
     Returns:
         uint8 [b, image_size, image_size, 3]: the pixels that the host would have made, or within 2 of 255 of them where
-        pictures are scaled (Pillow rounds between its two passes).
+        images are scaled (Pillow rounds between its two passes).
     """
     if crop != "resized":
 
@@ -135,7 +135,7 @@ def cut(
         def resample(x):
             return jax.image.scale_and_translate(x, (*shape, x.shape[-1]), (0, 1), scale, move, method, antialias=True)
 
-        # Beyond a picture's own edge lies the padding, which must have no weight.
+        # Beyond an image's own edge lies the padding, which must have no weight.
         rows, columns = jnp.arange(images.shape[1])[:, None], jnp.arange(images.shape[2])[None, :]
         within = ((rows < sizes[i, 0]) & (columns < sizes[i, 1])).astype(jnp.float32)[..., None]
         pixels = resample(images[i].astype(jnp.float32)) / resample(within)

@@ -51,7 +51,7 @@ def train_batches(
         preprocessing: the weights' own evaluation transform, of size `image_size`.
         data: config.data.
         batch_size: of all processes together; must divide by `process_count`.
-        image_size: side of the pictures, pixels.
+        image_size: side of the images, pixels.
         seed: of the order.
         position: global batches already seen.
         steps: global batches in all; the iterator yields `steps − position`.
@@ -197,9 +197,9 @@ def _local(batch_size: int, process_count: int) -> int:
 
 
 def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
-    """Whether the evaluation transform leaves the pictures of this source as they are."""
+    """Whether the evaluation transform leaves the images of this source as they are."""
     if not isinstance(examples.source, ArraySource) or examples.source.images.shape[1:3] != (image_size, image_size):
         return False
-    # Random pixels are what a resize would not leave alone; one of the pictures might be all black.
+    # Random pixels are what a resize would not leave alone; one of the images might be all black.
     image = keyed_random.raw(image_size * image_size * 3, 0).astype(np.uint8).reshape(image_size, image_size, 3)
     return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)

@@ -1,4 +1,4 @@
-"""Making the pictures of some examples: what a thread, or a worker process, of the loader does.
+"""Making the images of some examples: what a thread, or a worker process, of the loader does.
 
 Nothing that is imported here needs JAX or Grain, which take seconds to import: a worker process starts in half a
 second.
@@ -16,8 +16,8 @@ def make(images: np.ndarray, source: Source, path: Path, indices: np.ndarray, dr
 
     Args:
         images: uint8 [m, size, size, 3], written to.
-        source, path: of the pictures.
-        indices: int64 [m], positions in the source; a picture below 0 is blank.
+        source, path: of the images.
+        indices: int64 [m], positions in the source; an image below 0 is blank.
         draw_ids, views: uint32 and int32 [m], of the examples.
     """
     for row, (index, draw_id, view) in enumerate(zip(indices.tolist(), draw_ids.tolist(), views.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""Pictures kept as pixels, in memory or in a scratch file."""
+"""Images kept as pixels, in memory or in a scratch file."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Store:
-    """A bounded room for pictures of any size, filled as they are first made, never emptied.
+    """A bounded room for images of any size, filled as they are first made, never emptied.
 
     Any thread may read and write. What does not fit is not kept; its maker is asked again.
 
@@ -38,7 +38,7 @@ class Store:
         return self._used
 
     def get(self, number: int) -> np.ndarray | None:
-        """The picture kept under a number, uint8 [H, W, 3] and not to be written to; None if it is not here."""
+        """The image kept under a number, uint8 [H, W, 3] and not to be written to; None if it is not here."""
         found = self._where.get(number)
         if found is None:
             return None
@@ -48,12 +48,12 @@ class Store:
         return pixels
 
     def put(self, number: int, pixels: np.ndarray) -> None:
-        """Keep a picture, uint8 [H, W, 3], if there is room for it."""
+        """Keep an image, uint8 [H, W, 3], if there is room for it."""
         with self._lock:
             start = self._used
             if self._full or number in self._taken or start + pixels.size > len(self._room):
                 return
-            self._taken.add(number)  # Two threads may have made the same picture; one of them keeps it.
+            self._taken.add(number)  # Two threads may have made the same image; one of them keeps it.
             self._used += pixels.size
         if self._file is None:
             self._room[start : start + pixels.size] = pixels.reshape(-1)

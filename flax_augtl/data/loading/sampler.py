@@ -1,7 +1,7 @@
 """The order of training: one endless stream of examples, a function of (number of examples, seed).
 
 The stream is one random permutation after another. Global batch p is its items p·B … (p+1)·B − 1, whatever B is: it
-drops nothing, an epoch may end within a batch, and a batch may be larger than the data set.
+drops nothing, an epoch may end within a batch, and a batch may be larger than the dataset.
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""Worker processes of the loader, and the memory into which they put pictures.
+"""Worker processes of the loader, and the memory into which they put images.
 
-Grain's own worker processes import JAX, and the main program of the user again, before the first picture is made. These
-import neither; and their pictures are copied once, into the batch.
+Grain's own worker processes import JAX, and the main program of the user again, before the first image is made. These
+import neither; and their images are copied once, into the batch.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ _START = "from flax_augtl.data.loading.workers import work; work()"
 
 
 class Workers:
-    """Processes that make pictures, some at a time.
+    """Processes that make images, some at a time.
 
     Any thread may ask them; as many are served at once as there are processes. The processes end with `close`, or as
     soon as this process does, however it ends.
 
     Args:
         count: number of processes.
-        source, path: of the pictures.
+        source, path: of the images.
         slots: how many pieces of work may be unreleased at any time; `make` waits when all are.
-        rows: most pictures of a piece.
+        rows: most images of a piece.
 
     Raises:
         DataError: the source cannot be sent to another process.
@@ -73,10 +73,10 @@ class Workers:
             self._idle.put(process)
 
     def make(self, indices: np.ndarray, draw_ids: np.ndarray, views: np.ndarray) -> tuple[int, np.ndarray]:
-        """Have pictures made; see `maker.make`.
+        """Have images made; see `maker.make`.
 
         Returns:
-            (slot, uint8 [m, size, size, 3]): the pictures may be read until `release(slot)`.
+            (slot, uint8 [m, size, size, 3]): the images may be read until `release(slot)`.
 
         Raises:
             Exception: what went wrong in the worker, as it was raised there; DataError if the worker is gone.
@@ -103,7 +103,7 @@ class Workers:
         return slot, self._images[slot, : len(indices)]
 
     def release(self, slot: int) -> None:
-        """Say that the pictures of a slot are no longer needed."""
+        """Say that the images of a slot are no longer needed."""
         self._free.put(slot)
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Workers:
 
 
 def work() -> None:
-    """What a worker process runs: make pictures until its standard input ends."""
+    """What a worker process runs: make images until its standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the main process, which ends this one.
     read, write = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What anything here prints must not get between the answers.
@@ -157,7 +157,7 @@ def _send(stream: BinaryIO, message: Any) -> None:
 def _memory(size: int) -> BinaryIO:
     """An open file of so many bytes without a name, in memory where the system has such."""
     if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("pictures"), "r+b")
+        file = os.fdopen(os.memfd_create("images"), "r+b")
     else:
         file = tempfile.TemporaryFile()
     file.truncate(size)

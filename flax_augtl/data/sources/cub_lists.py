@@ -1,4 +1,4 @@
-"""Lists that are joined by the numbers of the pictures, as CUB-200-2011 publishes its."""
+"""Lists that are joined by the numbers of the images, as CUB-200-2011 publishes its."""
 
 from etils import epath
 
@@ -9,16 +9,16 @@ _FOLDER = "images"
 
 
 def numbered_lists(
-    pictures: epath.Path, root: epath.Path
+    images: epath.Path, root: epath.Path
 ) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
-    """Join the list of pictures with the files beside it.
+    """Join the list of images with the files beside it.
 
     Each has a number and a value a line: `images.txt` the path (below `images/` or the root), `image_class_labels.txt`
     the number of the class, `train_test_split.txt` 1 for training and 0 for test, and `classes.txt` the name of the
     class.
 
     Args:
-        pictures: the list of pictures.
+        images: the list of images.
         root: what paths shall be relative to.
 
     Returns:
@@ -28,10 +28,10 @@ def numbered_lists(
     Raises:
         DataError: a line that is no number and value, a number that is there twice, or that another file does not have.
     """
-    files = {name: pictures.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
+    files = {name: images.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
     if not all(file.is_file() for file in files.values()):
         return None
-    paths = _table(pictures)
+    paths = _table(images)
     labels, in_train, names = (_table(files[name]) for name in (_LABELS, _SPLITS, CLASSES))
     folder = f"{_FOLDER}/" if (root / _FOLDER).is_dir() else ""
     rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}

@@ -18,7 +18,7 @@ def digits() -> tuple[ArraySource, np.ndarray]:
     Returns:
         (source of uint8 [1797, 32, 32, 3], labels int32 [1797]).
     """
-    from sklearn.datasets import load_digits  # Slow to import, and only this data set needs it.
+    from sklearn.datasets import load_digits  # Slow to import, and only this dataset needs it.
 
     bunch = load_digits()
     small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # Ink is counted from 0 to 16.

@@ -1,6 +1,6 @@
 """Printed characters from the fonts that ship with matplotlib: the embedded source task. No digits among them.
 
-Every picture is a function of (seed, split, its number): a font that has the character, moved, scaled, slanted, turned,
+Every image is a function of (seed, split, its number): a font that has the character, moved, scaled, slanted, turned,
 made coarse (the handwritten digits it is to be transferred to were scanned at 8 × 8 pixels), and noisy.
 """
 
@@ -33,11 +33,11 @@ _DRAWS = 12
 
 @functools.cache
 def glyphs(split: str, per_class: int, seed: int) -> tuple[ArraySource, np.ndarray]:
-    """Pictures of characters, white on black; picture i shows character i mod (number of classes).
+    """Images of characters, white on black; image i shows character i mod (number of classes).
 
     Args:
         split: part of the key: splits of one seed have nothing in common.
-        per_class: pictures of each character.
+        per_class: images of each character.
         seed: of every draw.
 
     Returns:
@@ -103,7 +103,7 @@ def _with_noise(images: np.ndarray, strength: np.ndarray, seed: int, split: str)
 
 @functools.cache
 def _masters(label: int) -> tuple[Image.Image, ...]:
-    """Clean drawings of a character, one a font that has it: the larger side half of the picture's, centred."""
+    """Clean drawings of a character, one a font that has it: the larger side half of the image's, centred."""
     return tuple(_master(CLASS_NAMES[label], font) for font, covered in _fonts() if ord(CLASS_NAMES[label]) in covered)
 
 
@@ -122,7 +122,7 @@ def _master(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 @functools.cache
 def _fonts() -> tuple[tuple[ImageFont.FreeTypeFont, frozenset[int]], ...]:
     """The fonts and the code points they cover. LastResort, which draws a box for anything, is not among them."""
-    import matplotlib  # Slow to import, and only this data set needs it.
+    import matplotlib  # Slow to import, and only this dataset needs it.
     from matplotlib.ft2font import FT2Font
 
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")

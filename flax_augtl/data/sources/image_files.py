@@ -1,4 +1,4 @@
-"""Picture files: labelled lists of them, and reading them as a source."""
+"""Image files: labelled lists of them, and reading them as a source."""
 
 import dataclasses
 import os
@@ -16,12 +16,12 @@ from flax_augtl.runtime.paths import is_remote
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileSource:
-    """Picture files, decoded when asked for.
+    """Image files, decoded when asked for.
 
     Attributes:
         root: what the paths are relative to; "" for absolute ones or those relative to the working directory.
-        paths: one a picture.
-        max_pixels: larger pictures are refused.
+        paths: one an image.
+        max_pixels: larger images are refused.
     """
 
     root: str
@@ -32,15 +32,15 @@ class FileSource:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """Where picture `index` is."""
+        """Where image `index` is."""
         return placed(self.root, self.paths[index])
 
     def name(self, index: int) -> str:
-        """What to call picture `index` where the root is known."""
+        """What to call image `index` where the root is known."""
         return self.paths[index]
 
     def encoded(self, index: int) -> bytes:
-        """The file of picture `index`; an `UnreadablePicture` if there is none that can be read."""
+        """The file of image `index`; an `UnreadablePicture` if there is none that can be read."""
         try:
             return epath.Path(_file(self.path(index))).read_bytes()
         except (OSError, ValueError):
@@ -53,7 +53,7 @@ class FileSource:
         return fingerprint(root, states_of(self.root, self.paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
+        """Image `index` as RGB; see `decode.read_picture` for `at_least` and the errors."""
         path = self.path(index)
         return read_picture(_file(path), name=path, max_pixels=self.max_pixels, at_least=at_least)
 
@@ -67,7 +67,7 @@ class FileSource:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Labelled picture files by split, before anything is opened.
+    """Labelled image files by split, before anything is opened.
 
     Attributes:
         root: what the paths are relative to.

@@ -28,7 +28,7 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
         class_list: the names of the classes, one a line.
 
     Raises:
-        DataError: a file that is empty, a line without a label, a label out of range, a picture that is listed twice,
+        DataError: a file that is empty, a line without a label, a label out of range, an image that is listed twice,
             one class only.
     """
     alone = len(files) == 1 and class_list is None

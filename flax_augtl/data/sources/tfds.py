@@ -1,4 +1,4 @@
-"""A TFDS data set by name → its prepared splits, or a sentence that says how to get them."""
+"""A TFDS dataset by name → its prepared splits, or a sentence that says how to get them."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from flax_augtl.data.errors import DataError
 from flax_augtl.data.images.decode import MAX_PIXELS
 from flax_augtl.data.sources.tfds_errors import problem
 from flax_augtl.data.sources.tfds_presets import PRESETS, Preset
-from flax_augtl.data.sources.tfds_records import TfdsSource, picture_and_label
+from flax_augtl.data.sources.tfds_records import TfdsSource, image_and_label
 from flax_augtl.runtime.literal_glob import take_folders_literally
 
 # TFDS looks for the files of a dataset by patterns below its data_dir.
@@ -20,7 +20,7 @@ take_folders_literally()
 
 
 class Prepared(NamedTuple):
-    """A prepared data set: {"train" | "val" | "test" | "all": (source, which of its records int64, labels int32)}."""
+    """A prepared dataset: {"train" | "val" | "test" | "all": (source, which of its records int64, labels int32)}."""
 
     splits: dict[str, tuple[TfdsSource, np.ndarray, np.ndarray]]
     class_names: tuple[str, ...]
@@ -29,21 +29,21 @@ class Prepared(NamedTuple):
 
 
 def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Open a TFDS data set that is on disk.
+    """Open a TFDS dataset that is on disk.
 
     Args:
         name: as in TFDS, with a config and version if wanted: "sun397/standard-part2-120k:4.0.0".
-        data_dir: where TFDS data sets are; None for TFDS's own default.
-        max_pixels: larger pictures are refused.
+        data_dir: where TFDS datasets are; None for TFDS's own default.
+        max_pixels: larger images are refused.
 
     Raises:
-        DataError: no such data set, not prepared, prepared without random access, or not pictures with one class each.
+        DataError: no such dataset, not prepared, prepared without random access, or not images with one class each.
     """
     builder = builder_of(name, data_dir)
     check_prepared(builder, name, data_dir)
     plain = name.split("/")[0].split(":")[0]
     preset = PRESETS.get(plain) or _preset_of(builder)
-    names = tuple(builder.info.features[picture_and_label(builder)[1]].names)
+    names = tuple(builder.info.features[image_and_label(builder)[1]].names)
     keep = np.array([class_name not in preset.leaves_out for class_name in names])
     renumbered = np.cumsum(keep, dtype=np.int32) - 1
     splits = {}
@@ -77,7 +77,7 @@ def builder_of(name: str, data_dir: str | None):
         builder = _from_files(name, data_dir)
         if builder is None:
             raise problem(name, error) from None
-    picture_and_label(builder)
+    image_and_label(builder)
     # A builder made from code does not see that what is on disk has been converted to a second format.
     return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
 
@@ -94,41 +94,41 @@ def _from_files(name: str, data_dir: str | None):
 
 
 def check_prepared(builder, name: str, data_dir: str | None) -> None:
-    """Raise `DataError`, with the command that helps, unless the data set is on disk and has random access."""
+    """Raise `DataError`, with the command that helps, unless the dataset is on disk and has random access."""
     if not builder.is_prepared():
         raise DataError(
-            f"The TFDS data set {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
+            f"The TFDS dataset {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
             f"extra `tfds` (TensorFlow) and may download it: {prepare_command(name, data_dir)}"
         )
     if not has_random_access(builder):
         formats = builder.info.available_file_formats()
         raise DataError(
-            f"The TFDS data set {name} under {builder.data_path} is prepared as "
+            f"The TFDS dataset {name} under {builder.data_path} is prepared as "
             f"{', '.join(sorted(f.value for f in formats))}, which cannot be read at random. Convert it, which needs "
             f"the extra `tfds` (TensorFlow) and downloads nothing: {prepare_command(name, data_dir)}"
         )
 
 
 def has_random_access(builder) -> bool:
-    """Whether a prepared data set is there in a format that can be read at random."""
+    """Whether a prepared dataset is there in a format that can be read at random."""
     from tensorflow_datasets.core.file_adapters import FileFormat
 
     return bool(builder.info.available_file_formats() & set(FileFormat.with_random_access()))
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:
-    """What to type to prepare a data set."""
+    """What to type to prepare a dataset."""
     return f"python -m flax_augtl.data prepare {shlex.quote(name)}" + (
         f" --data_dir={shlex.quote(str(data_dir))}" if data_dir else ""
     )
 
 
 def _preset_of(builder) -> Preset:
-    """Splits of a data set that is in no table, by their names."""
+    """Splits of a dataset that is in no table, by their names."""
     splits = set(builder.info.splits)
     train = next((s for s in ("train", "training") if s in splits), None)
     if train is None:
-        raise DataError(f"The TFDS data set {builder.name} has no training split; it has {', '.join(sorted(splits))}.")
+        raise DataError(f"The TFDS dataset {builder.name} has no training split; it has {', '.join(sorted(splits))}.")
     val = next((s for s in ("validation", "val", "valid", "dev") if s in splits), None)
     if "test" in splits:
         return Preset(train=train, val=val, test="test")

@@ -83,7 +83,7 @@ def _unknown(name: str, plain: str) -> DataError:
     known = [*OURS, *tfds.list_builders(with_community_datasets=False)]
     return DataError(
         f'config.data.name="{name}" is not known.{nearest(plain.lower(), known)} It is folder, list, digits or glyphs, or '
-        "the name of a TFDS data set, for instance oxford_flowers102."
+        "the name of a TFDS dataset, for instance oxford_flowers102."
     )
 
 

@@ -1,4 +1,4 @@
-"""Put a TFDS data set on disk in the form that is read here; the one place that needs TensorFlow."""
+"""Put a TFDS dataset on disk in the form that is read here; the one place that needs TensorFlow."""
 
 import importlib.util
 from pathlib import Path
@@ -8,17 +8,17 @@ from flax_augtl.data.sources.tfds import builder_of, has_random_access
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
-    """Download and prepare a TFDS data set as ArrayRecord, or convert one that is on disk in another form.
+    """Download and prepare a TFDS dataset as ArrayRecord, or convert one that is on disk in another form.
 
     Args:
         name: as for config.data.name.
-        data_dir: where TFDS data sets are; None for TFDS's own default.
+        data_dir: where TFDS datasets are; None for TFDS's own default.
 
     Returns:
         A sentence that says what was done.
 
     Raises:
-        DataError: no such data set, TensorFlow is missing, or TFDS could not get the data.
+        DataError: no such dataset, TensorFlow is missing, or TFDS could not get the data.
     """
     builder = builder_of(name, data_dir)
     if builder.is_prepared() and has_random_access(builder):

@@ -1,14 +1,14 @@
-"""The data sets of the field in TFDS: official splits, the literature's metric, and where TFDS departs from it."""
+"""The datasets of the field in TFDS: official splits, the literature's metric, and where TFDS departs from it."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """How a TFDS data set is used.
+    """How a TFDS dataset is used.
 
     Attributes:
-        train, val, test: TFDS splits; None where the data set has no such split. Without `val` it is carved from train;
+        train, val, test: TFDS splits; None where the dataset has no such split. Without `val` it is carved from train;
             without `test` the one split is divided.
         metric: "top1" or "mean_per_class", as the literature reports it.
         leaves_out: classes that the literature does not count.

@@ -1,4 +1,4 @@
-"""A TFDS data set that is prepared as ArrayRecord, read by random access and without TensorFlow."""
+"""A TFDS dataset that is prepared as ArrayRecord, read by random access and without TensorFlow."""
 
 import functools
 import os
@@ -13,23 +13,23 @@ from flax_augtl.data.types import fingerprint
 
 
 class TfdsSource:
-    """The pictures of one split of a prepared data set, decoded here and not by TFDS.
+    """The images of one split of a prepared dataset, decoded here and not by TFDS.
 
-    Of a record only the picture and the label are read, so that masks and boxes beside them cost nothing.
+    Of a record only the image and the label are read, so that masks and boxes beside them cost nothing.
 
     Args:
-        builder: of a data set prepared in a format with random access.
+        builder: of a dataset prepared in a format with random access.
         split: in TFDS's notation, e.g. "train" or "train[:80%]".
-        max_pixels: larger pictures are refused.
+        max_pixels: larger images are refused.
     """
 
     def __init__(self, builder, split: str, max_pixels: int = MAX_PIXELS):
-        import tensorflow_datasets as tfds  # Takes a second, and only these data sets need it.
+        import tensorflow_datasets as tfds  # Takes a second, and only these datasets need it.
 
         features = builder.info.features
         self._name = f"{builder.name} ({split})"
         self._folder = os.fspath(builder.data_path)
-        self._image_key, self._label_key = picture_and_label(builder)
+        self._image_key, self._label_key = image_and_label(builder)
         self._images = tfds.features.FeaturesDict({self._image_key: features[self._image_key]})
         self._labels = tfds.features.FeaturesDict({self._label_key: features[self._label_key]})
         self._still_encoded = {self._image_key: tfds.decode.SkipDecoding()}
@@ -43,22 +43,22 @@ class TfdsSource:
         return self.read(index)
 
     def path(self, index: int) -> str:
-        """What to call picture `index`."""
+        """What to call image `index`."""
         return f"{index} of {self._name}"
 
     name = path
 
     def state(self) -> str:
-        """Differs as soon as a file of the data set is another one, or the split is."""
+        """Differs as soon as a file of the dataset is another one, or the split is."""
         files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
         return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
 
     def encoded(self, index: int) -> bytes:
-        """The file of picture `index`."""
+        """The file of image `index`."""
         return self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)[self._image_key]
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Picture `index` as RGB; see `pictures.read_picture`."""
+        """Image `index` as RGB; see `decode.read_picture`."""
         return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
 
     @functools.cached_property
@@ -68,11 +68,11 @@ class TfdsSource:
         return np.array([read(self._records[i])[self._label_key] for i in range(len(self))], np.int32)
 
 
-def picture_and_label(builder) -> tuple[str, str]:
-    """The names of the features that hold the picture and its class.
+def image_and_label(builder) -> tuple[str, str]:
+    """The names of the features that hold the image and its class.
 
     Raises:
-        DataError: the data set is not one of pictures with one class each.
+        DataError: the dataset is not one of images with one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -85,5 +85,5 @@ def picture_and_label(builder) -> tuple[str, str]:
         if image in images and label in labels:
             return image, label
     raise DataError(
-        f"The TFDS data set {builder.name} does not hold images with one class each; it has {listed(features)}."
+        f"The TFDS dataset {builder.name} does not hold images with one class each; it has {listed(features)}."
     )

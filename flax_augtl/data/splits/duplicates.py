@@ -1,4 +1,4 @@
-"""Pictures that are in the training data and in the test split too."""
+"""Images that are in the training data and in the test split too."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +10,13 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits.integrity import Scan
 from flax_augtl.data.types import Examples
 
-# Largest difference between the mean colours of a picture and of its copy in another format: one of the two may have
+# Largest difference between the mean colours of an image and of its copy in another format: one of the two may have
 # been decoded at a reduced scale, where a cell of the grid can be a pixel wider.
 _LOOKS_ALIKE = 6
 
 
 class Copy(NamedTuple):
-    """Positions of a training and of a test example that are the same picture, and in what: "bytes" or "pixels"."""
+    """Positions of a training and of a test example that are the same image, and in what: "bytes" or "pixels"."""
 
     train: int
     test: int

@@ -1,6 +1,6 @@
-"""Look at every picture once, before the splits are made: is it sound, and what tells it from the others?
+"""Look at every image once, before the splits are made: is it sound, and what tells it from the others?
 
-A bad picture thus changes no step count later, and what was seen is remembered until a file changes.
+A bad image thus changes no step count later, and what was seen is remembered until a file changes.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _TENTH = 25  # Of the 255 steps between black and white.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What was seen of n pictures.
+    """What was seen of n images.
 
     Attributes:
         bad: {position in the source: why it cannot be read}.
@@ -56,9 +56,9 @@ class Scan:
 
 
 class Encoded(Protocol):
-    """A source whose pictures are files, or records of one.
+    """A source whose images are files, or records of one.
 
-    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as
+    `path(i)` and `name(i)` are what to call an image, with and without where all of them are; `state()` differs as
     soon as one of them does.
     """
 
@@ -81,13 +81,13 @@ def scan(
     remember_in: str | Path | None = None,
     among: np.ndarray | None = None,
 ) -> Scan:
-    """Read and decode every picture, in parallel.
+    """Read and decode every image, in parallel.
 
     Args:
-        source: the picture files.
+        source: the image files.
         on_bad_image: "error" or "skip".
         remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
-        among: int [m], the pictures that count if they are bad; None for all.
+        among: int [m], the images that count if they are bad; None for all.
 
     Raises:
         DataError: (`UnreadablePicture` if it is one) images cannot be read and
@@ -109,7 +109,7 @@ def scan(
 
 
 def note(skipped: Mapping[str, str], of: int) -> str:
-    """A sentence that counts the bad ones, {name: reason}, of so many pictures, and lists the first ten."""
+    """A sentence that counts the bad ones, {name: reason}, of so many images, and lists the first ten."""
     named = listed(f"{name} ({reason})" for name, reason in skipped.items())
     return f"{len(skipped)} of {of} images cannot be read and are left out: {named}."
 

@@ -1,4 +1,4 @@
-"""The parts that a data set comes with → train, validation and test for one seed."""
+"""The parts that a dataset comes with → train, validation and test for one seed."""
 
 from collections.abc import Mapping
 
@@ -28,9 +28,9 @@ def divide(
     """Make the three splits.
 
     In this order: a test split is carved where there is none, or a fold is taken as the test split; copies of test
-    pictures are dealt with; the sampling rate and the shots are taken; validation is carved, where there is none, from
+    images are dealt with; the sampling rate and the shots are taken; validation is carved, where there is none, from
     what is left. The test split is a function of the data and config.data.split_seed, all else of the seed too, so no
-    test picture of one seed is in the training or validation data of another.
+    test image of one seed is in the training or validation data of another.
 
     Args:
         name: for messages.
