@@ -143,7 +143,8 @@ def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[s
         )
     found = {}
     for split, names in needed.items():
-        values = groups[split].tolist() if isinstance(groups[split], np.ndarray) else list(groups[split])
+        of_split = groups[split]
+        values = of_split.tolist() if isinstance(of_split, np.ndarray) else list(of_split)
         if len(values) != len(names):
             raise DataError(f"There are {len(names)} images and {len(values)} groups of {split}.")
         found |= {
@@ -165,7 +166,9 @@ def _fields(data: Mapping[str, Any] | None) -> DataConfig:
     return fields
 
 
-def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:
+def _numbers(
+    labels: list[int | str], class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[int | str, int]]:
     """(class names, {label as given: its number}); numbers out of range are left for `divide` to report.
 
     The two Unicode forms of a name are one name.
@@ -174,15 +177,17 @@ def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tupl
         forms = list(map(nfc, class_names))
         twice = [name for name in dict.fromkeys(forms) if forms.count(name) > 1]
         raise DataError(f"Class names must differ; {listed(map(repr, twice))} is there more than once.")
-    kinds = {type(label) for label in labels}
-    if not labels or not (kinds <= {int} or kinds <= {str}):
-        raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {kinds}.")
-    if kinds == {int}:
-        names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(labels) + 1))
-        return names, {label: label for label in labels}
-    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, labels))))
+    types = {type(label) for label in labels}
+    if not labels or not (types <= {int} or types <= {str}):
+        raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {types}.")
+    if types == {int}:
+        known = {int(label): int(label) for label in labels}
+        names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(known) + 1))
+        return names, {**known}
+    words = [str(label) for label in labels]
+    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, words))))
     numbers = {nfc(name): number for number, name in enumerate(names)}
-    return names, {label: numbers.get(nfc(label), -1) for label in labels}
+    return names, {word: numbers.get(nfc(word), -1) for word in words}
 
 
 def _content(examples: Examples, position: int) -> bytes:

@@ -36,9 +36,14 @@ def example_uniforms(n: int, view_seed: int, draw_id: int, view: int) -> np.ndar
         generator = _of_thread.generator = np.random.Philox(key=0)
     # As an array: a list of large ints would become floats.
     key = np.array([view_seed & _64_BITS, int(draw_id) << 32 | int(view)], np.uint64)
-    state = {"counter": np.zeros(4, np.uint64), "key": key}
-    generator.state = {"bit_generator": "Philox", "state": state, "buffer": np.zeros(4, np.uint64), "buffer_pos": 4,
-                       "has_uint32": 0, "uinteger": 0}  # fmt: skip
+    generator.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": np.zeros(4, np.uint64), "key": key},
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
     return (generator.random_raw(n) >> np.uint64(11)) * 2.0**-53
 
 

@@ -39,7 +39,7 @@ class ArraySource:
 
     def stamp(self, index: int) -> str:
         """Return what changes when the image does."""
-        return str(zlib.crc32(np.ascontiguousarray(self.images[index])))
+        return str(zlib.crc32(np.ascontiguousarray(self.images[index]).data))
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[index]

@@ -86,10 +86,10 @@ def augmentations(data: DataConfig) -> dict[str, Any]:
         DataError: a value that `augment` has no meaning for.
     """
     rotate = data.rotate
-    number = isinstance(rotate, (int, float)) and not isinstance(rotate, bool)
-    if rotate != RIGHT_ANGLES and not (number and 0 <= rotate <= 180):
+    degrees = float(rotate) if isinstance(rotate, (int, float)) and not isinstance(rotate, bool) else None
+    if rotate != RIGHT_ANGLES and not (degrees is not None and 0 <= degrees <= 180):
         raise DataError(f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or {RIGHT_ANGLES}.")
-    return {"flip": str(data.flip), "rotate": float(rotate) if number else rotate,
+    return {"flip": str(data.flip), "rotate": rotate if degrees is None else degrees,
             "shift": data.shift, "blur": data.blur, "jitter": data.jitter, "erase": data.erase}  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array
     if rotate == RIGHT_ANGLES:
         turned = jnp.stack([jnp.rot90(image, k) for k in range(4)])
         return turned[jax.random.randint(key, (), 0, 4)]
+    assert not isinstance(rotate, str), f"`augmentations` lets no other word through than {RIGHT_ANGLES}."
     angle = jax.random.uniform(key, (), minval=-math.radians(rotate), maxval=math.radians(rotate))
     height, width, _ = image.shape
     rows, columns = jnp.meshgrid(

@@ -99,7 +99,7 @@ def read_picture(
     except Refused as error:
         raise UnreadablePicture(name, str(error)) from None
     except Image.DecompressionBombError as error:
-        count = int(re.search(r"\d+", str(error))[0])  # Pillow says how many, and not the sides.
+        count = int(re.findall(r"\d+", str(error))[0])  # Pillow says how many, and not the sides.
         raise UnreadablePicture(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
     except _DAMAGE as error:
         raise UnreadablePicture(name, _reason(file, error)) from None
@@ -120,7 +120,7 @@ def _decoded(content: bytes, max_pixels: int, at_least: tuple[int, int] | None) 
         _check_size(*image.size, max_pixels)
         if at_least is not None and image.format == "JPEG":
             turned = _orientation(image) in (5, 6, 7, 8)
-            image.draft(None, at_least[::-1] if turned else at_least)
+            image.draft(None, (at_least[1], at_least[0]) if turned else at_least)
         image.load()
         return upright_rgb(image)
 
@@ -177,6 +177,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, with its EXIF orientation applied and transparency laid on white."""
     samples, clear = grey.samples_of(image), image.info.get("transparency")
     if _orientation(image) in range(2, 9):
         image = ImageOps.exif_transpose(image)

@@ -60,13 +60,13 @@ def _ends(values: np.ndarray, samples: Samples) -> tuple[float, float]:
         return 0.0, _brightest_float(values)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     widths = [bits] if bits <= 16 else [each for each in (8, 16, 32, 64) if each <= bits]
-    for width in widths:
+
+    def ends(width: int) -> tuple[int, int]:
         least, most = (-(2 ** (width - 1)), 2 ** (width - 1) - 1) if signed and low < 0 else (0, 2**width - 1)
-        if signed and low >= 0 and width == bits:
-            most = 2 ** (width - 1) - 1
-        if least <= low and high <= most:
-            return least, most
-    return least, most
+        return least, 2 ** (width - 1) - 1 if signed and low >= 0 and width == bits else most
+
+    fitting = (found for found in map(ends, widths) if found[0] <= low and high <= found[1])
+    return next(fitting, ends(widths[-1]))
 
 
 def _brightest_float(values: np.ndarray) -> float:

@@ -5,6 +5,7 @@ strength 9 of 30; Müller and Hutter 2021, "wide": 1 operation of any strength):
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -57,7 +58,8 @@ def apply(image: Image.Image, operation: str, strength: float) -> Image.Image:
         case "Posterize":
             return ImageOps.posterize(image, int(strength))
         case "Solarize":
-            return ImageOps.solarize(image, strength)
+            # Pillow inverts each value that is not below the threshold, so rounding up changes nothing.
+            return ImageOps.solarize(image, math.ceil(strength))
         case "AutoContrast":
             return ImageOps.autocontrast(image)
         case "Equalize":

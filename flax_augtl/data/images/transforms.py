@@ -5,7 +5,7 @@ every draw is a function of (view seed, example, view), so that a view of an exa
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,13 +100,13 @@ def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None)
 
     What it comes at depends on the image and the settings alone, never on the view, so a cached image is the same.
     """
-    if at_least is not None and hasattr(source, "read"):
-        return source.read(index, at_least=at_least)
+    if at_least is not None and (read := getattr(source, "read", None)) is not None:
+        return read(index, at_least=at_least)
     image = source[index]
     return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
-def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[float, float]) -> Box:
+def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: Sequence[float]) -> Box:
     """A random part of an image: its area a share of the image's, its shape between 3:4 and 4:3.
 
     Ten tries, as is usual; an image too long for all of them gives its central part of the nearest shape.

@@ -6,7 +6,7 @@ shards.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -122,10 +122,12 @@ def _batches(
     """`count` batches of b rows; row numbers below 0 are blanks. `ready`: the source has the pixels as they are."""
     source, indices = examples.source, examples.indices
     if ready and path.finish is None:
+        assert isinstance(source, ArraySource), "Only arrays are ready; see `_passes_through`."
+        pixels = source.images
 
         def whole(number: int) -> Batch:
             which, batch = rows(number * b, (number + 1) * b)
-            images = source.images[indices[which]]
+            images = pixels[indices[which]]
             images[which < 0] = 0
             return {"image": images, **batch}
 
@@ -172,7 +174,7 @@ def _made_by_workers(
             slot, images = pool.make(which, batch["id"], batch["view"])
             return slot, {"image": images, **batch}
 
-        def joined(made: list[tuple[int, Batch]]) -> Batch:
+        def joined(made: Sequence[tuple[int, Batch]]) -> Batch:
             batch = _joined([found for _, found in made])
             for slot, _ in made:
                 pool.release(slot)
@@ -186,7 +188,7 @@ def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -
     return grain.MapDataset.range(count).map(chunk).to_iter_dataset(reading)
 
 
-def _joined(chunks: list[Batch]) -> Batch:
+def _joined(chunks: Sequence[Batch]) -> Batch:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 

@@ -57,16 +57,16 @@ class Store:
             self._used += pixels.size
         if self._file is None:
             self._room[start : start + pixels.size] = pixels.reshape(-1)
-        elif not self._written(start, pixels):
+        elif not self._written(self._file, start, pixels):
             return
         self._where[number] = (start, pixels.shape)  # Only now can another thread find it.
 
-    def _written(self, start: int, pixels: np.ndarray) -> bool:
+    def _written(self, file: BinaryIO, start: int, pixels: np.ndarray) -> bool:
         """Write into the file, not through its mapping, which on a full disk would end the process by SIGBUS."""
-        content = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        content = np.ascontiguousarray(pixels).data.cast("B")
         try:
             while content:
-                written = os.pwrite(self._file.fileno(), content, start)
+                written = os.pwrite(file.fileno(), content, start)
                 content, start = content[written:], start + written
         except OSError as error:
             with self._lock:

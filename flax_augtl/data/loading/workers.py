@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -86,10 +86,11 @@ class Workers:
             with self._lock:
                 fresh = process.pid in self._fresh
                 self._fresh.discard(process.pid)
+            to_worker, from_worker = _pipes(process)
             if fresh:
-                _send(process.stdin, (self._setting, self._file.fileno(), self._shape))
-            _send(process.stdin, (slot, indices, draw_ids, views))
-            error = pickle.load(process.stdout)  # noqa: S301 From our own process.
+                _send(to_worker, (self._setting, self._file.fileno(), self._shape))
+            _send(to_worker, (slot, indices, draw_ids, views))
+            error = pickle.load(from_worker)  # noqa: S301 From our own process.
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             error = DataError(
                 f"A worker process that reads images has ended (exit code {process.wait()}). If it ran out of "
@@ -112,9 +113,10 @@ class Workers:
             process.kill()  # They hold nothing that must be put in order.
         for process in self._processes:
             process.wait()
-            process.stdout.close()
+            to_worker, from_worker = _pipes(process)
+            from_worker.close()
             with contextlib.suppress(OSError):  # What it had not read yet.
-                process.stdin.close()
+                to_worker.close()
         self._file.close()
 
 
@@ -126,17 +128,17 @@ def work() -> None:
     try:
         setting, descriptor, shape = pickle.load(read)  # noqa: S301 From the process that started this one.
         images = _mapped(open(descriptor, "r+b", closefd=False), shape)
-        failed, source, path = None, None, None
+        loaded: tuple[Source, Path] | Exception
         try:
-            source, path = pickle.loads(setting)  # noqa: S301
+            loaded = pickle.loads(setting)  # noqa: S301
         except Exception as error:
-            failed = error
+            loaded = error
         while True:
             slot, indices, draw_ids, views = pickle.load(read)  # noqa: S301
             try:
-                if failed is not None:
-                    raise failed
-                make(images[slot, : len(indices)], source, path, indices, draw_ids, views)
+                if isinstance(loaded, Exception):
+                    raise loaded
+                make(images[slot, : len(indices)], *loaded, indices, draw_ids, views)
                 answer = None
             except Exception as error:
                 answer = error
@@ -145,7 +147,13 @@ def work() -> None:
         pass  # The main process is gone or wants no more.
 
 
-def _send(stream: BinaryIO, message: Any) -> None:
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Return the standard input and output of a process that was started with pipes for both."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _send(stream: IO[bytes], message: Any) -> None:
     try:
         content = pickle.dumps(message)
     except Exception:  # An exception with something in it that cannot be sent.

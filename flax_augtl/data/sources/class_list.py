@@ -4,7 +4,7 @@ import ast
 import csv
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from etils import epath
 
@@ -69,13 +69,25 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
     return names, keys if labels and all(label in keys for label in labels) else {**keys, **positions}
 
 
+def numbered_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the class names of labels that are all whole numbers: the numbers themselves, in their order.
+
+    Raises:
+        DataError: a number is negative.
+    """
+    numbers = sorted({int(label) for label in labels})
+    if numbers[0] < 0:
+        raise DataError(f"The label {numbers[0]} is out of range: class numbers are not negative.")
+    return tuple(map(str, numbers))
+
+
 def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> tuple[list[Pair], bool]:
     """(pairs of key and name, whether the keys are numbers that give the order)."""
     whole = [(str(i), line) for i, line in enumerate(lines)]
     named = bool(labels) and not all(map(_is_number, labels))
     if named and set(labels) <= set(lines):
         return _without_heading(whole, labels, named), True
-    marked = [match.groups() for match in map(_MARKED.fullmatch, lines) if match]
+    marked = [(match[1], match[2]) for match in map(_MARKED.fullmatch, lines) if match]
     if len(dict(marked)) == len(lines):
         return [(str(int(number)), name) for number, name in marked], True
     for separator in ("\t", ";", ",", ":", None):

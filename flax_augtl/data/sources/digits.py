@@ -1,6 +1,7 @@
 """Real handwritten digits that need no download: scikit-learn's 1797 UCI digits of 8 × 8 pixels."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ def digits() -> tuple[ArraySource, np.ndarray]:
     """
     from sklearn.datasets import load_digits  # Slow to import, and only this dataset needs it.
 
-    bunch = load_digits()
+    bunch: Any = load_digits()  # A Bunch: the annotation of scikit-learn knows a tuple only.
     small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # Ink is counted from 0 to 16.
     large = [np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in small]
     return ArraySource(np.repeat(np.stack(large)[..., None], 3, axis=-1)), bunch.target.astype(np.int32)

@@ -176,7 +176,7 @@ def _split_of(name: str) -> tuple[str, str] | None:
 
 
 def _has_synonym(name: str) -> bool:
-    return any(_SPLIT_WORD.fullmatch(word) and _SPLIT_WORD.fullmatch(word)[1] in _SYNONYMS for word in _words(name))
+    return any(match[1] in _SYNONYMS for word in _words(name) if (match := _SPLIT_WORD.fullmatch(word)))
 
 
 def _words(name: str) -> list[str]:

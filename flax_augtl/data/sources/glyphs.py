@@ -108,14 +108,14 @@ def _masters(label: int) -> tuple[Image.Image, ...]:
 
 
 def _master(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = map(int, font.getbbox(character))
     image = Image.new("L", (right - left + 4, bottom - top + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), character, fill=255, font=font)
     image = image.crop(image.getbbox())
     scale = _MASTER / 2 / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     master = Image.new("L", (_MASTER, _MASTER))
-    master.paste(image, tuple((_MASTER - side) // 2 for side in image.size))
+    master.paste(image, ((_MASTER - image.width) // 2, (_MASTER - image.height) // 2))
     return master
 
 

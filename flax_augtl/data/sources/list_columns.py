@@ -56,7 +56,7 @@ def rows_of(
             path or label, an unknown split.
     """
     rows = [row for row in table.rows if any(row[1])]
-    asked = {data.path_column, data.label_column, data.split_column} - {None, ""}
+    asked = {name for name in (data.path_column, data.label_column, data.split_column) if name}
     heading = table.heading or _heading(rows, is_there, asked)
     if heading and not table.heading:
         rows = rows[1:]

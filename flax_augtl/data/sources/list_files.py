@@ -10,7 +10,7 @@ from etils import epath
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.sources.class_list import read_class_list
+from flax_augtl.data.sources.class_list import numbered_names, read_class_list
 from flax_augtl.data.sources.cub_lists import CLASSES, numbered_lists
 from flax_augtl.data.sources.downloads import copy_of, fetch, is_url, local_path
 from flax_augtl.data.sources.image_files import Listing, placed
@@ -67,11 +67,12 @@ def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -
     """
     spelling = spelling or nfc
     root, files = list_files(data)
-    class_list = _find(data.class_list, None if is_url(str(root)) else root) if data.class_list else None
+    folder = None if isinstance(root, str) else root
+    class_list = _find(data.class_list, folder) if data.class_list else None
     if data.list_rules < 2:
         return list_by_first_rules(root, files, class_list)
-    alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES) and not is_url(str(root))
-    if joined := numbered_lists(files["train"], root) if alone else None:
+    alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES)
+    if joined := numbered_lists(files["train"], folder) if alone and folder is not None else None:
         rows = {split: [Row(0, path, label, "", {}) for path, label in pairs] for split, pairs in joined[0].items()}
         names = tuple(map(spelling, joined[1]))
         numbers = {nfc(name): number for number, name in enumerate(names)}
@@ -115,7 +116,8 @@ def _read_all(
     """Read every list with the first of the roots below which images are found."""
     lines = class_list.read_bytes().decode("utf-8-sig", "replace").splitlines() if class_list else ()
     known = {cell.strip() for line in lines for cell in (line, *re.split(r"[\t;,]", line))}
-    tried = []
+    tried: list[tuple[dict[str, list[Row]], ListedFiles]] = []
+    first: list[str] = []
     for root in roots:
         found = ListedFiles(root)
         tables = {split: read_table(file, found.is_there) for split, file in files.items()}
@@ -188,9 +190,9 @@ def _listing(
     notes: tuple[str, ...],
     spelling: Callable[[str], str],
 ) -> Listing:
-    root, splits, notes = files.root, {}, list(notes)
+    root, splits, said = files.root, {}, list(notes)
     if note := look_alike_note(names):
-        notes.append(note)
+        said.append(note)
     owner: dict[str, tuple[str, str, Row]] = {}
     columns: dict[str, dict[str, str]] = {}
     for split, some in rows.items():
@@ -211,11 +213,11 @@ def _listing(
         splits = {"all": next(iter(splits.values()))}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append("There are a training and a validation list only: the validation list is used as the test split.")
+        said.append("There are a training and a validation list only: the validation list is used as the test split.")
     ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
     ids = {path: name for path, name in ids.items() if path != name}
     # Where all paths are whole, as on the web, there is nothing that they are relative to.
-    return Listing("" if is_url(root) else root, names, splits, tuple(notes), ids, columns)
+    return Listing("" if is_url(root) else root, names, splits, tuple(said), ids, columns)
 
 
 def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
@@ -246,8 +248,7 @@ def _classes(
         are_numbers = all(re.fullmatch(r"[+-]?\d+(\.0+)?", label) for label in written)
         plain = {label: str(int(float(label))) if are_numbers else label for label in written}
         names, known = read_class_list(class_list, set(plain.values()))
-        numbers = {label: known.get(plain[label]) for label in written}
-        strange = [label for label, number in numbers.items() if number is None]
+        strange = [label for label in written if plain[label] not in known]
         if strange:
             keys = sorted(int(key) for key in known if key.isdecimal())
             has = (
@@ -258,6 +259,7 @@ def _classes(
                 f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct one of "
                 "the two, or leave config.data.class_list out."
             )
+        numbers = {label: known[plain[label]] for label in written}
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
         if empty:
             told = f"These classes of {class_list} have no image in the lists: {listed(empty)}."
@@ -265,10 +267,7 @@ def _classes(
                 told += f" If {names[0]}, the first, is a heading and no class, remove it."
             notes.append(told)
     else:
-        order = sorted({int(label) for label in written}) if are_numbers else written
-        if are_numbers and order[0] < 0:
-            raise DataError(f"The label {order[0]} is out of range: class numbers are not negative.")
-        names = tuple(str(name) for name in order)
+        names = numbered_names(written) if are_numbers else tuple(written)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
     if len(set(numbers.values())) < 2:
         raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")

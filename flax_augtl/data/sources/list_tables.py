@@ -170,16 +170,17 @@ def _cells(line: str, label_first: bool, is_there: Callable[[str], bool]) -> lis
 def _json_table(file: epath.Path, text: str, *, lines: bool) -> Table:
     """Read an object a line, or (.json) a list of objects."""
     objects: list[tuple[int, Any]] = []
+    number = 1
     try:
         if lines:
-            number = 0
             for number, line in enumerate(text.split("\n"), 1):
                 if line.strip():
                     objects.append((number, json.loads(line)))
         else:
-            number, found = 1, json.loads(text)
+            found = json.loads(text)
             objects = list(enumerate(found, 1)) if isinstance(found, list) else [(1, None)]
     except (ValueError, RecursionError) as error:
+        number = number if lines else getattr(error, "lineno", number)
         raise DataError(f"{file}, line {number}: this is not valid JSON ({getattr(error, 'msg', error)}).") from None
     wrong = next((number for number, item in objects if not isinstance(item, dict)), None)
     if wrong is not None:

@@ -24,7 +24,7 @@ SPLIT_VALUES = {
     **dict.fromkeys("test testing tst testset".split(), "test"),
 }
 # Columns of yes and no: what each of the two means.
-_YES_NO = {
+_YES_NO: dict[str, tuple[str, str]] = {
     **dict.fromkeys("train istrain istraining istrainingimg istrainingimage intrain".split(), ("train", "test")),
     **dict.fromkeys("isval isvalid isvalidation".split(), ("val", "train")),
     **dict.fromkeys("test istest istesting".split(), ("test", "train")),

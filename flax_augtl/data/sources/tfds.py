@@ -3,7 +3,7 @@
 import contextlib
 import io
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -43,7 +43,8 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
     check_prepared(builder, name, data_dir)
     plain = name.split("/")[0].split(":")[0]
     preset = PRESETS.get(plain) or _preset_of(builder)
-    names = tuple(builder.info.features[image_and_label(builder)[1]].names)
+    features: Any = builder.info.features  # TFDS's annotation does not know that they are by name.
+    names = tuple(features[image_and_label(builder)[1]].names)
     keep = np.array([class_name not in preset.leaves_out for class_name in names])
     renumbered = np.cumsum(keep, dtype=np.int32) - 1
     splits = {}

@@ -40,6 +40,7 @@ def problem(name: str, error: Exception) -> DataError:
         error: what TFDS raised.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     plain = name.split("/")[0].split(":")[0]
     if name.startswith("huggingface:"):
@@ -47,7 +48,7 @@ def problem(name: str, error: Exception) -> DataError:
             f'TFDS cannot open "{name}" ({_reason(error).rstrip(".")}). Download its images (hf download '
             "--repo-type=dataset), and read them as a folder: config.data.name=folder."
         )
-    if isinstance(error, tfds.core.registered.DatasetNotFoundError):
+    if isinstance(error, DatasetNotFoundError):
         return _unknown(name, plain)
     if isinstance(error, (ValueError, AssertionError)):
         if not re.fullmatch(r"\w+", plain):
@@ -63,10 +64,11 @@ def problem(name: str, error: Exception) -> DataError:
             f"TFDS's code of {name} needs the Python module {module}, which is not installed: pip install {install}. "
             "Once the dataset is prepared, it is read without it."
         )
-    missing = (
-        isinstance(error, FileNotFoundError) and f" lacks {os.path.basename(str(_first(error).filename))}, a file that"
-    )
-    fault = f"{missing} its code of {name} reads" if missing else f" cannot make {name} ({_reason(error).rstrip('.')})"
+    if isinstance(error, FileNotFoundError):
+        missing = os.path.basename(str(getattr(_first(error), "filename", None)))
+        fault = f" lacks {missing}, a file that its code of {name} reads"
+    else:
+        fault = f" cannot make {name} ({_reason(error).rstrip('.')})"
     return DataError(
         f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, and read "
         "them as a folder or a list (config.data.name=folder, list)."

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.sources.tfds import builder_of, has_random_access
@@ -46,7 +47,7 @@ def _convert(builder, name: str) -> str:
     from tensorflow_datasets.core import file_adapters
 
     array_record = file_adapters.FileFormat.ARRAY_RECORD
-    adapters = file_adapters.ADAPTER_FOR_FORMAT
+    adapters: Any = file_adapters.ADAPTER_FOR_FORMAT  # Their annotations name paths only, and take tensors and strings.
     old = builder.info.file_format
     for split in builder.info.splits.values():
         for shard in map(Path, split.filepaths):

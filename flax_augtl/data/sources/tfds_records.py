@@ -2,6 +2,7 @@
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -55,7 +56,8 @@ class TfdsSource:
 
     def encoded(self, index: int) -> bytes:
         """The file of image `index`."""
-        return self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)[self._image_key]
+        found: Any = self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)
+        return found[self._image_key]
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Image `index` as RGB; see `decode.read_picture`."""
@@ -64,7 +66,7 @@ class TfdsSource:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """int32 [n]; reads every record once."""
-        read = self._labels.deserialize_example_np
+        read: Any = self._labels.deserialize_example_np  # TFDS's annotation allows for more than a dict.
         return np.array([read(self._records[i])[self._label_key] for i in range(len(self))], np.int32)
 
 

@@ -10,12 +10,15 @@ import collections
 import dataclasses
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from flax_augtl.data.types import Dataset
 from flax_augtl.runtime.paths import nfc
 from flax_augtl.runtime.text import readable
+
+Form = Literal["NFC", "NFD"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Spelling:
         known: {name in NFC: name}, those that are written otherwise.
     """
 
-    form: str | None = "NFC"
+    form: Form | None = "NFC"
     known: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __call__(self, name: str) -> str:
@@ -38,7 +41,7 @@ class Spelling:
         return self.known.get(nfc(name)) or (unicodedata.normalize(self.form, text) if self.form else text)
 
 
-def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: str | None = "NFC") -> Spelling:
+def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: Form | None = "NFC") -> Spelling:
     """Return the spelling of a run, so that the same data are the same run whatever form the disk has now.
 
     Args:

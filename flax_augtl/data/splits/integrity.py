@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -56,23 +56,30 @@ class Scan:
 
 
 class Encoded(Protocol):
-    """A source whose images are files, or records of one.
+    """A source whose images are files, or records of one file."""
 
-    `path(i)` and `name(i)` are what to call an image, with and without where all of them are; `state()` differs as
-    soon as one of them does.
-    """
-
-    max_pixels: int
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels that an image may have."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def path(self, index: int) -> str: ...
+    def path(self, index: int) -> str:
+        """Return where an image is, as text."""
+        ...
 
-    def name(self, index: int) -> str: ...
+    def name(self, index: int) -> str:
+        """Return what to call an image where the place of all of them is known."""
+        ...
 
-    def encoded(self, index: int) -> bytes: ...
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of an image file."""
+        ...
 
-    def state(self) -> str: ...
+    def state(self) -> str:
+        """Return a text that changes as soon as an image does."""
+        ...
 
 
 def scan(
@@ -202,7 +209,8 @@ def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: on a full disk nothing stays behind.
         with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
-            np.savez(file, **arrays)
+            content: dict[str, Any] = dict(arrays)  # For the type checker: none of them is called allow_pickle.
+            np.savez(file, **content)
             file.close()
             os.replace(file.name, memory)
     except OSError:

@@ -86,8 +86,9 @@ def _set_aside(
     not used.
     """
     split_seed = seed if data.split_seed is None else data.split_seed
-    whole = parts.get("all", parts.get("train"))
+    whole = parts["all"] if "all" in parts else parts["train"]
     if data.folds:
+        assert data.fold is not None, "`folds.check` refuses folds without a fold."
         rest, test = folds.hold_out(whole, data.folds, data.fold, split_seed, class_names, groups)
         said = (f"{len(test)} of {len(whole)} images are the test split: fold {data.fold} of the folds 0 to "
                 f"{data.folds - 1} (config.data.split_seed={split_seed}).")  # fmt: skip

@@ -35,7 +35,7 @@ class Near(NamedTuple):
 
     def take(self, which: np.ndarray) -> "Near":
         """Return some of the pairs; `which` is bool [k] or positions."""
-        return Near(*(column[which] for column in self[:4]), self.limit)
+        return Near(self.left[which], self.right[which], self.distance[which], self.mirrored[which], self.limit)
 
 
 class Finder(Protocol):
@@ -43,12 +43,15 @@ class Finder(Protocol):
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
         """Return the pairs with the same bytes or the same pixels."""
+        ...
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
         """Return the pairs of one group with the same bytes or pixels but different labels."""
+        ...
 
     def near(self, left: Examples, right: Examples) -> Near:
         """Return the pairs that are alike, exact copies included; the two groups may be the same one."""
+        ...
 
 
 class ByContent:
@@ -110,7 +113,8 @@ class ByScan:
         if left is right:
             columns[:, :2] = np.sort(columns[:, :2], 1)
         columns = columns[np.lexsort((columns[:, 1], columns[:, 0], columns[:, 2]))].T
-        return Near(*columns[:3], columns[3].astype(bool), pairs.limit)
+        left_of, right_of, distance, mirrored = columns
+        return Near(left_of, right_of, distance, mirrored.astype(bool), pairs.limit)
 
     def _positions(self, part: Examples) -> np.ndarray:
         """int64 [images of all sources]: the position of each image in `part`, −1 if it is not there."""
