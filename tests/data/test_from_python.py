@@ -42,7 +42,7 @@ def test_arrays_with_test_and_names():
             {"data": {"validatoin": 0.2}},
             "no field config.data.validatoin. Did you mean config.data.validation",
         ),
-        (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is there more than once"),
+        (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is given more than once"),
         (IMAGES, np.arange(30) % 3, {"val": (IMAGES, np.arange(30) % 3)}, "Give `test` with `val`"),
     ],
 )

@@ -107,7 +107,7 @@ def test_files_and_labels_that_python_gives(make_folder):
     dataset = dataset_from_arrays(images, [CAFE, MAC, "a", "A"], test=(images[:2], [MAC, "a"]), data={"validation": 0})
     assert dataset.class_names == ("A", "a", CAFE) and dataset.train.labels.tolist() == [2, 2, 1, 0]
     assert "differ only by case or blanks" in dataset.notes[0]
-    with pytest.raises(DataError, match=f"Class names must differ; '{CAFE}' is there more than once"):
+    with pytest.raises(DataError, match=f"Class names must differ; '{CAFE}' is given more than once"):
         dataset_from_arrays(images, [CAFE, MAC, "a", "A"], class_names=[CAFE, MAC, "a", "A"])
 
 
