@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     benchmark.add_argument("root", help="a folder with a sub-folder of images for each class")
     benchmark.add_argument("--image_size", type=int, default=224)
     benchmark.add_argument("--batch_size", type=int, default=64)
-    benchmark.add_argument("--workers", type=int, default=None, help="number of threads or worker processes (default: number of cores)")
+    benchmark.add_argument(
+        "--workers", type=int, default=None, help="number of threads or worker processes (default: number of cores)"
+    )
     benchmark.add_argument("--seconds", type=float, default=5.0, help="how long each measurement takes")
     options = parser.parse_args(arguments)
     try:
