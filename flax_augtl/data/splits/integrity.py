@@ -1,6 +1,6 @@
-"""Look at every image once, before the splits are made: is it sound, and what tells it from the others?
+"""Scan every image once before the splits are made: check that it can be read, and compute its hashes.
 
-A bad image thus changes no step count later, and what was seen is remembered until a file changes.
+So unreadable images cannot change the number of steps later. The results are stored until a file changes.
 """
 
 import dataclasses
@@ -25,24 +25,24 @@ from flax_augtl.data.splits.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, d
 from flax_augtl.data.types import fingerprint
 from flax_augtl.runtime.paths import cache_folder
 
-_VERSION = (3, VERSION)  # Of what is remembered.
+_VERSION = (3, VERSION)  # Version of the stored results.
 _GRID = 4
-_TENTH = 25  # Of the 255 steps between black and white.
+_TENTH = 25  # A tenth of the 255 steps between black and white.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What was seen of n images.
+    """Results of scanning n images.
 
     Attributes:
-        bad: {position in the source: why it cannot be read}.
-        digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
-        sizes: int32 [n, 2], width and height once upright.
-        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
+        bad: {position in the source: why the image cannot be read}.
+        digests: uint8 [n, 16], a hash of the bytes of each file; zeros if it cannot be read.
+        sizes: int32 [n, 2], width and height of the upright image.
+        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid, nearly equal for equal pixels in any format.
         hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
-        thumbs: uint8 [n, 256], a grey thumbnail of each.
-        flat: bool [n], the image uses less than a tenth of the range from black to white.
-        stacked: bool [n], a TIFF of several pages.
+        thumbs: uint8 [n, 256], a grey thumbnail of each image.
+        flat: bool [n], whether the image uses less than a tenth of the range from black to white.
+        stacked: bool [n], whether the file is a TIFF with several pages.
     """
 
     bad: dict[int, str]
@@ -93,12 +93,12 @@ def scan(
     Args:
         source: the image files.
         on_bad_image: "error" or "skip".
-        remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
-        among: int [m], the images that count if they are bad; None for all.
+        remember_in: the folder that stores the results; None for the user's cache folder, "" for none.
+        among: int [m], positions of the images that must be readable; None for all.
 
     Raises:
-        DataError: (`UnreadablePicture` if it is one) images cannot be read and
-            `on_bad_image` is "error"; the message has the path and the reason of the first, and the paths of up to ten.
+        DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadablePicture` if it is one image. The
+            message has the path and the reason of the first, and up to nine more paths.
     """
     folder = scan_folder(remember_in)
     state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
@@ -116,13 +116,13 @@ def scan(
 
 
 def note(skipped: Mapping[str, str], of: int) -> str:
-    """A sentence that counts the bad ones, {name: reason}, of so many images, and lists the first ten."""
+    """Return a note about the skipped images, {name: reason}, of a total of `of`."""
     named = listed(f"{name} ({reason})" for name, reason in skipped.items())
     return f"{len(skipped)} of {of} images cannot be read and are left out: {named}."
 
 
 def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
-    """Sentences about images that can be read, but perhaps not as they were meant; of those `among`, or of all."""
+    """Return notes about readable images that may look wrong; `among`, int [m], limits them to some positions."""
     among = np.arange(len(source)) if among is None else among
     said = []
     for which, what in (
@@ -137,7 +137,7 @@ def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tup
 
 
 def scan_folder(remember_in: str | Path | None) -> Path | None:
-    """Where results are kept, given config.data.scan_dir; None for nowhere."""
+    """Return the folder that stores results, given config.data.scan_dir; None if they are not stored."""
     return cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
 
 
@@ -173,7 +173,7 @@ def _look_at_all(source: Encoded) -> Scan:
 
 
 def _full_size(content: bytes) -> tuple[int, int]:
-    """Upright, and as it is when not decoded at a reduced scale, which happens to JPEGs only."""
+    """Return the upright size of a JPEG, which may have been decoded at a smaller size."""
     with Image.open(io.BytesIO(content)) as image:
         return upright_size(image)
 
@@ -195,7 +195,7 @@ def _remember(memory: Path, seen: Scan) -> None:
 
 
 def load_arrays(memory: Path) -> dict[str, np.ndarray]:
-    """Return what `save_arrays` kept; empty if it is not there, or half written by a run that was killed."""
+    """Return the arrays that `save_arrays` stored; none if there is no such file, or it is incomplete."""
     try:
         with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
             return dict(file)
@@ -204,12 +204,12 @@ def load_arrays(memory: Path) -> dict[str, np.ndarray]:
 
 
 def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
-    """Keep arrays in a file, whole or not at all; one that cannot be written only means that the next run looks again."""
+    """Store arrays in a file; if that fails, the next run computes them again."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: on a full disk nothing stays behind.
+        # A full disk must not leave an incomplete file.
         with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
-            content: dict[str, Any] = dict(arrays)  # For the type checker: none of them is called allow_pickle.
+            content: dict[str, Any] = dict(arrays)  # Tells the type checker that none is allow_pickle.
             np.savez(file, **content)
             file.close()
             os.replace(file.name, memory)
