@@ -1,4 +1,4 @@
-"""List files: one a split, or one with a column for it; an image a line, as many datasets publish theirs."""
+"""Read list files, with one image in each line: one file for each split, or one with a column of splits."""
 
 import os
 import re
@@ -22,19 +22,19 @@ from flax_augtl.data.sources.unicode_names import look_alike_note
 from flax_augtl.runtime.paths import Finder, is_remote
 
 _NUMBER = re.compile(r"[\s_-]*\d+$")
-_TRIED = 5  # Images that are looked for before a wrong root is suspected.
+_TRIED = 5  # Number of images that are looked up to check the root.
 
 
 def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path]]:
-    """Return what the listed paths are relative to, and the list file of each split.
+    """Return the root of the listed paths, as a text if it is a web address, and the list file of each split.
 
     Raises:
-        DataError: one of them is not there.
+        DataError: the root or a list does not exist.
     """
     given = {"train": data.train_list, "val": data.val_list, "test": data.test_list}
     if not given["train"]:
         raise DataError(
-            'config.data.name="list" needs config.data.train_list, a file with an image and its label a line; '
+            'config.data.name="list" needs config.data.train_list, a file with an image and its label in each line; '
             "test_list and val_list may be given too."
         )
     root = local_path(os.fspath(data.root or "."))
@@ -47,23 +47,22 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
 
 
 def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -> Listing:
-    """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
+    """Read the list files of config.data: `train_list`, and `val_list` and `test_list` if they are set.
 
-    See docs/data.md for what a list may look like. Without a label, the folder of the image is its class, or, in no
-    folder, its name up to the number at its end. Paths are relative to `root`, or without one to the working directory,
-    or else to the folder of the list. A `train_list` alone may have a column that says the split, or the three files
-    beside it that `numbered_lists` joins.
+    docs/data.md describes the formats. If there is no label, the class is the folder of the image, or else its name up to
+    the number at the end. Paths are relative to `root`, or else to the working directory or the folder of the list. A
+    single `train_list` may have a column of splits, or the three files beside it that `numbered_lists` joins.
 
-    Labels are names, or numbers. Numbers are those of `class_list`, where that is given; otherwise they are the names
-    themselves, in numerical order.
+    Labels are names or numbers. Numbers are those of `class_list`, if it is set; else they are the names, in numerical
+    order.
 
     Args:
         data: config.data.
-        spelling: how ids and class names are written; default `nfc`.
+        spelling: makes the spelling of ids and class names; by default `nfc`.
 
     Raises:
-        DataError: a file that is not there or empty, columns that cannot be told apart, a line without a label, a label
-            out of range, an image that is listed twice, one class only.
+        DataError: a file does not exist or is empty, the columns are ambiguous, a line has no label, a label is out of
+            range, an image is listed twice, or there is only one class.
     """
     spelling = spelling or nfc
     root, files = list_files(data)
@@ -86,14 +85,24 @@ def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -
 def from_rows(
     rows: Mapping[str, list[Row]], root: str, notes: tuple[str, ...], spelling: Callable[[str], str] | None = None
 ) -> Listing:
-    """Make a listing of rows that were read elsewhere, {"train" | "val" | "test" | "all": rows}, labels included."""
+    """Make a listing from rows with labels, {"train" | "val" | "test" | "all": rows}.
+
+    Args:
+        rows: the rows of each split; "all" must still be split.
+        root: the folder that the paths are relative to.
+        notes: sentences for the log.
+        spelling: makes the spelling of ids and class names; by default `nfc`.
+
+    Raises:
+        DataError: an image is listed twice, or there is only one class.
+    """
     spelling = spelling or nfc
     names, numbers, more = _classes(rows, None)
     return _listing(rows, ListedFiles(root), tuple(map(spelling, names)), numbers, (*notes, *more), spelling)
 
 
 def _find(path: str, root: epath.Path | None) -> epath.Path:
-    """A list file, relative to the working directory or else to the root; one on the web is fetched."""
+    """Return the path of a list file, relative to the working directory or the root; download one on the web."""
     path = local_path(os.fspath(path))
     if is_url(path):
         for reason in fetch([path]).values():
@@ -113,7 +122,7 @@ def _find(path: str, root: epath.Path | None) -> epath.Path:
 def _read_all(
     files: Mapping[str, epath.Path], roots: list[str], data: DataConfig, class_list: epath.Path | None
 ) -> tuple[dict[str, list[Row]], ListedFiles, list[str]]:
-    """Read every list with the first of the roots below which images are found."""
+    """Read every list with the first root below which there are images."""
     lines = class_list.read_bytes().decode("utf-8-sig", "replace").splitlines() if class_list else ()
     known = {cell.strip() for line in lines for cell in (line, *re.split(r"[\t;,]", line))}
     tried: list[tuple[dict[str, list[Row]], ListedFiles]] = []
@@ -144,7 +153,7 @@ def _read_all(
 
 
 def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
-    """Return the one other folder below which the first images are: that of the list, or one below the root."""
+    """Return the only other folder that has the first images: that of the list, or one below the root."""
     below = [] if is_remote(root) else sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     others = [folder for folder in (os.fspath(file.parent), *below) if all(map(ListedFiles(folder).is_there, paths))]
     return others[0] if len(others) == 1 else None
@@ -153,7 +162,7 @@ def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
 def _by_split(
     given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """Sort rows with a column of splits by that."""
+    """Sort the rows by their column of splits, if there is one; return them with notes."""
     rows: dict[str, list[Row]] = {}
     counts = {}
     for split, some in given.items():
@@ -162,7 +171,7 @@ def _by_split(
             mine = row.split or split
             if mine != split:
                 if mine in same or (split != "train" and "train" in same):
-                    continue  # The same file is given for more than one split.
+                    continue  # The same file is the list of several splits.
                 if split != "train" or mine in files:
                     raise DataError(
                         f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} list. "
@@ -216,7 +225,7 @@ def _listing(
         said.append("There are a training and a validation list only: the validation list is used as the test split.")
     ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
     ids = {path: name for path, name in ids.items() if path != name}
-    # Where all paths are whole, as on the web, there is nothing that they are relative to.
+    # Paths on the web are complete, so they have no root.
     return Listing("" if is_url(root) else root, names, splits, tuple(said), ids, columns)
 
 
@@ -229,7 +238,7 @@ def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
 
 
 def _label(row: Row) -> str:
-    """The label as written; else the folder, or the name up to its number."""
+    """Return the label as written; else the folder, or the name up to its number."""
     if row.label:
         return nfc(row.label)
     path = PurePosixPath(row.path.replace("\\", "/"))
@@ -239,7 +248,7 @@ def _label(row: Row) -> str:
 def _classes(
     rows: Mapping[str, list[Row]], class_list: epath.Path | None
 ) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
-    """(class names, {label as written: its number}, notes)."""
+    """Return (class names, {label as written: its number}, notes)."""
     written = sorted({_label(row) for some in rows.values() for row in some})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     notes = []
@@ -263,7 +272,7 @@ def _classes(
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
         if empty:
             told = f"These classes of {class_list} have no image in the lists: {listed(empty)}."
-            if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # As if all names had moved by one.
+            if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # All names seem to be shifted by one.
                 told += f" If {names[0]}, the first, is a heading and no class, remove it."
             notes.append(told)
     else:

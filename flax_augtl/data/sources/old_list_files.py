@@ -1,4 +1,4 @@
-"""List files as the first version read them, for runs that began with it: config.data.list_rules=1."""
+"""Read list files like the first version did, for runs that began with it: config.data.list_rules=1."""
 
 import csv
 import re
@@ -26,13 +26,13 @@ def list_by_first_rules(
     """Read list files.
 
     Args:
-        root: what paths are relative to: a folder, or an address on the web.
+        root: the folder or web address that the paths are relative to.
         files: the list of each split.
-        class_list: the names of the classes, one a line.
+        class_list: the names of the classes, one in each line.
 
     Raises:
-        DataError: a file that is empty, a line without a label, a label out of range, an image that is listed twice,
-            one class only.
+        DataError: a file is empty, a line has no label, a label is out of range, an image is listed twice, or there is
+            only one class.
     """
     alone = len(files) == 1 and class_list is None
     if joined := numbered_lists(files["train"], root) if alone and not isinstance(root, str) else None:
@@ -93,7 +93,7 @@ def _read(file: epath.Path, root: epath.Path | str) -> list[tuple[str, str]]:
 def _cells(line: str, separator: str | None) -> list[str]:
     if separator:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
-    match = _SUFFIX.match(line)  # A path may have blanks in it, and so may a label.
+    match = _SUFFIX.match(line)  # Paths and labels may contain spaces.
     cells = match.groups(default="") if match else line.split(None, 1)
     return [cell.strip() for cell in cells]
 
@@ -116,7 +116,7 @@ def _with_suffix(path: str, root: epath.Path | str) -> str:
 def _classes(
     rows: dict[str, list[tuple[str, str]]], class_list: epath.Path | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """(class names, {label as written: its number})."""
+    """Return (class names, {label as written: its number})."""
     written = sorted({label for pairs in rows.values() for _, label in pairs})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     if class_list:

@@ -1,4 +1,4 @@
-"""A TFDS dataset by name → its prepared splits, or a sentence that says how to get them."""
+"""Open a prepared TFDS dataset by name, or raise an error that says how to prepare it."""
 
 import contextlib
 import io
@@ -15,12 +15,19 @@ from flax_augtl.data.sources.tfds_presets import PRESETS, Preset
 from flax_augtl.data.sources.tfds_records import TfdsSource, image_and_label
 from flax_augtl.runtime.literal_glob import take_folders_literally
 
-# TFDS looks for the files of a dataset by patterns below its data_dir.
+# TFDS finds files by patterns, which fail if data_dir has brackets in its name.
 take_folders_literally()
 
 
 class Prepared(NamedTuple):
-    """A prepared dataset: {"train" | "val" | "test" | "all": (source, which of its records int64, labels int32)}."""
+    """A prepared dataset.
+
+    Attributes:
+        splits: {"train" | "val" | "test" | "all": (source, positions of the records int64, labels int32)}.
+        class_names: the name of each class.
+        metric: see `Preset`.
+        notes: sentences for the log.
+    """
 
     splits: dict[str, tuple[TfdsSource, np.ndarray, np.ndarray]]
     class_names: tuple[str, ...]
@@ -32,18 +39,19 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
     """Open a TFDS dataset that is on disk.
 
     Args:
-        name: as in TFDS, with a config and version if wanted: "sun397/standard-part2-120k:4.0.0".
-        data_dir: where TFDS datasets are; None for TFDS's own default.
-        max_pixels: larger images are refused.
+        name: name in TFDS, with a config and version if needed: "sun397/standard-part2-120k:4.0.0".
+        data_dir: folder of the TFDS datasets; None for the default of TFDS.
+        max_pixels: images with more pixels are refused.
 
     Raises:
-        DataError: no such dataset, not prepared, prepared without random access, or not images with one class each.
+        DataError: there is no such dataset, it is not prepared or has no random access, or its images do not have one
+            class each.
     """
     builder = builder_of(name, data_dir)
     check_prepared(builder, name, data_dir)
     plain = name.split("/")[0].split(":")[0]
     preset = PRESETS.get(plain) or _preset_of(builder)
-    features: Any = builder.info.features  # TFDS's annotation does not know that they are by name.
+    features: Any = builder.info.features  # TFDS's annotation is too general to be subscripted.
     names = tuple(features[image_and_label(builder)[1]].names)
     keep = np.array([class_name not in preset.leaves_out for class_name in names])
     renumbered = np.cumsum(keep, dtype=np.int32) - 1
@@ -59,10 +67,10 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
 
 
 def builder_of(name: str, data_dir: str | None):
-    """The TFDS builder of a name, the preset's config chosen.
+    """Return the TFDS builder of a name, with the config of its preset.
 
     Raises:
-        DataError: there is no such dataset, its code does not run here, or it is not one of images with one class each.
+        DataError: there is no such dataset, its code does not run here, or its images do not have one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -71,31 +79,35 @@ def builder_of(name: str, data_dir: str | None):
         name = name.replace(plain, f"{plain}/{PRESETS[plain].config}", 1)
     data_dir = _expanded(data_dir)
     try:
-        # Where TensorFlow is missing, TFDS prints a banner about it.
+        # Without TensorFlow, TFDS prints a banner.
         with contextlib.redirect_stdout(io.StringIO()):
             builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # Of many kinds: the code of each dataset imports and reads what it likes.
+    except Exception as error:  # The code of each dataset may raise anything.
         builder = _from_files(name, data_dir)
         if builder is None:
             raise problem(name, error) from None
     image_and_label(builder)
-    # A builder made from code does not see that what is on disk has been converted to a second format.
+    # A builder made from code does not see files that were converted to another format.
     return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
 
 
 def _from_files(name: str, data_dir: str | None):
-    """The builder of a prepared dataset whose code does not run here; None if it is not on disk."""
+    """Return the builder of a prepared dataset whose code does not run here; None if it is not on disk."""
     from tensorflow_datasets.core import naming, read_only_builder
 
     try:
         plain, fields = naming.parse_builder_name_kwargs(name, data_dir=data_dir)
         return read_only_builder.builder_from_files(str(plain), **fields)
-    except Exception:  # The reason is the one why the code did not run.
+    except Exception:  # The caller reports why the code did not run.
         return None
 
 
 def check_prepared(builder, name: str, data_dir: str | None) -> None:
-    """Raise `DataError`, with the command that helps, unless the dataset is on disk and has random access."""
+    """Check that a dataset is on disk and has random access.
+
+    Raises:
+        DataError: it is not, or has not; the message has the command that helps.
+    """
     if not builder.is_prepared():
         raise DataError(
             f"The TFDS dataset {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
@@ -111,21 +123,21 @@ def check_prepared(builder, name: str, data_dir: str | None) -> None:
 
 
 def has_random_access(builder) -> bool:
-    """Whether a prepared dataset is there in a format that can be read at random."""
+    """Tell whether a prepared dataset exists in a format with random access."""
     from tensorflow_datasets.core.file_adapters import FileFormat
 
     return bool(builder.info.available_file_formats() & set(FileFormat.with_random_access()))
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:
-    """What to type to prepare a dataset."""
+    """Return the command that prepares a dataset."""
     return f"python -m flax_augtl.data prepare {shlex.quote(name)}" + (
         f" --data_dir={shlex.quote(str(data_dir))}" if data_dir else ""
     )
 
 
 def _preset_of(builder) -> Preset:
-    """Splits of a dataset that is in no table, by their names."""
+    """Return a preset for a dataset without one, by the names of its splits."""
     splits = set(builder.info.splits)
     train = next((s for s in ("train", "training") if s in splits), None)
     if train is None:

@@ -1,11 +1,11 @@
-"""Why TFDS cannot open a dataset → a sentence that says what to do."""
+"""Explain why TFDS cannot open a dataset, and say what to do."""
 
 import os
 import re
 
 from flax_augtl.data.errors import DataError, nearest
 
-# TFDS's own folders of datasets that are not of labelled images, and what those hold.
+# {folder of TFDS whose datasets are not labelled images: what they contain}.
 _OTHER_KINDS = {
     "audio": "sounds",
     "d4rl": "records of reinforcement learning",
@@ -33,11 +33,11 @@ OURS = ("folder", "list", "digits", "glyphs")
 
 
 def problem(name: str, error: Exception) -> DataError:
-    """Return what to tell the user about an error with which TFDS refused to make a builder.
+    """Return the error for the user when TFDS cannot make a builder.
 
     Args:
         name: config.data.name.
-        error: what TFDS raised.
+        error: the exception that TFDS raised.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
@@ -90,12 +90,12 @@ def _unknown(name: str, plain: str) -> DataError:
 
 
 def _category(plain: str) -> str:
-    """The folder of TFDS that has the dataset's code, such as object_detection."""
+    """Return the folder of TFDS with the dataset's code, such as object_detection."""
     import tensorflow_datasets as tfds
 
     try:
         return tfds.builder_cls(plain).__module__.split(".")[1]
-    except Exception:  # The code itself may be what fails.
+    except Exception:  # The code itself may fail.
         return ""
 
 
@@ -106,20 +106,20 @@ def _nearest_config(name: str, plain: str) -> str:
         return ""
     try:
         configs = sorted(tfds.builder_cls(plain).builder_configs)
-    except Exception:  # A hint only.
+    except Exception:  # This is only a hint.
         return ""
     return nearest(name.split("/", 1)[1].split(":")[0], configs) if configs else f" {plain} has no configs."
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what TFDS says, without the call that it repeats."""
+    """Return the first line of a TFDS error, without the call that it repeats."""
     text = re.sub(r'Failed to construct dataset ".*?", builder_kwargs "\{.*?\}": ', "", str(error).strip(), flags=re.S)
     text = text.strip().split("\n")[0].split(". Here are")[0].rstrip(".:")
     return f"{text or type(error).__name__}."
 
 
 def _first(error: BaseException) -> BaseException:
-    """What an error was raised from, in the first place."""
+    """Return the first error of a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""A TFDS dataset that is prepared as ArrayRecord, read by random access and without TensorFlow."""
+"""Read a TFDS dataset that is prepared as ArrayRecord, with random access and without TensorFlow."""
 
 import functools
 import os
@@ -14,18 +14,20 @@ from flax_augtl.data.types import fingerprint
 
 
 class TfdsSource:
-    """The images of one split of a prepared dataset, decoded here and not by TFDS.
+    """The images of one split of a prepared dataset, decoded by this package and not by TFDS.
 
-    Of a record only the image and the label are read, so that masks and boxes beside them cost nothing.
-
-    Args:
-        builder: of a dataset prepared in a format with random access.
-        split: in TFDS's notation, e.g. "train" or "train[:80%]".
-        max_pixels: larger images are refused.
+    Only the image and the label of a record are read, so masks and boxes cost nothing.
     """
 
     def __init__(self, builder, split: str, max_pixels: int = MAX_PIXELS):
-        import tensorflow_datasets as tfds  # Takes a second, and only these datasets need it.
+        """Open a split.
+
+        Args:
+            builder: the builder of a dataset in a format with random access.
+            split: split in TFDS's notation, such as "train" or "train[:80%]".
+            max_pixels: images with more pixels are refused.
+        """
+        import tensorflow_datasets as tfds  # Slow to import, and only these datasets need it.
 
         features = builder.info.features
         self._name = f"{builder.name} ({split})"
@@ -44,37 +46,37 @@ class TfdsSource:
         return self.read(index)
 
     def path(self, index: int) -> str:
-        """What to call image `index`."""
+        """Return what to call an image."""
         return f"{index} of {self._name}"
 
     name = path
 
     def state(self) -> str:
-        """Differs as soon as a file of the dataset is another one, or the split is."""
+        """Return a text that changes with the split and with any file of the dataset."""
         files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
         return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
 
     def encoded(self, index: int) -> bytes:
-        """The file of image `index`."""
+        """Return the bytes of an image file."""
         found: Any = self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)
         return found[self._image_key]
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Image `index` as RGB; see `decode.read_picture`."""
+        """Return an image as RGB; see `decode.read_picture`."""
         return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """int32 [n]; reads every record once."""
-        read: Any = self._labels.deserialize_example_np  # TFDS's annotation allows for more than a dict.
+        """The label of each record, int32 [n]; reads every record once."""
+        read: Any = self._labels.deserialize_example_np  # TFDS's annotation is too general to be subscripted.
         return np.array([read(self._records[i])[self._label_key] for i in range(len(self))], np.int32)
 
 
 def image_and_label(builder) -> tuple[str, str]:
-    """The names of the features that hold the image and its class.
+    """Return the names of the features with the image and its class.
 
     Raises:
-        DataError: the dataset is not one of images with one class each.
+        DataError: the images do not have one class each.
     """
     import tensorflow_datasets as tfds
 

@@ -98,7 +98,7 @@ def test_some_classes_with_splits_are_told(make_folder):
     listing = list_folder(make_folder({"a/train": 2, "a/test": 1, "b": 2}))
     assert sizes(listing) == {"all": 5}
     assert any(
-        "called as splits are, but not all classes do: a. All their images are taken together" in note
+        "with names of splits, but not all classes do: a. All their images are taken together" in note
         for note in listing.notes
     )
 

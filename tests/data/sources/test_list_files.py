@@ -141,7 +141,7 @@ def test_cub(cub):
     "changes, message",
     [
         ({"image_class_labels": "1 1\n2 1\n3 2\n"}, "image_class_labels.txt has no line for the number 10"),
-        ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 is there twice"),
+        ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 occurs twice"),
         ({"image_class_labels": "1 1\n2 1\n3 3\n10 2\n"}, "classes.txt has no line for the number 3"),
         ({"train_test_split": "1 1\n2 0\n3 2\n10 1\n"}, "image 3 is marked 2; it must be 1 or 0"),
         ({"classes": "1 001.Albatross\nWren\n"}, "classes.txt, line 2: “Wren” is not a number"),
