@@ -10,10 +10,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: of the command line; None for those of this process.
+      arguments: of the command line; None for those of this process.
 
     Returns:
-        The exit code: 0 if the command succeeded.
+      The exit code: 0 if the command succeeded.
     """
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.data")
     commands = parser.add_subparsers(dest="command", required=True)

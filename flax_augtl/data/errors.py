@@ -14,8 +14,8 @@ class UnreadablePicture(DataError):
     """An image cannot be decoded.
 
     Attributes:
-        path: where the image is, as text.
-        reason: why, as a phrase without a period.
+      path: where the image is, as text.
+      reason: why, as a phrase without a period.
     """
 
     def __init__(self, path: str, reason: str):

@@ -42,20 +42,20 @@ def dataset_from_arrays(
     """Make a dataset from images in memory.
 
     Args:
-        images: uint8 [n, H, W, 3], the training images, or all images if there is no `test`.
-        labels: n class numbers, or n class names.
-        test: (images, labels) of the test split, with the same H and W.
-        val: (images, labels) of the validation split, with the same H and W.
-        groups: the group of each image, such as its patient. All images of a group are in one split. With `test` or
-          `val`, a mapping such as {"train": groups, "test": groups}.
-        class_names: the name of each class number. Required for numbers if some class has no image. By default, the
-          numbers themselves, or the names in order.
-        data: fields of config.data for the splits.
-        seed: seed of all choices except the test split, which has `split_seed` in `data`.
-        name: what messages call the dataset.
+      images: uint8 [n, H, W, 3], the training images, or all images if there is no `test`.
+      labels: n class numbers, or n class names.
+      test: (images, labels) of the test split, with the same H and W.
+      val: (images, labels) of the validation split, with the same H and W.
+      groups: the group of each image, such as its patient. All images of a group are in one split. With `test` or
+        `val`, a mapping such as {"train": groups, "test": groups}.
+      class_names: the name of each class number. Required for numbers if some class has no image. By default, the
+        numbers themselves, or the names in order.
+      data: fields of config.data for the splits.
+      seed: seed of all choices except the test split, which has `split_seed` in `data`.
+      name: what messages call the dataset.
 
     Raises:
-        DataError: the arrays do not match, a label is out of range, or `divide` finds an error.
+      DataError: the arrays do not match, a label is out of range, or `divide` finds an error.
     """
     fields = _fields(data)
     if fields.group is not None:
@@ -98,7 +98,7 @@ def dataset_from_files(
     """Make a dataset from image files, given as (path, label) pairs; else like `dataset_from_arrays`.
 
     Raises:
-        DataError: an image is given twice, or the scan or `divide` finds an error.
+      DataError: an image is given twice, or the scan or `divide` finds an error.
     """
     fields = _fields(data)
     given = {"train": list(files), "val": val and list(val), "test": test and list(test)}
@@ -129,11 +129,11 @@ def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[s
     """Return {id or path of an image: its group}, "" if it has none; None if there are no groups.
 
     Args:
-        groups: as the user gave them.
-        given: the ids or paths of the images of each split; "all" if the images are not split yet.
+      groups: as the user gave them.
+      given: the ids or paths of the images of each split; "all" if the images are not split yet.
 
     Raises:
-        DataError: the groups do not match the images.
+      DataError: the groups do not match the images.
     """
     if groups is None:
         return None

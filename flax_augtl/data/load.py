@@ -34,10 +34,10 @@ def check_there(data: DataConfig | Mapping[str, Any]) -> None:
     """Check quickly that the dataset exists where config.data says; `load_dataset` checks everything else.
 
     Args:
-        data: as for `load_dataset`.
+      data: as for `load_dataset`.
 
     Raises:
-        DataError: the dataset does not exist there.
+      DataError: the dataset does not exist there.
     """
     data = _located(typed_data(data))
     folds.check(data)
@@ -58,12 +58,12 @@ def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: S
     """Find the examples of a dataset and split them.
 
     Args:
-        data: config.data, or any mapping with some of its fields.
-        seed: seed of all choices among examples except the test split, which has `split_seed`.
-        spelling: how an earlier run wrote the class names and ids of a folder; see `unicode_names.spelling_of`.
+      data: config.data, or any mapping with some of its fields.
+      seed: seed of all choices among examples except the test split, which has `split_seed`.
+      spelling: how an earlier run wrote the class names and ids of a folder; see `unicode_names.spelling_of`.
 
     Raises:
-        DataError: the data or their settings are invalid.
+      DataError: the data or their settings are invalid.
     """
     data = _located(typed_data(data))
     folds.check(data)
@@ -76,8 +76,8 @@ def _located(data: DataConfig) -> DataConfig:
     root = data.root
     if root and is_url(root) and data.name != "list":
         raise DataError(
-            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its images "
-            "(config.data.name=list, config.data.train_list), or download it."
+            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its "
+            "images (config.data.name=list, config.data.train_list), or download it."
         )
     return dataclasses.replace(data, root=local_path(root)) if root and is_remote(root) else data
 
@@ -100,12 +100,12 @@ def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
     """Scan labelled image files, skip or report unreadable ones, and split the rest.
 
     Args:
-        listing: the files.
-        data: config.data.
-        seed: seed of all choices, as for `load_dataset`.
+      listing: the files.
+      data: config.data.
+      seed: seed of all choices, as for `load_dataset`.
 
     Raises:
-        DataError: an image cannot be read and config.data.on_bad_image is "error", or `divide` finds an error.
+      DataError: an image cannot be read and config.data.on_bad_image is "error", or `divide` finds an error.
     """
     total = sum(len(paths) for paths, _ in listing.splits.values())
     listing, skipped = fetched(listing, data.on_bad_image)

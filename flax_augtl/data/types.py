@@ -26,7 +26,7 @@ class ArraySource:
     """Hold images of one size in memory.
 
     Attributes:
-        images: uint8 [n, H, W, 3].
+      images: uint8 [n, H, W, 3].
     """
 
     def __init__(self, images: np.ndarray):
@@ -50,10 +50,10 @@ class Examples:
     """Some examples of a source, in a fixed order.
 
     Attributes:
-        source: holds the images.
-        indices: int64 [n], positions in the source.
-        labels: int32 [n], positions in the dataset's class names.
-        ids: n texts, unique within the dataset; the same image has the same id on every machine.
+      source: holds the images.
+      indices: int64 [n], positions in the source.
+      labels: int32 [n], positions in the dataset's class names.
+      ids: n texts, unique within the dataset; the same image has the same id on every machine.
     """
 
     source: Source
@@ -106,16 +106,16 @@ class Dataset:
     """A labelled dataset with the splits for one seed.
 
     Attributes:
-        name: what the user called it.
-        class_names: the name of each class; labels are positions in this tuple.
-        train: the training examples.
-        val: the validation examples; None if there are none.
-        test: the test examples.
-        metric: "top1" or "mean_per_class", whichever the literature reports for this dataset.
-        notes: sentences for the log.
-        fingerprint: hexadecimal digits that depend on the ids, the labels and the splits.
-        skipped: {path: reason} of the images that cannot be read and were skipped.
-        near_copies: all pairs that were found, nearest first, including examples that are in no split.
+      name: what the user called it.
+      class_names: the name of each class; labels are positions in this tuple.
+      train: the training examples.
+      val: the validation examples; None if there are none.
+      test: the test examples.
+      metric: "top1" or "mean_per_class", whichever the literature reports for this dataset.
+      notes: sentences for the log.
+      fingerprint: hexadecimal digits that depend on the ids, the labels and the splits.
+      skipped: {path: reason} of the images that cannot be read and were skipped.
+      near_copies: all pairs that were found, nearest first, including examples that are in no split.
     """
 
     name: str

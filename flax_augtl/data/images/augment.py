@@ -1,7 +1,7 @@
 """Augment images on the device, inside the compiled step.
 
-Random keys are folded from (view seed, example id, view), so they do not depend on the batch, the device or the process.
-Each operation has its own key: if you turn one on, the random numbers of the others stay the same.
+Random keys are folded from (view seed, example id, view), so they do not depend on the batch, the device or the
+process. Each operation has its own key: if you turn one on, the random numbers of the others stay the same.
 """
 
 import math
@@ -36,20 +36,20 @@ def augment(
     """Flip, rotate, shift, blur, recolour and partly erase each image, at random and in this order.
 
     Args:
-        images: uint8 [b, S, S, 3].
-        ids: uint32 or int32 [b], the examples' draw ids.
-        views: int32 [b].
-        view_seed: config.data.view_seed, which all runs of a study share.
-        flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom, "none" neither.
-        shift: largest shift in pixels, in all directions; the new pixels at the edge are black. 0 for none.
-        jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
-        erase: probability that a rectangle of 2 to 33 % of the area gets the image's mean colour.
-        rotate: largest angle in degrees, in both directions, with the mirrored image beyond the edge; or
-            "right_angles" for 0, 90, 180 or 270 degrees.
-        blur: largest standard deviation of the Gaussian, in pixels; drawn uniformly from 0 on.
+      images: uint8 [b, S, S, 3].
+      ids: uint32 or int32 [b], the examples' draw ids.
+      views: int32 [b].
+      view_seed: config.data.view_seed, which all runs of a study share.
+      flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom, "none" neither.
+      shift: largest shift in pixels, in all directions; the new pixels at the edge are black. 0 for none.
+      jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
+      erase: probability that a rectangle of 2 to 33 % of the area gets the image's mean colour.
+      rotate: largest angle in degrees, in both directions, with the mirrored image beyond the edge; or "right_angles"
+        for 0, 90, 180 or 270 degrees.
+      blur: largest standard deviation of the Gaussian, in pixels; drawn uniformly from 0 on.
 
     Returns:
-        uint8 [b, S, S, 3].
+      uint8 [b, S, S, 3].
     """
     if flip == "none" and not (shift or jitter or erase or rotate or blur):
         return images
@@ -83,7 +83,7 @@ def augmentations(data: DataConfig) -> dict[str, Any]:
     """Return the keyword arguments of `augment` that config.data asks for, without `view_seed`.
 
     Raises:
-        DataError: config.data.rotate is invalid.
+      DataError: config.data.rotate is invalid.
     """
     rotate = data.rotate
     degrees = float(rotate) if isinstance(rotate, (int, float)) and not isinstance(rotate, bool) else None

@@ -30,7 +30,8 @@ MAX_PIXELS = 178_956_970  # Pillow's own default limit; half a gigabyte once dec
 # {EXIF orientation: the operation that makes the image upright}.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 
 # All that Pillow's decoders were seen to raise on damaged files.
@@ -70,21 +71,21 @@ def read_picture(
 ) -> Image.Image:
     """Decode the first frame of an image file.
 
-    All modes become RGB: grey, palette, CMYK and deeper images too. Transparent parts become white. The EXIF orientation
-    is applied.
+    All modes become RGB: grey, palette, CMYK and deeper images too. Transparent parts become white. The EXIF
+    orientation is applied.
 
     Args:
-        file: a path, or the bytes of a file.
-        name: what errors call the image; by default the path.
-        max_pixels: images with more pixels are refused before they are decoded.
-        at_least: (width, height) that is large enough, for the upright image. A JPEG is then decoded at 1/2, 1/4 or 1/8
-            of its size if that is still large enough. Other formats are decoded at their full size.
+      file: a path, or the bytes of a file.
+      name: what errors call the image; by default the path.
+      max_pixels: images with more pixels are refused before they are decoded.
+      at_least: (width, height) that is large enough, for the upright image. A JPEG is then decoded at 1/2, 1/4 or 1/8
+        of its size if that is still large enough. Other formats are decoded at their full size.
 
     Returns:
-        A loaded Pillow image of mode RGB.
+      A loaded Pillow image of mode RGB.
 
     Raises:
-        UnreadablePicture: the file cannot be decoded.
+      UnreadablePicture: the file cannot be decoded.
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
@@ -159,8 +160,10 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _too_large(size: str, count: int, max_pixels: int) -> str:
-    return (f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, to "
-            f"predict, with --max_pixels={count}")  # fmt: skip
+    return (
+        f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, "
+        f"to predict, with --max_pixels={count}"
+    )
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Scale grey images of any bit depth to 8 bits, black at 0 and white at 255.
 
-The header of a file gives the type of its values. Images with 32 or more bits, or with floats, usually use only a part of
-that range: 0 to 1, 0 to 255 or 0 to 65535. The smallest of these ranges that contains the image is used.
+The header of a file gives the type of its values. Images with 32 or more bits, or with floats, usually use only a part
+of that range: 0 to 1, 0 to 255 or 0 to 65535. The smallest of these ranges that contains the image is used.
 """
 
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class Samples(NamedTuple):
     """The number format of a grey image.
 
     Attributes:
-        kind: "u" for unsigned integers, "i" for signed integers, "f" for floats.
-        bits: number of bits of each number.
-        white_is_zero: whether 0 is white, as in some TIFFs.
+      kind: "u" for unsigned integers, "i" for signed integers, "f" for floats.
+      bits: number of bits of each number.
+      white_is_zero: whether 0 is white, as in some TIFFs.
     """
 
     kind: str
@@ -42,7 +42,7 @@ def eight_bits(values: np.ndarray, samples: Samples) -> np.ndarray:
     Black is 0. For signed integers with negative values, black is the smallest number of the type.
 
     Raises:
-        Refused: it is unclear which floats are black and white.
+      Refused: it is unclear which floats are black and white.
     """
     least, most = _ends(values, samples)
     scaled = values.astype(np.float32 if samples.kind != "f" and samples.bits <= 16 else np.float64)
@@ -76,6 +76,6 @@ def _brightest_float(values: np.ndarray) -> float:
     if most and low >= -_BELOW_ZERO * most:
         return most
     raise Refused(
-        f"its float values reach from {low:g} to {high:g}, and which of them is black or white is not known; save it with "
-        "values from 0 to 1, or as 8 or 16 bit integers"
+        f"its float values reach from {low:g} to {high:g}, and which of them is black or white is not known; save it "
+        "with values from 0 to 1, or as 8 or 16 bit integers"
     )

@@ -22,17 +22,17 @@ def mix(
     batch is spread over devices and processes. The examples keep their places in the batch.
 
     Args:
-        images: uint8 [b, S, S, 3], this device's part.
-        labels: float32 [b, classes], rows that sum to 1.
-        ids: uint32 or int32 [b], see `augment.augment`.
-        views: int32 [b], see `augment.augment`.
-        view_seed: config.data.view_seed.
-        mixup: parameter α of the distribution of the share, Beta(α, α); 0 for no mixup.
-        cutmix: the same for CutMix. If both are given, each example gets one of the two with probability ½.
-        axis_name: name of the mapped axis, if the batch is spread over devices.
+      images: uint8 [b, S, S, 3], this device's part.
+      labels: float32 [b, classes], rows that sum to 1.
+      ids: uint32 or int32 [b], see `augment.augment`.
+      views: int32 [b], see `augment.augment`.
+      view_seed: config.data.view_seed.
+      mixup: parameter α of the distribution of the share, Beta(α, α); 0 for no mixup.
+      cutmix: the same for CutMix. If both are given, each example gets one of the two with probability ½.
+      axis_name: name of the mapped axis, if the batch is spread over devices.
 
     Returns:
-        (images uint8 [b, S, S, 3], labels float32 [b, classes]), mixed.
+      (images uint8 [b, S, S, 3], labels float32 [b, classes]), mixed.
     """
     if not (mixup or cutmix):
         return images, labels

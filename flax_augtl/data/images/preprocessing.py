@@ -35,18 +35,18 @@ class Preprocessing:
     """The evaluation transform of a set of weights; by default that of torchvision for ImageNet.
 
     Attributes:
-        image_size: side of the square input of the network, in pixels.
-        crop_fraction: `image_size` as a share of the short side of the resized image, in (0, 1].
-        interpolation: a filter of Pillow, which antialiases: "nearest", "bilinear", "bicubic", "lanczos", "box" or
-            "hamming".
-        channel_order: "RGB" or "BGR"; mean and std have this order.
-        value_range: value of the brightest pixel before normalization, 1 or 255.
-        mean: subtracted from each channel.
-        std: divides each channel after that.
-        resize: resizing before the crop. "short_side" keeps the aspect ratio, "squash" makes a square, "none" does not
-            resize, and pads images that are smaller than the crop with black.
-        crop_rounding: rounding of half pixels if an odd number of pixels is cut off: to the "nearest" even number, like
-            torchvision, or "down", like transformers.
+      image_size: side of the square input of the network, in pixels.
+      crop_fraction: `image_size` as a share of the short side of the resized image, in (0, 1].
+      interpolation: a filter of Pillow, which antialiases: "nearest", "bilinear", "bicubic", "lanczos", "box" or
+        "hamming".
+      channel_order: "RGB" or "BGR"; mean and std have this order.
+      value_range: value of the brightest pixel before normalization, 1 or 255.
+      mean: subtracted from each channel.
+      std: divides each channel after that.
+      resize: resizing before the crop. "short_side" keeps the aspect ratio, "squash" makes a square, "none" does not
+        resize, and pads images that are smaller than the crop with black.
+      crop_rounding: rounding of half pixels if an odd number of pixels is cut off: to the "nearest" even number, like
+        torchvision, or "down", like transformers.
     """
 
     image_size: int = 224
@@ -103,7 +103,7 @@ class Preprocessing:
         """Return a copy with some fields changed.
 
         Raises:
-            UserError: a field is unknown, or a value is out of range.
+          UserError: a field is unknown, or a value is out of range.
         """
         _check_fields(changes)
         return dataclasses.replace(self, **changes)
@@ -120,7 +120,7 @@ class Preprocessing:
         """Return the object that `to_json` was called on.
 
         Raises:
-            UserError: a field is unknown, or a value is out of range.
+          UserError: a field is unknown, or a value is out of range.
         """
         _check_fields(fields)
         return cls(**fields)
@@ -142,13 +142,13 @@ class Preprocessing:
         """Resize an image and crop its centre, as torchvision does with a Pillow image.
 
         Args:
-            image: an image of mode RGB and any size.
+          image: an image of mode RGB and any size.
 
         Returns:
-            uint8 [image_size, image_size, 3], RGB.
+          uint8 [image_size, image_size, 3], RGB.
 
         Raises:
-            UserError: the image has another mode.
+          UserError: the image has another mode.
         """
         if image.mode != "RGB":
             raise UserError(f"expected an RGB image, got one of mode {image.mode}")
@@ -163,13 +163,13 @@ class Preprocessing:
         This is a pure function, which can run inside `jit`.
 
         Args:
-            images: uint8 [..., 3], RGB.
+          images: uint8 [..., 3], RGB.
 
         Returns:
-            float32 [..., 3], channels in `channel_order`.
+          float32 [..., 3], channels in `channel_order`.
 
         Raises:
-            UserError: the array is not uint8, or its last axis is not 3.
+          UserError: the array is not uint8, or its last axis is not 3.
         """
         if images.dtype != np.uint8 or images.shape[-1:] != (3,):
             raise UserError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
@@ -184,13 +184,13 @@ class Preprocessing:
         """Preprocess images of any sizes.
 
         Args:
-            images: uint8 [H, W, 3] arrays, RGB.
+          images: uint8 [H, W, 3] arrays, RGB.
 
         Returns:
-            float32 [N, image_size, image_size, 3].
+          float32 [N, image_size, image_size, 3].
 
         Raises:
-            UserError: the list is empty, or an array is not uint8 [H, W, 3].
+          UserError: the list is empty, or an array is not uint8 [H, W, 3].
         """
         if len(images) == 0:
             raise UserError("there is no image to preprocess: the list is empty")

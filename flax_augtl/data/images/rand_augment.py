@@ -1,8 +1,8 @@
 """RandAugment and TrivialAugment on the host: random changes of colour and shape.
 
 The operations and their ranges equal those of torchvision, so published settings mean the same here. RandAugment (Cubuk
-et al. 2020) applies 2 operations of strength 9 of 30; TrivialAugment (Müller and Hutter 2021, "wide") applies 1 operation
-of any strength.
+et al. 2020) applies 2 operations of strength 9 of 30; TrivialAugment (Müller and Hutter 2021, "wide") applies 1
+operation of any strength.
 """
 
 import functools

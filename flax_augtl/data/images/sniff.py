@@ -19,7 +19,8 @@ OTHER_SUFFIXES = frozenset(
 LENGTH = 64  # Bytes that `looks_like_image` needs.
 _BEGINNINGS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]|.{4}ftypavi[fs]"
-    rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # With the header's size, because texts may begin with BM, too.
+    # With the size of the header, because texts may begin with BM, too.
+    rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
     rb"|P[1-6]\s(?:\s|#[^\n]*\n)*\d",
     re.DOTALL,
 )

@@ -1,8 +1,8 @@
 """Read TIFFs of microscopes, scanners and satellites: deep, signed, inverted, and with several pages.
 
-Pillow can decompress them, but supports only some combinations of bit depth, byte order, sign and colour, and reads some
-of them wrongly. So this module changes the header of a deep grey image to 8 bits, lets Pillow read the bytes, and makes
-numbers of the bytes itself.
+Pillow can decompress them, but supports only some combinations of bit depth, byte order, sign and colour, and reads
+some of them wrongly. So this module changes the header of a deep grey image to 8 bits, lets Pillow read the bytes, and
+makes numbers of the bytes itself.
 """
 
 import io
@@ -43,13 +43,13 @@ class Grey(NamedTuple):
     """A grey image that is not decoded yet.
 
     Attributes:
-        size: (width, height).
-        samples: the format of its numbers.
-        orientation: the EXIF orientation.
-        content: the file, with a header that says that the numbers are bytes.
-        order: byte order, "<" or ">".
-        predictor: the predictor of TIFF: 1 for none, 2 for differences, 3 for differences of the bytes of floats.
-        across: how many numbers a row of a tile has, or a row of the image if it has no tiles.
+      size: (width, height).
+      samples: the format of its numbers.
+      orientation: the EXIF orientation.
+      content: the file, with a header that says that the numbers are bytes.
+      order: byte order, "<" or ">".
+      predictor: the predictor of TIFF: 1 for none, 2 for differences, 3 for differences of the bytes of floats.
+      across: how many numbers a row of a tile has, or a row of the image if it has no tiles.
     """
 
     size: tuple[int, int]
@@ -111,8 +111,8 @@ def open_grey(content: bytes) -> Grey | None:
     """Return the first page of a TIFF if it is grey and deep or signed; None if Pillow can read it.
 
     Raises:
-        Refused: the layout is not supported.
-        struct.error: the file is damaged.
+      Refused: the layout is not supported.
+      struct.error: the file is damaged.
     """
     page, order = next(_pages(content)), _order(content)
     bits, kind, predictor = page.value(_BITS), _KINDS.get(page.value(_FORMAT), "_"), page.value(_PREDICTOR)
@@ -134,8 +134,8 @@ def open_grey(content: bytes) -> Grey | None:
     width = -(-size[0] // tile) * tile if tile else size[0]
     changed = bytearray(content)
     for tag, value in (
-        (_WIDTH, -(-width * bits // 8)), (_TILE_WIDTH, -(-tile * bits // 8)), (_BITS, 8), (_PHOTOMETRIC, 1), (_FORMAT, 1),
-        (_PREDICTOR, 1), (_ORIENTATION, 1),
+        (_WIDTH, -(-width * bits // 8)), (_TILE_WIDTH, -(-tile * bits // 8)), (_BITS, 8), (_PHOTOMETRIC, 1),
+        (_FORMAT, 1), (_PREDICTOR, 1), (_ORIENTATION, 1),
     ):  # fmt: skip
         if tag in page.fields:
             position, number, _ = page.fields[tag]
@@ -155,8 +155,8 @@ def unsupported(content: bytes) -> Refused:
     numbers = {1: "", 2: "signed ", 3: "float "}.get(page.value(_FORMAT), "") if channels == 1 else ""
     return Refused(
         f"it is a {'big-endian BigTIFF' if _is_big_endian_big(content) else 'TIFF'} with {channels} {numbers}"
-        f"channel{'s' * (channels != 1)}{bits}, compression {page.value(_COMPRESSION)}, in a layout that is not supported; "
-        "save it as 8 or 16 bit grey or RGB"
+        f"channel{'s' * (channels != 1)}{bits}, compression {page.value(_COMPRESSION)}, in a layout that is not "
+        "supported; save it as 8 or 16 bit grey or RGB"
     )
 
 
@@ -176,7 +176,7 @@ def _pages(content: bytes) -> Iterator[_Page]:
     """Yield the directory of each page.
 
     Raises:
-        struct.error: the file is truncated.
+      struct.error: the file is truncated.
     """
     order, big = _order(content), _is_big(content)
     offset, how_many, entry, inline = ("Q", "Q", "HHQ", 12) if big else ("I", "H", "HHI", 8)

@@ -1,8 +1,8 @@
 """Transform images on the host into the squares that go to the device.
 
 A path has two halves. `prepare` uses no random numbers, so its results can be cached. `finish` makes one view of a
-prepared image. Its random numbers depend on (view seed, example, view) only, so a view of an example is the same in every
-run.
+prepared image. Its random numbers depend on (view seed, example, view) only, so a view of an example is the same in
+every run.
 """
 
 import math
@@ -27,10 +27,10 @@ class Path(NamedTuple):
     """The two halves of a transform.
 
     Attributes:
-        key: identifies the results of `prepare`; a cache with another key is not valid for this path.
-        prepare: (source, index) → RGB image.
-        finish: (prepared image, draw id, view) → uint8 [size, size, 3]; None if the view is the prepared image itself.
-        size: side of the result, in pixels.
+      key: identifies the results of `prepare`; a cache with another key is not valid for this path.
+      prepare: (source, index) → RGB image.
+      finish: (prepared image, draw id, view) → uint8 [size, size, 3]; None if the view is the prepared image itself.
+      size: side of the result, in pixels.
     """
 
     key: str
@@ -51,12 +51,12 @@ def evaluation_path(preprocessing, size: int) -> Path:
 def training_path(data: DataConfig, preprocessing, size: int) -> Path:
     """Return the path for training, as config.data describes it.
 
-    With `crop` "resized", a crop of random area and aspect ratio is resized to the input size. With "random", the image is
-    resized as for evaluation, then a random square is cropped. With "none", the evaluation transform is used. After that,
-    `policy` "rand" applies RandAugment, and "trivial" TrivialAugment.
+    With `crop` "resized", a crop of random area and aspect ratio is resized to the input size. With "random", the image
+    is resized as for evaluation, then a random square is cropped. With "none", the evaluation transform is used. After
+    that, `policy` "rand" applies RandAugment, and "trivial" TrivialAugment.
 
     Raises:
-        DataError: config.data.crop_scale is not a range of shares.
+      DataError: config.data.crop_scale is not a range of shares.
     """
     crop, scale, view_seed = data.crop, data.crop_scale, data.view_seed
     if not 0 < scale[0] <= scale[1] <= 1:
@@ -114,9 +114,9 @@ def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: Sequence
     ratio.
 
     Args:
-        image_size: (width, height).
-        uniform: float64 [22 or more], random numbers in [0, 1).
-        scale: smallest and largest share of the area.
+      image_size: (width, height).
+      uniform: float64 [22 or more], random numbers in [0, 1).
+      scale: smallest and largest share of the area.
     """
     width, height = image_size
     low, high = math.log(RATIO[0]), math.log(RATIO[1])

@@ -18,10 +18,10 @@ class KeepingSource:
     """A source whose prepared images, or finished views, are cached.
 
     Attributes:
-        source: the source of the images.
-        key: key of the path whose images are cached.
-        views: number of views to cache of each image; 0 to cache the prepared image.
-        store: the cache.
+      source: the source of the images.
+      key: key of the path whose images are cached.
+      views: number of views to cache of each image; 0 to cache the prepared image.
+      store: the cache.
     """
 
     def __init__(self, source: Source, key: str, views: int, store: Store):
@@ -64,13 +64,13 @@ def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size:
     without a cache.
 
     Args:
-        dataset: the result of `load_dataset`.
-        preprocessing: the evaluation transform of the weights, of size `image_size`.
-        data: config.data.
-        image_size: side of the network's input, in pixels.
+      dataset: the result of `load_dataset`.
+      preprocessing: the evaluation transform of the weights, of size `image_size`.
+      data: config.data.
+      image_size: side of the network's input, in pixels.
 
     Raises:
-        DataError: a cache is combined with worker processes, each of which would fill its own cache.
+      DataError: a cache is combined with worker processes, each of which would fill its own cache.
     """
     where, budget = data.cache, int(data.cache_gb * 1e9)
     if where == "none":

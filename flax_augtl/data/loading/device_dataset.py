@@ -26,11 +26,11 @@ class Pool:
     """The prepared images of one split.
 
     Attributes:
-        images: uint8 [n, H, W, 3], where H and W are those of the largest image; smaller images are at the top left.
-        sizes: int32 [n, 2], height and width of each image.
-        crop: config.data.crop.
-        method: the name that `jax.image` has for the interpolation of the weights.
-        image_size: side of the views, in pixels.
+      images: uint8 [n, H, W, 3], where H and W are those of the largest image; smaller images are at the top left.
+      sizes: int32 [n, 2], height and width of each image.
+      crop: config.data.crop.
+      method: the name that `jax.image` has for the interpolation of the weights.
+      image_size: side of the views, in pixels.
     """
 
     images: np.ndarray
@@ -44,7 +44,7 @@ def make_pool(examples: Examples, preprocessing, data: DataConfig, *, image_size
     """Prepare all images for the device; return None if they need more than config.data.cache_gb.
 
     Raises:
-        DataError: config.data.policy is set, which runs on the host, or the device does not support the interpolation.
+      DataError: config.data.policy is set, which runs on the host, or the device does not support the interpolation.
     """
     if data.policy != "none":
         raise DataError("config.data.policy runs on the host; set it to none to keep the data on the device.")
@@ -81,8 +81,8 @@ def pool_batches(
     """Yield the batches of `loader.train_batches`, but with crops in place of images.
 
     Yields:
-        {"index": int32 [b], positions of the images in the pool; "box": int32 [b, 4], left, top, right and bottom of the
-        crops; "label", "id", "view": as there}, for `cut`.
+      {"index": int32 [b], positions of the images in the pool; "box": int32 [b, 4], left, top, right and bottom of the
+      crops; "label", "id", "view": as there}, for `cut`.
     """
     draw_ids, n = examples.draw_ids, len(examples)
     for step in range(position, steps):
@@ -110,17 +110,17 @@ def cut(
     """Crop the views of a batch from the pool; a pure function, for use inside the compiled step.
 
     Args:
-        images: images of the pool, on the device.
-        sizes: sizes of the pool, on the device.
-        index: positions of the images, from the batch.
-        box: crops, from the batch.
-        image_size: side of the views, in pixels.
-        crop: config.data.crop.
-        method: interpolation, see `Pool`.
+      images: images of the pool, on the device.
+      sizes: sizes of the pool, on the device.
+      index: positions of the images, from the batch.
+      box: crops, from the batch.
+      image_size: side of the views, in pixels.
+      crop: config.data.crop.
+      method: interpolation, see `Pool`.
 
     Returns:
-        uint8 [b, image_size, image_size, 3]: the pixels that the host would make. If images are scaled, they may differ by
-        up to 2 of 255, because Pillow rounds between its two passes.
+      uint8 [b, image_size, image_size, 3]: the pixels that the host would make. If images are scaled, they may differ
+      by up to 2 of 255, because Pillow rounds between its two passes.
     """
     if crop != "resized":
 

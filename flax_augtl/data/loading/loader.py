@@ -1,8 +1,8 @@
 """Make batches for training and evaluation from any source, exact at any position.
 
-The position in the data is one integer, the number of global batches seen (see `sampler`). Grain's iterator state is not
-used, because it belongs to one layout of processes and workers. Its random numbers are not used, because they differ
-between shards.
+The position in the data is one integer, the number of global batches seen (see `sampler`). Grain's iterator state is
+not used, because it belongs to one layout of processes and workers. Its random numbers are not used, because they
+differ between shards.
 """
 
 import contextlib
@@ -47,20 +47,20 @@ def train_batches(
     process_index + process_count, … of each batch.
 
     Args:
-        examples: the training examples.
-        preprocessing: the evaluation transform of the weights, of size `image_size`.
-        data: config.data.
-        batch_size: size of the global batch; a multiple of `process_count`.
-        image_size: side of the images, in pixels.
-        seed: seed of the order.
-        position: number of global batches already seen.
-        steps: total number of global batches; `steps − position` are yielded.
-        process_index: number of this process.
-        process_count: number of processes.
+      examples: the training examples.
+      preprocessing: the evaluation transform of the weights, of size `image_size`.
+      data: config.data.
+      batch_size: size of the global batch; a multiple of `process_count`.
+      image_size: side of the images, in pixels.
+      seed: seed of the order.
+      position: number of global batches already seen.
+      steps: total number of global batches; `steps − position` are yielded.
+      process_index: number of this process.
+      process_count: number of processes.
 
     Yields:
-        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b]},
-        b = batch_size / process_count.
+      {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b]}, b = batch_size /
+      process_count.
     """
     b = _local(batch_size, process_count)
     labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), data.views
@@ -71,8 +71,8 @@ def train_batches(
                                    stride=process_count, views=views)  # fmt: skip
         return which, {"label": labels[which], "id": draw_ids[which], "view": view}
 
-    return _batches(examples, training_path(data, preprocessing, image_size), rows, max(steps - position, 0), b, data,
-                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+    path, ready = training_path(data, preprocessing, image_size), _passes_through(examples, preprocessing, image_size)
+    return _batches(examples, path, rows, count=max(steps - position, 0), b=b, data=data, ready=ready)
 
 
 def eval_batches(
@@ -90,8 +90,8 @@ def eval_batches(
     All processes get the same number of batches.
 
     Yields:
-        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b] of zeros, "mask": float32
-        [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
+      {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b] of zeros, "mask": float32
+      [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
     """
     b = _local(batch_size, process_count)
     labels, draw_ids, n = examples.labels, examples.draw_ids, len(examples)
@@ -107,14 +107,15 @@ def eval_batches(
             "mask": (~blank).astype(np.float32),
         }
 
-    return _batches(examples, evaluation_path(preprocessing, image_size), rows, -(-n // batch_size), b, data,
-                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+    path, ready = evaluation_path(preprocessing, image_size), _passes_through(examples, preprocessing, image_size)
+    return _batches(examples, path, rows, count=-(-n // batch_size), b=b, data=data, ready=ready)
 
 
 def _batches(
     examples: Examples,
     path: Path,
     rows: Callable[[int, int], tuple[np.ndarray, Batch]],
+    *,
     count: int,
     b: int,
     data: DataConfig,
@@ -123,13 +124,13 @@ def _batches(
     """Yield `count` batches of b rows; rows with numbers below 0 are blank.
 
     Args:
-        examples: the examples.
-        path: the transform.
-        rows: (first row, last row) → (positions of the examples, the other arrays of the batch).
-        count: number of batches.
-        b: size of a batch of this process.
-        data: config.data.
-        ready: whether the source already has the transformed images.
+      examples: the examples.
+      path: the transform.
+      rows: (first row, last row) → (positions of the examples, the other arrays of the batch).
+      count: number of batches.
+      b: size of a batch of this process.
+      data: config.data.
+      ready: whether the source already has the transformed images.
     """
     source, indices = examples.source, examples.indices
     if ready and path.finish is None:
@@ -154,7 +155,7 @@ def _batches(
 
     workers = data.workers
     if workers:
-        return _made_by_workers(workers, source, path, part, count, chunks, min(b, _CHUNK))
+        return _made_by_workers(workers, source, path, part, count=count, chunks=chunks, rows=min(b, _CHUNK))
 
     def chunk(number: int) -> Batch:
         which, batch = part(number)
@@ -171,11 +172,12 @@ def _made_by_workers(
     source: Source,
     path: Path,
     part: Callable[[int], tuple[np.ndarray, Batch]],
+    *,
     count: int,
     chunks: int,
     rows: int,
 ) -> Iterator[Batch]:
-    """Yield batches whose images worker processes make; one thread of Grain waits for each worker, to keep the order."""
+    """Yield batches whose images worker processes make; a thread of Grain waits for each worker, to keep the order."""
     ahead = max(2 * workers, 2 * chunks)
     # Slots for the chunks made ahead, and for those of the batch that is being joined.
     with contextlib.closing(Workers(workers, source, path, ahead + chunks, rows)) as pool:

@@ -21,8 +21,8 @@ class Store:
         """Use some memory as the store.
 
         Args:
-            room: uint8 [bytes], the memory; the system allocates it only as it is written to.
-            file: the file that is mapped to this memory, if any; images are then written to the file.
+          room: uint8 [bytes], the memory; the system allocates it only as it is written to.
+          file: the file that is mapped to this memory, if any; images are then written to the file.
         """
         self._room, self._file = room, file
         self._full = False

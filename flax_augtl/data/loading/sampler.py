@@ -17,15 +17,15 @@ def stream(
     """Return the examples and views at the positions start, start + stride, … < stop of the stream.
 
     Args:
-        start: first position.
-        stop: end of the positions.
-        n: number of examples.
-        seed: seed of the order.
-        stride: step between positions.
-        views: number of different views of an example; 0 for a new view in every epoch.
+      start: first position.
+      stop: end of the positions.
+      n: number of examples.
+      seed: seed of the order.
+      stride: step between positions.
+      views: number of different views of an example; 0 for a new view in every epoch.
 
     Returns:
-        (examples int64 [m] in 0 … n−1, views int32 [m]).
+      (examples int64 [m] in 0 … n−1, views int32 [m]).
     """
     position = np.arange(start, stop, stride, dtype=np.int64)
     epoch, place = np.divmod(position, n)

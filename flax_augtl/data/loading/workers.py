@@ -37,14 +37,14 @@ class Workers:
         """Start the processes.
 
         Args:
-            count: number of processes.
-            source: the source of the images.
-            path: the transform.
-            slots: number of results that may be unreleased at the same time; `make` waits if all are in use.
-            rows: largest number of images of a result.
+          count: number of processes.
+          source: the source of the images.
+          path: the transform.
+          slots: number of results that may be unreleased at the same time; `make` waits if all are in use.
+          rows: largest number of images of a result.
 
         Raises:
-            DataError: the source cannot be sent to another process.
+          DataError: the source cannot be sent to another process.
         """
         import cloudpickle  # pickle cannot send what a notebook defines, nor the functions of a path.
 
@@ -79,10 +79,10 @@ class Workers:
         """Let a worker make images; see `maker.make`.
 
         Returns:
-            (slot, uint8 [m, size, size, 3]): the images are valid until `release(slot)`.
+          (slot, uint8 [m, size, size, 3]): the images are valid until `release(slot)`.
 
         Raises:
-            Exception: the error that was raised in the worker; a DataError if the worker has ended.
+          Exception: the error that was raised in the worker; a DataError if the worker has ended.
         """
         slot, process = self._free.get(), self._idle.get()
         try:

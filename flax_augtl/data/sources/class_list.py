@@ -29,16 +29,16 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
     """Read the names of the classes.
 
     Args:
-        file: one name in each line, or a number (or another key) and a name, separated by a comma, semicolon, tab, colon
-            or spaces. A first line such as `id,name` or `class` is a heading. JSON, or a Python literal, is a list of
-            names, or an object of numbers and names.
-        labels: the labels of the lists. They decide if a line can be read in two ways.
+      file: one name in each line, or a number (or another key) and a name, separated by a comma, semicolon, tab, colon
+        or spaces. A first line such as `id,name` or `class` is a heading. JSON, or a Python literal, is a list of
+        names, or an object of numbers and names.
+      labels: the labels of the lists. They decide if a line can be read in two ways.
 
     Returns:
-        (the names in the order of their numbers, {label that a list may use: its position among the names}).
+      (the names in the order of their numbers, {label that a list may use: its position among the names}).
 
     Raises:
-        DataError: the file is not text, has no class, or has a name or number twice.
+      DataError: the file is not text, has no class, or has a name or number twice.
     """
     content = file.read_bytes()
     try:
@@ -73,7 +73,7 @@ def numbered_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the class names of labels that are all whole numbers: the numbers themselves, in their order.
 
     Raises:
-        DataError: a number is negative.
+      DataError: a number is negative.
     """
     numbers = sorted({int(label) for label in labels})
     if numbers[0] < 0:

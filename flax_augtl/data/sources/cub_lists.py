@@ -18,15 +18,15 @@ def numbered_lists(
     `classes.txt` the name of the class.
 
     Args:
-        images: the list of images.
-        root: the folder that the returned paths are relative to.
+      images: the list of images.
+      root: the folder that the returned paths are relative to.
 
     Returns:
-        ({"train" | "test": [(path, class name)]}, class names in the order of their numbers); None if one of the other
-        files does not exist.
+      ({"train" | "test": [(path, class name)]}, class names in the order of their numbers); None if one of the other
+      files does not exist.
 
     Raises:
-        DataError: a line is not a number and a value, or a number occurs twice or is missing in another file.
+      DataError: a line is not a number and a value, or a number occurs twice or is missing in another file.
     """
     files = {name: images.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
     if not all(file.is_file() for file in files.values()):

@@ -17,7 +17,7 @@ def digits() -> tuple[ArraySource, np.ndarray]:
     """Return the digits at 32 × 32 pixels, white on black.
 
     Returns:
-        (source of uint8 [1797, 32, 32, 3], labels int32 [1797]).
+      (source of uint8 [1797, 32, 32, 3], labels int32 [1797]).
     """
     from sklearn.datasets import load_digits  # Slow to import, and only this dataset needs it.
 

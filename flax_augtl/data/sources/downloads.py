@@ -30,7 +30,7 @@ def local_path(path: str) -> str:
     """Return the path of a `file://` address, and other paths unchanged.
 
     Raises:
-        DataError: the address names another machine, or its scheme is not supported.
+      DataError: the address names another machine, or its scheme is not supported.
     """
     if not is_remote(path) or is_url(path):
         return path
@@ -61,14 +61,14 @@ def fetch(urls: Iterable[str], *, give_up_after: int | None = None) -> dict[str,
     """Download the files that are not in the cache, in parallel, and show the progress.
 
     Args:
-        urls: addresses of the files.
-        give_up_after: number of failures after which to stop; None to continue, unless all of the first ones fail.
+      urls: addresses of the files.
+      give_up_after: number of failures after which to stop; None to continue, unless all of the first ones fail.
 
     Returns:
-        {url: why it could not be downloaded}.
+      {url: why it could not be downloaded}.
 
     Raises:
-        DataError: the cache folder cannot be written to.
+      DataError: the cache folder cannot be written to.
     """
     missing = [url for url in dict.fromkeys(urls) if not copy_of(url).is_file()]
     if not missing:
@@ -111,7 +111,7 @@ def _fetch(session, url: str) -> str | None:
     """Download one file, whole or not at all; return why that failed, or None.
 
     Raises:
-        OSError: the file cannot be written.
+      OSError: the file cannot be written.
     """
     import requests
 

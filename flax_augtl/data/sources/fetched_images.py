@@ -15,14 +15,14 @@ def fetched(listing: Listing, on_bad_image: str) -> tuple[Listing, dict[str, str
     """Download the images of a listing that are on the web and not yet in the cache.
 
     Args:
-        listing: the files.
-        on_bad_image: config.data.on_bad_image.
+      listing: the files.
+      on_bad_image: config.data.on_bad_image.
 
     Returns:
-        The listing, and {address: reason} of the images that were removed from it, if `on_bad_image` is "skip".
+      The listing, and {address: reason} of the images that were removed from it, if `on_bad_image` is "skip".
 
     Raises:
-        DataError: an image cannot be downloaded, and `on_bad_image` is not "skip".
+      DataError: an image cannot be downloaded, and `on_bad_image` is not "skip".
     """
     urls = [path for paths, _ in listing.splits.values() for path in paths if is_url(path)]
     skip = on_bad_image == "skip"

@@ -20,7 +20,7 @@ def checked_root(root: epath.PathLike | None) -> epath.Path:
     """Return the folder of images that config.data.root names.
 
     Raises:
-        DataError: the root is not set, or not a folder.
+      DataError: the root is not set, or not a folder.
     """
     if not root:
         raise DataError("config.data.root is not set: give the folder of images, --config.data.root=FOLDER.")
@@ -41,13 +41,13 @@ def list_folder(
     be nested deeper.
 
     Args:
-        root: the folder.
-        rules: config.data.folder_rules.
-        spelling: spelling of class names and ids; by default NFC, or that of the disk under rules 1.
-        least_classes: smallest number of classes.
+      root: the folder.
+      rules: config.data.folder_rules.
+      spelling: spelling of class names and ids; by default NFC, or that of the disk under rules 1.
+      least_classes: smallest number of classes.
 
     Raises:
-        DataError: there is no such folder, no image or too few classes, or links put a file into two classes.
+      DataError: there is no such folder, no image or too few classes, or links put a file into two classes.
     """
     root = checked_root(root)
     spelling = spelling or Spelling("NFC" if rules > 1 else None)
@@ -121,7 +121,7 @@ class _Found:
         """Return all images, with notes for the log.
 
         Raises:
-            DataError: there is no image or too few classes, or a file is in two classes.
+          DataError: there is no image or too few classes, or a file is in two classes.
         """
         found, notes = dict(self.splits), self.notes
         if not any(found.values()):
@@ -208,7 +208,8 @@ class _Found:
         if self.loose:
             return (
                 f"The {len(self.loose)} images of {self._named()} lie in no class folder (the first is "
-                f"{readable(self.loose[0])}). Put the images of each class into a sub-folder that has the name of the class."
+                f"{readable(self.loose[0])}). Put the images of each class into a sub-folder that has the name of the "
+                "class."
             )
         others = sorted(self.others)
         seen = f" It has {len(others)} other files, among them {_listed(others, 3)}." if others else " It is empty."

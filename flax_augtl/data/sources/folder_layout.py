@@ -32,9 +32,9 @@ class Place:
     """A folder and its path from the root.
 
     Attributes:
-        path: relative to the root, "" for the root itself.
-        folder: its content.
-        above: the folders above it.
+      path: relative to the root, "" for the root itself.
+      folder: its content.
+      above: the folders above it.
     """
 
     path: str
@@ -67,10 +67,10 @@ class Layout:
     """The parts of a root.
 
     Attributes:
-        splits: (split, place) of every folder whose sub-folders are classes; "all" must still be split.
-        classes: (split, class, place), if the classes contain the splits; `splits` is then empty.
-        aside: folders that are not used.
-        notes: sentences for the log.
+      splits: (split, place) of every folder whose sub-folders are classes; "all" must still be split.
+      classes: (split, class, place), if the classes contain the splits; `splits` is then empty.
+      aside: folders that are not used.
+      notes: sentences for the log.
     """
 
     splits: tuple[tuple[str, Place], ...] = ()
@@ -82,17 +82,17 @@ class Layout:
 def find_layout(root: str, tree: Folder, rules: int) -> Layout:
     """Tell splits, classes and wrappers apart.
 
-    A folder without images and with only one sub-folder is a wrapper, and is skipped. A root has splits if it has a folder
-    train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) with class folders, or if each of its folders has
-    a folder train/ and other splits only.
+    A folder without images and with only one sub-folder is a wrapper, and is skipped. A root has splits if it has a
+    folder train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) with class folders, or if each of its
+    folders has a folder train/ and other splits only.
 
     Args:
-        root: for messages.
-        tree: the content of the root.
-        rules: config.data.folder_rules. Rules 1 know no wrappers, and only splits at the top.
+      root: for messages.
+      tree: the content of the root.
+      rules: config.data.folder_rules. Rules 1 know no wrappers, and only splits at the top.
 
     Raises:
-        DataError: a split has two folders, or there are splits but no training split.
+      DataError: a split has two folders, or there are splits but no training split.
     """
     notes: list[str] = []
     top = Place("", tree)
@@ -109,13 +109,13 @@ def find_layout(root: str, tree: Folder, rules: int) -> Layout:
         )
     if parts and len(parts) == len(names) and not any(place.folder.images for place in names.values()):
         raise DataError(
-            f"{_under(root, top)} has {listed(map(readable, names))} and no folder train/: there is nothing to train on. "
-            "Call the folder of the training images train, or set config.data.root to a folder that is to be split."
+            f"{_under(root, top)} has {listed(map(readable, names))} and no folder train/: there is nothing to train "
+            "on. Call the folder of the training images train, or set config.data.root to a folder that is to be split."
         )
     if rules > 1 and train is not None and len(parts) == len(names) > 1:
         raise DataError(
-            f"{_under(root, top)} has {listed(map(readable, names))}, whose images lie in no class folder. Put the training "
-            'images of each class into a sub-folder of their own, or write a list: config.data.name="list".'
+            f"{_under(root, top)} has {listed(map(readable, names))}, whose images lie in no class folder. Put the "
+            'training images of each class into a sub-folder of their own, or write a list: config.data.name="list".'
         )
     inside = _within_classes(root, top, notes) if rules > 1 else ()
     if inside:
@@ -192,7 +192,7 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
     """Return {folder: split} for the folders of a root whose names are splits.
 
     Raises:
-        DataError: a split has two folders, or there are two sets of splits.
+      DataError: a split has two folders, or there are two sets of splits.
     """
     groups: dict[str, list[tuple[str, str]]] = {"*": []}
     for name in top.folder.folders:
@@ -206,7 +206,9 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
     if not any(split == "train" for _, split in plain):
         # A class may be called bullet_train, so a split with other words in its name counts only beside a second split.
         found_in = {around: {split for _, split in group} for around, group in groups.items()}
-        others = [group for around, group in groups.items() if "train" in found_in[around] and len(found_in[around]) > 1]
+        others = [
+            group for around, group in groups.items() if "train" in found_in[around] and len(found_in[around]) > 1
+        ]
         if len(others) > 1:
             raise DataError(
                 f"{_under(root, top)} has more than one set of splits: "
@@ -241,7 +243,7 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
     """Return the classes of the layout CLASS/train, CLASS/test; none for other layouts.
 
     Raises:
-        DataError: the splits have sub-folders that look like classes.
+      DataError: the splits have sub-folders that look like classes.
     """
     classes = top.with_images()
     found, whole = [], []
@@ -269,8 +271,8 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
     ):
         raise DataError(
             f"{_under(root, top)} has {listed(readable(p.name) for p, _ in found)}, each with splits that hold "
-            f"{listed(map(readable, min(below)))}. "
-            f"If those are the classes, give one of the folders above, such as config.data.root={_under(root, found[0][0])}."
+            f"{listed(map(readable, min(below)))}. If those are the classes, give one of the folders above, such as "
+            f"config.data.root={_under(root, found[0][0])}."
         )
     splits = sorted({split for _, splits in found for split in splits} - {"unlabelled"}, reverse=True)
     notes.append(f"Each class folder of {_under(root, top)} holds its own splits: {', '.join(splits)}.")
@@ -286,5 +288,6 @@ def _look_like_splits(root: str, top: Place) -> tuple[str, ...]:
         return ()
     return (
         f"The classes are the folders {listed(map(readable, tops))} of {_under(root, top)}, each of which holds "
-        f"{listed(map(readable, inside[0]))}. If those are the classes, call the folders above them train, val and test.",
+        f"{listed(map(readable, inside[0]))}. If those are the classes, call the folders above them train, val and "
+        "test.",
     )

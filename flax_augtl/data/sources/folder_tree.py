@@ -21,10 +21,10 @@ class Folder:
     """The content of a folder. If links lead to a folder, it is one object in all places.
 
     Attributes:
-        folders: sub-folders by name, in order.
-        images: names of the image files, in order.
-        others: names of the other files.
-        inodes: inode of the file of each image; 0 if it is unknown.
+      folders: sub-folders by name, in order.
+      images: names of the image files, in order.
+      others: names of the other files.
+      inodes: inode of the file of each image; 0 if it is unknown.
     """
 
     folders: dict[str, "Folder"] = dataclasses.field(default_factory=dict)
@@ -36,8 +36,8 @@ class Folder:
         """Yield (prefix of its paths, folder) for this folder and all below it, each once.
 
         Args:
-            prefix: prefix of the paths in this folder, such as "train/ants/".
-            above: folders to skip, because a link may lead back to them.
+          prefix: prefix of the paths in this folder, such as "train/ants/".
+          above: folders to skip, because a link may lead back to them.
         """
         seen, waiting = {id(folder) for folder in above}, [(prefix, self)]
         while waiting:
@@ -56,15 +56,15 @@ class Folder:
 def read_tree(root: epath.PathLike, rules: int = RULES) -> Folder:
     """Read a folder of this machine or of a bucket.
 
-    Links to folders are followed, unless they lead to a folder above them. A file with an unknown ending is an image if it
-    begins like one.
+    Links to folders are followed, unless they lead to a folder above them. A file with an unknown ending is an image if
+    it begins like one.
 
     Args:
-        root: the folder. Its own name may be one that is skipped below it.
-        rules: config.data.folder_rules. Rules 1 use the endings only.
+      root: the folder. Its own name may be one that is skipped below it.
+      rules: config.data.folder_rules. Rules 1 use the endings only.
 
     Raises:
-        DataError: a folder cannot be listed.
+      DataError: a folder cannot be listed.
     """
     return _read_remote(epath.Path(root), rules) if is_remote(root) else _read_local(os.fspath(root), rules)
 

@@ -14,8 +14,8 @@ from flax_augtl.data import keyed_random
 from flax_augtl.data.types import ArraySource
 
 SIZE = 32
-# Each character is in at least six of the fonts. Of characters that look alike when scaled and coarse, such as C c С с or
-# O o θ °, only one is here.
+# Each character is in at least six of the fonts. Of characters that look alike when scaled and coarse, such as C c С с
+# or O o θ °, only one is here.
 CLASS_NAMES = tuple(
     "ABCDEGHIJKLMNOPQRSTUVWXYZabdefgkmnrtuyΔΞΣΦΨΩαβδζηλμνπςσυχωДЖЗЙЛЦЧШЩЪЫЮЯикщьЂЉЊЋђћҐҘӘ&@#%$£€§¶©®±÷×¿?"
     "‡¤∂∇∈∞∏√∩≈≠≡≤≥⊂⊃⊕⊗⊥⌂←→■□▲▼◆○☺♀♂♣♥♪♫ßæø¬¢ªº*)<>/\\^ԲԳԵԶԷԸԹԺԻԽԾԿՀՁՂՃՄՆՇՊՌՎՔՖթիլխկձմնշպվֆადეზთიკლრფქწჯɐɒ"
@@ -36,12 +36,12 @@ def glyphs(split: str, per_class: int, seed: int) -> tuple[ArraySource, np.ndarr
     """Draw images of characters, white on black; image i shows character i mod (number of classes).
 
     Args:
-        split: part of the random key, so that the splits of a seed are independent.
-        per_class: number of images of each character.
-        seed: seed of all random numbers.
+      split: part of the random key, so that the splits of a seed are independent.
+      per_class: number of images of each character.
+      seed: seed of all random numbers.
 
     Returns:
-        (source of uint8 [n, 32, 32, 3], labels int32 [n]), n = per_class · classes.
+      (source of uint8 [n, 32, 32, 3], labels int32 [n]), n = per_class · classes.
     """
     n = per_class * len(CLASS_NAMES)
     uniform = keyed_random.uniforms(n * _DRAWS, seed, "glyphs", split).reshape(n, _DRAWS)
@@ -57,7 +57,7 @@ def _placements(uniform: np.ndarray) -> np.ndarray:
     """Return affine matrices that map the pixels of images to clean drawings, float64 [n, 6] for Pillow's AFFINE.
 
     Args:
-        uniform: float64 [n, 6] in [0, 1): size, stretch, angle, slant, and shift in x and y.
+      uniform: float64 [n, 6] in [0, 1): size, stretch, angle, slant, and shift in x and y.
     """
     size = SIZE * (0.72 + 0.28 * uniform[:, 0])  # The larger of height and width, in pixels.
     stretch = np.exp(0.25 * (uniform[:, 1] - 0.5))

@@ -19,9 +19,9 @@ class FileSource:
     """Image files that are decoded on demand.
 
     Attributes:
-        root: the folder that the paths are relative to; "" if they are absolute or relative to the working directory.
-        paths: the path of each image.
-        max_pixels: images with more pixels are refused.
+      root: the folder that the paths are relative to; "" if they are absolute or relative to the working directory.
+      paths: the path of each image.
+      max_pixels: images with more pixels are refused.
     """
 
     root: str
@@ -43,7 +43,7 @@ class FileSource:
         """Return the bytes of an image file.
 
         Raises:
-            UnreadablePicture: the file cannot be read.
+          UnreadablePicture: the file cannot be read.
         """
         try:
             return epath.Path(_file(self.path(index))).read_bytes()
@@ -74,13 +74,13 @@ class Listing:
     """Labelled image files by split, which are not opened yet.
 
     Attributes:
-        root: the folder that the paths are relative to.
-        class_names: the name of each class.
-        splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, with sorted paths. "all" stands alone and must
-            still be split.
-        notes: sentences for the log.
-        ids: {path: id} for images whose id is not their path.
-        columns: {heading: {path: cell}} for the other columns of a list with a heading.
+      root: the folder that the paths are relative to.
+      class_names: the name of each class.
+      splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, with sorted paths. "all" stands alone and must
+        still be split.
+      notes: sentences for the log.
+      ids: {path: id} for images whose id is not their path.
+      columns: {heading: {path: cell}} for the other columns of a list with a heading.
     """
 
     root: str

@@ -25,11 +25,11 @@ class Row:
     """A line of a list.
 
     Attributes:
-        line: its number in the file.
-        path: the path as written.
-        label: the label as written; "" in a list without labels.
-        split: "train", "val" or "test" if the list has a column for it, else "".
-        further: {heading: cell} for the other columns of a list with a heading.
+      line: its number in the file.
+      path: the path as written.
+      label: the label as written; "" in a list without labels.
+      split: "train", "val" or "test" if the list has a column for it, else "".
+      further: {heading: cell} for the other columns of a list with a heading.
     """
 
     line: int
@@ -45,16 +45,16 @@ def rows_of(
     """Return the rows of a list.
 
     Args:
-        table: the content of the list.
-        file: what messages call the list.
-        data: config.data. Its `path_column`, `label_column` and `split_column` choose columns by heading or number from
-            1. If the label column is "", the folder is the label; if the split column is "", there is no split.
-        is_there: tells whether a path, as a list writes it, is that of a file.
-        names: the names of the classes, if they are known, because a class may be called "none".
+      table: the content of the list.
+      file: what messages call the list.
+      data: config.data. Its `path_column`, `label_column` and `split_column` choose columns by heading or number from
+        1. If the label column is "", the folder is the label; if the split column is "", there is no split.
+      is_there: tells whether a path, as a list writes it, is that of a file.
+      names: the names of the classes, if they are known, because a class may be called "none".
 
     Raises:
-        DataError: the columns are ambiguous, a heading is unknown, lines have different lengths, a path or label is
-            empty, or a split is unknown.
+      DataError: the columns are ambiguous, a heading is unknown, lines have different lengths, a path or label is
+        empty, or a split is unknown.
     """
     rows = [row for row in table.rows if any(row[1])]
     asked = {name for name in (data.path_column, data.label_column, data.split_column) if name}
@@ -81,8 +81,9 @@ def rows_of(
         split = "" if splits is None else splits[1].get(cells[splits[0]].strip().lower(), "")
         if splits is not None and not split:
             raise DataError(
-                f"{file}, line {line}: the split “{cells[splits[0]]}” is unknown. A split column has the values train, val "
-                'and test. Another column is config.data.split_column=NAME; config.data.split_column="" uses none.'
+                f"{file}, line {line}: the split “{cells[splits[0]]}” is unknown. A split column has the values "
+                "train, val and test. To use another column, set config.data.split_column=NAME; to use none, "
+                'set config.data.split_column="".'
             )
         further = {name: cells[c] for c, name in enumerate(heading or ()) if c not in (path, label) and name}
         found.append(Row(line, cells[path], cells[label] if label is not None else "", split, further))
@@ -93,8 +94,8 @@ def _no_label(file: str, line: int, cell: str, path: str) -> str:
     if not cell:
         return f"{file}, line {line}: “{path}” has no label, where other lines have one. Add it, or remove the line."
     return (
-        f"{file}, line {line}: the label of “{path}” is “{cell}”, which stands for a missing value. Write the label, or "
-        "remove the line. If it is the name of a class, give the names of all classes in config.data.class_list."
+        f"{file}, line {line}: the label of “{path}” is “{cell}”, which stands for a missing value. Write the label, "
+        "or remove the line. If it is the name of a class, give the names of all classes in config.data.class_list."
     )
 
 
@@ -103,8 +104,8 @@ def _filled(cells: list[str], least: int, width: int, line: int, file: str) -> l
         cells = cells[:-1]
     if not least <= len(cells) <= width:
         raise DataError(
-            f"{file}, line {line} has {len(cells)} columns, where others have {width}. Put a path or label that holds the "
-            "separator in double quotes."
+            f"{file}, line {line} has {len(cells)} columns, where others have {width}. Put a path or label that holds "
+            "the separator in double quotes."
         )
     return cells + [""] * (width - len(cells))
 
@@ -215,8 +216,8 @@ class _Columns:
                 found.append((c, values))
         if len(found) > 1:
             raise DataError(
-                f"{self.file}: the columns {listed(self._name(c) for c, _ in found)} may all be the split. Choose one with "
-                "config.data.split_column."
+                f"{self.file}: the columns {listed(self._name(c) for c, _ in found)} may all be the split. Choose one "
+                "with config.data.split_column."
             )
         return found[0] if found else None
 
@@ -249,8 +250,8 @@ class _Columns:
             if len(some) == 1:
                 return some[0]
         raise DataError(
-            f"{self.file}: which column is the path? It may be {listed(self._name(c) for c in named)}; the first line is "
-            f"{self._line(0)}. Choose one with config.data.path_column."
+            f"{self.file}: which column is the path? It may be {listed(self._name(c) for c in named)}; the first line "
+            f"is {self._line(0)}. Choose one with config.data.path_column."
         )
 
     def _only_label(self, named: list[int]) -> int:
@@ -264,8 +265,8 @@ class _Columns:
         if same:
             return next((c for c in named if not all(value.isdecimal() for value in self._values(c))), named[0])
         raise DataError(
-            f"{self.file}: which column is the label? It may be {listed(self._name(c) for c in named)}; the first line is "
-            f"{self._line(0)}. Choose one with config.data.label_column."
+            f"{self.file}: which column is the label? It may be {listed(self._name(c) for c in named)}; the first "
+            f"line is {self._line(0)}. Choose one with config.data.label_column."
         )
 
     def _is_aside(self, c: int) -> bool:

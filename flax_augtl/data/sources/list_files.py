@@ -29,7 +29,7 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
     """Return the root of the listed paths, as a text if it is a web address, and the list file of each split.
 
     Raises:
-        DataError: the root or a list does not exist.
+      DataError: the root or a list does not exist.
     """
     given = {"train": data.train_list, "val": data.val_list, "test": data.test_list}
     if not given["train"]:
@@ -49,20 +49,20 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
 def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -> Listing:
     """Read the list files of config.data: `train_list`, and `val_list` and `test_list` if they are set.
 
-    docs/data.md describes the formats. If there is no label, the class is the folder of the image, or else its name up to
-    the number at the end. Paths are relative to `root`, or else to the working directory or the folder of the list. A
-    single `train_list` may have a column of splits, or the three files beside it that `numbered_lists` joins.
+    docs/data.md describes the formats. If there is no label, the class is the folder of the image, or else its name up
+    to the number at the end. Paths are relative to `root`, or else to the working directory or the folder of the list.
+    A single `train_list` may have a column of splits, or the three files beside it that `numbered_lists` joins.
 
     Labels are names or numbers. Numbers are those of `class_list`, if it is set; else they are the names, in numerical
     order.
 
     Args:
-        data: config.data.
-        spelling: makes the spelling of ids and class names; by default `nfc`.
+      data: config.data.
+      spelling: makes the spelling of ids and class names; by default `nfc`.
 
     Raises:
-        DataError: a file does not exist or is empty, the columns are ambiguous, a line has no label, a label is out of
-            range, an image is listed twice, or there is only one class.
+      DataError: a file does not exist or is empty, the columns are ambiguous, a line has no label, a label is out of
+        range, an image is listed twice, or there is only one class.
     """
     spelling = spelling or nfc
     root, files = list_files(data)
@@ -88,13 +88,13 @@ def from_rows(
     """Make a listing from rows with labels, {"train" | "val" | "test" | "all": rows}.
 
     Args:
-        rows: the rows of each split; "all" must still be split.
-        root: the folder that the paths are relative to.
-        notes: sentences for the log.
-        spelling: makes the spelling of ids and class names; by default `nfc`.
+      rows: the rows of each split; "all" must still be split.
+      root: the folder that the paths are relative to.
+      notes: sentences for the log.
+      spelling: makes the spelling of ids and class names; by default `nfc`.
 
     Raises:
-        DataError: an image is listed twice, or there is only one class.
+      DataError: an image is listed twice, or there is only one class.
     """
     spelling = spelling or nfc
     names, numbers, more = _classes(rows, None)
@@ -145,8 +145,8 @@ def _read_all(
     notes = [f"Paths are relative to the folder of the list, {found.root}."] if found is not tried[0][1] else []
     for split, row in ((split, row) for split, some in given.items() for row in some if not _label(row)):
         raise DataError(
-            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the image has no folder or name that could "
-            "be one. Write the label behind the path."
+            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the image has no folder or name that "
+            "could be one. Write the label behind the path."
         )
     rows, more = _by_split(given, files)
     return rows, found, [*notes, *more]
@@ -174,8 +174,9 @@ def _by_split(
                     continue  # The same file is the list of several splits.
                 if split != "train" or mine in files:
                     raise DataError(
-                        f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} list. "
-                        'Give one list with its column of splits alone, or set config.data.split_column="" to use none.'
+                        f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} "
+                        "list. Give one list with its column of splits alone, or set "
+                        'config.data.split_column="" to use none.'
                     )
             rows.setdefault(mine, []).append(row)
         if some and some[0].split:
@@ -265,8 +266,8 @@ def _classes(
                 f"Its classes are {listed(names, 8)}."
             )  # fmt: skip
             raise DataError(
-                f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct one of "
-                "the two, or leave config.data.class_list out."
+                f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct "
+                "one of the two, or leave config.data.class_list out."
             )
         numbers = {label: known[plain[label]] for label in written}
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]

@@ -18,7 +18,7 @@ def nfc(text: str) -> str:
 
 
 class ListedFiles:
-    """Finds the files of a list, also by names without ending, with backslashes, `file://`, or in another Unicode form."""
+    """Finds listed files, also by names without ending, with backslashes, `file://`, or in another Unicode form."""
 
     def __init__(self, root: str):
         """Take the root of the paths, which is a folder or a web address."""
@@ -39,7 +39,7 @@ class ListedFiles:
         """Return the path of a file, relative to the root or absolute; unchanged if there is no such file.
 
         Raises:
-            DataError: the address is not supported, or several files have the name without ending.
+          DataError: the address is not supported, or several files have the name without ending.
         """
         if is_remote(path) and is_remote(path := local_path(path)):
             return path

@@ -24,9 +24,9 @@ class Table:
     """The rows of a list.
 
     Attributes:
-        rows: (number of the line, cells); the first row may be a heading.
-        heading: the names of the columns, if the format has them; None if the first row may be the heading.
-        blanks: whether spaces separate the cells. A row then has one or two cells, or three with a split.
+      rows: (number of the line, cells); the first row may be a heading.
+      heading: the names of the columns, if the format has them; None if the first row may be the heading.
+      blanks: whether spaces separate the cells. A row then has one or two cells, or three with a split.
     """
 
     rows: list[tuple[int, list[str]]]
@@ -38,11 +38,11 @@ def read_table(file: epath.Path, is_there: Callable[[str], bool]) -> Table:
     """Read a list file without its empty lines and `#` comments.
 
     Args:
-        file: the list.
-        is_there: tells whether a listed path is that of a file, or of a folder if it ends with "/".
+      file: the list.
+      is_there: tells whether a listed path is that of a file, or of a folder if it ends with "/".
 
     Raises:
-        DataError: the file is not text in UTF-8 or UTF-16, or not valid JSON.
+      DataError: the file is not text in UTF-8 or UTF-16, or not valid JSON.
     """
     text = _text(file)
     suffix = file.suffix.lower()

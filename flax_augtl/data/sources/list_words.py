@@ -13,8 +13,8 @@ _PATHS = frozenset(
 )
 _IDS = frozenset("id imageid imgid photoid pictureid fileid name key uuid uid".split())
 _LABELS = frozenset(
-    "label labelname labelid labelidx class classname classid classidx classlabel classnumber target targetname targetid "
-    "category categoryname categoryid categorylabel breed species diagnosis dx y".split()
+    "label labelname labelid labelidx class classname classid classidx classlabel classnumber target targetname "
+    "targetid category categoryname categoryid categorylabel breed species diagnosis dx y".split()
 )
 _SPLITS = frozenset("split datasplit splitname traintestsplit partition evaluationstatus".split())
 _MAYBE_SPLITS = frozenset("dataset set subset phase usage mode type".split())
@@ -62,9 +62,9 @@ def split_values(word: str, values: Iterable[str], *, asked: bool = False) -> di
     """Return {value of the column, in lower case: its split}; None if it is not a column of splits.
 
     Args:
-        word: heading of the column; "" if it has none.
-        values: cells of the column.
-        asked: whether the user says that it is the column of splits.
+      word: heading of the column; "" if it has none.
+      values: cells of the column.
+      asked: whether the user says that it is the column of splits.
     """
     found = {value.strip().lower() for value in values}
     if found <= {*_YES, *_NO} and (meaning := _YES_NO.get(compact(word))):

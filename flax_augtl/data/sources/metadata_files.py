@@ -24,10 +24,10 @@ def list_metadata(data: DataConfig) -> Listing | None:
     """Read the metadata files in a folder, or in the folders of its splits.
 
     Returns:
-        The images that they list; None if there is no such file, or if its labels are the same as the class folders.
+      The images that they list; None if there is no such file, or if its labels are the same as the class folders.
 
     Raises:
-        DataError: the labels contradict the class folders, or the file is invalid as a list.
+      DataError: the labels contradict the class folders, or the file is invalid as a list.
     """
     if not data.root or is_remote(data.root) or data.folder_rules < 2:
         return None
@@ -87,7 +87,7 @@ def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
     """Tell whether the class folders divide the images like the labels.
 
     Raises:
-        DataError: they are almost the same, but not quite.
+      DataError: they are almost the same, but not quite.
     """
     pairs = set()
     for row in (row for some in rows.values() for row in some):
@@ -104,8 +104,8 @@ def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
     if len(folders) == len(labels) and len(pairs) < 2 * len(labels):  # Almost the same, which must be an error.
         raise DataError(
             f"The metadata files below {root} contradict the class folders: for instance "
-            f"{_disagreement(pairs)}. To use the metadata, set config.data.label_column to its column of labels. To use "
-            "the folders, rename the metadata files."
+            f"{_disagreement(pairs)}. To use the metadata, set config.data.label_column to its column of labels. To "
+            "use the folders, rename the metadata files."
         )
     return False
 

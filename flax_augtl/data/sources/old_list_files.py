@@ -26,13 +26,13 @@ def list_by_first_rules(
     """Read list files.
 
     Args:
-        root: the folder or web address that the paths are relative to.
-        files: the list of each split.
-        class_list: the names of the classes, one in each line.
+      root: the folder or web address that the paths are relative to.
+      files: the list of each split.
+      class_list: the names of the classes, one in each line.
 
     Raises:
-        DataError: a file is empty, a line has no label, a label is out of range, an image is listed twice, or there is
-            only one class.
+      DataError: a file is empty, a line has no label, a label is out of range, an image is listed twice, or there is
+        only one class.
     """
     alone = len(files) == 1 and class_list is None
     if joined := numbered_lists(files["train"], root) if alone and not isinstance(root, str) else None:

@@ -23,10 +23,10 @@ class Prepared(NamedTuple):
     """A prepared dataset.
 
     Attributes:
-        splits: {"train" | "val" | "test" | "all": (source, positions of the records int64, labels int32)}.
-        class_names: the name of each class.
-        metric: see `Preset`.
-        notes: sentences for the log.
+      splits: {"train" | "val" | "test" | "all": (source, positions of the records int64, labels int32)}.
+      class_names: the name of each class.
+      metric: see `Preset`.
+      notes: sentences for the log.
     """
 
     splits: dict[str, tuple[TfdsSource, np.ndarray, np.ndarray]]
@@ -39,13 +39,13 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
     """Open a TFDS dataset that is on disk.
 
     Args:
-        name: name in TFDS, with a config and version if needed: "sun397/standard-part2-120k:4.0.0".
-        data_dir: folder of the TFDS datasets; None for the default of TFDS.
-        max_pixels: images with more pixels are refused.
+      name: name in TFDS, with a config and version if needed: "sun397/standard-part2-120k:4.0.0".
+      data_dir: folder of the TFDS datasets; None for the default of TFDS.
+      max_pixels: images with more pixels are refused.
 
     Raises:
-        DataError: there is no such dataset, it is not prepared or has no random access, or its images do not have one
-            class each.
+      DataError: there is no such dataset, it is not prepared or has no random access, or its images do not have one
+        class each.
     """
     builder = builder_of(name, data_dir)
     check_prepared(builder, name, data_dir)
@@ -70,7 +70,7 @@ def builder_of(name: str, data_dir: str | None):
     """Return the TFDS builder of a name, with the config of its preset.
 
     Raises:
-        DataError: there is no such dataset, its code does not run here, or its images do not have one class each.
+      DataError: there is no such dataset, its code does not run here, or its images do not have one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -106,7 +106,7 @@ def check_prepared(builder, name: str, data_dir: str | None) -> None:
     """Check that a dataset is on disk and has random access.
 
     Raises:
-        DataError: it is not, or has not; the message has the command that helps.
+      DataError: it is not, or has not; the message has the command that helps.
     """
     if not builder.is_prepared():
         raise DataError(
@@ -150,8 +150,8 @@ def _preset_of(builder) -> Preset:
             train=train,
             test=val,
             note=(
-                f"{builder.name} has train and {val} only: {val} is used as the test split, and the validation split is "
-                "taken from train."
+                f"{builder.name} has train and {val} only: {val} is used as the test split, and the validation split "
+                "is taken from train."
             ),
         )
     return Preset(

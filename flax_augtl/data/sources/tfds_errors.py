@@ -36,8 +36,8 @@ def problem(name: str, error: Exception) -> DataError:
     """Return the error for the user when TFDS cannot make a builder.
 
     Args:
-        name: config.data.name.
-        error: the exception that TFDS raised.
+      name: config.data.name.
+      error: the exception that TFDS raised.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
@@ -70,8 +70,8 @@ def problem(name: str, error: Exception) -> DataError:
     else:
         fault = f" cannot make {name} ({_reason(error).rstrip('.')})"
     return DataError(
-        f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, and read "
-        "them as a folder or a list (config.data.name=folder, list)."
+        f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, "
+        "and read them as a folder or a list (config.data.name=folder, list)."
     )
 
 
@@ -84,8 +84,8 @@ def _unknown(name: str, plain: str) -> DataError:
         return DataError(f'config.data.name="{name}" is a path. Set config.data.{fields}={name}.')
     known = [*OURS, *tfds.list_builders(with_community_datasets=False)]
     return DataError(
-        f'config.data.name="{name}" is not known.{nearest(plain.lower(), known)} It is folder, list, digits or glyphs, or '
-        "the name of a TFDS dataset, for instance oxford_flowers102."
+        f'config.data.name="{name}" is not known.{nearest(plain.lower(), known)} It is folder, list, digits or '
+        "glyphs, or the name of a TFDS dataset, for instance oxford_flowers102."
     )
 
 

@@ -12,14 +12,14 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     """Download and prepare a TFDS dataset as ArrayRecord, or convert one that is on disk in another format.
 
     Args:
-        name: config.data.name.
-        data_dir: folder of the TFDS datasets; None for the default of TFDS.
+      name: config.data.name.
+      data_dir: folder of the TFDS datasets; None for the default of TFDS.
 
     Returns:
-        A sentence about what was done.
+      A sentence about what was done.
 
     Raises:
-        DataError: there is no such dataset, TensorFlow is missing, or TFDS could not get the data.
+      DataError: there is no such dataset, TensorFlow is missing, or TFDS could not get the data.
     """
     builder = builder_of(name, data_dir)
     if builder.is_prepared() and has_random_access(builder):

@@ -23,9 +23,9 @@ class TfdsSource:
         """Open a split.
 
         Args:
-            builder: the builder of a dataset in a format with random access.
-            split: split in TFDS's notation, such as "train" or "train[:80%]".
-            max_pixels: images with more pixels are refused.
+          builder: the builder of a dataset in a format with random access.
+          split: split in TFDS's notation, such as "train" or "train[:80%]".
+          max_pixels: images with more pixels are refused.
         """
         import tensorflow_datasets as tfds  # Slow to import, and only these datasets need it.
 
@@ -76,7 +76,7 @@ def image_and_label(builder) -> tuple[str, str]:
     """Return the names of the features with the image and its class.
 
     Raises:
-        DataError: the images do not have one class each.
+      DataError: the images do not have one class each.
     """
     import tensorflow_datasets as tfds
 

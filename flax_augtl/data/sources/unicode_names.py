@@ -1,7 +1,8 @@
 """Compare the names of classes and files: Unicode forms, bytes that are not text, and names that look alike.
 
-`café` has two forms: with one code point for the é (NFC, on Windows and Linux), or with two (NFD, on Macs and in archives
-made there). Here they are one name. Names are compared and stored in NFC; files are opened with the name on the disk.
+`café` has two forms: with one code point for the é (NFC, on Windows and Linux), or with two (NFD, on Macs and in
+archives made there). Here they are one name. Names are compared and stored in NFC; files are opened with the name on
+the disk.
 """
 
 import collections
@@ -24,8 +25,8 @@ class Spelling:
     """The spelling of class names and of ids of examples.
 
     Attributes:
-        form: the Unicode form; None to keep the form that is found.
-        known: {name in NFC: name} for names with another spelling.
+      form: the Unicode form; None to keep the form that is found.
+      known: {name in NFC: name} for names with another spelling.
     """
 
     form: Form | None = "NFC"
@@ -43,9 +44,9 @@ def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: Form | 
     """Return the spelling that a run used, so that it can continue when the disk has another Unicode form.
 
     Args:
-        class_names: class names of the run.
-        ids: ids of its examples.
-        default: form of names that are not in the run.
+      class_names: class names of the run.
+      ids: ids of its examples.
+      default: form of names that are not in the run.
     """
     class_names, ids = list(class_names), list(ids)
     written = [name for name in (*class_names, *ids) if not name.isascii()]
@@ -95,7 +96,7 @@ def look_alike_note(names: Sequence[str], what: str = "classes") -> str:
     if not groups:
         return ""
     some = "; ".join(" and ".join(map(repr, group)) for group in groups[:5]) + "; …" * (len(groups) > 5)
-    return f"These {what} differ only by case or blanks, and are kept apart: {some}. If they are one, rename them."
+    return f"These {what} differ only by case or spaces, and are kept apart: {some}. If they are one, rename them."
 
 
 def _without_case_and_blanks(name: str) -> str:

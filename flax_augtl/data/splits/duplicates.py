@@ -10,8 +10,8 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits.integrity import Scan
 from flax_augtl.data.types import Examples
 
-# Largest difference between the mean colours of an image and of its copy in another format. One of the two may have been
-# decoded at a smaller size, where a cell of the grid can be a pixel wider.
+# Largest difference between the mean colours of an image and of its copy in another format. One of the two may have
+# been decoded at a smaller size, where a cell of the grid can be a pixel wider.
 _LOOKS_ALIKE = 6
 
 
@@ -48,9 +48,9 @@ def conflicts(part: Examples, digests: Sequence[bytes], alike: Iterable[tuple[in
     """Return pairs of examples with the same image and different labels; each such image is in at least one pair.
 
     Args:
-        part: the examples.
-        digests: one for each example, equal for equal bytes.
-        alike: pairs of positions, which include all pairs with the same pixels.
+      part: the examples.
+      digests: one for each example, equal for equal bytes.
+      alike: pairs of positions, which include all pairs with the same pixels.
     """
     groups: dict[bytes, list[int]] = {}
     for i, digest in enumerate(digests):
@@ -80,17 +80,17 @@ def settle(
     """Handle copies as config.data.on_leak says. The test split never changes, because others report results on it.
 
     Args:
-        train: the examples that may be dropped.
-        test: the test examples.
-        found: the copies.
-        on_leak: "error", "drop" or "warn".
-        what: what messages call the examples that may be dropped.
+      train: the examples that may be dropped.
+      test: the test examples.
+      found: the copies.
+      on_leak: "error", "drop" or "warn".
+      what: what messages call the examples that may be dropped.
 
     Returns:
-        (`train`, without the copies if they are dropped; a note, "" if there are none).
+      (`train`, without the copies if they are dropped; a note, "" if there are none).
 
     Raises:
-        DataError: there are copies, and `on_leak` is "error".
+      DataError: there are copies, and `on_leak` is "error".
     """
     if not found:
         return train, ""

@@ -253,8 +253,8 @@ def _smallest(labels: np.ndarray, groups: np.ndarray, seed: int, what: str) -> i
             fitting.append((int(counts.sum()), int(tie[group]), group))
     if not fitting:
         raise DataError(
-            f"The {what} split would be empty: each class must keep images to train on, and no group of config.data.group "
-            "can be set aside. Give more groups"
+            f"The {what} split would be empty: each class must keep images to train on, and no group of "
+            "config.data.group can be set aside. Give more groups"
             + (", or set config.data.validation to 0 to train without one." if what == "validation" else ".")
         )
     return min(fitting)[2]

@@ -1,8 +1,8 @@
 """Find near-copies by perceptual hashes: images that look the same although their bytes and pixels differ.
 
-Two images are near-copies if their hashes are close and their thumbnails differ little everywhere. The hash alone cannot
-tell apart images with little content, such as handwritten digits; the thumbnails can.
-`python -m flax_augtl.benchmarks.near_copies` measures what the limits find.
+Two images are near-copies if their hashes are close and their thumbnails differ little everywhere. The hash alone
+cannot tell apart images with little content, such as handwritten digits; the thumbnails can. `python -m
+flax_augtl.benchmarks.near_copies` measures what the limits find.
 """
 
 import os
@@ -21,7 +21,8 @@ MAX_DIFFERENCE = 45.0
 MAX_RELATIVE_DIFFERENCE = 2.5
 # Largest difference in mean grey level. It makes the search fast, because most images differ more.
 MAX_BRIGHTNESS = 16.0
-# Images whose grey levels have a smaller standard deviation are not compared, because images of one colour are all alike.
+# Images whose grey levels have a smaller standard deviation are not compared, because images of one colour are all
+# alike.
 MIN_CONTRAST = 1.0
 # Largest number of pairs to keep; if there are more, the largest distance is lowered.
 MAX_PAIRS = 1_000_000

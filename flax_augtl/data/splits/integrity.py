@@ -35,14 +35,14 @@ class Scan:
     """Results of scanning n images.
 
     Attributes:
-        bad: {position in the source: why the image cannot be read}.
-        digests: uint8 [n, 16], a hash of the bytes of each file; zeros if it cannot be read.
-        sizes: int32 [n, 2], width and height of the upright image.
-        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid, nearly equal for equal pixels in any format.
-        hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
-        thumbs: uint8 [n, 256], a grey thumbnail of each image.
-        flat: bool [n], whether the image uses less than a tenth of the range from black to white.
-        stacked: bool [n], whether the file is a TIFF with several pages.
+      bad: {position in the source: why the image cannot be read}.
+      digests: uint8 [n, 16], a hash of the bytes of each file; zeros if it cannot be read.
+      sizes: int32 [n, 2], width and height of the upright image.
+      looks: uint8 [n, 48], the mean colours of a 4 × 4 grid, nearly equal for equal pixels in any format.
+      hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
+      thumbs: uint8 [n, 256], a grey thumbnail of each image.
+      flat: bool [n], whether the image uses less than a tenth of the range from black to white.
+      stacked: bool [n], whether the file is a TIFF with several pages.
     """
 
     bad: dict[int, str]
@@ -91,14 +91,14 @@ def scan(
     """Read and decode every image, in parallel.
 
     Args:
-        source: the image files.
-        on_bad_image: "error" or "skip".
-        remember_in: the folder that stores the results; None for the user's cache folder, "" for none.
-        among: int [m], positions of the images that must be readable; None for all.
+      source: the image files.
+      on_bad_image: "error" or "skip".
+      remember_in: the folder that stores the results; None for the user's cache folder, "" for none.
+      among: int [m], positions of the images that must be readable; None for all.
 
     Raises:
-        DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadablePicture` if it is one image. The
-            message has the path and the reason of the first, and up to nine more paths.
+      DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadablePicture` if it is one image. The
+        message has the path and the reason of the first, and up to nine more paths.
     """
     folder = scan_folder(remember_in)
     state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
@@ -126,8 +126,8 @@ def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tup
     among = np.arange(len(source)) if among is None else among
     said = []
     for which, what in (
-        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, which "
-                    "look black; scale their values if that is not meant"),
+        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
+                    "which look black; scale their values if that is not intended"),
         (seen.stacked, "are TIFFs of several pages, of which the first is used"),
     ):  # fmt: skip
         found = among[which[among]].tolist()

@@ -28,26 +28,26 @@ def divide(
     """Make the three splits.
 
     First, a test split is taken if there is none, or a fold becomes the test split. Second, copies of test images are
-    handled. Third, the sampling rate and the shots are applied. Last, a validation split is taken from the rest if there
-    is none. The test split depends on the data and config.data.split_seed only, so no test image of one seed is a
+    handled. Third, the sampling rate and the shots are applied. Last, a validation split is taken from the rest if
+    there is none. The test split depends on the data and config.data.split_seed only, so no test image of one seed is a
     training or validation image of another seed.
 
     Args:
-        name: what messages call the dataset.
-        class_names: the name of each label.
-        parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
-        data: config.data.
-        seed: seed of all choices except the test split. If config.data.split_seed is None, as in runs of earlier
-            versions, the test split has this seed, too.
-        metric: see `Dataset`.
-        notes: see `Dataset`.
-        skipped: see `Dataset`.
-        find_copies: finds images that occur more than once; None to skip the search.
-        groups: {id: its group}; each group stays in one split.
+      name: what messages call the dataset.
+      class_names: the name of each label.
+      parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
+      data: config.data.
+      seed: seed of all choices except the test split. If config.data.split_seed is None, as in runs of earlier
+        versions, the test split has this seed, too.
+      metric: see `Dataset`.
+      notes: see `Dataset`.
+      skipped: see `Dataset`.
+      find_copies: finds images that occur more than once; None to skip the search.
+      groups: {id: its group}; each group stays in one split.
 
     Raises:
-        DataError: a label is out of range, an id occurs twice, a class has no training image, a split is empty, or the
-            settings do not fit the data.
+      DataError: a label is out of range, an id occurs twice, a class has no training image, a split is empty, or the
+        settings do not fit the data.
     """
     _check_labels(name, class_names, parts)
     if groups is not None:
@@ -155,7 +155,7 @@ def _check_classes(
         if len(strange):
             names = {class_names[c] for c in strange}
             alike = [" and ".join(map(repr, group)) for group in look_alikes(class_names) if names & set(group)]
-            hint = f" Only case or blanks tell these apart: {listed(alike, 3)}." if alike else ""
+            hint = f" Only case or spaces tell these apart: {listed(alike, 3)}." if alike else ""
             raise DataError(
                 f"These classes of {name} are in the {split} split only, so the network cannot be trained on them: "
                 f"{listed(class_names[c] for c in strange)}. Add training images of them, or remove them.{hint}"

@@ -62,13 +62,16 @@ class ByContent:
         self._content = content
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same content."""
         return duplicates.copies_by(left, right, self._content)
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same content but different labels."""
         digests = [hashlib.blake2b(self._content(part, i), digest_size=16).digest() for i in range(len(part))]
         return duplicates.conflicts(part, digests)
 
     def near(self, left: Examples, right: Examples) -> Near:
+        """Return no pairs."""
         nothing = np.zeros(0, np.int64)
         return Near(nothing, nothing, nothing, nothing.astype(bool))
 
@@ -91,9 +94,11 @@ class ByScan:
         self._pairs: image_hash.Pairs | None = None
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same bytes or the same pixels."""
         return duplicates.copies(left, right, (self._seen[left.source], self._seen[right.source]))
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same bytes or pixels but different labels."""
         scan, near = self._seen[part.source], self.near(part, part)
         # Images of one colour have no perceptual hash.
         flat = np.flatnonzero(scan.thumbs[part.indices].std(1) < image_hash.MIN_CONTRAST)
@@ -101,6 +106,7 @@ class ByScan:
         return duplicates.conflicts(part, [row.tobytes() for row in scan.digests[part.indices]], alike)
 
     def near(self, left: Examples, right: Examples) -> Near:
+        """Return the pairs that are alike, exact copies included."""
         pairs = self._pairs = self._pairs or self._search()
         ours, theirs = self._positions(left), self._positions(right)
         found = []
@@ -228,8 +234,8 @@ def _settle_near(part: Examples, test: Examples, found: Near, near_copies: str, 
         return part, ""
     leaked = np.unique(found.left)
     named = _named(part, test, found)
-    count = (f"Near-copies of {len(np.unique(found.right))} of {len(test)} test images are in the {what} data (re-encoded, "
-             f"resized, mirrored or slightly changed): {named}.{_limit(found)}")  # fmt: skip
+    count = (f"Near-copies of {len(np.unique(found.right))} of {len(test)} test images are in the {what} data "
+             f"(re-encoded, resized, mirrored or slightly changed): {named}.{_limit(found)}")  # fmt: skip
     if near_copies == "error":
         raise DataError(f"{count} Remove them, or set config.data.near_copies to drop (from {what}), warn or ignore.")
     if near_copies == "drop":

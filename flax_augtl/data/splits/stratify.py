@@ -27,19 +27,19 @@ def carve(
     whole groups are taken, so the total and the shares are approximate.
 
     Args:
-        examples: the examples to take from.
-        amount: a share in (0, 1), a count ≥ 1, or 0 for nothing.
-        seed: seed of the choice.
-        class_names: for messages.
-        what: "validation" or "test": the field of `config.data` that holds `amount`. It is part of the random key, so
-            that two parts with the same seed are independent.
-        groups: {id: its group}; each group stays together.
+      examples: the examples to take from.
+      amount: a share in (0, 1), a count ≥ 1, or 0 for nothing.
+      seed: seed of the choice.
+      class_names: for messages.
+      what: "validation" or "test": the field of `config.data` that holds `amount`. It is part of the random key, so
+        that two parts with the same seed are independent.
+      groups: {id: its group}; each group stays together.
 
     Returns:
-        (the rest, the part), each in the order of `examples`; the part is None if `amount` is 0.
+      (the rest, the part), each in the order of `examples`; the part is None if `amount` is 0.
 
     Raises:
-        DataError: the amount is invalid or too large, or the part would be empty.
+      DataError: the amount is invalid or too large, or the part would be empty.
     """
     if amount == 0:
         return examples, None
@@ -75,10 +75,10 @@ def shots(examples: Examples, k: int, seed: int, class_names: tuple[str, ...]) -
     """Choose k examples of every class.
 
     Returns:
-        (the chosen examples, the rest), each in the order of `examples`.
+      (the chosen examples, the rest), each in the order of `examples`.
 
     Raises:
-        DataError: k is not positive, or a class has fewer than k examples.
+      DataError: k is not positive, or a class has fewer than k examples.
     """
     if k < 1:
         raise DataError(f"config.data.shots={k} must be at least 1; leave it out for all examples.")
@@ -96,11 +96,11 @@ def shots(examples: Examples, k: int, seed: int, class_names: tuple[str, ...]) -
 def sample(examples: Examples, rate: float, seed: int, class_names: tuple[str, ...]) -> Examples:
     """Keep a share of every class: a benchmark's sampling rate.
 
-    The number of examples is rounded, and at least one. The samples of one seed are nested: those of 15 % are among those
-    of 30 %.
+    The number of examples is rounded, and at least one. The samples of one seed are nested: those of 15 % are among
+    those of 30 %.
 
     Raises:
-        DataError: the rate is not above 0 and at most 1.
+      DataError: the rate is not above 0 and at most 1.
     """
     if not 0 < rate <= 1:
         raise DataError(f"config.data.rate={rate} must be above 0 and at most 1, the share of each class to train on.")

@@ -168,8 +168,8 @@ def test_what_looks_black_and_what_is_a_stack_is_said(make_folder):
     page.save(root / "b" / "stack.tif", save_all=True, append_images=[page])
     notes = load_dataset({"root": root}, seed=0).notes
     assert (
-        "2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
-        "which look black; scale their values if that is not meant: a/000.png, b/dim.tif."
+        "2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit "
+        "file, which look black; scale their values if that is not intended: a/000.png, b/dim.tif."
     ) in notes
     assert "1 of 14 images are TIFFs of several pages, of which the first is used: b/stack.tif." in notes
     assert load_dataset({"root": root}, seed=0).notes == notes  # From what is remembered.
@@ -182,7 +182,7 @@ def chunk(name, content, sound=True):
 
 
 def png(*chunks, behind=()):
-    """The picture as a PNG with further chunks before or behind the image data."""
+    """The image as a PNG with further chunks before or behind the image data."""
     file = io.BytesIO()
     Image.fromarray(GREY.astype(np.uint8)).save(file, "PNG")
     content = file.getvalue()

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(picture):
+def web(noise_image):
     """A server with 0.png … 3.png; `put(path, *answers)` gives a path others, of which the last stays."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked, server.answers = [], {}
@@ -44,7 +44,7 @@ def web(picture):
     server.images = {}
     for number in range(4):
         file = io.BytesIO()
-        picture(number).save(file, "PNG")
+        noise_image(number).save(file, "PNG")
         server.images[number] = file.getvalue()
         put(f"/{number}.png", (file.getvalue(), len(file.getvalue()), "image/png"))
     yield server
@@ -93,9 +93,7 @@ def test_what_cannot_be_fetched_is_an_error_or_left_out(load_lists, labelled, we
     reasons = (
         r"/gone.png \(the server answered 404 Not Found\), http.*/page.png \(the server answered with a web page\)"
     )
-    with pytest.raises(
-        DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. What was fetched is kept"
-    ):
+    with pytest.raises(DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. The others are kept"):
         load_lists(lists)
     dataset = load_lists(lists, on_bad_image="skip")
     assert labelled(dataset) == {f"{web.url}/0.png": "a", f"{web.url}/1.png": "b"}

@@ -1,4 +1,4 @@
-"""The two data sets that need no download."""
+"""The two datasets that need no download."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,8 @@ def test_a_wrapper_around_class_folders(make_folder):
     listing = list_folder(root)
     assert listing.class_names == ("a", "b") and sizes(listing) == {"all": 5}
     assert listing.notes[0] == (
-        f"{root} has no images of its own and one folder with images only: the images are taken from {root}/flowers/flowers."
+        f"{root} has no images of its own and one folder with images only: the images are taken from "
+        f"{root}/flowers/flowers."
     )
 
 

@@ -61,7 +61,7 @@ def dtd_archive():
 
 
 def damaged_dtd_archive():
-    """Two training pictures and a test picture that are none; the first test picture has the first one's pixels."""
+    """Two training images and a test image that are none; the first test image has the first one's pixels."""
     files, number = {}, 2000
     for split in ("train1", "val1", "test1"):
         lines = []
@@ -316,12 +316,12 @@ def test_names_that_tfds_does_not_have(name, message, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_preset_is_a_builder_of_labelled_pictures(name, tmp_path):
+def test_every_preset_is_a_builder_of_labelled_images(name, tmp_path):
     from flax_augtl.data.sources.tfds import builder_of
-    from flax_augtl.data.sources.tfds_records import picture_and_label
+    from flax_augtl.data.sources.tfds_records import image_and_label
 
     builder = builder_of(name, str(tmp_path))
-    assert picture_and_label(builder) == ("image", "label")
+    assert image_and_label(builder) == ("image", "label")
     names = builder.info.features["label"].names
     assert set(PRESETS[name].leaves_out) <= set(names)
     if PRESETS[name].config:

@@ -20,7 +20,7 @@ PATTERN = "/(p[0-9]+)_"
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
+def folder(tmp_path, noise_image):
     """A folder whose file names tell the patient: sick/p0_0.png and so on."""
     number = 0
     for label, patients in PATIENTS.items():
@@ -28,7 +28,7 @@ def folder(tmp_path, picture):
         for patient, count in patients.items():
             for i in range(count):
                 number += 1
-                picture(number, (8, 8)).save(tmp_path / "photos" / label / f"{patient}_{i}.png")
+                noise_image(number, (8, 8)).save(tmp_path / "photos" / label / f"{patient}_{i}.png")
     return tmp_path / "photos"
 
 
@@ -84,7 +84,7 @@ def listing(columns, **splits):
 
 @pytest.fixture
 def listed(folder):
-    """(columns, **{split: rows of the folder}) → data set, with a column of patients."""
+    """(columns, **{split: rows of the folder}) → dataset, with a column of patients."""
     paths = sorted(str(path) for path in folder.glob("*/*.png"))
     column = {path: path.rsplit("/", 1)[1].split("_")[0] for path in paths}
 

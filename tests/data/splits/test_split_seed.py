@@ -19,7 +19,7 @@ def folder(make_folder):
 
 @pytest.fixture
 def source(request, folder, tmp_path, monkeypatch):
-    """(fields of config.data, seed) → data set, of one kind of data."""
+    """(fields of config.data, seed) → dataset, of one kind of data."""
     files = sorted(folder.glob("*/*.png"))
     if request.param == "list":
         (tmp_path / "train.csv").write_text("".join(f"{path},{path.parent.name}\n" for path in files))
@@ -45,7 +45,7 @@ def source(request, folder, tmp_path, monkeypatch):
 
 
 def splits(source, data):
-    """The ids that are tested, and those that are known, over all seeds; and how many different ones each of them has."""
+    """Return the test ids and the other ids over all seeds, and how many different test splits there are."""
     made = [source(data, seed) for seed in SEEDS]
     tests = {frozenset(dataset.test.ids) for dataset in made}
     known = {frozenset((*dataset.train.ids, *dataset.val.ids)) for dataset in made}
