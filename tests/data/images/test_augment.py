@@ -63,7 +63,8 @@ def test_ids_of_either_sign_are_the_same_ids(dtype):
 
 
 def test_the_result_is_uint8():
-    assert augment(jnp.asarray(IMAGES), IDS, VIEWS, view_seed=0, flip="horizontal", shift=1).dtype == jnp.uint8
+    arrays = map(jnp.asarray, (IMAGES, IDS, VIEWS))
+    assert augment(*arrays, view_seed=0, flip="horizontal", shift=1).dtype == jnp.uint8
 
 
 def test_jitter_changes_colours_evenly_and_by_no_more_than_asked():

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,7 +233,7 @@ def test_the_field_that_raises_the_limit_is_named_and_raises_it(monkeypatch):
         read_picture(large)
     with pytest.raises(UnreadablePicture, match="damaged"):  # The size is no obstacle.
         read_picture(large, max_pixels=200_000_000)
-    assert Image.MAX_IMAGE_PIXELS >= 200_000_000
+    assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS >= 200_000_000
     with pytest.raises(UnreadablePicture, match="20000 × 10000 pixels, more than the limit of 199,999,999; raise it"):
         read_picture(large, max_pixels=199_999_999)
 
@@ -246,7 +247,7 @@ def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):
 
 def test_predict_takes_the_limit_of_training_unless_it_is_given_another(tmp_path):
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
-    run = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
+    run: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
                           predict=lambda images, batch_size: np.full((len(images), 2), 0.5))  # fmt: skip
     (row,) = predict_files(run, str(tmp_path))
     assert not row["labels"] and "10 × 10 pixels, more than the limit of 99;" in row["reason"]

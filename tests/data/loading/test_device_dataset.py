@@ -24,6 +24,7 @@ def folder(tmp_path, noise_image):
 def test_the_device_makes_the_pixels_of_the_host(folder, preprocessing, data, crop, tolerance, interpolation):
     settings, transform = data(crop=crop, views=3), preprocessing(SIZE).replace(interpolation=interpolation)
     pool = make_pool(folder, transform, settings, image_size=SIZE)
+    assert pool is not None
     how = {"image_size": SIZE, "crop": pool.crop, "method": pool.method}
     compiled = jax.jit(lambda images, sizes, index, box: cut(images, sizes, index, box, **how))
     order = {"batch_size": 6, "seed": 5, "steps": 7, "position": 2}
@@ -42,6 +43,7 @@ def test_the_device_makes_the_pixels_of_the_host(folder, preprocessing, data, cr
 
 def test_processes_take_their_strides(folder, preprocessing, data):
     pool = make_pool(folder, preprocessing(SIZE), data(crop="none"), image_size=SIZE)
+    assert pool is not None
     one, *shards = [
         list(pool_batches(pool, folder, data(crop="none"), batch_size=6, seed=0, steps=4, process_index=i,
                           process_count=n))

@@ -227,6 +227,11 @@ def test_json_lines_that_are_wrong(load_lists, content, message):
         load_lists({"train.jsonl": content, "test.txt": TEST})
 
 
+def test_json_that_is_wrong(load_lists):
+    with pytest.raises(DataError, match="train.json, line 2: this is not valid JSON"):
+        load_lists({"train.json": '[{"image": "a/000.png", "label": 1},\n{"image"', "test.txt": TEST})
+
+
 def test_columns_by_name_and_by_number(load_lists, labelled):
     rows = "Bild,Klasse,Art\na/000.png,x,1\nb/000.png,y,1\nb/001.png,y,2"
     dataset = load_lists({"train.csv": rows}, path_column="Bild", label_column="Klasse", test=1)

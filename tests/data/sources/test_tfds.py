@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,9 @@ def put_into_download_cache(data_dir, name, url, content):
     if expected is None:
         import tensorflow_datasets as tfds
 
-        expected = tfds.builder_cls(name).url_infos[url]
+        known = tfds.builder_cls(name).url_infos
+        assert known is not None
+        expected = known[url]
     file = Path(data_dir, "downloads", name, resource.get_dl_fname(url, expected.checksum))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -320,7 +323,7 @@ def test_every_preset_is_a_builder_of_labelled_images(name, tmp_path):
     from flax_augtl.data.sources.tfds import builder_of
     from flax_augtl.data.sources.tfds_records import image_and_label
 
-    builder = builder_of(name, str(tmp_path))
+    builder: Any = builder_of(name, str(tmp_path))
     assert image_and_label(builder) == ("image", "label")
     names = builder.info.features["label"].names
     assert set(PRESETS[name].leaves_out) <= set(names)

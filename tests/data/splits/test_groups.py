@@ -1,5 +1,7 @@
 """Images of one group stay in one split; columns and patterns that make no groups are told."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,8 +97,9 @@ def listed(folder):
         }
         return from_listing(listing({"patient": column}, **parts), typed_data(data), 0)
 
-    load.column = column
-    return load
+    found: Any = load
+    found.column = column
+    return found
 
 
 def test_a_column_of_a_list_gives_the_groups(listed):

@@ -1,5 +1,7 @@
 """One test split: no test image of any seed is in the training or validation data of any seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def source(request, folder, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (47, 4, 4, 3), dtype=np.uint8)
     labels = np.repeat([0, 1, 2], (20, 15, 12))
     # What TFDS would have prepared: records that are found by their number.
-    records = FileSource("", tuple(map(str, files)))
+    records: Any = FileSource("", tuple(map(str, files)))
     prepared = tfds.Prepared({"all": (records, np.arange(47), labels.astype(np.int32))}, ("a", "b", "c"), "top1", ())
     monkeypatch.setattr(tfds, "prepared", lambda *_: prepared)
     return {
