@@ -271,7 +271,7 @@ class _Columns:
 
     def _is_aside(self, c: int) -> bool:
         """Tell whether a column cannot be the label: a split, an id, a path or a line number."""
-        word = self.heading[c]
+        word = self.heading[c] if self.heading else ""
         return (
             split_values(word, self._values(c)) is not None or is_id_word(word) or is_path_word(word) or self._counts(c)
         )
