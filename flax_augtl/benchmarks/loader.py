@@ -1,4 +1,4 @@
-"""Pictures a second: this package's loader beside torchvision's, same pictures, transforms and number of workers."""
+"""Images a second: this package's loader beside torchvision's, same images, transforms and number of workers."""
 
 import contextlib
 import dataclasses
@@ -30,8 +30,8 @@ class Measured(NamedTuple):
     """What one way of loading gave in one round.
 
     Attributes:
-        speed: pictures a second, once it is under way.
-        per_core: pictures a second of processor time, of all processes: what another load on the machine hardly
+        speed: images a second, once it is under way.
+        per_core: images a second of processor time, of all processes: what another load on the machine hardly
           changes.
         cores: how many were busy.
         first: seconds to the first batch.
@@ -53,7 +53,7 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
     cache is filled before it is measured.
 
     Args:
-        root: a folder of pictures with a sub-folder a class.
+        root: a folder of images with a sub-folder a class.
         image_size, batch_size: of the batches.
         workers: number of threads or worker processes here, and of worker processes there; None for the number of
           cores.
@@ -172,7 +172,7 @@ def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: in
     samples = [(source.path(int(i)), int(label)) for i, label in zip(examples.indices, examples.labels, strict=True)]
 
     class Pictures(torch.utils.data.Dataset):
-        """ImageFolder's reading and transforming, on the very pictures that are loaded here."""
+        """ImageFolder's reading and transforming, on the very images that are loaded here."""
 
         def __len__(self):
             return len(samples)

@@ -19,8 +19,8 @@ from flax_augtl.study.study import study
 CLASSES = 8
 
 
-def pictures(per_class: int, image_size: int) -> Dataset:
-    """Make pictures that can be told apart: a colour and a stripe a class, and noise."""
+def striped_images(per_class: int, image_size: int) -> Dataset:
+    """Make images that can be told apart: a colour and a stripe a class, and noise."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES), per_class)
     images = rng.integers(0, 160, (len(labels), image_size, image_size, 3))
@@ -76,6 +76,6 @@ def _peak_here(values: str, changes: dict[str, Any], workdir: Path) -> float:
     # What it needs at once, it needs in its first steps.
     config.update({"steps": 2, "evaluate_every_steps": 2})
     config.study.update(changes)
-    quietly(config, workdir, pictures(3 * config.batch_size // CLASSES + 8, config.image_size))
+    quietly(config, workdir, striped_images(3 * config.batch_size // CLASSES + 8, config.image_size))
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6

@@ -24,7 +24,7 @@ def seconds_per_example(
       depth: the topmost frozen layer group, or `none`.
       groups: all layer groups, bottom to top.
       classes: of the new classifier.
-      image_size: side of the pictures.
+      image_size: side of the images.
       batch_sizes: of which the best is taken.
       repeats: timed steps of each; the quickest counts.
 

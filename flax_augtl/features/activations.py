@@ -1,4 +1,4 @@
-"""What the layers below a cut make of every picture: computed once, by one pass of the source network a view."""
+"""What the layers below a cut make of every image: computed once, by one pass of the source network a view."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from flax_augtl.features.array_store import BLOCK, Store
 from flax_augtl.features.views import Rows
 from flax_augtl.models.augmented import AugmentedNetwork
 
-PICTURES, POOLED = "pictures", "_pooled"
+IMAGES, POOLED = "pictures", "_pooled"
 KINDS = ("auto", "file", "memory", "none")
 
 
@@ -24,7 +24,7 @@ def cut_names(network: AugmentedNetwork, start: int) -> Any:
     """Return the names of the arrays that layer group `start` of a network reads: one, or a dict of `top` and `below`."""
     groups = network.source.groups
     if start == 0:
-        return PICTURES
+        return IMAGES
     if start == len(groups) and network.head.settings.widen:
         return {"top": groups[-1], "below": groups[-2] + POOLED}
     return groups[start - 1]
@@ -39,10 +39,10 @@ def outputs(
       model, variables: the source network with its classification layer.
       images: uint8 [b, S, S, 3].
       names: layer groups, also with `POOLED` for the mean over space.
-      preprocessing: of the pictures.
+      preprocessing: of the images.
     """
     found, x = {}, preprocessing.normalise(images)
-    last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != PICTURES], default=-1)
+    last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != IMAGES], default=-1)
     for index, group in enumerate(model.groups[: last + 1]):
         x = model.apply(variables, x, index, index + 1)
         if group in names:
@@ -80,7 +80,7 @@ class Activations:
     def fill(
         self, say: Callable[[int, int, float], None] | None = None, alive: Callable[[], None] | None = None
     ) -> None:
-        """Compute what is missing, one pass of the source network over it; goes on where an earlier start ended.
+        """Compute what is missing, one pass of the source network over it; continues where an earlier start ended.
 
         Args:
           say: told rows done, rows in all, and seconds, about every second.
@@ -98,8 +98,8 @@ class Activations:
                 if number + 1 < len(todo):
                     coming = ahead.submit(self._block, todo[number + 1], decoders)
                 made = dict(self.compute(images, names))
-                if PICTURES in names:
-                    made[PICTURES] = images
+                if IMAGES in names:
+                    made[IMAGES] = images
                 self.store.put(first, {name: np.asarray(made[name])[: stop - first] for name in names})
                 now = time.monotonic()
                 if say and (now - told > 1 or number + 1 == len(todo)):
@@ -116,7 +116,7 @@ class Activations:
     def _block(self, block: tuple[int, int], decoders: ThreadPoolExecutor) -> np.ndarray:
         rows = np.arange(*block)
         # Always of one size, so that there is one compilation.
-        return self.rows.pictures(np.resize(rows, BLOCK), decoders)
+        return self.rows.images(np.resize(rows, BLOCK), decoders)
 
     def fits(self, network: AugmentedNetwork, start: int) -> bool:
         """Return whether what layer group `start` reads is kept and fits into the device's share."""
@@ -137,7 +137,7 @@ class Activations:
     def gather(self, network: AugmentedNetwork, start: int, rows: np.ndarray, decoders: ThreadPoolExecutor) -> Any:
         """Return what layer group `start` reads, of rows int [...]: a tree of arrays [..., ...], on the host."""
         if not self.has(network, start):
-            flat = self.rows.pictures(rows.reshape(-1), decoders)
+            flat = self.rows.images(rows.reshape(-1), decoders)
             return flat.reshape(*rows.shape, *flat.shape[1:])
         return jax.tree.map(lambda name: self.store.arrays[name][rows], cut_names(network, start))
 
@@ -153,7 +153,7 @@ def row_shapes(
         functools.partial(outputs, model, names=names, preprocessing=preprocessing), variables, image
     )
     found = {name: (tuple(shape.shape[1:]), dtype) for name, shape in shapes.items()}
-    return found | ({PICTURES: ((size, size, 3), "uint8")} if PICTURES in names else {})
+    return found | ({IMAGES: ((size, size, 3), "uint8")} if IMAGES in names else {})
 
 
 def choose(shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, budget: float) -> list[str]:
@@ -187,7 +187,7 @@ def open_activations(
     """Open the activations of some rows; nothing is computed before `Activations.fill`.
 
     Args:
-      rows: of which pictures and views.
+      rows: of which images and views.
       model, variables, preprocessing: the source network.
       names: of the arrays that may be kept; those that fit are.
       kind: `file`, `memory` or `none`.
@@ -209,7 +209,7 @@ def open_activations(
 
     @functools.partial(jax.jit, static_argnums=2)
     def compute(variables, images, names):
-        found = outputs(model, variables, images, [name for name in names if name != PICTURES], preprocessing)
+        found = outputs(model, variables, images, [name for name in names if name != IMAGES], preprocessing)
         return {name: x.astype(dtype) for name, x in found.items()}
 
     return Activations(rows, store, functools.partial(compute, variables), int(device_bytes))

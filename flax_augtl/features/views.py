@@ -1,4 +1,4 @@
-"""Which pictures a study needs, in which views, and in which row of its caches each of them is."""
+"""Which images a study needs, in which views, and in which row of its caches each of them is."""
 
 import functools
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ class Rows:
         """Return the positions of examples in `ids`, int64 [n]."""
         return np.array([self._where[name] for name in ids], np.int64)
 
-    def pictures(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+    def images(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
         """Decode rows, and draw their views: uint8 [n, S, S, 3]."""
         view, which = np.divmod(np.asarray(rows), len(self.ids))
         view = view - 1
@@ -105,11 +105,11 @@ def has_draws(data: DataConfig) -> bool:
 
 
 def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
-    """Return the rows of all training and validation pictures of all seeds."""
+    """Return the rows of all training and validation images of all seeds."""
     parts = [part for dataset in datasets for part in (dataset.train, dataset.val) if part is not None]
     return Rows(parts, preprocessing, data, views=data.views if has_draws(data) else 0)
 
 
 def test_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
-    """Return the rows of all test pictures of all seeds. No picture is read before its row is."""
+    """Return the rows of all test images of all seeds. No image is read before its row is."""
     return Rows([dataset.test for dataset in datasets], preprocessing, data, views=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.grid import Grid, Trial
 from flax_augtl.study.trials.worker import Work
 
 
@@ -15,7 +15,7 @@ class Found:
     """What the search found.
 
     Attributes:
-      cells: that were trained to choose.
+      trials: that were trained to choose.
       rows: theirs.
       chosen: of each head that has a result, its choice as `selection.winners` has it, and the `length` of the
         trainings among which it was made.
@@ -23,7 +23,7 @@ class Found:
       left_out: sentences about what there was no time for.
     """
 
-    cells: list[Cell]
+    trials: list[Trial]
     rows: list[dict[str, Any]]
     chosen: dict[str, dict[str, Any]]
     best: str | None
@@ -92,19 +92,19 @@ def found_before(work: Work, budget: Budget) -> Found | None:
     if budget.chosen is None:
         return None
     try:
-        cells = [Cell(**fields) for fields in budget.chosen["cells"]]
+        trials = [Trial(**fields) for fields in budget.chosen["cells"]]
         left_out = [str(sentence) for sentence in budget.chosen["left_out"]]
-        groups = set(work.material.grid.groups())
-        rows = [work.row(cell) for cell in cells if cell.group in groups]
+        groups = set(work.context.grid.groups())
+        rows = [work.row(trial) for trial in trials if trial.group in groups]
     except (KeyError, TypeError, ValueError):
         return None  # Not written by this program: the search begins anew, with the rows that there are.
-    if len(rows) < len(cells) or any(row is None for row in rows):
+    if len(rows) < len(trials) or any(row is None for row in rows):
         return None
-    return Found(cells, rows, *choices(rows), left_out)
+    return Found(trials, rows, *choices(rows), left_out)
 
 
-def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
-    """Return the final cells, those of the best head first.
+def final_trials(grid: Grid, found: Found, *, by_depth: bool) -> list[Trial]:
+    """Return the final trials, those of the best head first.
 
     Args:
       grid: what is compared.
@@ -123,25 +123,25 @@ def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
             (head, choice) for (head, depth), choice in by.items() if depth != found.chosen.get(head, {}).get("depth")
         ]
     return [
-        Cell("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        Trial("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
         for head, choice in choices
         for seed in grid.seeds
     ]
 
 
-def train_finals(work: Work, budget: Budget, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Train final cells while time lasts, those of the first head in any case.
+def train_finals(work: Work, budget: Budget, trials: Sequence[Trial]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Train final trials while time lasts, those of the first head in any case.
 
     Returns:
       The rows, and sentences about those for which there was no time.
     """
     rows, missing = [], []
     for group, some in selection.by(
-        [{"cell": cell, "key": (cell.group, cell.learning_rate, cell.steps)} for cell in cells], "key"
+        [{"cell": trial, "key": (trial.group, trial.learning_rate, trial.steps)} for trial in trials], "key"
     ).items():
         some = [each["cell"] for each in some]
         if rows and work.expected(some) > budget.left() - budget.report():
-            missing.append(f"{group[0][0]} at {work.material.grid.label(*group[0][:2])}")
+            missing.append(f"{group[0][0]} at {work.context.grid.label(*group[0][:2])}")
         else:
             rows += work.do(some)
             budget.save()

@@ -12,7 +12,7 @@ from typing import Any
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import Found, choices
-from flax_augtl.study.grid import ALL, Cell, Grid
+from flax_augtl.study.grid import ALL, Grid, Trial
 from flax_augtl.study.trials.worker import Work
 
 KEPT, LONGER, SHORTEST = 3, 3, 9  # One in so many goes on; so many times longer; the first length is such a part.
@@ -59,19 +59,19 @@ class Search:
 
         Args:
           grid: what is compared.
-          work: that trains its cells.
+          work: that trains its trials.
           budget: of the study.
           own: `config.freeze`.
           reserved: seconds that are needed after the search, besides final trainings.
         """
         self.grid, self.work, self.budget, self.own, self.reserved = grid, work, budget, own, reserved
-        first = Cell("select", *grid.groups()[0], grid.rates[0], grid.seeds[0])
-        self.total = len(work.material.schedule(first)[0])
+        first = Trial("select", *grid.groups()[0], grid.rates[0], grid.seeds[0])
+        self.total = len(work.context.schedule(first)[0])
         self.shortest = max(1, math.ceil(self.total / SHORTEST))
-        self.trained: list[Cell] = []
+        self.trained: list[Trial] = []
         self.rows: list[dict[str, Any]] = []
         self.left_out: list[str] = []
-        self.stopped: dict[Cell, None] = {}  # For want of time, in their order.
+        self.stopped: dict[Trial, None] = {}  # For want of time, in their order.
         self.first: dict[str, list[Candidate]] = {}  # What each depth was tried with, in the order of the depths.
 
     def run(self) -> Found:
@@ -89,26 +89,26 @@ class Search:
         self._tell_stopped()
         return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
 
-    def cells(self, candidate: Candidate, length: int, stage: str = "select") -> list[Cell]:
-        """Return the cells of a candidate at a length, one a seed; the full length has no number in its name."""
+    def trials(self, candidate: Candidate, length: int, stage: str = "select") -> list[Trial]:
+        """Return the trials of a candidate at a length, one a seed; the full length has no number in its name."""
         steps = None if length == self.total and stage == "select" else length
         seeds = self.grid.selection_seeds if stage == "select" else self.grid.seeds
-        return [Cell(stage, *candidate.group, candidate.rate, seed, steps) for seed in seeds]
+        return [Trial(stage, *candidate.group, candidate.rate, seed, steps) for seed in seeds]
 
-    def _do(self, cells: Sequence[Cell]) -> None:
-        new = [cell for cell in dict.fromkeys(cells) if cell not in self.trained]
+    def _do(self, trials: Sequence[Trial]) -> None:
+        new = [trial for trial in dict.fromkeys(trials) if trial not in self.trained]
         known = any(row["val"] is not None for row in self.rows)  # Else there would be nothing to choose from.
         rows = self.work.do(new, room=functools.partial(self._room_of, new) if known else None)
         done = {row["cell"] for row in rows}
         self.rows += rows
-        self.trained += [cell for cell in new if cell.name in done]
-        self.stopped |= {cell: None for cell in new if cell.name not in done}
+        self.trained += [trial for trial in new if trial.name in done]
+        self.stopped |= {trial: None for trial in new if trial.name not in done}
         self.budget.save()
 
-    def _room_of(self, cells: Sequence[Cell]) -> float:
+    def _room_of(self, trials: Sequence[Trial]) -> float:
         """Return the seconds that are left for trainings that have begun, if their final trainings are as long."""
-        candidates = {Candidate(cell.group, cell.learning_rate) for cell in cells}
-        length = max(cell.steps or self.total for cell in cells)
+        candidates = {Candidate(trial.group, trial.learning_rate) for trial in trials}
+        length = max(trial.steps or self.total for trial in trials)
         return self._room(candidates, length, compilation=False) + OVERRUN * self.budget.seconds
 
     def _left(self) -> float:
@@ -126,7 +126,7 @@ class Search:
         """
         slowest: dict[str, float] = {}
         for candidate in candidates:
-            seconds = self.work.expected(self.cells(candidate, length, stage), **more)
+            seconds = self.work.expected(self.trials(candidate, length, stage), **more)
             slowest[candidate.group[0]] = max(seconds, slowest.get(candidate.group[0], 0.0))
         together = sum(slowest.values())
         whole = stage == "select" or together <= SHARE * self._left()
@@ -155,7 +155,7 @@ class Search:
             self.first[label] = wanted
             if not wanted:
                 continue
-            self._do([cell for candidate in wanted for cell in self.cells(candidate, self.shortest)])
+            self._do([trial for candidate in wanted for trial in self.trials(candidate, self.shortest)])
             tried += wanted
             if len(wanted) == len(groups) * len(self.grid.rates):
                 tried += self._widened(groups)
@@ -208,7 +208,7 @@ class Search:
         return wanted
 
     def _seconds(self, candidates: Iterable[Candidate], length: int) -> float:
-        return self.work.expected([cell for each in candidates for cell in self.cells(each, length)])
+        return self.work.expected([trial for each in candidates for trial in self.trials(each, length)])
 
     def _rates(self, group: Group, count: int | None) -> list[float]:
         """Return the learning rates nearest to the one that was best at the head's last depth; all of them for None."""
@@ -237,12 +237,12 @@ class Search:
                     f"trying {each.rate:g} too",
                     flush=True,
                 )
-            self._do([cell for each in new for cell in self.cells(each, self.shortest)])
+            self._do([trial for each in new for trial in self.trials(each, self.shortest)])
             tried += new
         return tried
 
     def _merit(self, candidate: Candidate, length: int) -> tuple[float, float] | None:
-        names = {cell.name for cell in self.cells(candidate, length)}
+        names = {trial.name for trial in self.trials(candidate, length)}
         rows = [row for row in self.rows if row["cell"] in names]
         return selection.score(rows) if len(rows) == len(names) else None
 
@@ -262,7 +262,7 @@ class Search:
         firsts = [some[0] for some in standing.values() if some]
         rising = any(
             selection.still_rising(
-                [row for row in self.rows if row["cell"] in {cell.name for cell in self.cells(each, length)}]
+                [row for row in self.rows if row["cell"] in {trial.name for trial in self.trials(each, length)}]
             )
             for each in firsts
         )
@@ -281,7 +281,7 @@ class Search:
         for each in firsts:
             # The best of all goes on first, so that there is one longer training at least.
             if self._seconds([each], longer) <= self._room([*trained, each], longer):
-                self._do(self.cells(each, longer))
+                self._do(self.trials(each, longer))
                 trained.append(each)
         going_on = {each.group[0] for each in trained}
         seconds = [each for each in seconds if each.group[0] in going_on]
@@ -292,7 +292,7 @@ class Search:
             if self._seconds(some, longer) > room:
                 some = some[:1]
             if self._seconds(some, longer) <= room:
-                self._do([cell for each in some for cell in self.cells(each, longer)])
+                self._do([trial for each in some for trial in self.trials(each, longer)])
                 trained += some
             seconds = [each for each in seconds if each not in some]
         found = {head: self._ranked([each for each in trained if each.group[0] == head], longer) for head in standing}
@@ -310,10 +310,10 @@ class Search:
             for each in chosen:
                 length = winners[each.group[0]]["length"]
                 new = [Candidate(each.group, rate) for rate in self._neighbours(each)]
-                new = [one for one in new if not {*self.cells(one, length)} & {*self.stopped}]
+                new = [one for one in new if not {*self.trials(one, length)} & {*self.stopped}]
                 fitting = [one for one in new if self._seconds([one], length) <= self._room([*chosen, one], length)]
                 if fitting:
-                    self._do(self.cells(fitting[0], length))
+                    self._do(self.trials(fitting[0], length))
                     break
             else:
                 return
@@ -343,7 +343,7 @@ class Search:
         ]
         for each in sorted(best.values(), key=lambda each: self._seconds([each], length)):
             if self._seconds([each], length) <= self._room([*chosen, each], length):
-                self._do(self.cells(each, length))
+                self._do(self.trials(each, length))
 
     def _tell_lengths(self, length: int) -> None:
         if length < self.total:
@@ -357,9 +357,9 @@ class Search:
     def _tell_stopped(self) -> None:
         if self.stopped:
             names = dict.fromkeys(
-                f"{cell.head} at {self.grid.label(cell.head, cell.depth)} with the learning rate "
-                f"{cell.learning_rate:g} ({cell.steps or self.total} steps)"
-                for cell in self.stopped
+                f"{trial.head} at {self.grid.label(trial.head, trial.depth)} with the learning rate "
+                f"{trial.learning_rate:g} ({trial.steps or self.total} steps)"
+                for trial in self.stopped
             )
             self.left_out.append(
                 f"Stopped, because they would have taken longer than the time that was left: {', '.join(names)}."

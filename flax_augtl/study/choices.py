@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.context import Material
+from flax_augtl.study.context import Context
 from flax_augtl.study.successive_halving import complete
 
 # A lead of more than this share of the validation images should not be needed to choose.
@@ -48,34 +48,34 @@ def too_few(images: int, settings: int) -> str | None:
     )
 
 
-def too_few_of(material: Material) -> str | None:
+def too_few_of(context: Context) -> str | None:
     """Return `too_few` for a study."""
-    grid = material.grid
-    images = {name for seed in grid.selection_seeds for name in material.datasets[seed].val.ids}
+    grid = context.grid
+    images = {name for seed in grid.selection_seeds for name in context.datasets[seed].val.ids}
     return too_few(len(images), len(grid.groups()) * len(grid.rates))
 
 
-def ties(material: Material, rows: Sequence[Mapping[str, Any]], best: str) -> list[str]:
+def ties(context: Context, rows: Sequence[Mapping[str, Any]], best: str) -> list[str]:
     """Return sentences about settings that validation could not tell apart by accuracy.
 
     Args:
-      material: of the study.
-      rows: of all selecting cells.
+      context: of the study.
+      rows: of all selecting trials.
       best: the head that was chosen.
     """
-    seeds = material.grid.selection_seeds
-    if material.study.search == "halving":
+    seeds = context.grid.selection_seeds
+    if context.study.search == "halving":
         rows = complete(list(rows), len(seeds))
-    images = len(material.datasets[seeds[0]].val)
+    images = len(context.datasets[seeds[0]].val)
     where = f"on {images} validation images" + (f" of each of {len(seeds)} seeds" if len(seeds) > 1 else "")
-    return tied(rows, best, f"{METRICS[material.metric]} {where}")
+    return tied(rows, best, f"{METRICS[context.metric]} {where}")
 
 
 def tied(rows: Sequence[Mapping[str, Any]], best: str, where: str) -> list[str]:
     """Return sentences about ties: between heads, between the depths and rates of the best head, and which others had any.
 
     Args:
-      rows: of selecting cells that could be chosen.
+      rows: of selecting trials that could be chosen.
       best: the head that was chosen.
       where: the metric, and on what it was measured.
     """

@@ -1,4 +1,4 @@
-"""What a study compares: heads × freeze depths × learning rates × seeds, as cells with stable names."""
+"""What a study compares: heads × freeze depths × learning rates × seeds, as trials with stable names."""
 
 import dataclasses
 import difflib
@@ -15,7 +15,7 @@ NONE, ALL, BLOCKS = "none", "all", "blocks"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Trial:
     """One training of a study.
 
     Attributes:
@@ -55,8 +55,8 @@ class Grid:
 
     Attributes:
       heads: settings of every head, by name; `scratch` stands for random weights under the traditional head.
-      depths: freeze depths of every head, from `none` upwards, as `Cell.depth` has them.
-      labels: of every head, the depths that were asked for and that it has, and their `Cell.depth`.
+      depths: freeze depths of every head, from `none` upwards, as `Trial.depth` has them.
+      labels: of every head, the depths that were asked for and that it has, and their `Trial.depth`.
       axis: all of these depths as they were asked for, bottom to top, `all` last.
       rates: learning rates, ascending.
       seeds: paired over all heads.
@@ -103,9 +103,9 @@ class Grid:
             for head, labels in self.labels.items()
         }
 
-    def cells(self, group: tuple[str, str, str], rate: float) -> list[Cell]:
-        """Return the selecting cells of a group at a learning rate, one a seed."""
-        return [Cell("select", *group, rate, seed) for seed in self.selection_seeds]
+    def trials(self, group: tuple[str, str, str], rate: float) -> list[Trial]:
+        """Return the selecting trials of a group at a learning rate, one a seed."""
+        return [Trial("select", *group, rate, seed) for seed in self.selection_seeds]
 
 
 def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scratch: bool = False) -> str | None:

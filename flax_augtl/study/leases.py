@@ -12,7 +12,7 @@ from pathlib import Path
 from flax_augtl.workdir.files import CannotWrite
 
 
-class Claims:
+class Leases:
     """Claims of one worker.
 
     Generation g of a claim on a name is the file NAME.g, made atomically by whoever is first. The highest generation

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flax_augtl.data import Dataset
 from flax_augtl.pretrained.class_names import imagenet_names
 
-# Of data sets, by the name of TFDS, what is known to be shared with ImageNet.
+# Of datasets, by the name of TFDS, what is known to be shared with ImageNet.
 KNOWN = {
     "stanford_dogs": "Stanford Dogs is made of ImageNet images: the source network has been trained on them, "
                      "test images included, and a kept classification layer already tells these breeds apart.",
@@ -16,7 +16,7 @@ KNOWN = {
 
 
 def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences about what source and target task share: the pictures or classes of known data sets, equal names.
+    """Return sentences about what source and target task share: the images or classes of known datasets, equal names.
 
     Args:
       dataset_name: config.data.name.

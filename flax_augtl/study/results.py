@@ -22,13 +22,13 @@ from flax_augtl.models import leep
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 from flax_augtl.run import load_run
 from flax_augtl.study import choices
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import ALL, NONE, SCRATCH, Cell, Grid
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import ALL, NONE, SCRATCH, Grid, Trial
 from flax_augtl.study.overlap import leakage, one_test_split, seen_by_other_seeds
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.trials import predictions as predicted
 from flax_augtl.study.trials.batches import source_logits
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.worker import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
@@ -45,123 +45,123 @@ from flax_augtl.workdir.description import PLACE, Description, place_of, read_re
 BEST = "best"
 
 
-def winner_config(material: Material, cell: Cell) -> Config:
-    """Return the configuration of a final cell, as a run of its own."""
-    config, settings = material.config, material.settings(cell)
-    preset = cell.head if cell.head in PRESETS else "traditional"
+def winner_config(context: Context, trial: Trial) -> Config:
+    """Return the configuration of a final trial, as a run of its own."""
+    config, settings = context.config, context.settings(trial)
+    preset = trial.head if trial.head in PRESETS else "traditional"
     return dataclasses.replace(
         config,
-        name=f"{config.name}/{cell.head}",
-        seed=cell.seed,
-        freeze=material.grid.label(cell.head, cell.depth),
-        learning_rate=cell.learning_rate,
-        steps=cell.steps,
+        name=f"{config.name}/{trial.head}",
+        seed=trial.seed,
+        freeze=context.grid.label(trial.head, trial.depth),
+        learning_rate=trial.learning_rate,
+        steps=trial.steps,
         epochs=None,
         examples=None,
         head=HeadConfig(preset, **dataclasses.asdict(settings)),
         data=dataclasses.replace(config.data, validation=0.0),
-        weights=None if cell.head == SCRATCH else config.weights,
+        weights=None if trial.head == SCRATCH else config.weights,
     )
 
 
-def keep_best(material: Material, winner: Cell, folder: Path) -> Callable[[Pack], None]:
+def keep_best(context: Context, winner: Trial, folder: Path) -> Callable[[TrialBatch], None]:
     """Return what writes the best network as a run directory, once the pack that it is in is trained."""
 
-    def keep(pack: Pack) -> None:
-        if winner in pack.cells:
-            write_run(material, pack, pack.cells.index(winner), folder / BEST)
+    def keep(trial_batch: TrialBatch) -> None:
+        if winner in trial_batch.trials:
+            write_run(context, trial_batch, trial_batch.trials.index(winner), folder / BEST)
 
     return keep
 
 
-def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None:
-    """Write one trained cell as a run directory, with the layers below its cut in their place."""
-    cell, above = pack.cells[index], pack.variables(index)
-    start = pack.shape.start
+def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Path) -> None:
+    """Write one trained trial as a run directory, with the layers below its cut in their place."""
+    trial, above = trial_batch.trials[index], trial_batch.variables(index)
+    start = trial_batch.signature.start
     variables = {}
     for collection in ("params", "batch_stats"):
         parts = {part: dict(tree) for part, tree in above.get(collection, {}).items()}
         below = {
             group: tree
-            for group, tree in material.source.variables.get(collection, {}).items()
-            if group in material.source.groups[:start]
+            for group, tree in context.source.variables.get(collection, {}).items()
+            if group in context.source.groups[:start]
         }
         if below or parts.get("source"):
             parts["source"] = {**below, **parts.get("source", {})}
         variables[collection] = jax.tree.map(np.asarray, parts)
-    plan = pack.shape.plan
-    state = create_state(variables, create_optimizer(optimizer_of(material.config), plan), plan, cell.seed)
-    state = state.replace(step=np.int32(pack.step))
-    dataset = material.datasets[cell.seed]
+    plan = trial_batch.signature.plan
+    state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
+    state = state.replace(step=np.int32(trial_batch.step))
+    dataset = context.datasets[trial.seed]
     shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
     files.prepare(workdir)
     with open_checkpoints(workdir / files.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
-        checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
-    config = winner_config(material, cell)
+        checkpoints.save(state, Progress(step=trial_batch.step, position=trial_batch.step, seconds=trial_batch.seconds))
+    config = winner_config(context, trial)
     write_description(
         workdir,
-        Description(to_json(config), material.class_names, material.preprocessing.to_json(), material.described),
+        Description(to_json(config), context.class_names, context.preprocessing.to_json(), context.described),
         {
             "fingerprint": dataset.fingerprint,
             PLACE: place_of(config.data.root),
-            "train": list(material.examples(cell)[0]),
+            "train": list(context.examples(trial)[0]),
             "test": list(dataset.test.ids),
         },
     )
-    row = pack.results()[index]
+    row = trial_batch.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:
-        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(material.class_names)))
+        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(context.class_names)))
     files.write_json(
         workdir / files.RESULT,
         {
             "test": row["test"],
             "val": None,
             "intervals": {"test": intervals, "val": None},
-            "best_step": pack.step,
-            "metric": material.metric,
-            "seconds": pack.seconds,
-            "config_name": f"{material.config.name}/{cell.head}",
-            "cell": cell.name,
+            "best_step": trial_batch.step,
+            "metric": context.metric,
+            "seconds": trial_batch.seconds,
+            "config_name": f"{context.config.name}/{trial.head}",
+            "cell": trial.name,
         },
     )
 
 
-def kept_cell(folder: Path) -> str | None:
-    """Return the name of the cell whose network is kept as the best, None if there is none."""
+def kept_trial(folder: Path) -> str | None:
+    """Return the name of the trial whose network is kept as the best, None if there is none."""
     found = read_result(folder / BEST)
     return None if found is None else found.get("cell")
 
 
-def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:
+def leep_row(context: Context, train: Activations, test: Activations) -> dict[str, Any] | None:
     """Return what LEEP's predictor does on validation data (counted on training data) and on test data (on both).
 
     Returns:
       `StudyResult.leep`; None where the source network has no classification layer.
     """
-    if material.source.groups[-1] not in CLASSIFICATION:
+    if context.source.groups[-1] not in CLASSIFICATION:
         return None
-    classes, tested, validated, said = len(material.class_names), [], [], []
+    classes, tested, validated, said = len(context.class_names), [], [], []
     of_source = probabilities = None
-    for seed in material.grid.seeds:
-        dataset = material.datasets[seed]
+    for seed in context.grid.seeds:
+        dataset = context.datasets[seed]
         fitted = {
-            name: _softmax(source_logits(material, train, part.ids))
+            name: _softmax(source_logits(context, train, part.ids))
             for name, part in (("train", dataset.train), ("val", dataset.val))
         }
         only = leep.conditional(fitted["train"], dataset.train.labels, classes)
         validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
         together = np.concatenate([fitted["train"], fitted["val"]])
         both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
-        of_test = leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both)
+        of_test = leep.predict(_softmax(source_logits(context, test, dataset.test.ids)), both)
         tested.append(_summary(of_test, dataset.test.labels))
         said.append(predicted.written(of_test.argmax(axis=1)))
         if of_source is None:
             of_source, probabilities = both, together
-    names = material.source.class_names
+    names = context.source.class_names
     speaks = {
         name: [[names[z] if names else str(z), share] for z, share in some]
-        for name, some in zip(material.class_names, leep.speakers(of_source, probabilities), strict=True)
+        for name, some in zip(context.class_names, leep.speakers(of_source, probabilities), strict=True)
     }
     return {
         "val": _mean(validated),
@@ -193,13 +193,13 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def predictions(
-    material: Material, test: Activations, folder: Path
+    context: Context, test: Activations, folder: Path
 ) -> tuple[dict[str, list] | None, dict[str, Any] | None]:
     """Return what the best network says of the test images of its seed, and its scores; None if there is no such network."""
     if not (folder / BEST / files.RESULT).exists():
         return None, None
     run = load_run(folder / BEST)
-    examples = material.datasets[run.config.seed].test
+    examples = context.datasets[run.config.seed].test
     groups = [group for group in run.network.groups if group != HEAD]
     frozen = groups[-1] if run.config.freeze == ALL else run.config.freeze
     depth = groups.index(frozen) + 1 if frozen != NONE else 0
@@ -208,7 +208,7 @@ def predictions(
 
     @jax.jit
     def apply(variables, inputs):
-        x = kept_inputs({"inputs": inputs}, None, start, material.preprocessing)
+        x = kept_inputs({"inputs": inputs}, None, start, context.preprocessing)
         return jax.nn.softmax(run.network.apply(variables, x, start))
 
     rows, size = test.rows.of(examples.ids, EVALUATION), 64
@@ -230,17 +230,17 @@ def predictions(
     return said, {
         "metrics": evaluated.metrics,
         "intervals": evaluated.intervals,
-        "classes": evaluated.class_table(material.class_names),
+        "classes": evaluated.class_table(context.class_names),
     }
 
 
 def shown_rows(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of cells as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
+    """Return rows of trials as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
     return [{**row, "depth": grid.label(row["head"], row["depth"]), "frozen": row["depth"]} for row in rows]
 
 
 def outcome(
-    material: Material,
+    context: Context,
     work: Work,
     folder: Path,
     chosen: list[dict[str, Any]],
@@ -250,17 +250,15 @@ def outcome(
     left_out: Sequence[str] = (),
     account: Mapping[str, float] | None = None,
 ) -> StudyResult:
-    """Return what a study measured, for its report; `winners` have `Cell.depth`."""
-    first = material.datasets[material.grid.seeds[0]]
-    said, scores = predictions(material, work.test, folder)
-    rows = shown_rows(material.grid, [*chosen, *tested])
-    winners = {
-        head: {**winner, "depth": material.grid.label(head, winner["depth"])} for head, winner in winners.items()
-    }
+    """Return what a study measured, for its report; `winners` have `Trial.depth`."""
+    first = context.datasets[context.grid.seeds[0]]
+    said, scores = predictions(context, work.test, folder)
+    rows = shown_rows(context.grid, [*chosen, *tested])
+    winners = {head: {**winner, "depth": context.grid.label(head, winner["depth"])} for head, winner in winners.items()}
 
     def picture(index: int) -> np.ndarray:
         with work.test.rows.decoders() as decoders:
-            return work.test.rows.pictures(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
+            return work.test.rows.images(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
 
     names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     versions = {
@@ -269,28 +267,28 @@ def outcome(
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
     }
     return StudyResult(
-        config=to_json(material.config),
-        metric=material.metric,
-        depths=material.grid.axis,
+        config=to_json(context.config),
+        metric=context.metric,
+        depths=context.grid.axis,
         rows=rows,
         winners=winners,
         best=best,
         counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
-        class_names=material.class_names,
-        finals_by_depth=material.study.finals == "depths",
-        leep=leep_row(material, work.activations, work.test),
-        notes=(*first.notes, *seen_by_other_seeds(material.datasets)),
-        one_test_split=one_test_split(material.datasets),
-        leakage=leakage(material.config.data.name, material.class_names, material.source.class_names),
+        class_names=context.class_names,
+        finals_by_depth=context.study.finals == "depths",
+        leep=leep_row(context, work.activations, work.test),
+        notes=(*first.notes, *seen_by_other_seeds(context.datasets)),
+        one_test_split=one_test_split(context.datasets),
+        leakage=leakage(context.config.data.name, context.class_names, context.source.class_names),
         versions=versions,
         seconds=sum(row["seconds"] for row in rows) + fill_seconds(folder),
         predictions=said,
         tests={
-            seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()
+            seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in context.datasets.items()
         },
-        choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))),
+        choices=tuple(filter(None, (choices.too_few_of(context), *choices.ties(context, chosen, best)))),
         scores=scores,
-        same_depths=material.grid.same_depths(),
+        same_depths=context.grid.same_depths(),
         left_out=tuple(left_out),
         account=account or {},
         picture=None if said is None else picture,

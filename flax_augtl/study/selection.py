@@ -90,7 +90,7 @@ def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]]
     """Return what validation chose for each value of a key.
 
     Args:
-      rows: of selecting cells.
+      rows: of selecting trials.
       key: of a row: its head, or its head and depth.
 
     Returns:

@@ -24,17 +24,17 @@ from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import duration, for_terminal
 from flax_augtl.study import budget_study, selection
 from flax_augtl.study.budget import BUDGET, FINALS, TEST, Budget, TooShort
-from flax_augtl.study.budget_choices import final_cells, train_finals
+from flax_augtl.study.budget_choices import final_trials, train_finals
 from flax_augtl.study.caches import CACHE, TrainingCache, open_cache
 from flax_augtl.study.choices import ties, too_few_of
-from flax_augtl.study.context import Material, gather
-from flax_augtl.study.grid import Cell
-from flax_augtl.study.leases import Claims
+from flax_augtl.study.context import Context, gather
+from flax_augtl.study.grid import Trial
+from flax_augtl.study.leases import Leases
 from flax_augtl.study.overlap import seen_by_other_seeds
 from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.report.verdict import rising
 from flax_augtl.study.result import StudyResult
-from flax_augtl.study.results import BEST, keep_best, kept_cell, outcome
+from flax_augtl.study.results import BEST, keep_best, kept_trial, outcome
 from flax_augtl.study.successive_halving import complete, halve
 from flax_augtl.study.trials import cost
 from flax_augtl.study.trials.worker import CELLS, CLAIMS, PARTIAL, Work
@@ -55,14 +55,14 @@ def study(
 ) -> StudyResult | None:
     """Find the freeze depth, the learning rate and the head that validation prefers; retrain, test and compare them.
 
-    Finished cells are kept below `workdir`, and the study goes on with what is missing. Several programs may work on
-    one workdir of a POSIX file system: they claim cells.
+    Finished trials are kept below `workdir`, and the study goes on with what is missing. Several programs may work on
+    one workdir of a POSIX file system: they claim trials.
 
     Args:
       config: see configs/common.py, `config.study`.
       workdir: directory of the study; of a local or shared file system.
       dry_run: print the plan and stop.
-      part: (i, n): train only the i-th of n parts of the selecting cells, i from 1, and stop.
+      part: (i, n): train only the i-th of n parts of the selecting trials, i from 1, and stop.
       datasets: by seed; takes the place of what `config.data` names.
 
     Returns:
@@ -98,29 +98,29 @@ def _study(
                 else "Start the same command on every machine instead: the programs share the trials."
             )
         )
-    material = gather(config, datasets)
-    fingerprints = _fingerprints(folder, material)
+    context = gather(config, datasets)
+    fingerprints = _fingerprints(folder, context)
     # Only now: what is wrong with a configuration leaves nothing behind.
     files.prepare(folder / CELLS)
-    for note in material.source.notes:
+    for note in context.source.notes:
         print(note)
-    for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
+    for split, note in ((seed, note) for seed in context.grid.seeds[:1] for note in context.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
-    write_near_copies(folder, material.datasets[material.grid.seeds[0]])
-    for sentence in seen_by_other_seeds(material.datasets):
+    write_near_copies(folder, context.datasets[context.grid.seeds[0]])
+    for sentence in seen_by_other_seeds(context.datasets):
         print(sentence)
-    labels = material.datasets[material.grid.seeds[0]].train.labels
-    for warning in (imbalance(labels, material.class_names, config), too_few_of(material)):
+    labels = context.datasets[context.grid.seeds[0]].train.labels
+    for warning in (imbalance(labels, context.class_names, config), too_few_of(context)):
         if warning:
             print(warning, flush=True)
-    grid = material.grid
+    grid = context.grid
     budget = Budget(folder, study.minutes, begun) if study.minutes else None
-    tests = len({name for dataset in material.datasets.values() for name in dataset.test.ids})
-    cache = TrainingCache(material, folder, budget_study.rows_of(material), tests, 1e9 * study.cache_gb)
+    tests = len({name for dataset in context.datasets.values() for name in dataset.test.ids})
+    cache = TrainingCache(context, folder, budget_study.rows_of(context), tests, 1e9 * study.cache_gb)
     if budget:
         budget_study.reopen(cache, budget)
     activations = cache.open()
-    timed = _timing(material, activations, folder)
+    timed = _timing(context, activations, folder)
     finals = len(grid.heads) if study.finals == "winners" else len({group[:2] for group in grid.groups()})
     if budget:
         try:
@@ -136,7 +136,7 @@ def _study(
             cost.describe(grid, timed, rows=len(cache.rows), test_rows=tests, kept=kept, finals=finals, kind=kind),
             flush=True,
         )
-    material = cache.material  # With as many views as there is time for.
+    context = cache.context  # With as many views as there is time for.
     if dry_run:
         return None
     _check(config, workdir)  # Another program may have begun a study here while this one timed its own.
@@ -145,35 +145,35 @@ def _study(
     if path.exists():
         values = added_fields.still_lacking(values, files.read_json(path))
     files.write_json(path, values)
-    claims = Claims(folder / CLAIMS, study.lease_seconds)
+    leases = Leases(folder / CLAIMS, study.lease_seconds)
     room = cache.room * (1 - cache.share)
     try:
         if budget:
-            work, found = budget_study.select(cache, budget, activations, timed, claims)
+            work, found = budget_study.select(cache, budget, activations, timed, leases)
             if not found.chosen:
                 raise UserError(_no_result(found.rows))
-            for sentence in ties(material, found.rows, found.best):
+            for sentence in ties(context, found.rows, found.best):
                 print(sentence, flush=True)
-            cells = final_cells(grid, found, by_depth=study.finals == "depths")
-            result = _finish(material, work, folder, found.rows, found.best, cells, room, budget, found.left_out)
+            trials = final_trials(grid, found, by_depth=study.finals == "depths")
+            result = _finish(context, work, folder, found.rows, found.best, trials, room, budget, found.left_out)
         else:
-            activations = fill(activations, claims, "train", cache.open, folder)
-            mean = sum(timed.cell_seconds.values()) / len(timed.cell_seconds)
+            activations = fill(activations, leases, "train", cache.open, folder)
+            mean = sum(timed.trial_seconds.values()) / len(timed.trial_seconds)
             work = Work(
-                material,
+                context,
                 activations,
                 folder,
-                claims,
+                leases,
                 timed,
                 later=finals * len(grid.seeds) * mean + tests * timed.row_seconds,
             )
-            chosen = _select(material, work, part)
+            chosen = _select(context, work, part)
             if part is not None:
                 return None
-            best, finals = _choices(material, chosen)
-            result = _finish(material, work, folder, chosen, best, finals, room)
+            best, finals = _choices(context, chosen)
+            result = _finish(context, work, folder, chosen, best, finals, room)
     finally:
-        claims.close()
+        leases.close()
     write_report(result, folder)
     print("\n" + terminal_table(result))
     if budget:
@@ -241,13 +241,13 @@ def _check(config: Config, workdir: os.PathLike | str) -> Path:
     return folder
 
 
-def _fingerprints(folder: Path, material: Material) -> dict[str, str]:
+def _fingerprints(folder: Path, context: Context) -> dict[str, str]:
     """Return the fingerprints of the data by seed, those of earlier starts among them.
 
     Raises:
-      ValueError: the data of a seed are not what they were: finished cells would stand beside those of other data.
+      ValueError: the data of a seed are not what they were: finished trials would stand beside those of other data.
     """
-    path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in material.datasets.items()}
+    path, now = folder / DATA, {str(seed): dataset.fingerprint for seed, dataset in context.datasets.items()}
     before = files.read_json(path) if path.exists() else {}
     if not isinstance(before, Mapping) or any(before.get(seed, found) != found for seed, found in now.items()):
         raise UserError(
@@ -278,41 +278,41 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "study": {name: value for name, value in values["study"].items() if name not in free}}
 
 
-def _timing(material: Material, activations: Any, folder: Path) -> cost.Timing:
+def _timing(context: Context, activations: Any, folder: Path) -> cost.Timing:
     """Return what was timed in an earlier start of the same grid on the same devices, or time it now."""
     path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    limited = material.study.search == presets.BUDGET
+    limited = context.study.search == presets.BUDGET
     key += ", estimated" if limited else ""
-    groups = material.grid.groups()
+    groups = context.grid.groups()
     if path.exists():
         found = files.read_json(path)
         if known := cost.from_json(found, key, [" ".join(group) for group in groups]):
             return known
     if limited:
         print("Timing one block of images …", flush=True)
-        timed = cost.estimate(material, activations, groups)
+        timed = cost.estimate(context, activations, groups)
     else:
         print(f"Timing {len(groups)} pairs of head and depth …", flush=True)
-        timed = cost.measure(material, activations, groups)
-    files.write_json(path, {"devices": key, **dataclasses.asdict(timed)})
+        timed = cost.measure(context, activations, groups)
+    files.write_json(path, cost.to_json(timed, key))
     return timed
 
 
-def _select(material: Material, work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """Return the rows of the selecting cells, edges widened."""
-    grid = material.grid
-    if material.study.search == "halving":
+def _select(context: Context, work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """Return the rows of the selecting trials, edges widened."""
+    grid = context.grid
+    if context.study.search == "halving":
         return halve(grid, work)
     tried = {group: list(grid.rates) for group in grid.groups()}
-    cells = [cell for group, rates in tried.items() for rate in rates for cell in grid.cells(group, rate)]
+    trials = [trial for group, rates in tried.items() for rate in rates for trial in grid.trials(group, rate)]
     if part is not None:
         number, count = part
         # Whole packs, so that they are trained together as they would be in one program.
-        packs = work.packs(cells)[number - 1 :: count]
-        work.do([cell for pack in packs for cell in pack], wait=False)
+        trial_batches = work.trial_batches(trials)[number - 1 :: count]
+        work.do([trial for trial_batch in trial_batches for trial in trial_batch], wait=False)
         print(f"Part {number} of {count} is finished. When all parts are, give the same command without --cells.")
         return []
-    rows = work.do(cells)
+    rows = work.do(trials)
     while True:
         new = []
         for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
@@ -322,35 +322,35 @@ def _select(material: Material, work: Work, part: tuple[int, int] | None) -> lis
                     f"      {grid.title(group)}: the best learning rate is the lowest or highest one; trying {rate:g} too"
                 )
                 tried[group].append(rate)
-                new += grid.cells(group, rate)
+                new += grid.trials(group, rate)
         if not new:
             return rows
         rows += work.do(new)
 
 
-def _choices(material: Material, rows: list[dict[str, Any]]) -> tuple[str, list[Cell]]:
-    """Return the best head, and the final cells of all winners."""
-    if material.study.search == "halving":
-        rows = complete(rows, len(material.grid.selection_seeds))
+def _choices(context: Context, rows: list[dict[str, Any]]) -> tuple[str, list[Trial]]:
+    """Return the best head, and the final trials of all winners."""
+    if context.study.search == "halving":
+        rows = complete(rows, len(context.grid.selection_seeds))
     heads = selection.winners(rows, lambda row: row["head"])
     if not heads:
         raise UserError(_no_result(rows))
     best = max(heads, key=lambda name: heads[name]["score"])
-    for sentence in ties(material, rows, best):
+    for sentence in ties(context, rows, best):
         print(sentence, flush=True)
     choices = [(name, choice) for name, choice in heads.items()]
-    if material.study.finals == "depths":
+    if context.study.finals == "depths":
         by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
         choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
     return best, [
-        Cell("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        Trial("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
         for name, choice in choices
-        for seed in material.grid.seeds
+        for seed in context.grid.seeds
     ]
 
 
 def _no_result(rows: list[dict[str, Any]]) -> str:
-    """Return why no cell of a study has a result."""
+    """Return why no trial of a study has a result."""
     errors = sorted({row["error"] for row in rows if row["error"]})
     return "Every trial failed or diverged. " + (
         f"Errors: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
@@ -358,12 +358,12 @@ def _no_result(rows: list[dict[str, Any]]) -> str:
 
 
 def _finish(
-    material: Material,
+    context: Context,
     work: Work,
     folder: Path,
     chosen: list[dict[str, Any]],
     best: str,
-    finals: list[Cell],
+    finals: list[Trial],
     room: float,
     budget: Budget | None = None,
     left_out: Sequence[str] = (),
@@ -371,35 +371,35 @@ def _finish(
     """Retrain the winners, and only now look at the test images; within a time budget as many of them as there is time for.
 
     Args:
-      material, work, folder: of the study.
-      chosen: rows of the selecting cells.
+      context, work, folder: of the study.
+      chosen: rows of the selecting trials.
       best: the head that validation chose.
-      finals: the final cells; within a time budget those of the best head first.
+      finals: the final trials; within a time budget those of the best head first.
       room: bytes of activations that may be kept.
       budget: of time.
       left_out: sentences about what there was no time for.
     """
-    rows = test_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+    rows = test_rows(list(context.datasets.values()), context.preprocessing, context.config.data)
 
     def again():
-        return open_cache(material, rows, "test", folder, room)
+        return open_cache(context, rows, "test", folder, room)
 
     work.later = 0.0
     with budget.part(TEST) if budget else contextlib.nullcontext():
-        work.test = fill(again(), work.claims, "test", again, folder)
-    winner = next(cell for cell in finals if cell.head == best)
-    work.keep = keep_best(material, winner, folder)
-    if kept_cell(folder) != winner.name:
+        work.test = fill(again(), work.leases, "test", again, folder)
+    winner = next(trial for trial in finals if trial.head == best)
+    work.keep = keep_best(context, winner, folder)
+    if kept_trial(folder) != winner.name:
         (folder / CELLS / f"{winner.name}.json").unlink(missing_ok=True)  # Its network is what is missing.
     with budget.part(FINALS) if budget else contextlib.nullcontext():
         tested, untested = train_finals(work, budget, finals) if budget else (work.do(finals), [])
     heads = {
-        cell.head: {"depth": cell.depth, "learning_rate": cell.learning_rate, "steps": cell.steps}
-        for cell in reversed(finals)
+        trial.head: {"depth": trial.depth, "learning_rate": trial.learning_rate, "steps": trial.steps}
+        for trial in reversed(finals)
     }
-    heads = {name: heads[name] for name in material.grid.heads if name in heads}
+    heads = {name: heads[name] for name in context.grid.heads if name in heads}
     return outcome(
-        material,
+        context,
         work,
         folder,
         chosen,

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.grid import Grid, Trial
 from flax_augtl.study.trials.worker import Work
 
 KEPT = 3  # One in so many goes on.
@@ -16,28 +16,28 @@ RUNGS = (9, 3)  # Parts of the full length that learning rates are tried with.
 
 
 def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
-    """Return the rows of all selecting cells that were trained.
+    """Return the rows of all selecting trials that were trained.
 
     First the learning rates of each head and depth: all of them with a ninth of the steps, the best third with a third
     of the steps, on the first seed. Then the depths of each head, with the rate that was chosen: all of them in full on
     a third of the seeds, the best third (two at least) on all seeds.
     """
     rows: list[dict[str, Any]] = []
-    total = len(work.material.schedule(Cell("select", *grid.groups()[0], grid.rates[0], grid.seeds[0]))[0])
+    total = len(work.context.schedule(Trial("select", *grid.groups()[0], grid.rates[0], grid.seeds[0]))[0])
     left = {group: list(grid.rates) for group in grid.groups()}
     tried = {group: list(grid.rates) for group in grid.groups()}
 
-    def do(cells: list[Cell]) -> list[dict[str, Any]]:
-        done = work.do(cells)
+    def do(trials: list[Trial]) -> list[dict[str, Any]]:
+        done = work.do(trials)
         rows.extend(done)
         return done
 
     def short(group, rates, part):
         steps = max(1, math.ceil(total / part))
-        return [Cell("select", *group, rate, grid.selection_seeds[0], steps) for rate in rates]
+        return [Trial("select", *group, rate, grid.selection_seeds[0], steps) for rate in rates]
 
     for rung, part in enumerate(RUNGS):
-        done = do([cell for group, rates in left.items() if len(rates) > 1 for cell in short(group, rates, part)])
+        done = do([trial for group, rates in left.items() if len(rates) > 1 for trial in short(group, rates, part)])
         while rung == 0:
             grown = []
             for group, some in _by_group(done).items():
@@ -56,7 +56,7 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
             left[group] = _best(some, max(1, math.ceil(len(some) / KEPT)) if rung + 1 < len(RUNGS) else 1)
     few = grid.selection_seeds[: max(1, math.ceil(len(grid.selection_seeds) / KEPT))]
     rates = {group: some[0] for group, some in left.items() if some}
-    done = do([Cell("select", *group, rate, seed) for group, rate in rates.items() for seed in few])
+    done = do([Trial("select", *group, rate, seed) for group, rate in rates.items() for seed in few])
     lasting = []
     for head in grid.heads:
         groups = [group for group in rates if group[0] == head]
@@ -65,7 +65,7 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
         lasting += [group for _, group in scored[: max(2, math.ceil(len(scored) / KEPT))]]
     do(
         [
-            Cell("select", *group, rates[group], seed)
+            Trial("select", *group, rates[group], seed)
             for group in lasting
             for seed in grid.selection_seeds
             if seed not in few

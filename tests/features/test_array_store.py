@@ -68,7 +68,7 @@ def test_a_truncated_file_is_made_anew(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "other", "sums": {}}', '{"key": "key", "sums": []}'])
-def test_a_manifest_that_is_not_this_stores_counts_for_nothing(tmp_path, content):
+def test_a_checksum_file_that_is_not_this_stores_counts_for_nothing(tmp_path, content):
     filled(tmp_path)
     (tmp_path / "manifest.json").write_text(content)
     assert len(list(Store(SHAPES, ROWS, "key", tmp_path).missing())) == 3

@@ -22,7 +22,7 @@ def metrics(value, n=500):
     }
 
 
-def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
+def trial(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
     """A row of a study whose accuracy is `value`."""
     rng = rng or np.random.default_rng(seed)
     preset = PRESETS.get(head, PRESETS["kept"])
@@ -75,11 +75,11 @@ def study(
             for run in range(seeds):
                 noise = shared[run] + rng.normal(0, 0.004, 3)
                 rows += [
-                    cell("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
+                    trial("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
                     for k, rate in enumerate((0.003, 0.01))
                 ]
                 if finals_by_depth or depth == chosen:
-                    rows.append(cell("final", head, depth, 0.003, run, base + 0.01 + noise[2], depths=depths, rng=rng))
+                    rows.append(trial("final", head, depth, 0.003, run, base + 0.01 + noise[2], depths=depths, rng=rng))
         winners[head] = {"depth": chosen, "learning_rate": 0.003, "steps": 100}
     names = tuple(class_names or (f"class {index}" for index in range(classes)))
     labels = rng.integers(0, len(names), 500)

@@ -12,10 +12,10 @@ from flax_augtl.config.convert import typed
 from flax_augtl.study import budget as module
 from flax_augtl.study import budget_study
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
+from flax_augtl.study.budget_choices import choices, final_trials, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
 from flax_augtl.study.budget_search import Search, order_of
-from flax_augtl.study.grid import Cell, make_grid
+from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 # Seconds of a step at each depth, about as a ResNet-18 at 224 pixels takes them on two cores.
@@ -44,43 +44,43 @@ class Clock:
 class FakeWork:
     """Trains nothing; deeper trainings and longer ones are better, and take their time."""
 
-    def __init__(self, grid, clock, merit=lambda cell, steps: 0.0, slower=1.0):
+    def __init__(self, grid, clock, merit=lambda trial, steps: 0.0, slower=1.0):
         self.grid, self.clock, self.merit, self.slower, self.trained = grid, clock, merit, slower, {}
         # How many times longer than expected the trainings of a depth take, and of which depths that was seen.
         self.grows, self.seen = {}, {}
-        self.material = types.SimpleNamespace(schedule=self._schedule, grid=grid)
+        self.context = types.SimpleNamespace(schedule=self._schedule, grid=grid)
         seconds = {" ".join(group): TOTAL * STEP[group[1]] for group in grid.groups()}
-        self.timed = types.SimpleNamespace(cell_seconds=seconds, row_seconds=0.02)
+        self.timed = types.SimpleNamespace(trial_seconds=seconds, row_seconds=0.02)
 
-    def _schedule(self, cell):
-        return np.zeros(cell.steps or TOTAL), 16
+    def _schedule(self, trial):
+        return np.zeros(trial.steps or TOTAL), 16
 
-    def row(self, cell):
-        return self.trained.get(cell.name)
+    def row(self, trial):
+        return self.trained.get(trial.name)
 
-    def expected(self, cells, *, compilation=True):
-        missing = [cell for cell in cells if cell.name not in self.trained]
-        return sum((cell.steps or TOTAL) * STEP[cell.depth] * self.seen.get(cell.depth, 1.0) for cell in missing)
+    def expected(self, trials, *, compilation=True):
+        missing = [trial for trial in trials if trial.name not in self.trained]
+        return sum((trial.steps or TOTAL) * STEP[trial.depth] * self.seen.get(trial.depth, 1.0) for trial in missing)
 
-    def do(self, cells, room=None):
-        for cell in cells:
-            if cell.name in self.trained:
+    def do(self, trials, room=None):
+        for trial in trials:
+            if trial.name in self.trained:
                 continue
-            self.seen |= {depth: grows for depth, grows in self.grows.items() if depth == cell.depth}
-            seconds = self.slower * self.expected([cell])
+            self.seen |= {depth: grows for depth, grows in self.grows.items() if depth == trial.depth}
+            seconds = self.slower * self.expected([trial])
             if room is not None and seconds > room():  # Noticed after its first step.
-                self.clock.now -= seconds / (cell.steps or TOTAL)
+                self.clock.now -= seconds / (trial.steps or TOTAL)
                 continue
             self.clock.now -= seconds
-            steps = cell.steps or TOTAL
-            value = 0.5 + self.merit(cell, steps)
-            self.trained[cell.name] = {
-                "cell": cell.name,
-                "head": cell.head,
-                "depth": cell.depth,
-                "classifier_rate": cell.classifier_rate,
-                "learning_rate": cell.learning_rate,
-                "seed": cell.seed,
+            steps = trial.steps or TOTAL
+            value = 0.5 + self.merit(trial, steps)
+            self.trained[trial.name] = {
+                "cell": trial.name,
+                "head": trial.head,
+                "depth": trial.depth,
+                "classifier_rate": trial.classifier_rate,
+                "learning_rate": trial.learning_rate,
+                "seed": trial.seed,
                 "steps": steps,
                 "best_step": steps,
                 "metric": "top1",
@@ -88,7 +88,7 @@ class FakeWork:
                 "history": [],
                 "diverged": False,
             }
-        return [self.trained[cell.name] for cell in cells if cell.name in self.trained]
+        return [self.trained[trial.name] for trial in trials if trial.name in self.trained]
 
 
 def grid_of(**study):
@@ -97,16 +97,16 @@ def grid_of(**study):
     return make_grid(typed(config), RESNET, pretrained=True, classifier=True)
 
 
-def search(minutes, own="layer3", merit=lambda cell, steps: 0.0, slower=1.0, **study):
+def search(minutes, own="layer3", merit=lambda trial, steps: 0.0, slower=1.0, **study):
     grid, clock = grid_of(**study), Clock(minutes)
     work = FakeWork(grid, clock, merit, slower)
     return Search(grid, work, clock, own, reserved=30.0), work, clock
 
 
-def better_below(cell, steps):
+def better_below(trial, steps):
     """Training layers pays, longer training too; the rate 0.003 is best."""
-    trained = RESNET.index(cell.depth) if cell.depth in RESNET else -1
-    return 0.05 * (5 - trained) * (trained >= 3) + 0.0001 * steps - 0.01 * abs(np.log(cell.learning_rate / 0.003))
+    trained = RESNET.index(trial.depth) if trial.depth in RESNET else -1
+    return 0.05 * (5 - trained) * (trained >= 3) + 0.0001 * steps - 0.01 * abs(np.log(trial.learning_rate / 0.003))
 
 
 def test_the_depths_are_tried_from_all_downwards_and_the_configurations_own_early():
@@ -122,7 +122,7 @@ def test_a_budget_is_kept(minutes, slower):
     """With what it reserves; trainings that take longer than expected cost what is reserved first."""
     one, work, clock = search(minutes, merit=better_below, slower=slower)
     found = one.run()
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert rows and clock.now >= -0.2 * clock.seconds
     assert found.best in found.chosen
 
@@ -132,9 +132,9 @@ def test_a_training_that_would_take_the_rest_of_the_time_is_stopped(minutes):
     one, work, clock = search(minutes, merit=better_below)
     work.grows = {"layer3": 10.0}
     found = one.run()
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert rows and clock.now >= -0.2 * clock.seconds
-    assert {cell.name for cell in found.cells} == {row["cell"] for row in found.rows}
+    assert {trial.name for trial in found.trials} == {row["cell"] for row in found.rows}
     assert any(row["depth"] == "layer3" for row in found.rows) == (minutes > 5)
     if minutes == 5:
         assert found.left_out[-1] == (
@@ -159,7 +159,7 @@ def test_a_few_minutes_try_the_own_depth_and_choose_it():
         "traditional": ("layer3", 0.003),
         "kept_deeper": ("layer3", 0.003),
     }
-    tried = {(cell.head, cell.depth) for cell in found.cells}
+    tried = {(trial.head, trial.depth) for trial in found.trials}
     assert (
         ("traditional", "layer3") in tried and ("kept_deeper", "fc") in tried and ("traditional", "none") not in tried
     )
@@ -169,12 +169,12 @@ def test_a_few_minutes_try_the_own_depth_and_choose_it():
 
 def test_more_time_goes_further_down_and_trains_longer():
     few, many = (search(minutes, merit=better_below)[0].run() for minutes in (10, 600))
-    assert {cell.depth for cell in few.cells} < {cell.depth for cell in many.cells} == {"none", *RESNET}
+    assert {trial.depth for trial in few.trials} < {trial.depth for trial in many.trials} == {"none", *RESNET}
     assert max(row["steps"] for row in few.rows) < max(row["steps"] for row in many.rows) == TOTAL
     assert many.left_out == []
 
 
-def test_the_best_third_goes_on_three_times_as_long():
+def test_the_best_third_continues_three_times_as_long():
     one, _, _ = search(600, heads=(), depths=("all",), merit=better_below)
     found = one.run()
     rates = {
@@ -191,7 +191,7 @@ def test_time_that_is_left_tries_more_learning_rates_at_the_chosen_depth():
     found = one.run()
     rates = {row["learning_rate"] for row in found.rows if row["depth"] == "layer3" and row["head"] == found.best}
     assert {0.001, 0.003, 0.01} <= rates
-    finals = sum(one.work.expected([cell]) for cell in final_cells(one.grid, found, by_depth=False))
+    finals = sum(one.work.expected([trial]) for trial in final_trials(one.grid, found, by_depth=False))
     assert clock.now - 30.0 - finals < 0.2 * clock.seconds
 
 
@@ -249,8 +249,8 @@ def test_a_curve_that_still_rises_is_lengthened(monkeypatch):
 def test_every_seed_that_is_given_is_trained():
     one, work, clock = search(600, seeds=(0, 1, 5), depths=("all",), selection_seeds=2, merit=better_below)
     found = one.run()
-    assert {cell.seed for cell in found.cells} == {0, 1}
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert {trial.seed for trial in found.trials} == {0, 1}
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert {row["seed"] for row in rows} == {0, 1, 5}
 
 
@@ -258,24 +258,24 @@ def test_trainings_that_fail_are_passed_over():
     one, work, _ = search(600, depths=("layer3", "all"), merit=better_below)
     do = work.do
 
-    def failing(cells, room=None):
-        rows = do(cells, room)
-        for row, cell in zip(rows, cells, strict=True):
-            if cell.head == "kept_deeper":
-                row.update(val=None, steps=cell.steps)
+    def failing(trials, room=None):
+        rows = do(trials, room)
+        for row, trial in zip(rows, trials, strict=True):
+            if trial.head == "kept_deeper":
+                row.update(val=None, steps=trial.steps)
         return rows
 
     work.do = failing
     found = one.run()
     assert list(found.chosen) == ["traditional"] == [found.best]
-    assert {cell.head for cell in final_cells(one.grid, found, by_depth=True)} == {"traditional"}
+    assert {trial.head for trial in final_trials(one.grid, found, by_depth=True)} == {"traditional"}
 
 
 def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():
     one, work, clock = search(10, merit=better_below)
     found = one.run()
     clock.now = 20.0
-    rows, said = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, said = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert [row["head"] for row in rows] == [found.best]
     other = next(head for head in found.chosen if head != found.best)
     assert said == [f"No time was left to train and test: {other} at layer3."]
@@ -284,14 +284,14 @@ def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():
 def test_finals_of_every_depth_come_after_those_of_the_winners():
     one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
     found = one.run()
-    cells = final_cells(one.grid, found, by_depth=True)
-    assert len(cells) == 4 and {cell.depth for cell in cells[:2]} == {"layer3"}
+    trials = final_trials(one.grid, found, by_depth=True)
+    assert len(trials) == 4 and {trial.depth for trial in trials[:2]} == {"layer3"}
 
 
 def test_another_start_finds_what_was_found(tmp_path):
     one, work, _ = search(10, merit=better_below)
     found = one.run()
-    one.budget.chosen = {"cells": [vars(cell) for cell in found.cells], "left_out": found.left_out}
+    one.budget.chosen = {"cells": [vars(trial) for trial in found.trials], "left_out": found.left_out}
     assert found_before(work, one.budget) == found
     work.trained.popitem()
     assert found_before(work, one.budget) is None
@@ -384,7 +384,7 @@ def test_a_budget_that_the_passes_exceed_is_refused_with_what_would_do(tmp_path,
 def test_the_account_is_written_as_json(tmp_path, clock):
     Budget(tmp_path, 10.0, 1000.0).save()
     assert json.loads((tmp_path / "budget.json").read_text())["minutes"] == 10.0
-    assert Cell("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
+    assert Trial("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
 
 
 def test_a_pass_that_will_exceed_the_budget_is_told_once(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,11 @@
-"""The grid that a configuration asks for, and the names of its cells."""
+"""The grid that a configuration asks for, and the names of its trials."""
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
 from flax_augtl.config.convert import typed
-from flax_augtl.study.grid import Cell, make_grid
+from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 
@@ -18,9 +18,11 @@ def grid(groups=RESNET, *, pretrained=True, classifier=True, **study):
     return make_grid(typed(config), groups, pretrained=pretrained, classifier=classifier)
 
 
-def test_names_of_cells_are_stable():
-    assert Cell("select", "kept", "layer4", "pretrained", 0.003, 5).name == "select-kept-layer4-0.003-5"
-    assert Cell("final", "random_deeper", "none", "new", 1e-4, 0, 70).name == "final-random_deeper-none-new-0.0001-0-70"
+def test_names_of_trials_are_stable():
+    assert Trial("select", "kept", "layer4", "pretrained", 0.003, 5).name == "select-kept-layer4-0.003-5"
+    assert (
+        Trial("final", "random_deeper", "none", "new", 1e-4, 0, 70).name == "final-random_deeper-none-new-0.0001-0-70"
+    )
 
 
 def test_quick_has_two_heads_every_depth_one_seed():

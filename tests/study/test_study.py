@@ -17,7 +17,7 @@ from flax_augtl.study import results
 from flax_augtl.study import study as module
 from flax_augtl.study.study import study
 from flax_augtl.study.trials import predictions, worker
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.workdir import files
 from tests import small
 
@@ -25,7 +25,7 @@ from tests import small
 def study_config(**changes):
     """Two heads with everything below them frozen: dense layers only, which compile in a second.
 
-    How many cells are trained together is given, and not timed: their last bits depend on it.
+    How many trials are trained together is given, and not timed: their last bits depend on it.
     """
     config = small.digits_config(weights="embedded:glyphs")
     config.data.views = 2
@@ -85,7 +85,7 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
 
 
-def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
+def test_it_keeps_what_each_final_trial_says_of_every_test_image(done):
     folder, result = done
     finals = [row for row in result.rows if row["stage"] == "final"]
     assert len(finals) == 4
@@ -124,7 +124,7 @@ def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(d
 
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
     folder, result = done
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
@@ -148,7 +148,7 @@ def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says
     for name in ("split_seed", "group", "folds", "fold"):
         del written["data"][name]
     (tmp_path / "config.json").write_text(json.dumps(written))
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     for _ in range(2):
         capsys.readouterr()
         again = study(asked(), tmp_path)
@@ -175,7 +175,7 @@ def test_permuted_test_labels_give_the_same_choices(done, tmp_path):
 
 
 class Absent:
-    """A source of pictures that are not there until `present` is set."""
+    """A source of images that are not there until `present` is set."""
 
     def __init__(self, source):
         self.source, self.present = source, False
@@ -184,11 +184,11 @@ class Absent:
         return len(self.source)
 
     def __getitem__(self, index):
-        assert self.present, "a test picture was read before the winners were fixed"
+        assert self.present, "a test image was read before the winners were fixed"
         return self.source[index]
 
 
-def test_test_pictures_may_be_absent_until_the_winners_are_fixed(done, tmp_path, monkeypatch):
+def test_test_images_may_be_absent_until_the_winners_are_fixed(done, tmp_path, monkeypatch):
     found, absent = datasets(study_config()), []
     for seed, dataset in found.items():
         absent.append(Absent(dataset.test.source))
@@ -219,15 +219,15 @@ def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
 
 
-def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
-    advance = Pack.advance
+def test_a_trial_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
+    advance = TrialBatch.advance
 
-    def fail(pack, pause):
-        if pack.cells[0].head == "kept" and not pack.shape.final:
+    def fail(trial_batch, pause):
+        if trial_batch.trials[0].head == "kept" and not trial_batch.signature.final:
             raise RuntimeError("out of luck")
-        advance(pack, pause)
+        advance(trial_batch, pause)
 
-    monkeypatch.setattr(Pack, "advance", fail)
+    monkeypatch.setattr(TrialBatch, "advance", fail)
     result = study(study_config(), tmp_path)
     assert "failed: RuntimeError: out of luck" in capsys.readouterr().out
     assert list(result.winners) == ["traditional"] and sum(row["error"] is not None for row in result.rows) == 6
@@ -242,26 +242,26 @@ def test_a_study_of_nothing_but_failures_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
-    advance, steps = Pack.advance, []
+def test_a_signal_within_a_trial_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
+    advance, steps = TrialBatch.advance, []
 
-    def signalled(pack, pause):
-        advance(pack, pause)
-        steps.append((pack.cells[0].name, pack.step))
+    def signalled(trial_batch, pause):
+        advance(trial_batch, pause)
+        steps.append((trial_batch.trials[0].name, trial_batch.step))
         if len(steps) == 1:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(Pack, "advance", signalled)
+    monkeypatch.setattr(TrialBatch, "advance", signalled)
     with signals.handled(), pytest.raises(signals.Interrupted):
         study(study_config(), tmp_path)
     assert steps[0][1] == 2 and len(list((tmp_path / "partial").iterdir())) == 1
     assert not list((tmp_path / "claims").iterdir())
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
-    # Cells are trained from where they were: none of them at the same step twice.
+    # Trials are trained from where they were: none of them at the same step twice.
     assert len(steps) == len(set(steps))
 
 
-def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_disk, done):
+def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_trials(small_disk, done):
     folder, remount = small_disk
     remount("size=40k")
     config = study_config(cache="memory")
@@ -287,15 +287,15 @@ def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monk
 
 @pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 0}])
 def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypatch):
-    advance, steps = Pack.advance, []
+    advance, steps = TrialBatch.advance, []
 
-    def moved(pack, pause):
-        advance(pack, pause)
-        steps.append(pack.step)
+    def moved(trial_batch, pause):
+        advance(trial_batch, pause)
+        steps.append(trial_batch.step)
         if len(steps) == 3:
             (tmp_path / "study").rename(tmp_path / "moved")
 
-    monkeypatch.setattr(Pack, "advance", moved)
+    monkeypatch.setattr(TrialBatch, "advance", moved)
     with pytest.raises(files.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
         study(study_config(**changes), tmp_path / "study")
     monkeypatch.undo()
@@ -416,22 +416,22 @@ def test_a_study_with_a_time_budget_says_what_it_was_spent_on(in_time):
 
 def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatch):
     folder, result = in_time
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     again = study(budget_config(), folder)
     assert lasting(again.rows) == lasting(result.rows) and again.winners == result.winners
     assert sum(again.account.values()) > sum(result.account.values())
 
 
-def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
-    advance, count = Pack.advance, []
+def test_an_interrupted_study_continues_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
+    advance, count = TrialBatch.advance, []
 
-    def signalled(pack, pause):
-        advance(pack, pause)
+    def signalled(trial_batch, pause):
+        advance(trial_batch, pause)
         count.append(1)
         if len(count) == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Pack, "advance", signalled)
+    monkeypatch.setattr(TrialBatch, "advance", signalled)
     with signals.handled(), pytest.raises(signals.Interrupted):
         study(budget_config(), tmp_path)
     spent = sum(json.loads((tmp_path / "budget.json").read_text())["seconds"].values())
@@ -442,8 +442,8 @@ def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, t
 
 
 def test_a_training_that_would_take_longer_than_the_time_that_is_left_is_stopped(tmp_path, monkeypatch, capsys):
-    def room_of(search, cells):
-        return -1.0 if cells[0].head == "kept" and (cells[0].steps or search.total) > 1 else 1e9
+    def room_of(search, trials):
+        return -1.0 if trials[0].head == "kept" and (trials[0].steps or search.total) > 1 else 1e9
 
     monkeypatch.setattr(module.budget_study.Search, "_room_of", room_of)
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.0)
@@ -461,7 +461,7 @@ def test_a_training_that_would_take_longer_than_the_time_that_is_left_is_stopped
 
 
 def test_one_program_does_a_study_with_a_time_budget(in_time, monkeypatch):
-    monkeypatch.setattr(module.Claims, "take", lambda self, name: False)
+    monkeypatch.setattr(module.Leases, "take", lambda self, name: False)
     with pytest.raises(ValueError, match="Another program works on the study in .*: wait for it, or choose another"):
         study(budget_config(), in_time[0])
     with pytest.raises(ValueError, match="--cells divides the trials of a grid; with config.study.search='budget'"):
@@ -506,7 +506,7 @@ def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch)
     old["study"].update({"seeds": [0, 1, 2, 3, 4, 5], "selection_seeds": 0, "search": "grid", "finals": "winners"})
     assert old["study"]["views"] == 4
     path.write_text(json.dumps(old))
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     assert lasting(study(study_config(), tmp_path / "old").rows) == lasting(result.rows)
     with pytest.raises(ValueError, match="config.study.search: 'grid' there, 'budget' here"):
         study(study_config(minutes=5.0), tmp_path / "old")
@@ -526,7 +526,7 @@ def test_mistakes_are_told(changes, sentence, tmp_path):
         study(study_config(**changes), tmp_path)
 
 
-def test_what_mixes_pictures_is_refused(tmp_path):
+def test_what_mixes_images_is_refused(tmp_path):
     config = study_config()
     config.data.mixup = 0.2
     with pytest.raises(ValueError, match="config.data.mixup=0.2 mixes images anew in every step"):
@@ -538,19 +538,19 @@ def test_what_mixes_pictures_is_refused(tmp_path):
         study(study_config(), "gs://bucket/study")
 
 
-def test_cells_of_others_are_waited_for(tmp_path, monkeypatch):
-    """A cell that another worker claims is not trained here; its row appears, and is used."""
+def test_trials_of_others_are_waited_for(tmp_path, monkeypatch):
+    """A trial that another worker claims is not trained here; its row appears, and is used."""
     waited = []
 
     def end(seconds):
         waited.append(seconds)
-        claims.release("x")
+        leases.release("x")
 
-    claims = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
+    leases = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
     monkeypatch.setattr(worker.time, "sleep", end)
-    mine = worker.Work(None, None, tmp_path, claims, None)
-    monkeypatch.setattr(mine, "packs", lambda cells: [list(cells)])
+    mine = worker.Work(None, None, tmp_path, leases, None)
+    monkeypatch.setattr(mine, "trial_batches", lambda trials: [list(trials)])
     rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
-    monkeypatch.setattr(mine, "row", lambda cell: next(rows))
-    cell = type("Cell", (), {"name": "x"})()
-    assert mine.do([cell]) == [{"cell": "x"}] and waited
+    monkeypatch.setattr(mine, "row", lambda trial: next(rows))
+    trial = type("Cell", (), {"name": "x"})()
+    assert mine.do([trial]) == [{"cell": "x"}] and waited

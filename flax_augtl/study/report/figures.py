@@ -33,7 +33,7 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
 
     Args:
       result: what the study measured.
-      split: "val", of the selecting cells of each depth's best rate, or "test", of the final cells.
+      split: "val", of the selecting trials of each depth's best rate, or "test", of the final trials.
     """
     bands = {head: found for head in queries.heads(result) if (found := _by_depth(result, head, split))}
     if not bands:
@@ -163,7 +163,7 @@ def _limits(bands: Sequence[Band]) -> tuple[float, float]:
 
 def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
     """Draw validation accuracy of each head's winner, mean over seeds, against epochs and seconds: (SVG, description)."""
-    # A vmapped group of cells can end together, so only steps that every seed has are averaged.
+    # A vmapped group of trials can end together, so only steps that every seed has are averaged.
     curves = {
         head: curve
         for head, winner in result.winners.items()

@@ -1,4 +1,4 @@
-"""What the test images say: intervals and paired tests over them, from what each final cell predicts."""
+"""What the test images say: intervals and paired tests over them, from what each final trial predicts."""
 
 import dataclasses
 import math
@@ -34,20 +34,20 @@ class OverImages:
     adjusted: float = math.nan
 
 
-def over_images(result: StudyResult, cells: Mapping[int, Row]) -> OverImages | None:
+def over_images(result: StudyResult, trials: Mapping[int, Row]) -> OverImages | None:
     """Return the interval of the mean over seeds; None if it is not known of every seed what it says of each image."""
-    right = {seed: found for seed, row in cells.items() if (found := _right(result, seed, row)) is not None}
-    if not cells or len(right) < len(cells):
+    right = {seed: found for seed, row in trials.items() if (found := _right(result, seed, row)) is not None}
+    if not trials or len(right) < len(trials):
         return None
     sums, counts, labels = _by_image(result, right)
     _, low, high = image_interval(sums, counts, _strata(result, labels))
-    return OverImages(low, high, len(sums), len(cells))
+    return OverImages(low, high, len(sums), len(trials))
 
 
-def paired(result: StudyResult, cells: Mapping[int, Row], others: Mapping[int, Row]) -> OverImages | None:
+def paired(result: StudyResult, trials: Mapping[int, Row], others: Mapping[int, Row]) -> OverImages | None:
     """Return the interval and the test of a mean difference over the seeds that both have; None if it is not known."""
-    seeds = sorted(cells.keys() & others.keys())
-    pairs = {seed: (_right(result, seed, cells[seed]), _right(result, seed, others[seed])) for seed in seeds}
+    seeds = sorted(trials.keys() & others.keys())
+    pairs = {seed: (_right(result, seed, trials[seed]), _right(result, seed, others[seed])) for seed in seeds}
     if not pairs or any(one is None or other is None for one, other in pairs.values()):
         return None
     sums, counts, labels = _by_image(result, {seed: one - other for seed, (one, other) in pairs.items()})
@@ -58,7 +58,7 @@ def paired(result: StudyResult, cells: Mapping[int, Row], others: Mapping[int, R
 
 
 def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
-    """Return 1 for each test image of a seed that a cell is right about, else 0; None if it is not known."""
+    """Return 1 for each test image of a seed that a trial is right about, else 0; None if it is not known."""
     said, test = predictions.read(row), result.tests.get(seed)
     if said is None or test is None or len(said) != len(test["label"]):
         return None

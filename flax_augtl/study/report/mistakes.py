@@ -1,4 +1,4 @@
-"""What the winner takes for what: confusion, the most confused pairs, the most confident mistakes as pictures."""
+"""What the winner takes for what: confusion, the most confused pairs, the most confident mistakes as images."""
 
 import base64
 import io
@@ -75,7 +75,7 @@ def thumbnail(picture: Callable[[int], np.ndarray], index: int) -> str | None:
     scale = THUMBNAIL / max(image.size)
     if scale < 1:
         image.thumbnail((THUMBNAIL, THUMBNAIL))
-    elif scale >= 2:  # Pictures of a few pixels are shown as such, not smeared.
+    elif scale >= 2:  # Images of a few pixels are shown as such, not smeared.
         image = image.resize([int(scale) * side for side in image.size], Image.Resampling.NEAREST)
     return _data_uri(np.asarray(image), "JPEG")
 

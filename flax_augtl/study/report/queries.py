@@ -1,4 +1,4 @@
-"""The cells of a study by what they share: heads, the cells of one choice, values by seed."""
+"""The trials of a study by what they share: heads, the trials of one choice, values by seed."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 def heads(result: StudyResult) -> tuple[str, ...]:
-    """Return the names of all heads: those with a winner first, in their order, then those of which every cell failed."""
+    """Return the names of all heads: those with a winner first, in their order, then those of which every trial failed."""
     return tuple(dict.fromkeys([*result.winners, *(row["head"] for row in result.rows)]))
 
 
@@ -32,12 +32,12 @@ def new_layers_rate(result: StudyResult, learning_rate: float | None) -> float |
 
 
 def failed(result: StudyResult) -> list[Row]:
-    """Return the cells without a result: an error stopped them, or their loss ceased to be finite."""
+    """Return the trials without a result: an error stopped them, or their loss ceased to be finite."""
     return [row for row in result.rows if row["error"] or row["diverged"]]
 
 
 def finals(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
-    """Return the tested cells of a head and depth by seed, in ascending order."""
+    """Return the tested trials of a head and depth by seed, in ascending order."""
     depth = shown(result, head, depth)
     found = {
         row["seed"]: row
@@ -48,7 +48,7 @@ def finals(result: StudyResult, head: str, depth: str) -> dict[int, Row]:
 
 
 def lengths(result: StudyResult, head: str, depth: str) -> set[int]:
-    """Return the lengths in steps of the selecting cells of a head and depth that have a result."""
+    """Return the lengths in steps of the selecting trials of a head and depth that have a result."""
     depth = shown(result, head, depth)
     return {
         row["steps"]
@@ -62,11 +62,11 @@ def lengths(result: StudyResult, head: str, depth: str) -> set[int]:
 
 
 def selected(result: StudyResult, head: str, depth: str, steps: int | None = None) -> dict[int, Row]:
-    """Return the selecting cells, by seed, of the choice that is best on validation for a head and depth.
+    """Return the selecting trials, by seed, of the choice that is best on validation for a head and depth.
 
     A choice is a learning rate and the settings of the head, among the longest trainings that there are or those of a
     length in steps; one that failed with any seed is passed over while there is another. For the winner's depth it is
-    the winner's choice, as the final cells say it.
+    the winner's choice, as the final trials say it.
     """
     depth = shown(result, head, depth)
     steps = max(lengths(result, head, depth), default=None) if steps is None else steps
@@ -83,11 +83,11 @@ def selected(result: StudyResult, head: str, depth: str, steps: int | None = Non
         if (chosen := (row["learning_rate"], _settings(row))) in choices:
             return dict(sorted(choices[chosen].items()))
 
-    def merit(cells: Mapping[int, Row]) -> tuple[bool, float, float]:
+    def merit(trials: Mapping[int, Row]) -> tuple[bool, float, float]:
         return (
-            len(cells) == len(seeds),
-            round(mean(row["val"][result.metric] for row in cells.values()), 12),
-            -mean(row["val"]["loss"] for row in cells.values()),
+            len(trials) == len(seeds),
+            round(mean(row["val"][result.metric] for row in trials.values()), 12),
+            -mean(row["val"]["loss"] for row in trials.values()),
         )
 
     return dict(sorted(max(choices.values(), key=merit).items()))
@@ -97,9 +97,9 @@ def _settings(row: Row) -> str:
     return json.dumps(row["settings"], sort_keys=True)
 
 
-def values(cells: Mapping[int, Row], split: str, metric: str) -> dict[int, float]:
+def values(trials: Mapping[int, Row], split: str, metric: str) -> dict[int, float]:
     """Return a metric by seed."""
-    return {seed: row[split][metric] for seed, row in cells.items()}
+    return {seed: row[split][metric] for seed, row in trials.items()}
 
 
 def differences(values: Mapping[int, float], others: Mapping[int, float]) -> list[float]:
@@ -107,8 +107,8 @@ def differences(values: Mapping[int, float], others: Mapping[int, float]) -> lis
     return [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
 
 
-def leep_cells(result: StudyResult) -> dict[int, Row]:
-    """Return what stands for tested cells of LEEP's predictor, by seed."""
+def leep_trials(result: StudyResult) -> dict[int, Row]:
+    """Return what stands for tested trials of LEEP's predictor, by seed."""
     seeds = sorted({row["seed"] for row in result.rows if row["stage"] == "final"})
     by_seed = result.leep["test_by_seed"] if result.leep else []
     said = (result.leep or {}).get("predicted_by_seed") or [None] * len(by_seed)
@@ -119,14 +119,14 @@ def leep_cells(result: StudyResult) -> dict[int, Row]:
 
 
 def epochs(result: StudyResult, row: Row, examples: float) -> float:
-    """Return how many passes over the training data of a cell so many examples are."""
+    """Return how many passes over the training data of a trial so many examples are."""
     return examples / max(1, result.counts["train"] + (result.counts["val"] if row["stage"] == "final" else 0))
 
 
 def reached(result: StudyResult, row: Row, share: float = 0.9) -> tuple[float, float] | None:
-    """Return the epochs and seconds after which a cell first had a share of its own best validation accuracy.
+    """Return the epochs and seconds after which a trial first had a share of its own best validation accuracy.
 
-    None for a cell that was not validated.
+    None for a trial that was not validated.
     """
     history = [point for point in row["history"] or () if point["val"] is not None]
     if not history:

@@ -1,4 +1,4 @@
-"""study.csv: one row a cell."""
+"""study.csv: one row a trial."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ TEST_METRICS = ("precision", "f1", "weighted_precision", "weighted_f1", "kappa",
 
 
 def study_csv(result: StudyResult) -> str:
-    """Return a row a cell as CSV: settings, seed, metrics, costs; accuracies are fractions, empty is "not measured"."""
+    """Return a row a trial as CSV: settings, seed, metrics, costs; accuracies are fractions, empty is "not measured"."""
     settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
     groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
     header = ["cell", "stage", "head", "depth", "frozen_up_to", "learning_rate", "new_layers_learning_rate", "seed", "steps",

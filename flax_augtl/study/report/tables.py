@@ -70,11 +70,11 @@ class Line:
       role: which network of the paper, or what kind of control, it is; "" for one of the user's own.
       depth: chosen freeze depth, "" for LEEP's predictor.
       learning_rate, steps: what validation chose; None for LEEP's predictor.
-      validation: of the selecting cells of that choice, in the metric that selects.
-      test: the same metric on the test split; None where no cell was tested.
+      validation: of the selecting trials of that choice, in the metric that selects.
+      test: the same metric on the test split; None where no trial was tested.
       top1: top-1 accuracy on the test split.
       difference: to the reference; None for the reference itself, and without common seeds.
-      reach: mean epochs and seconds to 90 % of the cell's own best validation accuracy.
+      reach: mean epochs and seconds to 90 % of the trial's own best validation accuracy.
     """
 
     head: str
@@ -125,7 +125,7 @@ def summary(result: StudyResult) -> list[Line]:
         _line(result, name, winner["depth"], {} if name == base else against) for name, winner in result.winners.items()
     ]
     if result.leep:
-        tested = queries.leep_cells(result)
+        tested = queries.leep_trials(result)
         values, top1 = (queries.values(tested, "test", metric) for metric in (result.metric, "top1"))
         lines.append(
             Line(

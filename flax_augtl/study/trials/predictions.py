@@ -1,4 +1,4 @@
-"""What each final cell says of every test image, kept in its row so that heads can be compared image by image."""
+"""What each final trial says of every test image, kept in its row so that heads can be compared image by image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,33 +7,31 @@ import numpy as np
 
 from flax_augtl.data import Examples
 from flax_augtl.errors import UserError
-from flax_augtl.study.context import Material
+from flax_augtl.study.context import Context
 from flax_augtl.study.trials.batches import Feed, evaluate
 from flax_augtl.training.evaluation import Evaluation, fits
 
 
-def tested_cells(
-    material: Material, feed: Feed, variables: Any, splits: Sequence[Examples]
+def tested_trials(
+    context: Context, feed: Feed, variables: Any, splits: Sequence[Examples]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the metrics of each cell on its test split, and what it predicts (`written`).
+    """Return the metrics of each trial on its test split, and what it predicts (`written`).
 
     Args:
-      material, feed: of the cells.
-      variables: stacked [cells, ...].
-      splits: the test split of each cell.
+      context, feed: of the trials.
+      variables: stacked [trials, ...].
+      splits: the test split of each trial.
     """
     said: list[list[np.ndarray]] = [[] for _ in splits]
     kept: list[list[np.ndarray]] = [[] for _ in splits]
-    keep = fits(sum(map(len, splits)), len(material.class_names))
+    keep = fits(sum(map(len, splits)), len(context.class_names))
 
-    def each(cell: int, probabilities: np.ndarray) -> None:
-        said[cell].append(probabilities.argmax(axis=1))
+    def each(trial: int, probabilities: np.ndarray) -> None:
+        said[trial].append(probabilities.argmax(axis=1))
         if keep:
-            kept[cell].append(probabilities)
+            kept[trial].append(probabilities)
 
-    sums = evaluate(
-        material, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each
-    )
+    sums = evaluate(context, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each)
     tested = [
         Evaluation(one, split.labels, np.concatenate(some) if keep else None).metrics
         for one, split, some in zip(sums, splits, kept, strict=True)
@@ -47,7 +45,7 @@ def written(predicted: np.ndarray) -> str:
 
 
 def read(row: Mapping[str, Any]) -> np.ndarray | None:
-    """Return what a cell predicts of the test split, int [N]; None without a test, and for rows of earlier versions.
+    """Return what a trial predicts of the test split, int [N]; None without a test, and for rows of earlier versions.
 
     Raises:
       ValueError: it is not text of whole numbers.

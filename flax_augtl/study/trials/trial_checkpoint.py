@@ -1,4 +1,4 @@
-"""A pack in the middle of its training, on disk, so that a study that was interrupted goes on within its cells."""
+"""A pack in the middle of its training, on disk, so that a study that was interrupted goes on within its trials."""
 
 import hashlib
 import shutil
@@ -13,7 +13,7 @@ from flax import serialization
 from flax_augtl.errors import UserError
 from flax_augtl.runtime import literal_glob
 from flax_augtl.runtime.text import first_line
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.training import orbax_leak
 from flax_augtl.workdir import checkpoint_index, checksums
 from flax_augtl.workdir.files import CannotWrite
@@ -25,16 +25,16 @@ literal_glob.take_folders_literally()
 class Partial:
     """The checkpoint of one pack."""
 
-    def __init__(self, folder: Path, pack: Pack):
-        """Name the checkpoint of a pack, by its cells.
+    def __init__(self, folder: Path, trial_batch: TrialBatch):
+        """Name the checkpoint of a pack, by its trials.
 
         Args:
           folder: of all such checkpoints.
           pack: whose checkpoint it is.
         """
-        names = "\n".join(cell.name for cell in pack.cells)
+        names = "\n".join(trial.name for trial in trial_batch.trials)
         self._folder = folder / hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
-        self._pack = pack
+        self._trial_batch = trial_batch
 
     def _manager(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -47,33 +47,33 @@ class Partial:
         Raises:
           CannotWrite: it cannot be written.
         """
-        pack = self._pack
-        states = jax.tree.map(np.asarray, serialization.to_state_dict(pack.states))
+        trial_batch = self._trial_batch
+        states = jax.tree.map(np.asarray, serialization.to_state_dict(trial_batch.states))
         progress = {
-            "seconds": pack.seconds,
-            "history": pack.history,
-            "diverged": pack.diverged,
-            "losses": pack.losses.tolist(),
+            "seconds": trial_batch.seconds,
+            "history": trial_batch.history,
+            "diverged": trial_batch.diverged,
+            "losses": trial_batch.losses.tolist(),
         }
         try:
             with self._manager() as manager:
                 manager.save(
-                    pack.step,
+                    trial_batch.step,
                     args=ocp.args.Composite(states=ocp.args.StandardSave(states), progress=ocp.args.JsonSave(progress)),
                 )
-            checkpoint_index.check(self._folder / str(pack.step) / "states", checkpoint_index.names_of(states))
-            checksums.write(self._folder / str(pack.step))
+            checkpoint_index.check(self._folder / str(trial_batch.step) / "states", checkpoint_index.names_of(states))
+            checksums.write(self._folder / str(trial_batch.step))
         except Exception as error:
             raise CannotWrite(
-                f"The checkpoint of {pack.cells[0].name} in {self._folder} cannot be written: {first_line(error)}"
+                f"The checkpoint of {trial_batch.trials[0].name} in {self._folder} cannot be written: {first_line(error)}"
             ) from error
 
     def restore(self) -> bool:
         """Set the pack to what was written; return whether there was anything. What cannot be read is left behind."""
         if not self._folder.exists():
             return False
-        pack = self._pack
-        like: Any = jax.tree.map(np.asarray, serialization.to_state_dict(pack.states))
+        trial_batch = self._trial_batch
+        like: Any = jax.tree.map(np.asarray, serialization.to_state_dict(trial_batch.states))
         try:
             with self._manager() as manager:
                 step = manager.latest_step()
@@ -86,18 +86,18 @@ class Partial:
                     args=ocp.args.Composite(states=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()),
                 )
             states, losses = jax.tree.map(np.asarray, found.states), np.array(found.progress["losses"], np.float64)
-        except Exception as error:  # Orbax raises what its many parts raise; a cell can always be begun anew.
+        except Exception as error:  # Orbax raises what its many parts raise; a trial can always be begun anew.
             print(
-                f"The checkpoint of {pack.cells[0].name} cannot be used ({first_line(error)}); it starts from the "
+                f"The checkpoint of {trial_batch.trials[0].name} cannot be used ({first_line(error)}); it starts from the "
                 f"beginning."
             )
             self.remove()
             return False
-        pack.states = serialization.from_state_dict(pack.states, states)
-        pack.step, pack.seconds, pack.losses = step, float(found.progress["seconds"]), losses
-        pack.history, pack.diverged = found.progress["history"], found.progress["diverged"]
+        trial_batch.states = serialization.from_state_dict(trial_batch.states, states)
+        trial_batch.step, trial_batch.seconds, trial_batch.losses = step, float(found.progress["seconds"]), losses
+        trial_batch.history, trial_batch.diverged = found.progress["history"], found.progress["diverged"]
         return True
 
     def remove(self) -> None:
-        """Delete the checkpoint: the cells are done."""
+        """Delete the checkpoint: the trials are done."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Doing cells: claimed, trained in packs, kept as they end, with the time that is left."""
+"""Doing trials: claimed, trained in packs, kept as they end, with the time that is left."""
 
 import dataclasses
 import time
@@ -12,13 +12,13 @@ from flax_augtl.errors import UserError
 from flax_augtl.features.activations import Activations
 from flax_augtl.runtime import signals
 from flax_augtl.runtime.text import duration, for_terminal
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import Cell
-from flax_augtl.study.leases import Claims
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import Trial
+from flax_augtl.study.leases import Leases
 from flax_augtl.study.trials import predictions
-from flax_augtl.study.trials.batches import Shape, loops, shape_of
+from flax_augtl.study.trials.batches import StepSignature, loops, signature_of
 from flax_augtl.study.trials.cost import Timing
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.trial_checkpoint import Partial
 from flax_augtl.workdir import files
 
@@ -56,11 +56,11 @@ _POINT = {
 }
 
 
-def read_row(path: Path, cell: Cell) -> dict[str, Any]:
-    """Read the row of a cell that is done.
+def read_row(path: Path, trial: Trial) -> dict[str, Any]:
+    """Read the row of a trial that is done.
 
     Raises:
-      ValueError: it is not whole, not of the kind that it should be, or of another cell.
+      ValueError: it is not whole, not of the kind that it should be, or of another trial.
     """
     row = files.read_json(path)
     value_types.check(row, _ROW, tuple(_ROW), str(path))
@@ -79,23 +79,23 @@ def read_row(path: Path, cell: Cell) -> dict[str, Any]:
         and isinstance(row.get("history"), list)
     )
     its_own = all(
-        row[name] == getattr(cell, name)
+        row[name] == getattr(trial, name)
         for name in ("stage", "head", "depth", "classifier_rate", "learning_rate", "seed")
     )
     try:
         predictions.read(row)
     except ValueError:
         whole = False
-    if row["cell"] != cell.name or not whole or not its_own:
-        raise UserError(f"{path} is not the row of {cell.name}.")
+    if row["cell"] != trial.name or not whole or not its_own:
+        raise UserError(f"{path} is not the row of {trial.name}.")
     for point in row["history"]:
         value_types.check(point, _POINT, tuple(_POINT), f"{path}: history")
     return row
 
 
-def compilation(shape: Shape) -> Shape:
+def compilation(signature: StepSignature) -> StepSignature:
     """Return a shape without what does not change the compiled programs: trainings of several lengths share them."""
-    return dataclasses.replace(shape, total=0, every=0)
+    return dataclasses.replace(signature, total=0, every=0)
 
 
 def _has_numbers(values: Any) -> bool:
@@ -108,28 +108,28 @@ class OutOfTime(Exception):
 
 @dataclasses.dataclass
 class Work:
-    """A study's cells, some of them done.
+    """A study's trials, some of them done.
 
     Attributes:
-      material, activations: what all cells share.
+      context, activations: what all trials share.
       folder: of the study.
-      claims: of this worker.
-      timed: seconds of the cells; what is measured replaces it.
-      test: activations of the test pictures, once the winners are fixed.
-      keep: told of each finished pack, before its cells count as done.
-      later: seconds that the study will take after the cells at hand, for the time that is left.
+      leases: of this worker.
+      timed: seconds of the trials; what is measured replaces it.
+      test: activations of the test images, once the winners are fixed.
+      keep: told of each finished pack, before its trials count as done.
+      later: seconds that the study will take after the trials at hand, for the time that is left.
       left: gives the seconds that are left of a time budget.
       slowness: how many times longer than its timing large work took so far.
-      stopped: names of cells whose training was stopped for want of time.
+      stopped: names of trials whose training was stopped for want of time.
     """
 
-    material: Material
+    context: Context
     activations: Activations
     folder: Path
-    claims: Claims
+    leases: Leases
     timed: Timing
     test: Activations | None = None
-    keep: Callable[[Pack], None] | None = None
+    keep: Callable[[TrialBatch], None] | None = None
     later: float = 0.0
     left: Callable[[], float] | None = None
     slowness: float = 1.0
@@ -138,45 +138,45 @@ class Work:
     _compiled: dict[Any, float] = dataclasses.field(default_factory=dict)
     _warm: set[Any] = dataclasses.field(default_factory=set)
     _rows: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    _shapes: dict[Cell, Shape] = dataclasses.field(default_factory=dict)
+    _signatures: dict[Trial, StepSignature] = dataclasses.field(default_factory=dict)
 
-    def row(self, cell: Cell) -> dict[str, Any] | None:
-        """Return the row of a cell that is done, or of one that failed in this start; else None."""
-        path = self.folder / CELLS / f"{cell.name}.json"
-        if cell.name not in self._rows:
+    def row(self, trial: Trial) -> dict[str, Any] | None:
+        """Return the row of a trial that is done, or of one that failed in this start; else None."""
+        path = self.folder / CELLS / f"{trial.name}.json"
+        if trial.name not in self._rows:
             try:
                 if path.exists():
-                    self._rows[cell.name] = read_row(path, cell)
+                    self._rows[trial.name] = read_row(path, trial)
             except ValueError as error:
                 # Not written whole, or not by this program: trained again.
                 print(for_terminal(f"{error} It is trained again."), flush=True)
                 path.unlink(missing_ok=True)
                 return None
-        return self._rows.get(cell.name)
+        return self._rows.get(trial.name)
 
     def do(
-        self, cells: Sequence[Cell], *, wait: bool = True, room: Callable[[], float] | None = None
+        self, trials: Sequence[Trial], *, wait: bool = True, room: Callable[[], float] | None = None
     ) -> list[dict[str, Any]]:
-        """Train every cell that is not done, and return the rows of all; cells that others claim are waited for.
+        """Train every trial that is not done, and return the rows of all; trials that others claim are waited for.
 
         Args:
-          cells: in the order of the rows.
-          wait: for cells of other workers; else their rows are left out.
+          trials: in the order of the rows.
+          wait: for trials of other workers; else their rows are left out.
           room: gives the seconds that are left for a training; one that would take longer is stopped, and has no row.
         """
         failed: dict[str, dict[str, Any]] = {}
         waited = False
         while True:
             missing = [
-                cell
-                for cell in cells
-                if cell.name not in failed and cell.name not in self.stopped and self.row(cell) is None
+                trial
+                for trial in trials
+                if trial.name not in failed and trial.name not in self.stopped and self.row(trial) is None
             ]
             if not missing:
                 break
-            mine = self._claim(missing, cells)
+            mine = self._take(missing, trials)
             if mine:
-                failed |= self._train(mine, cells, room)
+                failed |= self._train(mine, trials, room)
             elif not wait:
                 break
             else:
@@ -184,68 +184,68 @@ class Work:
                     print(f"Waiting for {len(missing)} trials that other workers train.", flush=True)
                 waited = True
                 time.sleep(POLL_SECONDS)
-        rows = [failed.get(cell.name) or self.row(cell) for cell in cells]
+        rows = [failed.get(trial.name) or self.row(trial) for trial in trials]
         return [row for row in rows if row is not None]
 
-    def _claim(self, missing: Sequence[Cell], cells: Sequence[Cell]) -> list[Cell]:
-        """Claim the first cells of one shape that nobody works on."""
-        for pack in self.packs(missing):
-            mine = [cell for cell in pack if self.claims.take(cell.name)]
+    def _take(self, missing: Sequence[Trial], trials: Sequence[Trial]) -> list[Trial]:
+        """Claim the first trials of one shape that nobody works on."""
+        for trial_batch in self.trial_batches(missing):
+            mine = [trial for trial in trial_batch if self.leases.take(trial.name)]
             # Between looking and claiming another worker may have ended it.
-            done = [cell for cell in mine if self.row(cell) is not None]
-            for cell in done:
-                self.claims.release(cell.name)
-            if mine := [cell for cell in mine if cell not in done]:
+            done = [trial for trial in mine if self.row(trial) is not None]
+            for trial in done:
+                self.leases.release(trial.name)
+            if mine := [trial for trial in mine if trial not in done]:
                 return mine
         return []
 
-    def packs(self, cells: Iterable[Cell]) -> list[list[Cell]]:
-        """Return cells that can be trained together, in lists of as many as are worth it."""
-        shapes: dict[Shape, list[Cell]] = {}
-        for cell in cells:
-            if cell not in self._shapes:
-                self._shapes[cell] = shape_of(self.material, self.activations, cell)
-            shapes.setdefault(self._shapes[cell], []).append(cell)
+    def trial_batches(self, trials: Iterable[Trial]) -> list[list[Trial]]:
+        """Return trials that can be trained together, in lists of as many as are worth it."""
+        signatures: dict[StepSignature, list[Trial]] = {}
+        for trial in trials:
+            if trial not in self._signatures:
+                self._signatures[trial] = signature_of(self.context, self.activations, trial)
+            signatures.setdefault(self._signatures[trial], []).append(trial)
         found = []
-        for shape, some in shapes.items():
-            size = self._together(shape, some[0])
+        for signature, some in signatures.items():
+            size = self._together(signature, some[0])
             found += [some[i : i + size] for i in range(0, len(some), size)]
         return found
 
-    def _together(self, shape: Shape, cell: Cell) -> int:
-        """Return how many cells of a shape are trained at once."""
-        if not loops(self.material, self.activations, shape):
+    def _together(self, signature: StepSignature, trial: Trial) -> int:
+        """Return how many trials of a shape are trained at once."""
+        if not loops(self.context, self.activations, signature):
             return 1
-        return int(self.material.study.together) or self.timed.together.get(" ".join(cell.group), 1)
+        return int(self.context.study.together) or self.timed.together.get(" ".join(trial.group), 1)
 
-    def _size(self, mine: Sequence[Cell]) -> int:
-        """Return to how many cells a pack is filled up: to what was compiled before, if compiling anew took longer."""
+    def _size(self, mine: Sequence[Trial]) -> int:
+        """Return to how many trials a pack is filled up: to what was compiled before, if compiling anew took longer."""
         name = " ".join(mine[0].group)
         size = self.timed.together.get(name, 1)
         if size <= len(mine) or not loops(
-            self.material, self.activations, shape_of(self.material, self.activations, mine[0])
+            self.context, self.activations, signature_of(self.context, self.activations, mine[0])
         ):
             return len(mine)
         idle = (size - len(mine)) * self.seconds_of(mine[0])
         return size if idle < self.timed.compile_seconds[name] else len(mine)
 
     def _train(
-        self, mine: Sequence[Cell], cells: Sequence[Cell], room: Callable[[], float] | None
+        self, mine: Sequence[Trial], trials: Sequence[Trial], room: Callable[[], float] | None
     ) -> dict[str, dict[str, Any]]:
-        """Train a pack; return the rows of its cells if it failed."""
+        """Train a pack; return the rows of its trials if it failed."""
         try:
-            pack = Pack(self.material, self.activations, mine, size=self._size(mine), test=self.test)
+            trial_batch = TrialBatch(self.context, self.activations, mine, size=self._size(mine), test=self.test)
             try:
-                self._finish(pack, cells, room)
+                self._finish(trial_batch, trials, room)
             finally:
-                pack.close()
+                trial_batch.close()
             return {}
         except OutOfTime as error:
             print(f"      {error}", flush=True)
-            self.stopped |= {cell.name for cell in mine}
+            self.stopped |= {trial.name for trial in mine}
             return {}
         except files.CannotWrite:
-            raise  # No fault of these cells, and nothing that others would be spared.
+            raise  # No fault of these trials, and nothing that others would be spared.
         except Exception as error:
             sentence = f"{type(error).__name__}: {error}"
             print(
@@ -255,17 +255,17 @@ class Work:
                 flush=True,
             )
             files.write_text(self.folder / CELLS / f"{mine[0].name}.error.txt", traceback.format_exc())
-            return {cell.name: self._failure(cell, sentence) for cell in mine}
+            return {trial.name: self._failure(trial, sentence) for trial in mine}
         finally:
-            for cell in mine:
-                self.claims.release(cell.name)
+            for trial in mine:
+                self.leases.release(trial.name)
 
-    def _failure(self, cell: Cell, sentence: str) -> dict[str, Any]:
+    def _failure(self, trial: Trial, sentence: str) -> dict[str, Any]:
         return {
-            "cell": cell.name,
-            **dataclasses.asdict(cell),
-            "settings": dataclasses.asdict(self.material.settings(cell)),
-            "metric": self.material.metric,
+            "cell": trial.name,
+            **dataclasses.asdict(trial),
+            "settings": dataclasses.asdict(self.context.settings(trial)),
+            "metric": self.context.metric,
             "val": None,
             "test": None,
             "predicted": None,
@@ -281,89 +281,93 @@ class Work:
             "start": 0,
         }
 
-    def _finish(self, pack: Pack, cells: Sequence[Cell], room: Callable[[], float] | None) -> None:
-        partial = Partial(self.folder / PARTIAL, pack)
+    def _finish(self, trial_batch: TrialBatch, trials: Sequence[Trial], room: Callable[[], float] | None) -> None:
+        partial = Partial(self.folder / PARTIAL, trial_batch)
         partial.restore()
-        key = compilation(pack.shape), len(pack.cells), pack.steps_per_call
-        if key not in self._warm and not pack.done:
+        key = compilation(trial_batch.signature), len(trial_batch.trials), trial_batch.steps_per_call
+        if key not in self._warm and not trial_batch.done:
             self._warm.add(key)
-            self._compiled[pack.cells[0].group] = pack.warm_up()
+            self._compiled[trial_batch.trials[0].group] = trial_batch.warm_up()
         begun = time.monotonic()
-        # Until the cells are written a signal waits: what they have trained would be lost.
+        # Until the trials are written a signal waits: what they have trained would be lost.
         signals.defer()
         try:
-            self._run(pack, partial, room)
-            if not all(self.claims.holds(cell.name) for cell in pack.cells):
-                print(f"{pack.cells[0].name} was taken over by another worker.", flush=True)
+            self._run(trial_batch, partial, room)
+            if not all(self.leases.holds(trial.name) for trial in trial_batch.trials):
+                print(f"{trial_batch.trials[0].name} was taken over by another worker.", flush=True)
                 return
-            rows = pack.results()
-            self._measured[pack.cells[0].group] = (time.monotonic() - begun) / len(rows) / max(pack.shape.total, 1)
+            rows = trial_batch.results()
+            self._measured[trial_batch.trials[0].group] = (
+                (time.monotonic() - begun) / len(rows) / max(trial_batch.signature.total, 1)
+            )
             if self.keep:
-                self.keep(pack)
+                self.keep(trial_batch)
             for row in rows:
-                # Kept with NaN-free JSON: a diverged cell has no metrics.
+                # Kept with NaN-free JSON: a diverged trial has no metrics.
                 files.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
             partial.remove()
-            self._say(rows, cells)
+            self._say(rows, trials)
         finally:
             signals.defer_no_more()
         signals.raise_if_alone()
 
-    def _run(self, pack: Pack, partial: Partial, room: Callable[[], float] | None) -> None:
+    def _run(self, trial_batch: TrialBatch, partial: Partial, room: Callable[[], float] | None) -> None:
         """Train a pack to its end, with checkpoints between.
 
         Raises:
           Interrupted: a signal ends the program; the pack is saved as it is.
           OutOfTime: to its end the pack would take longer than `room`.
         """
-        saved, often = time.monotonic(), self.material.study.checkpoint_seconds
-        begun, first, looked, stop = saved, pack.step, saved, False
+        saved, often = time.monotonic(), self.context.study.checkpoint_seconds
+        begun, first, looked, stop = saved, trial_batch.step, saved, False
 
         def due() -> bool:
             return signals.requested() or time.monotonic() - saved > often or late()
 
         def late() -> bool:
             nonlocal looked, stop
-            if room is None or stop or pack.step == first or time.monotonic() - looked < POLL_SECONDS:
+            if room is None or stop or trial_batch.step == first or time.monotonic() - looked < POLL_SECONDS:
                 return stop
             looked = time.monotonic()
-            step = (looked - begun) / (pack.step - first)
-            self._measured[pack.cells[0].group] = step / len(pack.cells)
-            stop = step * (pack.shape.total - pack.step) > room()
+            step = (looked - begun) / (trial_batch.step - first)
+            self._measured[trial_batch.trials[0].group] = step / len(trial_batch.trials)
+            stop = step * (trial_batch.signature.total - trial_batch.step) > room()
             return stop
 
-        while not pack.done:
-            pack.advance(due)
-            if not pack.done and due():
+        while not trial_batch.done:
+            trial_batch.advance(due)
+            if not trial_batch.done and due():
                 partial.save()
                 saved = time.monotonic()
-                print(f"  {pack.cells[0].name}: step {pack.step}/{pack.shape.total}", flush=True)
+                print(
+                    f"  {trial_batch.trials[0].name}: step {trial_batch.step}/{trial_batch.signature.total}", flush=True
+                )
                 if signals.requested():
                     raise signals.interrupted()
                 if stop:
                     raise OutOfTime(
-                        f"{pack.cells[0].name} was stopped: the rest of it would take longer than the time that "
+                        f"{trial_batch.trials[0].name} was stopped: the rest of it would take longer than the time that "
                         "is left."
                     )
 
-    def seconds_of(self, cell: Cell) -> float:
-        """Return the seconds that a cell is expected to take, by the timing."""
-        full = dataclasses.replace(cell, stage="select", steps=None)
-        mean = sum(self.timed.cell_seconds.values()) / len(self.timed.cell_seconds)
-        seconds = self.timed.cell_seconds.get(" ".join(cell.group), mean)
-        return seconds * (cell.steps or 1) / len(self.material.schedule(full)[0]) if cell.steps else seconds
+    def seconds_of(self, trial: Trial) -> float:
+        """Return the seconds that a trial is expected to take, by the timing."""
+        full = dataclasses.replace(trial, stage="select", steps=None)
+        mean = sum(self.timed.trial_seconds.values()) / len(self.timed.trial_seconds)
+        seconds = self.timed.trial_seconds.get(" ".join(trial.group), mean)
+        return seconds * (trial.steps or 1) / len(self.context.schedule(full)[0]) if trial.steps else seconds
 
-    def seconds(self, cells: Iterable[Cell]) -> float:
-        """Return the seconds that cells will take, by what was measured where it was."""
+    def seconds(self, trials: Iterable[Trial]) -> float:
+        """Return the seconds that trials will take, by what was measured where it was."""
         return sum(
-            self._measured[cell.group] * len(self.material.schedule(cell)[0])
-            if cell.group in self._measured
-            else self.seconds_of(cell)
-            for cell in cells
+            self._measured[trial.group] * len(self.context.schedule(trial)[0])
+            if trial.group in self._measured
+            else self.seconds_of(trial)
+            for trial in trials
         )
 
-    def expected(self, cells: Iterable[Cell], *, compilation: bool = True) -> float:
-        """Return the seconds that the cells which are not done will take.
+    def expected(self, trials: Iterable[Trial], *, compilation: bool = True) -> float:
+        """Return the seconds that the trials which are not done will take.
 
         A head that was not trained yet is expected to take what another one took at that depth. A depth that was not
         trained yet is expected to be as much slower than its timing as others with steps of about that cost or more
@@ -371,20 +375,20 @@ class Work:
         costs besides.
 
         Args:
-          cells: done or not.
+          trials: done or not.
           compilation: count that of what was not compiled yet.
         """
         steps = {group[1:]: value for group, value in self._measured.items()}
         compiled = {group[1:]: value for group, value in self._compiled.items()}
         seconds, new = 0.0, set()
-        for cell in cells:
-            if self.row(cell) is not None:
+        for trial in trials:
+            if self.row(trial) is not None:
                 continue
-            step = self._measured.get(cell.group, steps.get(cell.group[1:]))
-            step = self._guessed(cell.group, self._measured, self._timed_step) if step is None else step
-            seconds += step * len(self.material.schedule(cell)[0])
-            if cell.group not in self._compiled:
-                new.add(cell.group)
+            step = self._measured.get(trial.group, steps.get(trial.group[1:]))
+            step = self._guessed(trial.group, self._measured, self._timed_step) if step is None else step
+            seconds += step * len(self.context.schedule(trial)[0])
+            if trial.group not in self._compiled:
+                new.add(trial.group)
         return seconds + compilation * sum(
             compiled.get(group[1:], self._guessed(group, self._compiled, self._timed_compilation)) for group in new
         )
@@ -403,11 +407,11 @@ class Work:
 
     def _timed_step(self, group: tuple[str, str, str]) -> float:
         """Return the seconds that a step of a group takes by the timing, evaluation included."""
-        cell = Cell("select", *group, self.material.grid.rates[0], self.material.grid.seeds[0])
-        return max(self.seconds_of(cell), 1e-9) / len(self.material.schedule(cell)[0])
+        trial = Trial("select", *group, self.context.grid.rates[0], self.context.grid.seeds[0])
+        return max(self.seconds_of(trial), 1e-9) / len(self.context.schedule(trial)[0])
 
-    def _say(self, rows: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
-        missing = [cell for cell in cells if self.row(cell) is None]
+    def _say(self, rows: Sequence[dict[str, Any]], trials: Sequence[Trial]) -> None:
+        missing = [trial for trial in trials if self.row(trial) is None]
         left = duration(max(0.0, self.left()) if self.left else self.seconds(missing) + self.later)
         of = " of the time budget" if self.left else ""
         for row in rows:
@@ -417,4 +421,4 @@ class Work:
                 if value is None
                 else (f"{'test' if row['test'] else 'validation'} {value[row['metric']]:.4f}")
             )
-            print(f"{len(cells) - len(missing):5}/{len(cells)}  {row['cell']:52} {said}  {left}{of} left", flush=True)
+            print(f"{len(trials) - len(missing):5}/{len(trials)}  {row['cell']:52} {said}  {left}{of} left", flush=True)

@@ -74,8 +74,8 @@ class Checked(html.parser.HTMLParser):
     {"heads": (*PRESETS, "mine"), "classes": 102, "seeds": 2, "depths": ("none", "layer4")},
     {"heads": ("kept",), "seeds": 2, "picture": None, "leakage": (), "versions": {}, "notes": ()},
     {"rows": [], "winners": {}, "best": None, "leep": None, "predictions": None},
-    {"rows": [pretended.cell("select", "kept", "stem", 0.1, 0, 0.5, val=None, history=[], change={}, diverged=True),
-              pretended.cell("select", "kept", "none", 0.1, 0, 0.5, val=None, history=[], change={}, error="killed")],
+    {"rows": [pretended.trial("select", "kept", "stem", 0.1, 0, 0.5, val=None, history=[], change={}, diverged=True),
+              pretended.trial("select", "kept", "none", 0.1, 0, 0.5, val=None, history=[], change={}, error="killed")],
      "winners": {}, "best": None, "leep": None, "predictions": None},
 ])  # fmt: skip
 def test_any_study_can_be_reported(changes, tmp_path):
@@ -145,7 +145,7 @@ def test_mistakes_are_counted_and_the_most_confident_come_first(result):
     assert mistakes.confusion(study).tolist() == [[1, 2, 0], [0, 0, 1], [0, 0, 1]]
 
 
-def test_a_picture_that_is_gone_does_not_cost_the_report(result):
+def test_a_image_that_is_gone_does_not_cost_the_report(result):
     def gone(index):
         raise FileNotFoundError(index)
 

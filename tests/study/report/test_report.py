@@ -64,7 +64,7 @@ def test_ninety_percent_of_its_own_best_is_read_from_the_history(result):
 def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_diverged():
     def choose(**changes):
         rows = [
-            pretended.cell("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
+            pretended.trial("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
             for rate, value in ((0.1, 0.9), (0.01, 0.8))
             for seed in (0, 1)
         ]
@@ -76,7 +76,7 @@ def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_di
 
 def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
     rows = [
-        pretended.cell("select", "random_deeper", "stem", 0.1, seed, value) for value in (0.7, 0.9) for seed in (0, 1)
+        pretended.trial("select", "random_deeper", "stem", 0.1, seed, value) for value in (0.7, 0.9) for seed in (0, 1)
     ]
     for row in rows[2:]:
         row["settings"]["classifier_rate"] = "new"
@@ -114,10 +114,10 @@ def test_a_depth_that_is_all_for_a_head_has_one_name_and_is_found_by_both():
 def test_depths_are_compared_after_trainings_of_one_length():
     """Of 360 steps at one depth and 30 at another, only what both have says something of the depth."""
 
-    def cell(depth, steps, value):
-        return pretended.cell("select", "kept", depth, 0.01, 0, value, steps=steps)
+    def trial(depth, steps, value):
+        return pretended.trial("select", "kept", depth, 0.01, 0, value, steps=steps)
 
-    rows = [cell("layer3", 30, 0.6), cell("layer3", 360, 0.9), cell("none", 30, 0.5)]
+    rows = [trial("layer3", 30, 0.6), trial("layer3", 360, 0.9), trial("none", 30, 0.5)]
     study = dataclasses.replace(
         pretended.study(("kept",), seeds=1),
         rows=rows,
@@ -164,7 +164,7 @@ def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
     assert re.search(r"time budget: final trainings</th><td[^>]*>1:15<", page(study))
 
 
-def test_fewer_than_six_seeds_claim_nothing():
+def test_fewer_than_six_seeds_show_no_significance():
     few, enough = (pretended.study(("traditional", "kept"), ("none", "stem"), seeds) for seeds in (5, 6))
     for text in (terminal_table(few), " ".join(verdict(few)), page(few)):
         assert ("so no difference can be significant" in text or "too few for a significant result" in text) and (
@@ -242,7 +242,7 @@ def test_seeds_with_other_test_images_are_joined_by_image():
 
 
 @pytest.mark.parametrize("change", [{"predicted": None}, {"predicted": "0 1 2"}])
-def test_without_what_a_cell_predicts_there_is_no_interval_over_images_and_it_is_said(change):
+def test_without_what_a_trial_predicts_there_is_no_interval_over_images_and_it_is_said(change):
     study = pretended.study(("traditional", "kept"), seeds=2)
     for row in study.rows:
         row.update(change)
@@ -291,7 +291,7 @@ def test_the_questions_compare_the_heads_that_answer_them(result):
 
 
 def test_heads_are_known_by_their_settings_too(result):
-    rows = [pretended.cell("select", "mine", "stem", 0.1, 0, 0.5)]
+    rows = [pretended.trial("select", "mine", "stem", 0.1, 0, 0.5)]
     rows[0]["settings"] = {
         **dataclasses.asdict(PRESETS["random_deeper"]),
         "new_layers": [1024],
@@ -305,16 +305,16 @@ def test_heads_are_known_by_their_settings_too(result):
     assert set(tables.ROLES) - {"scratch"} <= set(PRESETS)
 
 
-def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):
+def test_the_spreadsheet_has_a_row_a_trial_and_every_figure(result):
     rows = list(csv.DictReader(io.StringIO(spreadsheet.study_csv(result))))
     assert [row["cell"] for row in rows] == [row["cell"] for row in result.rows]
-    for row, cell in zip(rows, result.rows, strict=True):
-        split, other = ("val", "test") if cell["stage"] == "select" else ("test", "val")
-        assert float(row[f"{split}_mean_per_class"]) == cell[split]["mean_per_class"] and row[f"{other}_top1"] == ""
-        assert (row["seed"], row["keep_classifier"]) == (str(cell["seed"]), str(cell["settings"]["keep_classifier"]))
-        assert int(row["trainable_parameters"]) == cell["trainable"] and int(row["examples_seen"]) == 3200
-        assert row["test_precision"] == ("" if cell["stage"] == "select" else str(cell["test"]["precision"]))
-        assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (cell["stage"] == "select")
+    for row, trial in zip(rows, result.rows, strict=True):
+        split, other = ("val", "test") if trial["stage"] == "select" else ("test", "val")
+        assert float(row[f"{split}_mean_per_class"]) == trial[split]["mean_per_class"] and row[f"{other}_top1"] == ""
+        assert (row["seed"], row["keep_classifier"]) == (str(trial["seed"]), str(trial["settings"]["keep_classifier"]))
+        assert int(row["trainable_parameters"]) == trial["trainable"] and int(row["examples_seen"]) == 3200
+        assert row["test_precision"] == ("" if trial["stage"] == "select" else str(trial["test"]["precision"]))
+        assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (trial["stage"] == "select")
     assert {row["new_layers"] for row in rows} == {"", "1024", "2048 1024"}
 
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from flax_augtl.study.grid import Cell
+from flax_augtl.study.grid import Trial
 from flax_augtl.study.trials.cost import Timing
 from flax_augtl.study.trials.worker import Work
 
@@ -15,38 +15,38 @@ TIMED = {"all": 0.02, "layer3": 200.0, "layer2": 400.0}
 
 @pytest.fixture
 def work(tmp_path):
-    material = types.SimpleNamespace(
-        schedule=lambda cell: (np.zeros(cell.steps or 100), 16), grid=types.SimpleNamespace(rates=(0.01,), seeds=(0,))
+    context = types.SimpleNamespace(
+        schedule=lambda trial: (np.zeros(trial.steps or 100), 16), grid=types.SimpleNamespace(rates=(0.01,), seeds=(0,))
     )
     names = {f"{head} {depth} pretrained": seconds for depth, seconds in TIMED.items() for head in ("a", "b")}
     timed = Timing(0.1, names, {name: 1.0 if " all " in name else 20.0 for name in names}, dict.fromkeys(names, 1))
-    return Work(material, None, tmp_path, None, timed)
+    return Work(context, None, tmp_path, None, timed)
 
 
-def cell(depth, head="a", steps=10):
-    return Cell("select", head, depth, "pretrained", 0.01, 0, steps)
+def trial(depth, head="a", steps=10):
+    return Trial("select", head, depth, "pretrained", 0.01, 0, steps)
 
 
-def expected(work, *cells, **more):
-    return pytest.approx(work.expected(cells, **more), rel=1e-6)
+def expected(work, *trials, **more):
+    return pytest.approx(work.expected(trials, **more), rel=1e-6)
 
 
 def test_before_anything_is_measured_the_timing_counts(work):
-    assert expected(work, cell("layer3"), compilation=False) == 20.0
-    assert expected(work, cell("layer3")) == 40.0
+    assert expected(work, trial("layer3"), compilation=False) == 20.0
+    assert expected(work, trial("layer3")) == 40.0
 
 
 def test_cheap_steps_that_were_slow_do_not_multiply_costly_ones(work):
-    work._measured[cell("all").group] = 0.02  # 100 times the timing: what every step costs besides its operations.
-    work._compiled[cell("all").group] = 11.0
-    assert expected(work, cell("layer3"), compilation=False) == 10 * (2.0 + 0.02 - 0.0002)
-    assert expected(work, cell("layer3")) == 10 * (2.0 + 0.02 - 0.0002) + 20.0 + 10.0
+    work._measured[trial("all").group] = 0.02  # 100 times the timing: what every step costs besides its operations.
+    work._compiled[trial("all").group] = 11.0
+    assert expected(work, trial("layer3"), compilation=False) == 10 * (2.0 + 0.02 - 0.0002)
+    assert expected(work, trial("layer3")) == 10 * (2.0 + 0.02 - 0.0002) + 20.0 + 10.0
     work.slowness = 3.0
-    assert expected(work, cell("layer3"), compilation=False) == 10 * (6.0 + 0.02 - 0.0006)
+    assert expected(work, trial("layer3"), compilation=False) == 10 * (6.0 + 0.02 - 0.0006)
 
 
 def test_costly_steps_tell_how_slow_others_of_about_their_cost_are(work):
-    work._measured |= {cell("all").group: 0.02, cell("layer3").group: 5.0}
-    assert expected(work, cell("layer2"), compilation=False) == 10 * 4.0 * 2.5
-    assert expected(work, cell("layer3", head="b"), compilation=False) == 50.0
-    assert expected(work, cell("layer3"), cell("layer3", steps=30), compilation=False) == 200.0
+    work._measured |= {trial("all").group: 0.02, trial("layer3").group: 5.0}
+    assert expected(work, trial("layer2"), compilation=False) == 10 * 4.0 * 2.5
+    assert expected(work, trial("layer3", head="b"), compilation=False) == 50.0
+    assert expected(work, trial("layer3"), trial("layer3", steps=30), compilation=False) == 200.0
