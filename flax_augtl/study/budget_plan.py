@@ -8,7 +8,7 @@ from flax_augtl.study.grid import Trial
 
 
 class _Planned(Search):
-    """A search that trains nothing, and counts what it would take."""
+    """A search that trains nothing, but counts the time that it would take."""
 
     taken = 0.0
 
@@ -19,12 +19,12 @@ class _Planned(Search):
         return super()._left() - self.taken
 
 
-def plan_of(search: Search, *, passes: float) -> "_Planned":
-    """Return a search that went downwards without training anything.
+def plan_of(search: Search, *, passes: float) -> _Planned:
+    """Return a copy of a search that tried all depths without training anything.
 
     Args:
       search: that has not begun.
-      passes: seconds of the passes over the images to train and validate with.
+      passes: seconds that the passes over training and validation images take.
     """
     plan = _Planned(search.grid, search.work, search.budget, search.own, reserved=passes + search.reserved)
     plan.downwards()
@@ -32,12 +32,12 @@ def plan_of(search: Search, *, passes: float) -> "_Planned":
 
 
 def describe(search: Search, *, passes: float, images: str) -> str:
-    """Return the plan of a search.
+    """Return the plan of a search as text.
 
     Args:
       search: that has not begun; nothing is trained.
-      passes: seconds of the passes over the images to train and validate with.
-      images: what these are.
+      passes: seconds that the passes over training and validation images take.
+      images: describes these images.
     """
     grid, work, budget = search.grid, search.work, search.budget
     plan = plan_of(search, passes=passes)

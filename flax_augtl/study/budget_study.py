@@ -1,4 +1,4 @@
-"""A study within a time budget: what is kept of its images, and the search."""
+"""A study within a time budget: which activations are kept, and the search."""
 
 import dataclasses
 import time
@@ -26,7 +26,7 @@ def rows_of(context: Context) -> Rows:
 
 
 def reopen(cache: TrainingCache, budget: Budget) -> None:
-    """Let a cache be what it was in an earlier start, in which views and depths were chosen by the time that there was."""
+    """Give a cache the views and depths that an earlier start chose."""
     if budget.views:
         cache.context = cache.context.with_views(budget.views)
         cache.rows = rows_of(cache.context)
@@ -47,12 +47,12 @@ def prepare(
     Args:
       cache: of the training and validation images; it is changed.
       budget: of time.
-      activations: as the cache has them so far.
+      activations: that the cache has so far.
       timed: what was timed.
-      views_given: the user asked for a number of views.
+      views_given: whether the user asked for a number of views.
 
     Raises:
-      ValueError: the budget is too short.
+      TooShort: the budget is too short.
     """
     context, asked = cache.context, cache.rows.views
     views = asked
@@ -67,7 +67,7 @@ def prepare(
     if not budget.planned:
         plan = plan_of(search, passes=_passes(activations, timed))
         tried = [label for label, some in plan.first.items() if some]
-        spare = [label for label in plan.first if label not in tried][:1]  # There may be time for one more.
+        spare = [label for label in plan.first if label not in tried][:1]  # Perhaps there is time for one more.
         budget.depths = list(dict.fromkeys([*budget.depths, *tried, *spare]))
         budget.planned = True
         cache.names = _names(context, budget)
@@ -79,7 +79,7 @@ def prepare(
 
 
 def _passes(activations: Activations, timed: Timing) -> float:
-    """Return the seconds that what is not kept yet takes."""
+    """Return the seconds that computing the missing activations takes."""
     return timed.row_seconds * sum(stop - first for first, stop in activations.store.missing())
 
 
@@ -97,22 +97,21 @@ def _search(
 
 
 class _Watch:
-    """Warns once if the pass over the images will take most of what is left of the budget, or more."""
+    """Warns once if the pass over the images will take most of the remaining budget, or more."""
 
     def __init__(self, budget: Budget):
         self._budget, self._warned, self._begun = budget, False, time.monotonic()
 
     def __call__(self, left: float) -> None:
-        # The first images are slow: what they need is compiled.
+        # The first images are slow, because they wait for compilation.
         settled = time.monotonic() - self._begun >= SETTLED_SECONDS
         if self._warned or not settled or left <= self._budget.left() - self._budget.report():
             return
         self._warned = True
         print(
-            f"Warning: the computer is much slower than when it was timed, perhaps because other programs run. This pass "
+            "Warning: the computer is much slower than when it was timed, perhaps because other programs run. This pass "
             f"alone will take longer than what is left of the {self._budget.seconds / 60:g} minutes. Ctrl-C stops the "
-            f"study; "
-            "the same command goes on with it, and config.study.minutes can be raised.",
+            "study; the same command resumes it, and config.study.minutes can be raised.",
             flush=True,
         )
 
@@ -123,7 +122,7 @@ def select(
     """Fill the cache and search; return the work, and what was found.
 
     Raises:
-      ValueError: another program works on the study.
+      UserError: another program works on the study.
     """
     if not leases.take("budget"):
         raise UserError(

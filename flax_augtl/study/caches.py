@@ -1,4 +1,4 @@
-"""The kept activations of one study: what is kept of its images, where, and under which key."""
+"""The kept activations of one study: which arrays are kept, where, and under which key."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from flax_augtl.features.cache import cache_key, kind_of
 from flax_augtl.features.views import Rows
 from flax_augtl.models.augmented import CLASSIFICATION
 from flax_augtl.study.context import Context
-from flax_augtl.study.grid import Trial
+from flax_augtl.study.grid import Group, Trial
 
 CACHE = "cache"
 
@@ -22,9 +22,9 @@ class TrainingCache:
 
     Attributes:
       context, folder: of the study.
-      rows: what the images are.
-      tests: number of test images, whose cache is another one.
-      room: bytes for both caches.
+      rows: which images in which views.
+      tests: number of test images, which have a cache of their own.
+      room: bytes for both caches together.
       names: of the arrays that may be kept; None for all that trials read.
     """
 
@@ -37,7 +37,7 @@ class TrainingCache:
 
     @property
     def share(self) -> float:
-        """Share of the room that this cache has, by its number of rows."""
+        """This cache's share of the room, by its number of rows."""
         return len(self.rows) / (len(self.rows) + self.tests)
 
     def open(self) -> Activations:
@@ -45,8 +45,8 @@ class TrainingCache:
         return open_cache(self.context, self.rows, "train", self.folder, self.room * self.share, self.names)
 
 
-def needed(context: Context, groups: Sequence[tuple[str, str, str]] | None = None) -> list[str]:
-    """Return the names of all arrays that the trials of a study, or of some (head, depth, classifier rate) of it, read."""
+def needed(context: Context, groups: Sequence[Group] | None = None) -> list[str]:
+    """Return the names of all arrays that the trials of some groups read; None for all groups of the study."""
     names = set()
     for group in context.grid.groups() if groups is None else groups:
         trial = Trial("select", *group, 1.0, context.grid.seeds[0])
@@ -64,13 +64,13 @@ def open_cache(
     Args:
       context: of the study.
       rows: which images in which views.
-      part: name of the folder below that of the caches.
+      part: name of the subfolder of the caches: "train" or "test".
       folder: of the study.
       budget: bytes that may be kept.
       names: of the arrays that may be kept; None for all that trials read.
 
     Raises:
-      ValueError: a setting is unknown, or the files cannot be written.
+      CannotWrite: the files cannot be written.
     """
     study = context.study
     return open_activations(

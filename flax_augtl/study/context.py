@@ -1,7 +1,7 @@
-"""What the trials of a study share: weights, data of every seed, networks, and which activations they read."""
+"""What the trials of a study share: the weights, the data of every seed, networks and schedules."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,12 @@ class Context:
     """What all trials share.
 
     Attributes:
-      config: the study's configuration, with finite views.
+      config: the configuration of the study, with a fixed number of views.
       grid: what is compared.
       source: the pretrained source network with its classification layer.
-      described: what `run_directory.SOURCE` says of it.
+      described: the description of the source network in a run directory (`workdir.files.SOURCE`).
       preprocessing: of the images.
       datasets: by seed.
-      metric: of the dataset, by which validation chooses.
     """
 
     config: Config
@@ -46,23 +45,23 @@ class Context:
 
     @property
     def study(self) -> ResolvedStudy:
-        """`config.study`, in which no field is left to the preset."""
+        """`config.study` with every field resolved."""
         assert isinstance(self.config.study, ResolvedStudy)
         return self.config.study
 
     def with_views(self, views: int) -> "Context":
-        """Return the same with another number of views of an image."""
+        """Return a copy with another number of views of each image."""
         data = dataclasses.replace(self.config.data, views=views)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data=data))
 
     @property
     def metric(self) -> str:
-        """Name of the dataset's own metric."""
+        """Name of the metric of the dataset, by which validation chooses."""
         return self.datasets[self.grid.seeds[0]].metric
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the target task."""
+        """Names of the target classes."""
         return self.datasets[self.grid.seeds[0]].class_names
 
     def settings(self, trial: Trial) -> HeadSettings:
@@ -70,7 +69,7 @@ class Context:
         return dataclasses.replace(self.grid.heads[trial.head], classifier_rate=trial.classifier_rate)
 
     def network(self, trial: Trial) -> AugmentedNetwork:
-        """Return a trial's network. What only changes initial variables has one value in all: they share compilations."""
+        """Return the network of a trial; settings that only affect initialization are reset, to share compilations."""
         settings = dataclasses.replace(
             self.settings(trial),
             scale=10.0,
@@ -90,7 +89,7 @@ class Context:
         )
 
     def freezing(self, trial: Trial) -> freezing.FreezingPlan:
-        """Return what a trial freezes."""
+        """Return which parameters a trial freezes."""
         return freezing.freezing_plan(
             self.network(trial).groups,
             trial.depth,
@@ -99,23 +98,23 @@ class Context:
         )
 
     def shared(self, trial: Trial) -> int:
-        """Return how many layer groups at the bottom of a network are frozen, and as the source network has them."""
+        """Return the number of bottom layer groups that are frozen and equal to those of the source network."""
         settings, depth = self.settings(trial), self.freezing(trial).depth
         if settings.keep_classifier and settings.classifier_init != "pretrained":
             return min(depth, len(self.source.groups) - 1)
         return depth
 
     def variables(self, trial: Trial, start: int, inputs: np.ndarray | None = None) -> dict[str, Any]:
-        """Return the initial variables of the layer groups from `start` on, of numpy arrays.
+        """Return the initial variables of the layer groups from `start` on, as NumPy arrays.
 
         Args:
-          trial: whose seed draws what is random.
+          trial: whose seed determines the random values.
           start: index of the first group.
-          inputs: outputs of the kept layer for the trial's training examples, [n, Z], where its target classifier starts
+          inputs: outputs of the kept layer for the trial's training examples, [n, Z], if its target classifier starts
             from LEEP; else None.
         """
         settings = self.settings(trial)
-        # With the trial's own settings, which `self.network` leaves out.
+        # With all settings of the trial, some of which `self.network` resets.
         own = network.AugmentedNetwork(self.network(trial).source, self.network(trial).head.clone(settings=settings))
         variables = network.initial_variables(
             own, trial.seed, self.preprocessing.image_size, None if trial.head == SCRATCH else self.source.variables
@@ -133,14 +132,14 @@ class Context:
         }
 
     def examples(self, trial: Trial) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return the ids and labels of what a trial trains on: training data, for a final trial with validation data."""
+        """Return the ids and labels that a trial trains on: training data, plus validation data for a final trial."""
         dataset = self.datasets[trial.seed]
         if trial.stage != "final" or dataset.val is None:
             return dataset.train.ids, dataset.train.labels
         return (*dataset.train.ids, *dataset.val.ids), np.concatenate([dataset.train.labels, dataset.val.labels])
 
     def schedule(self, trial: Trial) -> tuple[np.ndarray, int]:
-        """Return a trial's learning rate at every step, and the steps between two evaluations."""
+        """Return the learning rate of a trial at every step, and the steps between two evaluations."""
         key = trial.learning_rate, trial.steps, len(self.examples(trial)[1])
         if key not in self._schedules:
             self._schedules[key] = self._schedule(trial)
@@ -159,7 +158,7 @@ class Context:
         return schedule_of(config, len(self.examples(trial)[1]))
 
     def _shorter_warmup(self, trial: Trial, steps: int) -> ScheduleConfig:
-        """Return the schedule with a warm-up that has the share of `steps` that it has of the config's own length."""
+        """Return the schedule with a warm-up that is shortened in the same proportion as the training."""
         config, lengths = self.config, {"examples": len(self.examples(trial)[1]), "batch_size": self.config.batch_size}
         warmup, total = in_steps(config.schedule, "warmup", **lengths), in_steps(config, "", **lengths)
         if warmup and total and steps < total:
@@ -176,10 +175,10 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Con
 
     Args:
       config: of the study.
-      datasets: by seed; takes the place of what `config.data` names.
+      datasets: by seed; replaces what `config.data` names.
 
     Raises:
-      UserError: something in the configuration, the data or the weights is wrong.
+      UserError: the configuration, the data or the weights are invalid.
     """
     config = resolved_config(config)
     check_batch(config)
@@ -187,12 +186,12 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Con
         if getattr(config.data, name):
             raise UserError(
                 f"A study reuses activations, but config.data.{name}={getattr(config.data, name)} mixes images anew in "
-                "every step: set it to 0."
+                "every step. Set it to 0."
             )
     if not config.data.views:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, views=config.study.views or 0))
     if config.data.views < 1:
-        raise UserError("A study needs a fixed number of views of each image: set config.study.views to at least 1.")
+        raise UserError("A study needs a fixed number of views of each image. Set config.study.views to at least 1.")
     if datasets is None:
         check_there(config.data)
     source, preprocessing, described = source_of(config)
@@ -204,12 +203,7 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Con
     for seed in grid.seeds:
         if datasets[seed].val is None:
             raise UserError(
-                "A study chooses on validation data, but there are none: set config.data.validation above 0, "
+                "A study chooses on validation data, but there are none. Set config.data.validation above 0, "
                 "such as 0.2."
             )
     return Context(config, grid, source, described, preprocessing, {seed: datasets[seed] for seed in grid.seeds})
-
-
-def cuts(context: Context, groups: Sequence[tuple[str, str, str]]) -> set[int]:
-    """Return at which cuts trials of these (head, depth, classifier rate) read."""
-    return {context.shared(Trial("select", *group, 1.0, 0)) for group in groups}

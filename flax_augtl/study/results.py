@@ -256,7 +256,7 @@ def outcome(
     rows = shown_rows(context.grid, [*chosen, *tested])
     winners = {head: {**winner, "depth": context.grid.label(head, winner["depth"])} for head, winner in winners.items()}
 
-    def picture(index: int) -> np.ndarray:
+    def image(index: int) -> np.ndarray:
         with work.test.rows.decoders() as decoders:
             return work.test.rows.images(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
 
@@ -291,7 +291,7 @@ def outcome(
         same_depths=context.grid.same_depths(),
         left_out=tuple(left_out),
         account=account or {},
-        picture=None if said is None else picture,
+        image=None if said is None else image,
     )
 
 

@@ -23,7 +23,7 @@ def metrics(value, n=500):
 
 
 def trial(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
-    """A row of a study whose accuracy is `value`."""
+    """Return a row of a study whose accuracy is `value`."""
     rng = rng or np.random.default_rng(seed)
     preset = PRESETS.get(head, PRESETS["kept"])
     frozen = depths[1:].index(depth) + 1 if depth in depths[1:] else 0
@@ -63,7 +63,7 @@ def study(
     seed=0,
     **changes,
 ):
-    """A study in which later heads are a little better and the middle depths best, with noise that the seeds share."""
+    """Return a study with better later heads, best middle depths, and noise that the seeds share."""
     rng = np.random.default_rng(seed)
     shared = rng.normal(0, 0.01, seeds)
     rows, winners = [], {}
@@ -108,6 +108,6 @@ def study(
         "versions": {"jax": "0.10.2", "flax": "0.12.8"}, "seconds": 4321.0,
         "predictions": {"id": [f"photos/{i}.jpg" for i in range(500)], "label": labels.tolist(),
                         "prediction": predictions.tolist(), "confidence": rng.uniform(0.3, 1, 500).tolist()},
-        "picture": lambda index: np.random.default_rng(index).integers(0, 255, (120, 200, 3)).astype(np.uint8),
+        "image": lambda index: np.random.default_rng(index).integers(0, 255, (120, 200, 3)).astype(np.uint8),
     }  # fmt: skip
     return StudyResult(**(fields | changes))

@@ -1,4 +1,4 @@
-"""Claims: one worker each, kept alive, taken over when silent or gone."""
+"""Leases: one worker each, kept alive, taken over when the worker is silent or gone."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from flax_augtl.study.leases import Leases
 def make(tmp_path):
     made = []
 
-    def leases(lease=60.0):
-        made.append(Leases(tmp_path / "claims", lease))
+    def leases(seconds=60.0):
+        made.append(Leases(tmp_path / "claims", seconds))
         return made[-1]
 
     yield leases
@@ -27,7 +27,7 @@ def make(tmp_path):
 def test_one_of_two_workers_holds_a_lease(make):
     one, two = make(), make()
     assert one.take("a") and not two.take("a") and two.take("b")
-    assert one.take_all(["a", "b", "c"]) == ["a", "c"]
+    assert [name for name in "abc" if one.take(name)] == ["a", "c"]
     one.release("a")
     assert two.take("a")
 
@@ -42,7 +42,7 @@ def test_a_silent_worker_loses_its_leases_and_notices(make, tmp_path):
 
 
 def test_a_worker_that_lives_keeps_its_leases(make):
-    one, two = make(lease=0.5), make(lease=0.5)
+    one, two = make(0.5), make(0.5)
     one.take("a")
     time.sleep(1.2)
     assert not two.take("a") and one.holds("a")
@@ -50,15 +50,15 @@ def test_a_worker_that_lives_keeps_its_leases(make):
 
 def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once(make, tmp_path):
     code = (
-        "from flax_augtl.study.leases import Claims; import os, signal, pathlib\n"
-        f"assert Claims(pathlib.Path({str(tmp_path / 'claims')!r}), 600.0).take('a')\n"
+        "from flax_augtl.study.leases import Leases; import os, signal, pathlib\n"
+        f"assert Leases(pathlib.Path({str(tmp_path / 'claims')!r}), 600.0).take('a')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert make(600.0).take("a")
 
 
-def test_a_lease_that_cannot_be_read_is_left_to_its_lease(make, tmp_path):
+def test_a_lease_that_cannot_be_read_is_respected_until_it_expires(make, tmp_path):
     leases = make()
     (tmp_path / "claims" / "a.0").write_text(json.dumps({"host": 3}))
     assert not leases.take("a")
@@ -66,6 +66,6 @@ def test_a_lease_that_cannot_be_read_is_left_to_its_lease(make, tmp_path):
 
 def test_closing_gives_everything_back(make, tmp_path):
     leases = make()
-    leases.take_all(["a", "b.c"])
+    assert leases.take("a") and leases.take("b.c")
     leases.close()
     assert not list((tmp_path / "claims").iterdir())

@@ -79,7 +79,7 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     assert run.evaluate("test")["top1"] == pytest.approx(final["test"]["top1"], abs=1e-9)
     said = result.predictions
     assert np.mean(np.array(said["label"]) == said["prediction"]) == pytest.approx(final["test"]["top1"])
-    assert result.picture(0).shape == (8, 8, 3)
+    assert result.image(0).shape == (8, 8, 3)
     assert result.one_test_split and "the test split is the same for all" in (folder / "report.html").read_text()
     assert not any("Each seed has a test split" in note for note in result.notes)
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2

@@ -377,7 +377,7 @@ def _mistakes(result: StudyResult) -> Markup:
     found = mistakes.confident_mistakes(result) if result.predictions else []
     cards = []
     for index, name, label, prediction, confidence in found:
-        uri = mistakes.thumbnail(result.picture, index) if result.picture else None
+        uri = mistakes.thumbnail(result.image, index) if result.image else None
         cards.append(
             element(
                 "figure",

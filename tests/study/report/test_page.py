@@ -72,7 +72,7 @@ class Checked(html.parser.HTMLParser):
 @pytest.mark.parametrize("changes", [
     {"heads": ("kept",), "depths": ("layer4",), "seeds": 1, "leep": None, "finals_by_depth": False, "predictions": None},
     {"heads": (*PRESETS, "mine"), "classes": 102, "seeds": 2, "depths": ("none", "layer4")},
-    {"heads": ("kept",), "seeds": 2, "picture": None, "leakage": (), "versions": {}, "notes": ()},
+    {"heads": ("kept",), "seeds": 2, "image": None, "leakage": (), "versions": {}, "notes": ()},
     {"rows": [], "winners": {}, "best": None, "leep": None, "predictions": None},
     {"rows": [pretended.trial("select", "kept", "stem", 0.1, 0, 0.5, val=None, history=[], change={}, diverged=True),
               pretended.trial("select", "kept", "none", 0.1, 0, 0.5, val=None, history=[], change={}, error="killed")],
@@ -145,11 +145,11 @@ def test_mistakes_are_counted_and_the_most_confident_come_first(result):
     assert mistakes.confusion(study).tolist() == [[1, 2, 0], [0, 0, 1], [0, 0, 1]]
 
 
-def test_a_image_that_is_gone_does_not_cost_the_report(result):
+def test_an_image_that_is_gone_does_not_cost_the_report(result):
     def gone(index):
         raise FileNotFoundError(index)
 
-    assert "no image" in page(dataclasses.replace(result, picture=gone))
+    assert "no image" in page(dataclasses.replace(result, image=gone))
 
 
 def test_seeds_and_images_stand_side_by_side_by_their_names():
@@ -221,8 +221,8 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
     )
     assert shot.stat().st_size > 50_000, done.stderr
     assert "Content Security Policy" not in done.stderr
-    with Image.open(shot) as picture:
-        assert picture.width == width and np.asarray(picture.convert("L")).std() > 10
+    with Image.open(shot) as image:
+        assert image.width == width and np.asarray(image.convert("L")).std() > 10
     # Chromium looks for updates of itself; nothing else may be asked for.
     hosts = set(re.findall(r'"url":"(?:http|ws)s?://([^/"]+)', log.read_text(errors="replace")))
     assert not [
@@ -230,7 +230,7 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
     ]
     dom = run("--dump-dom", f"file://{probe}").stdout
     over, broken, requests = map(int, re.search(r"<title>probe (-?\d+) (\d+) (\d+)</title>", dom).groups())
-    assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken pictures, or requests"
+    assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken images, or requests"
     for name in (
         "Verdict",
         "Accuracy against freeze depth",
