@@ -22,7 +22,7 @@ from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_run_description
 from flax_augtl.run_data import examples_of_split, named_as_in, spelling_in
-from flax_augtl.runtime import distributed
+from flax_augtl.runtime import determinism, distributed
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import freezing
@@ -36,6 +36,7 @@ from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import fit
 from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.precision import fewer_bits
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
@@ -183,6 +184,8 @@ def _train(
     config: Config, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool, profile: bool
 ) -> Run:
     workdir = absolute(workdir)
+    if config.deterministic:
+        determinism.start(workdir)
     check_processes(config, extend)
 
     def is_finished():
@@ -334,6 +337,8 @@ def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
         f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
         f"{experiment.preprocessing.image_size} pixels"
     )
+    if sentence := fewer_bits(experiment.config.compute_dtype):
+        log.say(sentence)
     log.say(
         freezing.table(
             experiment.plan,

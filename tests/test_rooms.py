@@ -11,6 +11,9 @@ from tests.conftest import ROOT
 ORDER = (
     "errors",
     "config",
+    "configs",
+    "shipped_configs",
+    "guide",
     "runtime",
     "workdir",
     "models",
