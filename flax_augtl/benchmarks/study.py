@@ -26,7 +26,7 @@ from flax_augtl.runtime.text import columns, duration
 from flax_augtl.study.caches import needed
 from flax_augtl.study.context import Context, gather
 from flax_augtl.study.grid import Trial
-from flax_augtl.study.study import TIMING
+from flax_augtl.study.study_folder import TIMING
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.training.step import replicate
 
@@ -150,7 +150,7 @@ def benchmark(network: str = "resnet18", image_size: int = 224, batch_size: int 
                 context.source.variables,
                 context.preprocessing,
                 names,
-                kind="memory",
+                place="memory",
                 budget=1e12,
                 device_bytes=1e12,
                 dtype="float32",

@@ -44,7 +44,7 @@ def describe(search: Search, *, passes: float, images: str) -> str:
     lines = [f"{'depth':14} {'seconds a step':>15} {'first trainings':>16} {'(estimated)':>12}"]
     for label, some in plan.first.items():
         groups = [group for group in grid.groups() if grid.label(*group[:2]) == label]
-        step = max(work.timed.trial_seconds[" ".join(group)] for group in groups) / plan.total
+        step = max(work.times.timed.trial_seconds[" ".join(group)] for group in groups) / plan.total
         trials = [trial for each in some for trial in plan.trials(each, plan.shortest)]
         said = f"{len(trials):16} {duration(work.expected(trials)):>12}" if trials else f"{'no time':>16}"
         lines.append(f"{label:14} {step:15.3f} {said}")

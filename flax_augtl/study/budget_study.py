@@ -15,6 +15,7 @@ from flax_augtl.study.caches import TrainingCache, needed
 from flax_augtl.study.context import Context
 from flax_augtl.study.leases import Leases
 from flax_augtl.study.trials.cost import Timing
+from flax_augtl.study.trials.time_estimate import TimeEstimate
 from flax_augtl.study.trials.worker import Work
 
 SETTLED_SECONDS = 60.0
@@ -86,7 +87,8 @@ def _passes(activations: Activations, timed: Timing) -> float:
 def _search(
     cache: TrainingCache, budget: Budget, activations: Activations, timed: Timing, leases: Leases | None = None
 ) -> Search:
-    work = Work(cache.context, activations, cache.folder, leases, timed, left=budget.left, slowness=budget.slowness)
+    times = TimeEstimate(cache.context, timed, budget.slowness)
+    work = Work(cache.context, activations, cache.folder, leases, times, left=budget.left)
     return Search(
         cache.context.grid,
         work,

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from flax_augtl.features.activations import Activations, cut_names, open_activations
-from flax_augtl.features.cache import cache_key, kind_of
+from flax_augtl.features.cache import cache_key, place_of
 from flax_augtl.features.views import Rows
 from flax_augtl.models.augmented import CLASSIFICATION
 from flax_augtl.study.context import Context
@@ -79,7 +79,7 @@ def open_cache(
         context.source.variables,
         context.preprocessing,
         needed(context) if names is None else names,
-        kind=kind_of(study.cache, folder, study.cache_gb),
+        place=place_of(study.cache, folder, study.cache_gb),
         budget=budget,
         device_bytes=1e9 * study.device_gb,
         dtype=study.cache_dtype,

@@ -52,7 +52,7 @@ def too_few(images: int, settings: int) -> str | None:
 def too_few_of(context: Context) -> str | None:
     """Return the warning of `too_few` for a study, if it needs one."""
     grid = context.grid
-    images = {name for seed in grid.selection_seeds for name in context.datasets[seed].val.ids}
+    images = {name for seed in grid.selection_seeds for name in context.validation(seed).ids}
     return too_few(len(images), len(grid.groups()) * len(grid.rates))
 
 
@@ -67,7 +67,7 @@ def ties(context: Context, rows: Sequence[Row], best: str) -> list[str]:
     seeds = context.grid.selection_seeds
     if context.study.search == "halving":
         rows = complete(rows, len(seeds))
-    images = len(context.datasets[seeds[0]].val)
+    images = len(context.validation(seeds[0]))
     where = f"on {images} validation images" + (f" of each of {len(seeds)} seeds" if len(seeds) > 1 else "")
     return tied(rows, best, f"{METRICS[context.metric]} {where}")
 

@@ -10,7 +10,8 @@ from flax_augtl.config.durations import in_steps
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.config.presets import BUDGET, ResolvedStudy, resolved_config
 from flax_augtl.config.schema import Config, ScheduleConfig
-from flax_augtl.data import Dataset, check_there, load_dataset
+from flax_augtl.data import check_there, load_dataset
+from flax_augtl.data.types import Dataset, Examples
 from flax_augtl.errors import UserError
 from flax_augtl.models import augmented as network
 from flax_augtl.models import leep
@@ -130,6 +131,12 @@ class Context:
             }
             for collection, parts in variables.items()
         }
+
+    def validation(self, seed: int) -> Examples:
+        """Return the validation split of a seed."""
+        examples = self.datasets[seed].val
+        assert examples is not None, "gather() refuses data without a validation split"
+        return examples
 
     def examples(self, trial: Trial) -> tuple[tuple[str, ...], np.ndarray]:
         """Return the ids and labels that a trial trains on: training data, plus validation data for a final trial."""

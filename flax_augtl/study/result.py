@@ -1,7 +1,7 @@
 """What a study measured, as its report reads it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,14 @@ class StudyResult:
       depths: the requested freeze depths, bottom to top: "none" (everything is trained), then topmost frozen layer
         groups, then "all" (everything but the new layers is frozen).
       rows: one for each trial: `cell` (its name), `stage` ("select" or "final"), `head`, `depth` (one of `depths`),
-        `frozen` (its topmost frozen layer group, or "none"), `learning_rate`, `seed`, `steps`, `settings` (of the head), `metric`,
-        `val` and `test` (`top1`, `top5`, `mean_per_class`, `loss`, `calibration_error`, `n`; or None; `test` also has
-        what `training.evaluation.averages` gives), `predicted` (of a final trial, the classes that it predicts for the
-        test images, as `trials.predictions` writes them; rows of earlier versions lack it), `best_step`, `seconds`,
-        `examples_seen`, `trainable` (parameters), `history` (rows of `step`, `examples`, `seconds`, `loss` of training,
-        `val` (the metric) and `val_loss` or None), `change` (pretrained layer group: ‖w − w₀‖ / ‖w₀‖), `diverged`,
-        `error` (None or a sentence). Selecting trials have `val`. Final trials, which were trained on training and
-        validation data, have `test`.
+        `frozen` (its topmost frozen layer group, or "none"), `learning_rate`, `seed`, `steps`, `settings` (of the
+        head), `metric`, `val` and `test` (`top1`, `top5`, `mean_per_class`, `loss`, `calibration_error`, `n`; or None;
+        `test` also has what `training.evaluation.averages` gives), `predicted` (of a final trial, the classes that it
+        predicts for the test images, as `trials.predictions` writes them; rows of earlier versions lack it),
+        `best_step`, `seconds`, `examples_seen`, `trainable` (parameters), `history` (rows of `step`, `examples`,
+        `seconds`, `loss` of training, `val` (the metric) and `val_loss` or None), `change` (pretrained layer group: ‖w
+        − w₀‖ / ‖w₀‖), `diverged`, `error` (None or a sentence). Selecting trials have `val`. Final trials, which were
+        trained on training and validation data, have `test`.
       winners: `depth`, `learning_rate` and `steps` that validation chose for each head, in the order of the config. A
         head whose trials all failed is missing.
       best: the head that validation chose; None if every trial failed.
@@ -71,7 +71,7 @@ class StudyResult:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     predictions: Mapping[str, list] | None = None
-    tests: Mapping[int, Mapping[str, Sequence]] = dataclasses.field(default_factory=dict)
+    tests: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     choices: tuple[str, ...] = ()
     scores: Mapping[str, Any] | None = None
     same_depths: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a finished study leaves: its best network as a run directory, LEEP's predictor, and all that the report tells."""
+"""What a finished study leaves: the best network as a run directory, LEEP's results, and the result for the report."""
 
 import dataclasses
 import os
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.heads import PRESETS
@@ -46,7 +48,7 @@ BEST = "best"
 
 
 def winner_config(context: Context, trial: Trial) -> Config:
-    """Return the configuration of a final trial, as a run of its own."""
+    """Return the configuration with which `train` would run a final trial."""
     config, settings = context.config, context.settings(trial)
     preset = trial.head if trial.head in PRESETS else "traditional"
     return dataclasses.replace(
@@ -65,7 +67,7 @@ def winner_config(context: Context, trial: Trial) -> Config:
 
 
 def keep_best(context: Context, winner: Trial, folder: Path) -> Callable[[TrialBatch], None]:
-    """Return what writes the best network as a run directory, once the pack that it is in is trained."""
+    """Return a function that writes the best network as a run directory if it is in a finished batch."""
 
     def keep(trial_batch: TrialBatch) -> None:
         if winner in trial_batch.trials:
@@ -75,7 +77,7 @@ def keep_best(context: Context, winner: Trial, folder: Path) -> Callable[[TrialB
 
 
 def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Path) -> None:
-    """Write one trained trial as a run directory, with the layers below its cut in their place."""
+    """Write one trained trial as a run directory, including the frozen layers below its kept activations."""
     trial, above = trial_batch.trials[index], trial_batch.variables(index)
     start = trial_batch.signature.start
     variables = {}
@@ -93,13 +95,13 @@ def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Pa
     state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
     state = state.replace(step=np.int32(trial_batch.step))
     dataset = context.datasets[trial.seed]
-    shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
+    shutil.rmtree(workdir, ignore_errors=True)  # It may hold the best network of a smaller study.
     files.prepare(workdir)
     with open_checkpoints(workdir / files.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
         checkpoints.save(state, Progress(step=trial_batch.step, position=trial_batch.step, seconds=trial_batch.seconds))
     config = winner_config(context, trial)
     write_description(
-        workdir,
+        epath.Path(workdir),
         Description(to_json(config), context.class_names, context.preprocessing.to_json(), context.described),
         {
             "fingerprint": dataset.fingerprint,
@@ -128,40 +130,38 @@ def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Pa
 
 
 def kept_trial(folder: Path) -> str | None:
-    """Return the name of the trial whose network is kept as the best, None if there is none."""
+    """Return the name of the trial whose network is kept as the best; None if there is none."""
     found = read_result(folder / BEST)
     return None if found is None else found.get("cell")
 
 
 def leep_row(context: Context, train: Activations, test: Activations) -> dict[str, Any] | None:
-    """Return what LEEP's predictor does on validation data (counted on training data) and on test data (on both).
+    """Return the results of LEEP's predictor; None if the source network has no classification layer.
+
+    It is estimated on training data to be tested on validation data, and on both to be tested on test data.
 
     Returns:
-      `StudyResult.leep`; None where the source network has no classification layer.
+      See `StudyResult.leep`.
     """
     if context.source.groups[-1] not in CLASSIFICATION:
         return None
-    classes, tested, validated, said = len(context.class_names), [], [], []
-    of_source = probabilities = None
+    classes, tested, validated, said, estimated = len(context.class_names), [], [], [], []
     for seed in context.grid.seeds:
-        dataset = context.datasets[seed]
-        fitted = {
-            name: _softmax(source_logits(context, train, part.ids))
-            for name, part in (("train", dataset.train), ("val", dataset.val))
-        }
-        only = leep.conditional(fitted["train"], dataset.train.labels, classes)
-        validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
-        together = np.concatenate([fitted["train"], fitted["val"]])
-        both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
-        of_test = leep.predict(_softmax(source_logits(context, test, dataset.test.ids)), both)
+        dataset, val = context.datasets[seed], context.validation(seed)
+        on_train, on_val = (_softmax(source_logits(context, train, part.ids)) for part in (dataset.train, val))
+        from_train = leep.conditional(on_train, dataset.train.labels, classes)
+        validated.append(_summary(leep.predict(on_val, from_train), val.labels))
+        on_both = np.concatenate([on_train, on_val])
+        from_both = leep.conditional(on_both, np.concatenate([dataset.train.labels, val.labels]), classes)
+        of_test = leep.predict(_softmax(source_logits(context, test, dataset.test.ids)), from_both)
         tested.append(_summary(of_test, dataset.test.labels))
         said.append(predicted.written(of_test.argmax(axis=1)))
-        if of_source is None:
-            of_source, probabilities = both, together
+        if not estimated:  # The related source classes are those of the first seed.
+            estimated = leep.speakers(from_both, on_both)
     names = context.source.class_names
     speaks = {
         name: [[names[z] if names else str(z), share] for z, share in some]
-        for name, some in zip(context.class_names, leep.speakers(of_source, probabilities), strict=True)
+        for name, some in zip(context.class_names, estimated, strict=True)
     }
     return {
         "val": _mean(validated),
@@ -181,11 +181,10 @@ def _summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _sums(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    logits = np.log(np.maximum(probabilities, 1e-30)).astype(np.float32)
-    targets = np.eye(logits.shape[1], dtype=np.float32)[labels]
-    return metrics.add(
-        [metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels, np.ones(len(labels), np.float32))]
-    )
+    logits = jnp.asarray(np.log(np.maximum(probabilities, 1e-30)).astype(np.float32))
+    targets = jnp.asarray(np.eye(logits.shape[1], dtype=np.float32)[labels])
+    losses, mask = cross_entropy(logits, targets), jnp.ones(len(labels), jnp.float32)
+    return metrics.add([metrics.evaluation_sums(logits, losses, jnp.asarray(labels, jnp.int32), mask)])
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -195,21 +194,23 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def predictions(
     context: Context, test: Activations, folder: Path
 ) -> tuple[dict[str, list] | None, dict[str, Any] | None]:
-    """Return what the best network says of the test images of its seed, and its scores; None if there is no such network."""
+    """Return the predictions of the best network for the test images of its seed, and its scores; None without one."""
     if not (folder / BEST / files.RESULT).exists():
         return None, None
     run = load_run(folder / BEST)
-    examples = context.datasets[run.config.seed].test
+    config: Any = run.config
+    examples = context.datasets[config.seed].test
     groups = [group for group in run.network.groups if group != HEAD]
-    frozen = groups[-1] if run.config.freeze == ALL else run.config.freeze
+    frozen = groups[-1] if config.freeze == ALL else config.freeze
     depth = groups.index(frozen) + 1 if frozen != NONE else 0
-    kept = run.config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
+    kept = config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
     start = test.nearest(run.network, depth if kept else depth - 1)
 
     @jax.jit
-    def apply(variables, inputs):
+    def apply(variables: Any, inputs: Any) -> jax.Array:
         x = kept_inputs({"inputs": inputs}, None, start, context.preprocessing)
-        return jax.nn.softmax(run.network.apply(variables, x, start))
+        logits: Any = run.network.apply(variables, x, start)
+        return jax.nn.softmax(logits)
 
     rows, size = test.rows.of(examples.ids, EVALUATION), 64
     with test.rows.decoders() as decoders:
@@ -235,30 +236,43 @@ def predictions(
 
 
 def shown_rows(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of trials as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
+    """Return rows as the report has them: `depth` is the requested depth, `frozen` the topmost frozen layer group."""
     return [{**row, "depth": grid.label(row["head"], row["depth"]), "frozen": row["depth"]} for row in rows]
 
 
 def outcome(
-    context: Context,
     work: Work,
-    folder: Path,
     chosen: list[dict[str, Any]],
     tested: list[dict[str, Any]],
     winners: dict[str, dict[str, Any]],
     best: str,
-    left_out: Sequence[str] = (),
-    account: Mapping[str, float] | None = None,
+    left_out: Sequence[str],
+    *,
+    account: Mapping[str, float],
 ) -> StudyResult:
-    """Return what a study measured, for its report; `winners` have `Trial.depth`."""
+    """Return what a study measured, for its report.
+
+    Args:
+      work: of the study.
+      chosen: rows of the selecting trials.
+      tested: rows of the final trials.
+      winners: `Trial.depth`, `learning_rate` and `steps` of each head.
+      best: the head that validation chose.
+      left_out: sentences about what there was no time for.
+      account: seconds that each part of a study with a time budget took.
+    """
+    context, folder, test = work.context, work.folder, work.test
+    assert test is not None, "the final trials have been tested"
     first = context.datasets[context.grid.seeds[0]]
-    said, scores = predictions(context, work.test, folder)
+    said, scores = predictions(context, test, folder)
     rows = shown_rows(context.grid, [*chosen, *tested])
     winners = {head: {**winner, "depth": context.grid.label(head, winner["depth"])} for head, winner in winners.items()}
 
+    ids = said["id"] if said else []
+
     def image(index: int) -> np.ndarray:
-        with work.test.rows.decoders() as decoders:
-            return work.test.rows.images(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
+        with test.rows.decoders() as decoders:
+            return test.rows.images(test.rows.of([ids[index]], EVALUATION), decoders)[0]
 
     names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     versions = {
@@ -273,10 +287,14 @@ def outcome(
         rows=rows,
         winners=winners,
         best=best,
-        counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
+        counts={
+            "train": len(first.train),
+            "val": len(context.validation(context.grid.seeds[0])),
+            "test": len(first.test),
+        },
         class_names=context.class_names,
         finals_by_depth=context.study.finals == "depths",
-        leep=leep_row(context, work.activations, work.test),
+        leep=leep_row(context, work.activations, test),
         notes=(*first.notes, *seen_by_other_seeds(context.datasets)),
         one_test_split=one_test_split(context.datasets),
         leakage=leakage(context.config.data.name, context.class_names, context.source.class_names),
@@ -290,13 +308,13 @@ def outcome(
         scores=scores,
         same_depths=context.grid.same_depths(),
         left_out=tuple(left_out),
-        account=account or {},
+        account=account,
         image=None if said is None else image,
     )
 
 
 def _version(name: str) -> str:
-    """Return the version of an installed package; main.py also runs from a checkout that is not installed."""
+    """Return the version of a package; main.py also runs from a checkout that is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

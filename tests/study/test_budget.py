@@ -50,7 +50,7 @@ class FakeWork:
         self.grows, self.seen = {}, {}
         self.context = types.SimpleNamespace(schedule=self._schedule, grid=grid)
         seconds = {" ".join(group): TOTAL * STEP[group[1]] for group in grid.groups()}
-        self.timed = types.SimpleNamespace(trial_seconds=seconds, row_seconds=0.02)
+        self.times = types.SimpleNamespace(timed=types.SimpleNamespace(trial_seconds=seconds, row_seconds=0.02))
 
     def _schedule(self, trial):
         return np.zeros(trial.steps or TOTAL), 16

@@ -195,10 +195,10 @@ def test_test_images_may_be_absent_until_the_winners_are_fixed(done, tmp_path, m
         found[seed] = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, source=absent[-1]))
     finish = module._finish
 
-    def arrive(*arguments):
+    def arrive(*arguments, **more):
         for source in absent:
             source.present = True
-        return finish(*arguments)
+        return finish(*arguments, **more)
 
     monkeypatch.setattr(module, "_finish", arrive)
     assert lasting(study(study_config(), tmp_path, datasets=found).rows) == lasting(done[1].rows)
@@ -539,18 +539,18 @@ def test_what_mixes_images_is_refused(tmp_path):
 
 
 def test_trials_of_others_are_waited_for(tmp_path, monkeypatch):
-    """A trial that another worker claims is not trained here; its row appears, and is used."""
+    """A trial that another worker holds is not trained here; its row appears, and is used."""
     waited = []
 
     def end(seconds):
         waited.append(seconds)
         leases.release("x")
 
-    leases = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
+    leases = type("Leases", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
     monkeypatch.setattr(worker.time, "sleep", end)
     mine = worker.Work(None, None, tmp_path, leases, None)
     monkeypatch.setattr(mine, "trial_batches", lambda trials: [list(trials)])
     rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
     monkeypatch.setattr(mine, "row", lambda trial: next(rows))
-    trial = type("Cell", (), {"name": "x"})()
+    trial = type("Trial", (), {"name": "x"})()
     assert mine.do([trial]) == [{"cell": "x"}] and waited

@@ -114,7 +114,7 @@ def _place(
         material.source.variables,
         material.preprocessing,
         names,
-        kind=kind,
+        place=kind,
         budget=1e3 * GIGABYTES,
         device_bytes=device_gb * GIGABYTES,
         dtype="float32",

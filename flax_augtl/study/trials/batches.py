@@ -1,4 +1,4 @@
-"""What trials read: the shape that decides how, their batches, and evaluation on them."""
+"""The input of trials: which of them can train together, their batches, and evaluation on them."""
 
 import dataclasses
 import math
@@ -25,47 +25,47 @@ EVALUATION_BATCH = 1024
 
 @dataclasses.dataclass(frozen=True)
 class StepSignature:
-    """What trials must have in common to be trained together; one compilation serves all trials of a shape.
+    """What trials must have in common to be trained together; they then share one compiled step.
 
     Attributes:
-      network, plan, optimizer, step: of the compiled step.
+      network: that is trained.
+      plan: which parameters are trained.
+      optimizer: its settings.
+      step: settings of the step.
+      start: index of the layer group that reads the kept activations.
       total: number of steps.
       every: steps between two evaluations.
-      final: they are final trials.
+      final: whether they are final trials.
     """
 
     network: AugmentedNetwork
     plan: FreezingPlan
     optimizer: OptimizerSettings
     step: StepSettings
+    start: int
     total: int
     every: int
     final: bool
 
-    @property
-    def start(self) -> int:
-        """Index of the layer group that reads the kept activations."""
-        return self.step.start
-
 
 def signature_of(context: Context, activations: Activations, trial: Trial) -> StepSignature:
-    """Return a trial's shape."""
+    """Return the step signature of a trial."""
     network, config = context.network(trial), context.config
     rates, every = context.schedule(trial)
     labels = context.examples(trial)[1]
+    start = activations.nearest(network, context.shared(trial))
     step = StepSettings(
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         class_weights=class_weights(config, labels, len(context.class_names)),
-        start=activations.nearest(network, context.shared(trial)),
+        start=start,
     )
-    return StepSignature(
-        network, context.freezing(trial), optimizer_of(config), step, len(rates), every, trial.stage == "final"
-    )
+    plan, final = context.freezing(trial), trial.stage == "final"
+    return StepSignature(network, plan, optimizer_of(config), step, start, total=len(rates), every=every, final=final)
 
 
 def is_dense(context: Context, activations: Activations, signature: StepSignature) -> bool:
-    """Return whether only dense layers are above a shape's cut."""
+    """Return whether only dense layers are trained."""
     if not signature.start:
         return False
     names = jax.tree.leaves(cut_names(signature.network, signature.start))
@@ -73,14 +73,14 @@ def is_dense(context: Context, activations: Activations, signature: StepSignatur
 
 
 def loops(context: Context, activations: Activations, signature: StepSignature) -> bool:
-    """Return whether steps of a shape are looped over on the device: not where a CPU would run convolutions in a loop."""
+    """Return whether the steps are looped over on the device; on a CPU, convolutions are slow in such a loop."""
     quick = jax.default_backend() != "cpu" or is_dense(context, activations, signature)
     return quick and activations.fits(signature.network, signature.start)
 
 
 @dataclasses.dataclass
 class Feed:
-    """Batches of kept activations, from the device's own pool or from the host."""
+    """Batches of kept activations, from the pool on the device or from the host."""
 
     activations: Activations
     signature: StepSignature
@@ -90,13 +90,13 @@ class Feed:
 
     @property
     def pool(self) -> Any:
-        """What the compiled functions are given as the pool."""
+        """Pool for the compiled functions; None if the batches come from the host."""
         return (
             self.activations.pool(self.signature.network, self.signature.start, replicate) if self.on_device else None
         )
 
     def batch(self, rows: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> dict[str, Any]:
-        """Return the batch of rows int [..., trials, B] with labels: arrays [devices, ..., trials, B / devices, ...]."""
+        """Return the batch of rows int [..., trials, B] and labels: arrays [devices, ..., trials, B / devices, ...]."""
         batch = {"label": labels.astype(np.int32), **more}
         if self.on_device:
             batch["index"] = rows.astype(np.int32)
@@ -104,7 +104,7 @@ class Feed:
             batch["inputs"] = self.activations.gather(self.signature.network, self.signature.start, rows, self.decoders)
         devices, at = jax.local_device_count(), rows.ndim - 1
 
-        def split(x):
+        def split(x: np.ndarray) -> np.ndarray:
             x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1 :])
             return np.moveaxis(x, at, 0)
 
@@ -119,23 +119,25 @@ def evaluate(
     labels: Sequence[np.ndarray],
     each: Callable[[int, np.ndarray], None] | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
+    """Return the sums of `metrics.evaluation_sums` for each of several trials, on its own examples.
 
     Args:
-      context, feed: of the trials.
+      context: of the study.
+      feed: of the trials.
       variables: stacked [trials, ...].
-      ids, labels: of the examples, for each trial.
-      each: told, batch after batch, which trial it is and the probabilities float32 [b, C] of the next of its examples.
+      ids: of the examples of each trial.
+      labels: of the examples of each trial.
+      each: called for each batch with the index of a trial and the probabilities float32 [b, C] of its next examples.
     """
     trials, devices = len(ids), jax.local_device_count()
     longest = max(map(len, ids))
     size = EVALUATION_BATCH if is_dense(context, feed.activations, feed.signature) else feed.batch_size
     size = math.ceil(min(size, longest) / devices) * devices
-    step = pmapped_pack_eval_step(
-        feed.signature.network, context.preprocessing, feed.signature.start, trials, each is not None
-    )
+    # Flax modules have a hash, which pyright does not see.
+    network: Any = feed.signature.network
+    step = pmapped_pack_eval_step(network, context.preprocessing, feed.signature.start, trials, each is not None)
     padded = math.ceil(longest / size) * size
-    rows, marks, masks = (np.zeros((trials, padded), kind) for kind in (np.int64, np.int32, np.float32))
+    rows, marks, masks = (np.zeros((trials, padded), dtype) for dtype in (np.int64, np.int32, np.float32))
     for trial in range(trials):
         n = len(ids[trial])
         rows[trial, :n] = feed.activations.rows.of(ids[trial], EVALUATION)
@@ -157,7 +159,7 @@ def evaluate(
 
 
 def source_logits(context: Context, activations: Activations, ids: Sequence[str]) -> np.ndarray:
-    """Return the pretrained classification layer's outputs for examples as they are evaluated, float32 [n, Z]."""
+    """Return the outputs of the pretrained classification layer for evaluation views, float32 [n, Z]."""
     rows, top = activations.rows.of(ids, EVALUATION), context.source.groups[-1]
     if top in activations.store.arrays:
         return np.asarray(activations.store.arrays[top][rows], np.float32)

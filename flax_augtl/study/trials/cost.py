@@ -1,4 +1,4 @@
-"""What a study will take: a short timing of the pass that fills the caches, and of each depth's steps."""
+"""Estimate the time of a study: time the pass that fills the caches, and a few steps of each depth."""
 
 import dataclasses
 import time
@@ -10,29 +10,28 @@ import numpy as np
 
 from flax_augtl.config.value_types import is_a
 from flax_augtl.features.activations import Activations
-from flax_augtl.features.array_store import BLOCK
+from flax_augtl.features.array_store import BLOCK, Store
 from flax_augtl.runtime.text import duration
 from flax_augtl.study.context import Context
-from flax_augtl.study.grid import Grid, Trial
+from flax_augtl.study.grid import Grid, Group, Trial
 from flax_augtl.study.trials.batches import is_dense, loops, signature_of
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.training.step import replicate
 
-Group = tuple[str, str, str]
-# Trials that are timed together where no number is given: more hardly share any more of a step's cost.
+# So many trials are timed together if no number is given: more of them would save hardly any more time.
 TOGETHER_ON_CPU, TOGETHER = 12, 32
-TRAINING = 3.0  # Forward and backward passes through a layer take so many times a forward pass.
+TRAINING = 3.0  # A forward and a backward pass take so many times as long as a forward pass.
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What was timed; JSON can hold it.
+    """What was timed.
 
     Attributes:
-      row_seconds: of one row of the caches, decoding included.
-      cell_seconds: of a whole trial of each group, by "head depth classifier_rate"; without compilation.
-      compile_seconds: of each group, once.
-      together: trials of a group that are trained at once.
+      row_seconds: seconds for one row of the caches, including decoding.
+      trial_seconds: seconds for a whole trial of each group, by "head depth classifier_rate"; without compilation.
+      compile_seconds: seconds for compiling each group once.
+      together: number of trials of each group that are trained together.
     """
 
     row_seconds: float
@@ -58,29 +57,34 @@ def to_json(timing: Timing, devices: str) -> dict[str, Any]:
 
 
 def from_json(found: Any, devices: str, groups: Sequence[str]) -> Timing | None:
-    """Return what timing.json of a study holds, if that is of these devices and groups and whole; else None."""
+    """Return the timing in the contents of timing.json; None if it is damaged or of other devices or groups.
+
+    Args:
+      found: contents of the file.
+      devices: on which the study runs.
+      groups: names of the groups of the study.
+    """
     if not isinstance(found, Mapping) or found.get("devices") != devices:
         return None
-    parts = [found.get(name) for name in ("cell_seconds", "compile_seconds", "together")]
-    if (
-        not is_a(found.get("row_seconds"), "number")
-        or not all(
-            isinstance(part, Mapping) and set(part) == set(groups) and is_a([*part.values()], "list of numbers")
-            for part in parts
-        )
-        or not is_a([*parts[2].values()], "list of whole numbers")
-    ):
+    values: Any = found
+    rows = values.get("row_seconds")
+    trials, compiled, together = (values.get(name) for name in ("cell_seconds", "compile_seconds", "together"))
+    parts = trials, compiled, together
+    if not is_a(rows, "number") or not all(isinstance(part, Mapping) and set(part) == set(groups) for part in parts):
         return None
-    return Timing(found["row_seconds"], *parts)
+    whole = is_a([*together.values()], "list of whole numbers")
+    if not whole or not all(is_a([*part.values()], "list of numbers") for part in parts):
+        return None
+    return Timing(rows, dict(trials), dict(compiled), dict(together))
 
 
 def measure(context: Context, activations: Activations, groups: Sequence[Group]) -> Timing:
-    """Time a block of the caches, and a few steps and an evaluation of each depth, on rows of zeros.
+    """Time a block of the caches, and some steps and an evaluation of each depth, on rows of zeros.
 
-    Depths with convolutions are timed with their first head: the heads hardly differ there.
+    A depth with convolutions is timed with its first head only, because the heads hardly differ there.
     """
     row_seconds = _time_rows(activations)
-    # As large as they will be, so that what is compiled here is what is used later.
+    # The arrays have their final size, so that the study uses what is compiled here.
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
     blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
     trials, compiled, together, known = {}, {}, {}, {}
@@ -96,13 +100,13 @@ def measure(context: Context, activations: Activations, groups: Sequence[Group])
 
 
 def estimate(context: Context, activations: Activations, groups: Sequence[Group]) -> Timing:
-    """Time a block of the caches and one dense head; the rest follows from how many operations each layer group takes.
+    """Time a block of the caches and one dense head; estimate the rest by the operations of each layer group.
 
-    That takes seconds where `measure` takes minutes, and is enough for a plan that measures as it goes on.
+    This takes seconds where `measure` takes minutes. It is enough for a plan that is corrected during the study.
     """
     row_seconds, forward, compiled = _time_block(activations)
     operations = _operations(context)
-    rate = sum(operations) / forward if forward else float("inf")  # Operations a second of all devices.
+    rate = sum(operations) / forward if forward else float("inf")  # Operations per second of all devices.
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
     blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
     trials, compile_seconds, together, dense_trial = {}, {}, {}, None
@@ -115,10 +119,10 @@ def estimate(context: Context, activations: Activations, groups: Sequence[Group]
             trials[name], compile_seconds[name] = dense_trial
             together[name] = _most_together(context)
             continue
-        # Forward through what is frozen and not kept; forward and twice that backward through what trains.
+        # A forward pass through frozen layers that are not kept; forward and backward passes through trained layers.
         trained = context.shared(trial)
         read = sum(operations[signature.start : trained]) + TRAINING * sum(operations[trained:])
-        validated = len(context.datasets[trial.seed].val) * -(-signature.total // signature.every)
+        validated = len(context.validation(trial.seed)) * -(-signature.total // signature.every)
         seconds = signature.total * context.config.batch_size * read + validated * sum(operations[signature.start :])
         trials[name], together[name] = seconds / rate, max(1, int(context.study.together))
         compile_seconds[name] = TRAINING * compiled * (1 - signature.start / len(operations))
@@ -126,6 +130,7 @@ def estimate(context: Context, activations: Activations, groups: Sequence[Group]
 
 
 def _most_together(context: Context) -> int:
+    """Return the largest number of trials that are trained together."""
     return int(context.study.together) or min(
         TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
         len(context.grid.rates) * len(context.grid.selection_seeds),
@@ -147,13 +152,13 @@ def _time_block(activations: Activations) -> tuple[float, float, float]:
         begun = time.monotonic()
         activations.rows.images(rows, decoders)
         decoded = time.monotonic() - begun
-    # Decoding goes on beside the device's work, and on a CPU takes part of its time.
+    # Decoding runs while the device works; on a CPU both share the cores.
     both = decoded + forward if jax.default_backend() == "cpu" else max(decoded, forward)
     return both / BLOCK, forward / BLOCK, max(first - forward, 0.0)
 
 
 def _operations(context: Context) -> list[float]:
-    """Return the operations that each layer group of the source network takes for one image."""
+    """Return the number of operations of each layer group of the source network for one image."""
     model, variables, size = context.source.model, context.source.variables, context.preprocessing.image_size
     x, found = jax.ShapeDtypeStruct((1, size, size, 3), np.float32), []
     for index in range(len(model.groups)):
@@ -166,14 +171,16 @@ def _operations(context: Context) -> list[float]:
     return found
 
 
-class _Blank:
-    """The arrays of a store, without its files."""
+class _Blank(Store):
+    """Arrays in place of a store, without files."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        super().__init__({}, 0, "")
         self.arrays = arrays
 
 
 def _time_rows(activations: Activations) -> float:
+    """Return the seconds of a row of the caches, including decoding."""
     names = tuple(activations.store.arrays)
     rows = np.resize(np.arange(len(activations.rows)), BLOCK)
     best = float("inf")
@@ -184,22 +191,19 @@ def _time_rows(activations: Activations) -> float:
             decoded = time.monotonic() - begun
             if names:
                 jax.block_until_ready(activations.compute(images, names))
-            # Decoding goes on beside the device's work.
+            # Decoding runs while the device works.
             best = min(best, max(decoded, time.monotonic() - begun - decoded))
     return best / BLOCK
 
 
 def _time_group(context: Context, blank: Activations, trial: Trial, dense: bool) -> tuple[float, float, int]:
-    """Return (seconds of a trial, seconds of compilation, trials at once)."""
+    """Return (seconds of a trial, seconds of compilation, number of trials together)."""
     alone = _time_batch(context, blank, [trial])
     asked = int(context.study.together)
     signature = signature_of(context, blank, trial)
     if not loops(context, blank, signature) or asked == 1:
         return *alone, 1
-    count = asked or min(
-        TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
-        len(context.grid.rates) * len(context.grid.selection_seeds),
-    )
+    count = _most_together(context)
     if count == 1:
         return *alone, 1
     some = _time_batch(context, blank, [trial] * count)
@@ -229,17 +233,18 @@ def _time_batch(context: Context, blank: Activations, trials: Sequence[Trial]) -
 
 
 def describe(
-    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str
+    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, place: str
 ) -> str:
-    """Return the plan of a study as text: its trials, and what they take.
+    """Return the plan of a study as text: its trials, and the time that they take.
 
     Args:
       grid: what is compared.
       timing: what was timed.
-      rows, test_rows: images in all of their views.
+      rows: training and validation images in all of their views.
+      test_rows: test images.
       kept: bytes that the caches take, by name.
-      finals: groups whose choice is trained again and tested.
-      kind: of the caches.
+      finals: number of settings that are retrained and tested.
+      place: of the caches: `file`, `memory` or `none`.
     """
     per = len(grid.rates) * len(grid.selection_seeds)
     lines = [f"{'head':22} {'freeze depth':14} {'trials':>6} {'seconds a trial':>15} {'together':>9} {'in all':>9}"]
@@ -257,7 +262,7 @@ def describe(
     mean = sum(timing.trial_seconds.values()) / len(timing.trial_seconds)
     fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
     size = sum(kept.values())
-    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[kind]
+    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[place]
     lines += [
         f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
         f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",

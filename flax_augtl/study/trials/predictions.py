@@ -1,4 +1,4 @@
-"""What each final trial says of every test image, kept in its row so that heads can be compared image by image."""
+"""The predictions of each final trial for the test images, kept in its row to compare heads image by image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,11 @@ from flax_augtl.training.evaluation import Evaluation, fits
 def tested_trials(
     context: Context, feed: Feed, variables: Any, splits: Sequence[Examples]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the metrics of each trial on its test split, and what it predicts (`written`).
+    """Return the metrics of each trial on its test split, and its predictions as text (`written`).
 
     Args:
-      context, feed: of the trials.
+      context: of the study.
+      feed: of the trials.
       variables: stacked [trials, ...].
       splits: the test split of each trial.
     """
@@ -40,15 +41,15 @@ def tested_trials(
 
 
 def written(predicted: np.ndarray) -> str:
-    """Return predicted classes, in the order of the test split, as text: numbers with a blank between."""
+    """Return predicted classes, in the order of the test split, as numbers separated by blanks."""
     return " ".join(map(str, predicted.tolist()))
 
 
 def read(row: Mapping[str, Any]) -> np.ndarray | None:
-    """Return what a trial predicts of the test split, int [N]; None without a test, and for rows of earlier versions.
+    """Return the predictions of a trial for the test split, int [N]; None if it was not tested or its row is old.
 
     Raises:
-      ValueError: it is not text of whole numbers.
+      UserError: the field is not text of whole numbers.
     """
     text = row.get("predicted")
     if text is None:

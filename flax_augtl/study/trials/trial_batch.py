@@ -1,4 +1,4 @@
-"""Trials of one shape, trained together on kept activations: each on its own data, order, weights and learning rate."""
+"""Trials that are trained together on kept activations, each with its own data, order, weights and learning rate."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ STEPS_PER_CALL = 50
 
 
 class TrialBatch:
-    """Some trials in training."""
+    """Some trials of one step signature in training."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class TrialBatch:
         size: int = 0,
         test: Activations | None = None,
     ):
-        """Set up trials of one shape at their first step.
+        """Set up trials at their first step.
 
         Args:
           context: what all trials share.
           activations: of training and validation images.
-          trials: that are trained together.
-          size: how many are trained at least: the last one is repeated, where that is cheaper than another compilation.
+          trials: that are trained together; all have the same step signature.
+          size: fill the batch up to so many by repeating the last trial, which can be cheaper than compiling again.
           test: activations of the test images, for final trials.
         """
         self.context, self.test = context, test
@@ -85,7 +85,7 @@ class TrialBatch:
         return source_logits(self.context, self.feed.activations, self.context.examples(trial)[0])
 
     def batches(self, first: int, count: int) -> dict[str, Any]:
-        """Return what `count` steps from step `first` on read."""
+        """Return the input of `count` steps from step `first` on."""
         size, config = self.feed.batch_size, self.context.config
         rows, labels = [], []
         for trial, (_, marks), positions in zip(self.trials, self._examples, self._positions, strict=True):
@@ -95,15 +95,17 @@ class TrialBatch:
             rows.append(self.feed.activations.rows.at(positions[which], view).reshape(count, size))
             labels.append(marks[which].reshape(count, size))
         rows, labels = np.stack(rows, axis=1), np.stack(labels, axis=1)
-        if count < self.steps_per_call:  # The last call of an interval; what is added is not trained on.
+        if count < self.steps_per_call:  # The last call before an evaluation is shorter; the padding is not trained on.
             rows, labels = (np.pad(x, ((0, self.steps_per_call - count), (0, 0), (0, 0))) for x in (rows, labels))
         return self.feed.batch(rows, labels)
 
     @property
     def step_function(self) -> Callable:
-        """The compiled step that `run` calls."""
+        """Compiled step that `run` calls."""
+        # Flax modules have a hash, which pyright does not see.
+        network: Any = self.signature.network
         return pmapped_pack_step(
-            self.signature.network,
+            network,
             self.signature.plan,
             self.signature.optimizer,
             self.context.preprocessing,
@@ -113,13 +115,13 @@ class TrialBatch:
         )
 
     def run(self, states: TrainState, batches: Any, first: int, count: int) -> tuple[TrainState, Any]:
-        """Take `count` steps, and return the states and the sums of the losses [trials]; the states given are used up."""
+        """Take `count` steps; return the new states and the sums of the losses [trials]. The given states are donated."""
         rates = np.zeros((self.steps_per_call, len(self.trials)), np.float32)
         rates[:count] = self._rates[first : first + count]
         return self.step_function(states, batches, rates, self.feed.pool, np.int32(count))
 
     def warm_up(self) -> float:
-        """Compile everything, on copies, and return the seconds it took."""
+        """Compile everything by running it on copies; return the seconds that this took."""
         begun = time.monotonic()
         states, losses = self.run(replicate(jax.tree.map(np.array, self.states)), self.batches(0, 1), 0, 1)
         if not self.signature.final:
@@ -129,7 +131,7 @@ class TrialBatch:
 
     def evaluate(self, states: TrainState) -> list[dict[str, Any]]:
         """Return the metrics of each trial on its validation split."""
-        splits = [self.context.datasets[trial.seed].val for trial in self.trials]
+        splits = [self.context.validation(trial.seed) for trial in self.trials]
         sums = evaluate(
             self.context,
             self.feed,
@@ -143,7 +145,7 @@ class TrialBatch:
         """Train up to the next evaluation, and evaluate.
 
         Args:
-          pause: asked after every call of the step; if it answers True, the pack stops there, and can be saved.
+          pause: called after every call of the step; if it returns True, training stops there and can be saved.
         """
         begun = time.monotonic()
         before = self.step // self.signature.every * self.signature.every
@@ -159,7 +161,7 @@ class TrialBatch:
                 if number + 1 < len(calls):
                     coming = ahead.submit(self.batches, *calls[number + 1])
                 states, losses = self.run(states, batches, first, count)
-                # Of the call before, so that the device never waits.
+                # Read the losses of the call before, so that the device never waits.
                 self.losses += 0.0 if pending is None else np.asarray(pending)
                 pending, self.step = losses, first + count
                 if self.step < stop and pause():
@@ -170,6 +172,7 @@ class TrialBatch:
             self.seconds += (time.monotonic() - begun) / self.distinct
             return
         losses, self.losses = self.losses / (stop - before), np.zeros_like(self.losses)
+        values: Sequence[dict[str, Any] | None]
         values = [None] * len(self.trials) if self.signature.final else self.evaluate(states)
         self.seconds += (time.monotonic() - begun) / self.distinct
         for index, (loss, value) in enumerate(zip(losses.tolist(), values, strict=True)):
@@ -191,14 +194,15 @@ class TrialBatch:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether training has ended."""
         return self.step >= self.signature.total or all(self.diverged)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return the row of each trial, as `StudyResult.rows` has it; final trials are tested now."""
-        tested: list[dict[str, Any] | None] = [None] * len(self.trials)
-        predicted: list[str | None] = [None] * len(self.trials)
+        """Return the row of each trial, as in `StudyResult.rows`; final trials are tested now."""
+        tested: Sequence[dict[str, Any] | None] = [None] * len(self.trials)
+        predicted: Sequence[str | None] = [None] * len(self.trials)
         if self.signature.final:
+            assert self.test is not None, "final trials need the test images"
             with self.test.rows.decoders() as decoders:
                 feed = Feed(
                     self.test,
@@ -249,11 +253,11 @@ class TrialBatch:
         return rows
 
     def variables(self, index: int) -> dict[str, Any]:
-        """Return the variables of one trial's groups from the cut on, of numpy arrays."""
+        """Return the variables of one trial from the cut on, as NumPy arrays."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[index], _variables(self.states))
 
     def close(self) -> None:
-        """Release the threads."""
+        """End the decoding threads."""
         self.decoders.shutdown()
 
 
@@ -262,7 +266,7 @@ def _variables(states: TrainState) -> dict[str, Any]:
 
 
 def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
-    """Return ‖w − w₀‖ / ‖w₀‖ of each pretrained layer group; what is frozen does not change."""
+    """Return ‖w − w₀‖ / ‖w₀‖ of each pretrained layer group; it is 0 for frozen groups."""
     found = {}
     for group, label in zip(plan.groups, plan.labels, strict=True):
         if label == FROZEN:

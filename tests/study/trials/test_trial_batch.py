@@ -46,14 +46,14 @@ def context():
     return gather(typed(study_config()))
 
 
-def kept(context, rows, kind="memory", budget=1e9, device=1e9):
+def kept(context, rows, place="memory", budget=1e9, device=1e9):
     activations = open_activations(
         rows,
         context.source.model,
         context.source.variables,
         context.preprocessing,
         needed(context),
-        kind=kind,
+        place=place,
         budget=budget,
         device_bytes=device,
         dtype="float32",
@@ -76,7 +76,7 @@ def activations(context, rows):
 
 @pytest.fixture(scope="module")
 def recomputed(context, rows):
-    return kept(context, rows, kind="none")
+    return kept(context, rows, place="none")
 
 
 def trained(context, activations, trials, test=None):
@@ -141,7 +141,7 @@ def test_activations_kept_in_bfloat16_give_nearly_the_same(context, rows, activa
         context.source.variables,
         context.preprocessing,
         needed(context),
-        kind="memory",
+        place="memory",
         budget=1e9,
         device_bytes=1e9,
         dtype="bfloat16",
