@@ -1,4 +1,4 @@
-"""report.html: everything a study found, in one file that needs no network and runs no script."""
+"""report.html: all results of a study, in one file that needs no network and runs no script."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ SCORES = (
     ("ROC AUC, mean", "roc_auc"), ("Cohen's kappa", "kappa"), ("Log-loss", "loss"),
     ("Expected calibration error", "calibration_error"),
 )  # fmt: skip
-# A table of more rows is folded.
+# A longer table is folded.
 LONG = 20
 VALIDATION = (
     "Mean over seeds, with the best learning rate at each depth. With six or more seeds, bands are 95 % BCa "
@@ -85,8 +85,8 @@ def _what(result: StudyResult) -> str:
     return (
         ", ".join(f"{count} {word}{'s' if count != '1' else ''}" for count, word in parts)
         + f". All choices were made by {METRICS[result.metric]} on validation data. The test split was used only for "
-        f"the "
-        "final result of " + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
+        "the final result of "
+        + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
     )
 
 
@@ -161,7 +161,7 @@ def _of_images(lines: Sequence[Line]) -> str:
 
 
 def _varied(result: StudyResult) -> str:
-    """Return what the seeds of a study vary, and so what its intervals are about."""
+    """Return sentences about what the seeds of a study vary, and so what its intervals mean."""
     if result.one_test_split:
         return (
             "A seed determines the training and validation split, the initial weights of new layers and the order of "
@@ -199,7 +199,7 @@ def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
             percent(line.top1.mean if line.top1 else None), percent(line.validation.mean if line.validation else None),
             f"{line.reach[0]:.1f} epochs, {seconds(line.reach[1])}" if line.reach else "",
         ])  # fmt: skip
-        marks.append(line.head == result.best and line.depth == result.winners[result.best]["depth"])
+        marks.append(line.head == result.best and line.depth == result.winners[line.head]["depth"])
     return table(header, rows, marks)
 
 
@@ -215,7 +215,7 @@ def _compared(difference: Difference | None) -> list[object]:
 
 
 def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
-    """Return a mean, and below it both of its intervals by their names; the number of seeds where some are missing."""
+    """Return a mean with its intervals over seeds and images below; and the number of seeds if some are missing."""
     if value is None:
         return "–"
     mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
@@ -223,7 +223,7 @@ def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
 
 
 def _both(first: object, seeds: object, images: object) -> Markup:
-    """Return what is known over seeds and over test images, one below the other."""
+    """Return a value with its counterparts over seeds and over test images below it."""
     return join(
         first or Markup("&nbsp;"),
         Markup("<br>"),
