@@ -1,7 +1,7 @@
-"""How many near-copies are found at which distance: `python -m flax_augtl.benchmarks.near_copies FOLDER...`
+"""Count the near-copies found at each distance: `python -m flax_augtl.benchmarks.near_copies FOLDER...`.
 
-Copies of some images of each folder are made and looked for. What is found among the images themselves is either a copy
-that the folder already has, or a false alarm; `--list` names these pairs.
+It makes copies of some images of each folder, and searches for them. A pair that is found among the original images is
+a copy that the folder already has, or a false alarm; `--list` prints these pairs.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def _resized(image: Image.Image, share: float) -> Image.Image:
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:
-    """Without the outermost pixels: `share` of the width and of the height."""
+    """Return an image without its outermost pixels: `share` of the width and of the height."""
     left, top = round(image.width * share / 2), round(image.height * share / 2)
     return image.crop((left, top, image.width - left, image.height - top))
 
@@ -58,12 +58,12 @@ def measure(
 
     Args:
       folder: of images, at any depth.
-      copied: images of which copies are made.
-      seed: governs which, and how they are changed.
-      check_thumbs: as `image_hash.search`.
+      copied: number of images to copy.
+      seed: of the choice of images and of their changes.
+      check_thumbs: see `image_hash.search`.
 
     Returns:
-      (rows of a table, one for each distance; a line for each pair that is found among the images themselves).
+      (rows of a table, one for each distance; a line for each pair that is found among the original images).
     """
     source = FileSource(folder, tuple(image_paths(folder)))
     hashes, thumbs, kept, seconds = [], [], [], 0.0
@@ -99,7 +99,7 @@ def measure(
 
 def _distances_to_copies(source: FileSource, indices: np.ndarray, change: Callable, rng: np.random.Generator,
                          described: tuple[np.ndarray, np.ndarray], check_thumbs: bool) -> np.ndarray:  # fmt: skip
-    """Return the distance of each image to its changed copy, infinity where the two are not taken for copies."""
+    """Return the distance of each image to its changed copy; infinity if they do not count as copies."""
     distances = np.full(len(indices), np.inf)
     for k, i in enumerate(indices.tolist()):
         copy = image_hash.describe(image_hash.shrunk(read_picture(change(source[i], rng), at_least=(256, 256))))
@@ -111,7 +111,7 @@ def _distances_to_copies(source: FileSource, indices: np.ndarray, change: Callab
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a table for each folder."""
+    """Run the command line: print a table for each folder; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.near_copies")
     parser.add_argument("folders", nargs="+", help="folders of images, at any depth")
     parser.add_argument("--copied", type=int, default=300, help="images of each folder of which copies are made")
