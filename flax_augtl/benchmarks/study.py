@@ -306,7 +306,8 @@ def _grid(config: ConfigDict, context: Context, depths: Mapping[str, Depth], fol
         f"{steps:.1f} s: {must:.1f} s. {wall / must:.2f}×",
         flush=True,
     )
-    torch = {depth: seconds for depth in context.grid.axis[:-1] if (seconds := depths[depth].torch)}
+    timed = ((depth, depths[depth].torch) for depth in context.grid.axis[:-1])
+    torch = {depth: seconds for depth, seconds in timed if seconds}
     if len(torch) == len(context.grid.axis) - 1:
         # Freezing another layer would hardly change the time.
         other = sum(row["steps"] * torch.get(row["depth"], torch[context.grid.axis[-2]]) for row in trials)
