@@ -1,4 +1,4 @@
-"""Results of studies that never ran, made up from a seed."""
+"""Made-up results of studies, from a seed."""
 
 import dataclasses
 

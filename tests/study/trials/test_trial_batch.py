@@ -1,4 +1,4 @@
-"""Trials on kept activations: the same numbers as an ordinary run, alone or together, kept or not, interrupted or not."""
+"""Trials on kept activations equal an ordinary run, alone or together, kept or not, interrupted or not."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from tests import small
 
-test_rows.__test__ = False  # Not a test, whatever its name.
+test_rows.__test__ = False  # It is no test, in spite of its name.
 
 
 def study_config(**changes):
@@ -158,7 +158,7 @@ def test_activations_kept_in_bfloat16_give_nearly_the_same(context, rows, activa
 def test_trials_together_equal_one_by_one(context, activations):
     trials = [trial("kept", "fc", rate, seed) for rate in (0.01, 0.05) for seed in (0, 1)]
     together = trained(context, activations, trials)
-    assert together.steps_per_call == 2  # Steps between two evaluations, in one call.
+    assert together.steps_per_call == 2  # The steps between two evaluations are one call.
     for index, each in enumerate(trials):
         alone = trained(context, activations, [each])
         assert largest_difference(together.variables(index), alone.variables(0)) < 1e-5
@@ -172,7 +172,7 @@ def test_activations_from_the_host_equal_those_on_the_device(context, rows, acti
     assert largest_difference(one.variables(0), other.variables(0)) < 1e-6
 
 
-def test_a_batch_continues_in_the_middle_with_the_same_bits(context, activations, tmp_path):
+def test_a_batch_resumes_in_the_middle_with_the_same_bits(context, activations, tmp_path):
     whole = trained(context, activations, [trial("kept", "fc")])
     first = TrialBatch(context, activations, [trial("kept", "fc")])
     first.advance()
@@ -188,8 +188,8 @@ def test_a_batch_continues_in_the_middle_with_the_same_bits(context, activations
         trial_batch.close()
 
 
-def test_a_batch_that_pauses_between_evaluations_continues_with_the_same_bits(context, activations, tmp_path):
-    host = dataclasses.replace(activations, device_bytes=0)  # One step a call.
+def test_a_batch_that_pauses_between_evaluations_resumes_with_the_same_bits(context, activations, tmp_path):
+    host = dataclasses.replace(activations, device_bytes=0)  # Each call takes one step.
     whole = trained(context, host, [trial("kept", "fc")])
     for step in range(1, 5):
         trial_batch = TrialBatch(context, host, [trial("kept", "fc")])
@@ -204,7 +204,7 @@ def test_a_batch_that_pauses_between_evaluations_continues_with_the_same_bits(co
     ]
 
 
-def test_a_checkpoint_within_a_trial_that_is_damaged_is_left_behind(context, activations, tmp_path, capsys):
+def test_a_damaged_checkpoint_of_a_trial_is_ignored(context, activations, tmp_path, capsys):
     trial_batch = TrialBatch(context, activations, [trial("kept", "fc")])
     trial_batch.advance()
     Partial(tmp_path, trial_batch).save()
@@ -217,7 +217,7 @@ def test_a_checkpoint_within_a_trial_that_is_damaged_is_left_behind(context, act
         each.close()
 
 
-def test_one_trial_that_diverges_does_not_touch_the_others(context, activations):
+def test_a_diverging_trial_does_not_affect_the_others(context, activations):
     trial_batch = trained(context, activations, [trial("kept", "fc", 1e30), trial("kept", "fc", 0.05)])
     bad, good = trial_batch.results()
     assert bad["diverged"] and bad["val"] is None and bad["learning_rate"] == 1e30
@@ -252,7 +252,7 @@ def test_the_steps_of_a_batch_lower_for_accelerators(context, activations, depth
     assert "stablehlo.all_reduce" in text and ("stablehlo.while" in text) == (depth == "fc")
 
 
-def test_the_change_of_weights_is_that_of_what_trains(context, activations):
+def test_only_trained_layers_change(context, activations):
     (row,) = trained(context, activations, [trial("kept", "layer3")]).results()
     assert [group for group, change in row["change"].items() if change == 0] == list(context.source.groups[:-1])
     assert 0 < row["change"]["fc"] < 0.5
@@ -293,8 +293,8 @@ def test_rows_of_views(context, rows):
 
 
 @pytest.mark.parametrize("family", ["resnet", "vgg"])
-def test_every_head_at_every_cut_computes_what_it_does_without(family):
-    """The suffix on what `outputs` keeps is the whole network, for each head and depth, training statistics included."""
+def test_every_head_computes_the_same_at_every_cut(family):
+    """For each head and depth, the upper groups on kept outputs equal the whole network, batch statistics included."""
     size = small.NETWORKS[family][2]
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     preprocessing = Preprocessing(image_size=size)
