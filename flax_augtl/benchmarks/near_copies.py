@@ -38,7 +38,7 @@ def _cropped(image: Image.Image, share: float) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-KINDS: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
+CHANGES: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
     "JPEG quality 50–90": lambda image, rng: _encoded(image, int(rng.integers(50, 91))),
     "resized 0.5–0.9": lambda image, rng: _encoded(_resized(image, rng.uniform(0.5, 0.9)), 90),
     "both": lambda image, rng: _encoded(_resized(image, rng.uniform(0.5, 0.9)), int(rng.integers(50, 91))),
@@ -83,8 +83,8 @@ def measure(
     there = image_hash.search(hashes, thumbs, most, check_thumbs=check_thumbs)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(kept))[:copied])
-    distances = {kind: _distances_to_copies(source, np.array(kept)[chosen], change, rng, (hashes[chosen], thumbs[chosen]),
-                                            check_thumbs) for kind, change in KINDS.items()}  # fmt: skip
+    distances = {name: _distances_to_copies(source, np.array(kept)[chosen], change, rng, (hashes[chosen], thumbs[chosen]),
+                                            check_thumbs) for name, change in CHANGES.items()}  # fmt: skip
     rows = []
     for limit in DISTANCES:
         found = [f"{100 * np.mean(values <= limit):.0f} %" for values in distances.values()]
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for folder in options.folders:
         rows, pairs = measure(folder, options.copied, check_thumbs=not options.hash_only)
-        header = ["distance", *KINDS, "pairs there", "images"]
+        header = ["distance", *CHANGES, "pairs there", "images"]
         for cells in (header, ["---"] * len(header), *rows):
             print(f"| {' | '.join(cells)} |")
         print(*(pairs if options.list else []), "", sep="\n")

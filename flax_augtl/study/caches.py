@@ -21,7 +21,8 @@ class TrainingCache:
     """The activations of a study's training and validation images, which are opened more than once.
 
     Attributes:
-      context, folder: of the study.
+      context: of the study.
+      folder: of the study.
       rows: which images in which views.
       tests: number of test images, which have a cache of their own.
       room: bytes for both caches together.
