@@ -273,12 +273,13 @@ def _all(context: Context, everything: Activations, plain: Activations) -> None:
     _, _, slow = trained(context, plain, trial)
     fill_seconds = everything.fill_seconds
     trials = 120  # As in the preset `paper` at this depth: four heads, five rates, six seeds.
-    examples = context.config.steps * context.config.batch_size
+    steps = len(context.schedule(trial)[0])
+    examples = steps * context.config.batch_size
     amortised = examples / (examples / quick + fill_seconds / trials)
     print(
         f"Everything below the classifier frozen, end to end: {quick:.0f} examples/s on kept activations, {slow:.1f} "
         f"without: {quick / slow:.0f}×. Filling the caches of all depths took {fill_seconds:.1f} s for "
-        f"{len(everything.rows)} images in all views; spread over {trials} trials of {context.config.steps} steps: "
+        f"{len(everything.rows)} images in all views; spread over {trials} trials of {steps} steps: "
         f"{amortised:.0f} examples/s, {amortised / slow:.0f}×.",
         flush=True,
     )
