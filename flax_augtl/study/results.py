@@ -69,17 +69,17 @@ def winner_config(context: Context, trial: Trial) -> Config:
 def keep_best(context: Context, winner: Trial, folder: Path) -> Callable[[TrialBatch], None]:
     """Return a function that writes the best network as a run directory if it is in a finished batch."""
 
-    def keep(trial_batch: TrialBatch) -> None:
-        if winner in trial_batch.trials:
-            write_run(context, trial_batch, trial_batch.trials.index(winner), folder / BEST)
+    def keep(batch: TrialBatch) -> None:
+        if winner in batch.trials:
+            write_run(context, batch, batch.trials.index(winner), folder / BEST)
 
     return keep
 
 
-def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Path) -> None:
+def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) -> None:
     """Write one trained trial as a run directory, including the frozen layers below its kept activations."""
-    trial, above = trial_batch.trials[index], trial_batch.variables(index)
-    start = trial_batch.signature.start
+    trial, above = batch.trials[index], batch.variables(index)
+    start = batch.signature.start
     variables = {}
     for collection in ("params", "batch_stats"):
         parts = {part: dict(tree) for part, tree in above.get(collection, {}).items()}
@@ -91,14 +91,14 @@ def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Pa
         if below or parts.get("source"):
             parts["source"] = {**below, **parts.get("source", {})}
         variables[collection] = jax.tree.map(np.asarray, parts)
-    plan = trial_batch.signature.plan
+    plan = batch.signature.plan
     state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
-    state = state.replace(step=np.int32(trial_batch.step))
+    state = state.replace(step=np.int32(batch.step))
     dataset = context.datasets[trial.seed]
     shutil.rmtree(workdir, ignore_errors=True)  # It may hold the best network of a smaller study.
     files.prepare(workdir)
     with open_checkpoints(workdir / files.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
-        checkpoints.save(state, Progress(step=trial_batch.step, position=trial_batch.step, seconds=trial_batch.seconds))
+        checkpoints.save(state, Progress(step=batch.step, position=batch.step, seconds=batch.seconds))
     config = winner_config(context, trial)
     write_description(
         epath.Path(workdir),
@@ -110,7 +110,7 @@ def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Pa
             "test": list(dataset.test.ids),
         },
     )
-    row = trial_batch.results()[index]
+    row = batch.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:
         intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(context.class_names)))
@@ -120,9 +120,9 @@ def write_run(context: Context, trial_batch: TrialBatch, index: int, workdir: Pa
             "test": row["test"],
             "val": None,
             "intervals": {"test": intervals, "val": None},
-            "best_step": trial_batch.step,
+            "best_step": batch.step,
             "metric": context.metric,
-            "seconds": trial_batch.seconds,
+            "seconds": batch.seconds,
             "config_name": f"{context.config.name}/{trial.head}",
             "cell": trial.name,
         },

@@ -222,10 +222,10 @@ def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
 def test_a_failed_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
     advance = TrialBatch.advance
 
-    def fail(trial_batch, pause):
-        if trial_batch.trials[0].head == "kept" and not trial_batch.signature.final:
+    def fail(batch, pause):
+        if batch.trials[0].head == "kept" and not batch.signature.final:
             raise RuntimeError("out of luck")
-        advance(trial_batch, pause)
+        advance(batch, pause)
 
     monkeypatch.setattr(TrialBatch, "advance", fail)
     result = study(study_config(), tmp_path)
@@ -245,9 +245,9 @@ def test_a_study_whose_trials_all_fail_reports_it(tmp_path):
 def test_a_signal_within_a_trial_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
     advance, steps = TrialBatch.advance, []
 
-    def signalled(trial_batch, pause):
-        advance(trial_batch, pause)
-        steps.append((trial_batch.trials[0].name, trial_batch.step))
+    def signalled(batch, pause):
+        advance(batch, pause)
+        steps.append((batch.trials[0].name, batch.step))
         if len(steps) == 1:
             signal.raise_signal(number)
 
@@ -289,9 +289,9 @@ def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monk
 def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypatch):
     advance, steps = TrialBatch.advance, []
 
-    def moved(trial_batch, pause):
-        advance(trial_batch, pause)
-        steps.append(trial_batch.step)
+    def moved(batch, pause):
+        advance(batch, pause)
+        steps.append(batch.step)
         if len(steps) == 3:
             (tmp_path / "study").rename(tmp_path / "moved")
 
@@ -427,8 +427,8 @@ def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatc
 def test_an_interrupted_study_continues_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
     advance, count = TrialBatch.advance, []
 
-    def signalled(trial_batch, pause):
-        advance(trial_batch, pause)
+    def signalled(batch, pause):
+        advance(batch, pause)
         count.append(1)
         if len(count) == 3:
             signal.raise_signal(signal.SIGTERM)

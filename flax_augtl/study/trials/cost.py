@@ -212,24 +212,24 @@ def _time_group(context: Context, blank: Activations, trial: Trial, dense: bool)
 
 def _time_batch(context: Context, blank: Activations, trials: Sequence[Trial]) -> tuple[float, float]:
     """Return (seconds of a trial, seconds of compilation)."""
-    trial_batch = TrialBatch(context, blank, trials)
+    batch = TrialBatch(context, blank, trials)
     try:
-        compiled = trial_batch.warm_up()
-        states = replicate(jax.tree.map(np.array, trial_batch.states))
-        count = trial_batch.steps_per_call
+        compiled = batch.warm_up()
+        states = replicate(jax.tree.map(np.array, batch.states))
+        count = batch.steps_per_call
         begun = time.monotonic()
-        states, losses = trial_batch.run(states, trial_batch.batches(0, count), 0, count)
+        states, losses = batch.run(states, batch.batches(0, count), 0, count)
         jax.block_until_ready(losses)
         step = (time.monotonic() - begun) / count
         begun = time.monotonic()
-        trial_batch.evaluate(states)
+        batch.evaluate(states)
         evaluation = time.monotonic() - begun
-        evaluations = -(-trial_batch.signature.total // trial_batch.signature.every)
-        return (trial_batch.signature.total * step + evaluations * evaluation) / len(trials), max(
+        evaluations = -(-batch.signature.total // batch.signature.every)
+        return (batch.signature.total * step + evaluations * evaluation) / len(trials), max(
             compiled - step - evaluation, 0.0
         )
     finally:
-        trial_batch.close()
+        batch.close()
 
 
 def describe(

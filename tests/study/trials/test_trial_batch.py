@@ -80,11 +80,11 @@ def recomputed(context, rows):
 
 
 def trained(context, activations, trials, test=None):
-    trial_batch = TrialBatch(context, activations, trials, test=test)
-    while not trial_batch.done:
-        trial_batch.advance()
-    trial_batch.close()
-    return trial_batch
+    batch = TrialBatch(context, activations, trials, test=test)
+    while not batch.done:
+        batch.advance()
+    batch.close()
+    return batch
 
 
 def trial(head, depth, rate=0.05, seed=1, **more):
@@ -102,7 +102,7 @@ def largest_difference(one, other):
     [("kept_deeper", "none", 0), ("kept", "layer3", 4), ("wider", "layer3", 4), ("random_deeper", "fc", 4)],
 )
 def test_a_trial_on_kept_activations_is_the_ordinary_run(context, activations, head, depth, start):
-    trial_batch = trained(context, activations, [trial(head, depth)])
+    batch = trained(context, activations, [trial(head, depth)])
     config = dataclasses.replace(
         context.config,
         seed=1,
@@ -115,15 +115,15 @@ def test_a_trial_on_kept_activations_is_the_ordinary_run(context, activations, h
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1
     )
     state, progress = fit(experiment, state, Progress())
-    assert trial_batch.signature.start == start and progress.step == trial_batch.step == 4
-    params = trial_batch.variables(0)["params"]
+    assert batch.signature.start == start and progress.step == batch.step == 4
+    params = batch.variables(0)["params"]
     whole = jax.tree.map(np.asarray, state.params)
     expected = {
         "head": whole["head"],
         **({"source": {group: whole["source"][group] for group in params["source"]}} if "source" in params else {}),
     }
     assert largest_difference(params, expected) < 1e-5
-    (row,) = trial_batch.results()
+    (row,) = batch.results()
     assert row["val"]["top1"] == progress.best_value and row["best_step"] == progress.best_step
 
 
@@ -184,42 +184,40 @@ def test_a_batch_resumes_in_the_middle_with_the_same_bits(context, activations, 
     assert second.done and largest_difference(second.variables(0), whole.variables(0)) == 0
     partial.remove()
     assert not list(tmp_path.iterdir())
-    for trial_batch in (first, second):
-        trial_batch.close()
+    for batch in (first, second):
+        batch.close()
 
 
 def test_a_batch_that_pauses_between_evaluations_resumes_with_the_same_bits(context, activations, tmp_path):
     host = dataclasses.replace(activations, device_bytes=0)  # Each call takes one step.
     whole = trained(context, host, [trial("kept", "fc")])
     for step in range(1, 5):
-        trial_batch = TrialBatch(context, host, [trial("kept", "fc")])
-        assert Partial(tmp_path, trial_batch).restore() == (step > 1)
-        trial_batch.advance(lambda: True)
-        assert trial_batch.step == step and len(trial_batch.history[0]) == step // 2
-        Partial(tmp_path, trial_batch).save()
-        trial_batch.close()
-    assert largest_difference(trial_batch.variables(0), whole.variables(0)) == 0
-    assert [{**row, "seconds": 0} for row in trial_batch.history[0]] == [
-        {**row, "seconds": 0} for row in whole.history[0]
-    ]
+        batch = TrialBatch(context, host, [trial("kept", "fc")])
+        assert Partial(tmp_path, batch).restore() == (step > 1)
+        batch.advance(lambda: True)
+        assert batch.step == step and len(batch.history[0]) == step // 2
+        Partial(tmp_path, batch).save()
+        batch.close()
+    assert largest_difference(batch.variables(0), whole.variables(0)) == 0
+    assert [{**row, "seconds": 0} for row in batch.history[0]] == [{**row, "seconds": 0} for row in whole.history[0]]
 
 
 def test_a_damaged_checkpoint_of_a_trial_is_ignored(context, activations, tmp_path, capsys):
-    trial_batch = TrialBatch(context, activations, [trial("kept", "fc")])
-    trial_batch.advance()
-    Partial(tmp_path, trial_batch).save()
+    batch = TrialBatch(context, activations, [trial("kept", "fc")])
+    batch.advance()
+    Partial(tmp_path, batch).save()
     for path in tmp_path.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     other = TrialBatch(context, activations, [trial("kept", "fc")])
     assert not Partial(tmp_path, other).restore() and other.step == 0
-    for each in (trial_batch, other):
+    for each in (batch, other):
         each.close()
 
 
 def test_a_diverging_trial_does_not_affect_the_others(context, activations):
-    trial_batch = trained(context, activations, [trial("kept", "fc", 1e30), trial("kept", "fc", 0.05)])
-    bad, good = trial_batch.results()
+    batch = trained(context, activations, [trial("kept", "fc", 1e30), trial("kept", "fc", 0.05)])
+    bad, good = batch.results()
     assert bad["diverged"] and bad["val"] is None and bad["learning_rate"] == 1e30
     alone = trained(context, activations, [trial("kept", "fc", 0.05)])
     assert not good["diverged"] and good["val"]["top1"] == alone.results()[0]["val"]["top1"]
@@ -238,17 +236,17 @@ def test_a_final_trial_trains_on_both_splits_and_is_tested(context, activations)
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("depth", ["layer2", "fc"])
 def test_the_steps_of_a_batch_lower_for_accelerators(context, activations, depth, platform):
-    trial_batch = TrialBatch(context, activations, [trial("kept", depth, rate) for rate in (0.01, 0.05)])
-    rates = np.zeros((trial_batch.steps_per_call, 2), np.float32)
+    batch = TrialBatch(context, activations, [trial("kept", depth, rate) for rate in (0.01, 0.05)])
+    rates = np.zeros((batch.steps_per_call, 2), np.float32)
     arguments = (
-        trial_batch.states,
-        trial_batch.batches(0, trial_batch.steps_per_call),
+        batch.states,
+        batch.batches(0, batch.steps_per_call),
         rates,
-        trial_batch.feed.pool,
+        batch.feed.pool,
         np.int32(1),
     )
-    text = jax.jit(trial_batch.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
-    trial_batch.close()
+    text = jax.jit(batch.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    batch.close()
     assert "stablehlo.all_reduce" in text and ("stablehlo.while" in text) == (depth == "fc")
 
 
@@ -264,10 +262,10 @@ def test_leep_starts_a_trial_above_chance(context, activations):
         "leep": dataclasses.replace(context.grid.heads["kept"], classifier_init_from="leep"),
     }
     with_leep = dataclasses.replace(context, grid=dataclasses.replace(context.grid, heads=heads))
-    trial_batch = TrialBatch(with_leep, activations, [trial("leep", "fc")])
-    top1 = trial_batch.evaluate(jax.tree.map(np.asarray, trial_batch.states))[0]["top1"]
+    batch = TrialBatch(with_leep, activations, [trial("leep", "fc")])
+    top1 = batch.evaluate(jax.tree.map(np.asarray, batch.states))[0]["top1"]
     assert top1 > 0.25
-    trial_batch.close()
+    batch.close()
 
 
 def test_the_logits_of_the_source_are_those_of_the_source(context, activations, recomputed):
