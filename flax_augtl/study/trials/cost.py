@@ -225,9 +225,8 @@ def _time_batch(context: Context, blank: Activations, trials: Sequence[Trial]) -
         batch.evaluate(states)
         evaluation = time.monotonic() - begun
         evaluations = -(-batch.signature.total // batch.signature.every)
-        return (batch.signature.total * step + evaluations * evaluation) / len(trials), max(
-            compiled - step - evaluation, 0.0
-        )
+        seconds = (batch.signature.total * step + evaluations * evaluation) / len(trials)
+        return seconds, max(compiled - step - evaluation, 0.0)
     finally:
         batch.close()
 
