@@ -12,7 +12,7 @@ from absl.flags import FlagValues, UnrecognizedFlagError
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import predict
+from flax_augtl import predict, shipped_configs
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
 from flax_augtl.config.convert import as_written, errors_in, typed
@@ -21,7 +21,7 @@ from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
-from flax_augtl.runtime import distributed, malloc, signals
+from flax_augtl.runtime import determinism, distributed, malloc, signals
 from flax_augtl.runtime.paths import absolute, exists
 from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
@@ -31,7 +31,6 @@ from flax_augtl.workdir import files, resume
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
 SOME_UNREADABLE = 2
-MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {
     "config": ("train", "study"),
@@ -57,7 +56,7 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
       absl.flags.Error: a flag is wrong.
     """
     overrides.check_groups(arguments)
-    arguments, wrong = overrides.take_out_wrong(arguments)
+    arguments, wrong = overrides.take_out_wrong(shipped_configs.resolve(arguments))
     arguments, cleared = overrides.take_out_none(arguments)
     given, sys.argv = sys.argv, arguments  # ml_collections looks there for the fields that are set.
     try:
@@ -88,6 +87,8 @@ def run(flags: Any) -> None:
         _keep_compilations()
         _required(flags, "workdir")
         _belonging(flags)
+        if flags.mode in ("train", "study") and flags.config is not None and flags.config.get("deterministic"):
+            determinism.start(flags.workdir)  # Before JAX looks for devices.
         _start(flags)
         act = {
             "train": _train,

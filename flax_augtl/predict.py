@@ -12,7 +12,7 @@ from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.images.decode import read_picture
 from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.run import Run
-from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
+from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable, shows_bars
 
 TOP = 5
 
@@ -32,7 +32,7 @@ def predict_files(
     """
     rows = []
     paths = find_images(images)
-    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
+    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=not shows_bars(), leave=False):
         pictures, unreadable = {}, {}
         for path in paths[start : start + batch_size]:
             try:

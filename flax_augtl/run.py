@@ -22,7 +22,7 @@ from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_run_description
 from flax_augtl.run_data import examples_of_split, renamed_as_in, spelling_in
-from flax_augtl.runtime import distributed
+from flax_augtl.runtime import determinism, distributed
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import for_terminal
 from flax_augtl.training import result as run_result
@@ -178,6 +178,8 @@ def train(
 def _train(
     config: Config, workdir: epath.Path, dataset: Dataset | None, *, extend: bool, quiet: bool, profile: bool
 ) -> Run:
+    if config.deterministic:
+        determinism.start(workdir)
     check_processes(config, extend)
 
     def is_finished() -> bool:

@@ -90,8 +90,10 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
         ("two views of each image in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
         ("decoded images in a scratch file", {"cache": "file"}),
     ):
-        rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, dataclasses.replace(base, **changes, cache_gb=16.0), ours,
-                                                        image_size, -(-n // batch), seconds)  # fmt: skip
+        kept = dataclasses.replace(base, **changes, cache_gb=16.0)
+        rows[f"{name}, {workers} threads"] = _with_cache(
+            dataset, preprocessing, kept, ours, image_size, -(-n // batch), seconds
+        )
     lines = [
         f"{n} images of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
         f"{seconds:g} s on {os.cpu_count()} cores.",

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from flax_augtl import shipped_configs
 from flax_augtl.run import train
 from flax_augtl.runtime import malloc, signals
 from flax_augtl.variants import variants_of
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     malloc.limit_heaps()  # As main.py does.
     if "" not in sys.path:
         sys.path.insert(0, "")  # A configuration imports its neighbours, as with main.py.
-    spec = importlib.util.spec_from_file_location("soak_config", options.config)
+    spec = importlib.util.spec_from_file_location("soak_config", shipped_configs.path_of(options.config))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()

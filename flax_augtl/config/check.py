@@ -75,6 +75,11 @@ def _problem(name: str, value: Any, field: Field) -> str | None:
         return f"{name}={value!r} must be a {field.kind.removesuffix(' or null')}."
     if declared.has_range and not declared.holds(value):
         return f"{name}={value} must be {declared.range_text()}."
+    if name == "config.compute_dtype" and value in ("float16", "half"):
+        return (
+            f"{name}={value!r} is not supported: its numbers end at 65504 and lose small gradients, which calls for "
+            "scaling the loss. Set bfloat16 instead: it has the range of float32, and is as fast."
+        )
     if declared.choices and value not in declared.choices:
         near = difflib.get_close_matches(str(value), declared.choices, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.config.heads import HeadSettings
+from flax_augtl.models.layers import bias_in_float32
 
 
 class L2Normalise(nn.Module):
@@ -53,6 +54,9 @@ class Head(nn.Module):
     def _normalise(self, x, train, name):
         return normalise(self.settings, x, train=train, name=name, axis_name=self.axis_name).astype(self.dtype)
 
+    def _dense(self, width, kernel_init, name):
+        return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, promote_dtype=bias_in_float32, name=name)
+
     @nn.compact
     def __call__(self, top: jax.Array, below: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Apply the head.
@@ -68,9 +72,7 @@ class Head(nn.Module):
         blocks = {"": top}
         if settings.widen:
             wide = self._normalise(below, train, "wide_norm")
-            wide = nn.Dense(settings.widen, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="wide")(
-                wide
-            )
+            wide = self._dense(settings.widen, nn.initializers.he_normal(), "wide")(wide)
             blocks["_wide"] = nn.relu(wide)
         for index, width in enumerate((*settings.new_layers, self.num_classes), start=1):
             last = index > len(settings.new_layers)
@@ -81,9 +83,9 @@ class Head(nn.Module):
             if last:
                 # Zero: at the start every class is equally likely and no gradient disturbs the pretrained layers,
                 # whatever the norm of the inputs is.
-                logits = nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name=name)(drop(x))
+                logits = self._dense(width, nn.initializers.zeros, name)(drop(x))
                 return logits.astype(jnp.float32)
-            x = nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name)(x)
+            x = self._dense(width, nn.initializers.he_normal(), name)(x)
             blocks = {"": drop(nn.relu(x))}
 
 

@@ -26,9 +26,20 @@ def linear_bias_init(inputs: int):
     return init
 
 
+def bias_in_float32(*arrays: jax.Array | None, dtype, inexact: bool = True) -> tuple[jax.Array | None, ...]:
+    """Promote what a layer reads to its compute dtype, but for the bias, which comes last.
+
+    The gradient of a bias is a sum over the examples, and the positions, of a batch: too many for a sum in bfloat16.
+    What the layer returns is then float32, and the caller rounds it.
+    """
+    *others, bias = arrays
+    return (*nn.dtypes.promote_dtype(*others, dtype=dtype, inexact=inexact), bias)
+
+
 def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: str) -> nn.Conv:
     """Return a square convolution padded by `size // 2` on every side.
 
+    With a bias it returns float32; the caller rounds that to the compute dtype.
     The padding is explicit because "SAME" pads at the end first when the stride is 2, and PyTorch pads both sides.
     """
     pad = size // 2
@@ -41,6 +52,7 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: 
         dtype=dtype,
         kernel_init=conv_init,
         conv_general_dilated=convolve,
+        promote_dtype=bias_in_float32,
         name=name,
     )
 

@@ -1,11 +1,28 @@
 """Pooling over the positions of [N, H, W, C], with PyTorch's windows."""
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from flax_augtl.runtime import determinism
+
+_BY_PLACES = contextvars.ContextVar("gradient_by_places", default=False)
+
+
+@contextlib.contextmanager
+def gradient_by_places(wanted: bool = True) -> Iterator[None]:
+    """Let max-pooling that is differentiated within take its gradient place by place on every platform."""
+    token = _BY_PLACES.set(wanted)
+    try:
+        yield
+    finally:
+        _BY_PLACES.reset(token)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -51,6 +68,9 @@ def _gradient(x, y, gradient, *, size, stride, pad):
 
 def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
+    # XLA has no deterministic form of its own gradient on a GPU, and refuses to compile it.
+    if _BY_PLACES.get() or determinism.is_on():
+        return (_gradient(*kept, gradient, **settings),)
     # XLA's own takes four times as long on a CPU, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(

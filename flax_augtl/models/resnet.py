@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from flax_augtl.config.networks import EXPANSION
 from flax_augtl.models import base
-from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
+from flax_augtl.models.layers import batch_norm, bias_in_float32, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.pooling import max_pool
 
 SHORTCUTS = ("projection", "pad", "pad_end")
@@ -50,7 +50,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def unit(y, name, features, size, stride):
-            y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y)
+            y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y).astype(self.dtype)
             norm_name = name.replace("conv", "bn")
             norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=norm_name)
             return norm(y)
@@ -84,6 +84,7 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
+        x = x.astype(self.dtype)
         norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name="bn1")
         x = nn.relu(norm(x))
         return max_pool(x, 3, 2, pad=1) if self.kind == "imagenet" else x
@@ -176,6 +177,7 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     kernel_init=linear_init,
                     bias_init=linear_bias_init(x.shape[-1]),
+                    promote_dtype=bias_in_float32,
                     name=name,
                 )
                 x = fc(x).astype(jnp.float32)

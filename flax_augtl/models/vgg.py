@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.models import base
-from flax_augtl.models.layers import batch_norm, conv, rematerialised
+from flax_augtl.models.layers import batch_norm, bias_in_float32, conv, rematerialised
 from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
 HIDDEN = 4096
@@ -27,7 +27,7 @@ class ConvGroup(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for i in range(self.convs):
-            x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x)
+            x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x).astype(self.dtype)
             if self.batch_norm:
                 norm = batch_norm(
                     train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=f"bn{i}"
@@ -103,7 +103,13 @@ class VGG(nn.Module):
                     x = adaptive_average_pool(x, POOLED).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
                 continue
             units = self.num_classes if name == "fc8" else self.hidden
-            dense = nn.Dense(units, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name=name)
+            dense = nn.Dense(
+                units,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                promote_dtype=bias_in_float32,
+                name=name,
+            )
             x = dense(x)
-            x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x)
+            x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x).astype(self.dtype)
         return x

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ def for_terminal(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
+
+
+def shows_bars() -> bool:
+    """Tell whether progress bars can be drawn: on a terminal, and in a Jupyter notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 def on_one_line(text: str) -> str:

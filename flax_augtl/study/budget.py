@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl.config.value_types import is_a
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import duration
 from flax_augtl.workdir import files
 
@@ -27,7 +28,7 @@ SLOWEST = 3.0
 PASSES_SHARE, PASSES_MOST = 0.35, 0.6
 
 
-class TooShort(ValueError):
+class TooShort(UserError):
     """A time budget is too short for the passes over the images."""
 
 

@@ -20,6 +20,7 @@ from flax_augtl.errors import UserError
 from flax_augtl.features.cache import fill, kind_of
 from flax_augtl.features.views import test_rows
 from flax_augtl.next_steps import next_steps
+from flax_augtl.runtime import determinism
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import duration, for_terminal
 from flax_augtl.study import budget_study, selection
@@ -40,6 +41,7 @@ from flax_augtl.study.trials import cost
 from flax_augtl.study.trials.worker import CELLS, CLAIMS, PARTIAL, Work
 from flax_augtl.training.balance import imbalance
 from flax_augtl.training.memory import explain_out_of_memory
+from flax_augtl.training.precision import fewer_bits
 from flax_augtl.workdir import files
 
 TIMING, DATA = "timing.json", "data.json"
@@ -83,6 +85,8 @@ def _study(
     part: tuple[int, int] | None,
     datasets: Mapping[int, Dataset] | None,
 ) -> StudyResult | None:
+    if config.deterministic:
+        determinism.start(workdir)
     folder, begun = _check(config, workdir), time.monotonic()
     config = as_begun(config, folder)
     views_given = config.study.views is not None or bool(config.data.views)
@@ -102,8 +106,9 @@ def _study(
     fingerprints = _fingerprints(folder, material)
     # Only now: what is wrong with a configuration leaves nothing behind.
     files.prepare(folder / CELLS)
-    for note in material.source.notes:
-        print(note)
+    for note in (*material.source.notes, fewer_bits(config.compute_dtype)):
+        if note:
+            print(note)
     for split, note in ((seed, note) for seed in material.grid.seeds[:1] for note in material.datasets[seed].notes):
         print(f"data (seed {split}): {note}")
     write_near_copies(folder, material.datasets[material.grid.seeds[0]])

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import is_remote
-from flax_augtl.runtime.text import duration, for_terminal
+from flax_augtl.runtime.text import duration, for_terminal, shows_bars
 from flax_augtl.training.confusion import confusion_picture
 from flax_augtl.workdir import files
 
@@ -67,8 +67,8 @@ class _Events:
 class RunLog:
     """Log of a run; only the first of several processes should have one that writes.
 
-    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
-    time.
+    On a terminal or in a notebook a bar shows step, loss, images/s and the time left; elsewhere a line says the same
+    from time to time.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class RunLog:
             unit="step",
             dynamic_ncols=True,
             smoothing=0.1,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not shows_bars(),
         )
 
     def say(self, text: str) -> None:

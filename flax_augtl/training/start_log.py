@@ -8,6 +8,7 @@ from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.ineffective import ineffective_settings
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.memory import estimate
+from flax_augtl.training.precision import fewer_bits
 from flax_augtl.training.progress import Progress
 
 _METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}
@@ -37,6 +38,8 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
         f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
         f"{experiment.preprocessing.image_size} pixels"
     )
+    if sentence := fewer_bits(experiment.config.compute_dtype):
+        log.say(sentence)
     log.say(
         freezing.table(
             experiment.plan,

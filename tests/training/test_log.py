@@ -29,6 +29,16 @@ def test_without_a_terminal_lines_tell_progress_and_time_left(tmp_path, capsys, 
     assert files.read_metrics(tmp_path) == [{"step": 5, "split": "val", "top1": 0.5}]
 
 
+def test_bars_are_for_terminals_and_notebooks(monkeypatch):
+    stream = type("OutStream", (), {"isatty": lambda self: False})
+    for module, shown in (("io", False), ("ipykernel.iostream", True)):
+        stream.__module__ = module
+        monkeypatch.setattr("sys.stderr", stream())
+        assert text.shows_bars() is shown
+    monkeypatch.setattr("sys.stderr", type("Terminal", (), {"isatty": lambda self: True})())
+    assert text.shows_bars()
+
+
 def test_names_that_no_font_has_are_numbers_and_long_ones_leave_room():
     unknown = "\U00010600" * 3  # Linear A. Warnings are errors here, and matplotlib warns of a letter that it lacks.
     counts = np.full((3, 3), 5)
