@@ -38,13 +38,17 @@ ONLY = {
     "profile": ("train",),
     "dry_run": ("study",),
     "cells": ("study",),
-    "data_root": ("train", "evaluate"),
+    "data_root": ("train", "evaluate", "export"),
     "split": ("evaluate",),
     "images": ("predict",),
     "max_pixels": ("predict",),
     "output": ("evaluate", "predict"),
     "format": ("export",),
     "step": ("evaluate", "predict", "export"),
+    "input": ("export",),
+    "outputs": ("export",),
+    "weights": ("export",),
+    "push_to_hub": ("export",),
 }
 
 
@@ -356,5 +360,16 @@ def _export(flags: Any) -> None:
     from flax_augtl.export import export
 
     run = load_run(flags.workdir, step=flags.step)
-    for path in export(run, flags.format) if distributed.is_first() else ():
+    if not distributed.is_first():
+        return
+    for path in export(
+        run,
+        flags.format,
+        input=flags.input,
+        outputs=flags.outputs,
+        weights=flags.weights,
+        push_to_hub=flags.push_to_hub,
+        data_root=flags.data_root,
+        say=lambda text: print(for_terminal(text), file=sys.stderr),
+    ):
         print(path)

@@ -31,7 +31,7 @@ GUIDE: Mapping[str, Mode] = {
                   "--mode=study --config=folder --config.data.root=photos --workdir=runs/study"),
     "compare": Mode("Show all runs below a folder side by side.",
                     "--mode=compare --workdir=runs"),
-    "export": Mode("Write the network of a run as one safetensors file.",
+    "export": Mode("Write the network of a run for other programs: safetensors, ONNX or StableHLO.",
                    "--mode=export --workdir=runs/photos"),
 }  # fmt: skip
 MODES = tuple(GUIDE)

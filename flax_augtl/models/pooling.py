@@ -85,7 +85,7 @@ def _backward(size, stride, pad, kept, gradient):
 max_pool.defvjp(_forward, _backward)
 
 
-def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
+def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
     """Return float32 [outputs, inputs]: row i averages positions floor(i·in/out) to ceil((i+1)·in/out)."""
     matrix = np.zeros((outputs, inputs), np.float32)
     for i in range(outputs):
@@ -101,6 +101,6 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     """
     if x.shape[1:3] == (size, size):
         return x
-    rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
+    rows, columns = pooling_matrix(x.shape[1], size), pooling_matrix(x.shape[2], size)
     pooled = jnp.einsum("ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST)
     return pooled.astype(x.dtype)

@@ -59,7 +59,7 @@ def test_the_commands_for_ones_own_images_run(folder, monkeypatch, capsys):
         monkeypatch.chdir(folder)
         cli.run(values)
     said = capsys.readouterr().out
-    assert "test, step" in said and "2 pictures, in full in" in said.replace("images", "pictures")
+    assert "test, step" in said and "Predictions of 2 images are in" in said
     for file in ("photos/result.json", "photos/predictions.csv", "study/report.html", "study/best/config.json"):
         assert (folder / "runs" / file).exists()
 
