@@ -1,4 +1,4 @@
-"""The program: `flax-augtl`, `python -m flax_augtl` and `python main.py` take the same flags."""
+"""The program behind `flax-augtl`, `python -m flax_augtl` and `python main.py`, which take the same flags."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", help_string="Configuration: a file, or the name of a shipped one.")
 flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_enum("mode", "train", guide.MODES, "What to do.")
-flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
+flags.DEFINE_bool("extend", False, "train: continue a run whose lengths or schedule the config changes.")
 flags.DEFINE_bool("dry_run", False, "study: print the plan and its cost, then stop.")
 flags.DEFINE_string("cells", "", "study: do only part i/n of the trials that choose, such as 1/4.")
 flags.DEFINE_string("split", "test", "evaluate: train, val, test, or, with --data_root, all.")
@@ -39,7 +39,7 @@ flags.DEFINE_bool("traceback", False, "Show where in the program an error came f
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; a mistake in them ends the program with a sentence."""
+    """Parse the flags; an error in them ends the program with a sentence."""
     from flax_augtl import cli  # Imports JAX, which takes seconds.
 
     try:
@@ -53,7 +53,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def run(argv: list[str]) -> None:
-    """Do what --mode says."""
+    """Run the mode that the flags say."""
     from flax_augtl import cli
 
     cli.run(FLAGS)
@@ -68,7 +68,7 @@ def main() -> None:
         sys.path.append(os.getcwd())  # For config files that import their neighbours.
     from flax_augtl.runtime import library_noise
 
-    # Libraries tell this handler what they have already said through their own, or raise as well.
+    # Libraries also print what they log to this handler, or raise it.
     logging.set_verbosity(logging.ERROR)
     logging.get_absl_handler().setLevel("ERROR" if "--traceback" in sys.argv else "CRITICAL")
     sys.unraisablehook = library_noise.hook

@@ -8,18 +8,18 @@ from flax_augtl import shipped_configs
 
 
 class Mode(NamedTuple):
-    """What the guide says of a mode.
+    """A mode in the guide.
 
     Attributes:
-      purpose: what it does, in a sentence.
-      example: flags of a command that does it.
+      purpose: what the mode does, in a sentence.
+      example: the flags of an example.
     """
 
     purpose: str
     example: str
 
 
-# In the order in which a newcomer meets them.
+# In the order in which a newcomer needs them.
 GUIDE: Mapping[str, Mode] = {
     "train": Mode("Train a network, or resume the run in WORKDIR (the default).",
                   "--config=folder --config.data.root=photos --workdir=runs/photos"),
@@ -51,11 +51,7 @@ def program_name(argument: str) -> str:
 
 
 def text(program: str) -> str:
-    """Return the guide.
-
-    Args:
-      program: how the user calls the program.
-    """
+    """Return the guide; `program` is how the user calls the program."""
     lines = [
         "Fine-tune ImageNet-trained networks on your own images, and learn which layers to freeze.",
         "",

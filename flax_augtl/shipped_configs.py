@@ -17,21 +17,21 @@ def names() -> tuple[str, ...]:
 
 
 def summary(name: str) -> str:
-    """Return what a config says it is for: the first line of its docstring."""
+    """Return the first line of a config's docstring."""
     return (ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def path_of(config: str) -> str:
     """Return the file that `--config` names.
 
-    `configs/folder.py` means the shipped file too where there is no such file, so that commands of the documentation
-    work in any folder.
+    If there is no file configs/folder.py, `configs/folder.py` means the shipped config, so that the commands in the
+    documentation work in any folder.
 
     Args:
-        config: a file, or the name of a shipped config; `:ARGUMENT` may follow, for the file's `get_config`.
+      config: a file, or the name of a shipped config; `:ARGUMENT` may follow, for the file's `get_config`.
 
     Raises:
-        UserError: it is neither.
+      UserError: there is neither such a file nor such a config.
     """
     file, colon, argument = config.partition(":")
     if not file or os.path.isfile(file):
@@ -51,7 +51,7 @@ def path_of(config: str) -> str:
 
 
 def resolve(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with the file in place of the name in `--config`."""
+    """Return the command line with the value of `--config` replaced by the path of its file."""
     found = list(arguments)
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.study.result import StudyResult
-from flax_augtl.training.confusion import confusion_picture
+from flax_augtl.training.confusion import confusion_image
 
 # A matrix of more classes is unreadable.
 MOST_CLASSES = 40
@@ -44,7 +44,7 @@ def confusion_png(result: StudyResult) -> str | None:
     """Return the confusion matrix as a data URI; None for more than 40 classes."""
     if len(result.class_names) > MOST_CLASSES:
         return None
-    return _data_uri(confusion_picture(confusion(result), result.class_names), "PNG")
+    return _data_uri(confusion_image(confusion(result), result.class_names), "PNG")
 
 
 def confident_mistakes(result: StudyResult, most: int = 12) -> list[tuple[int, str, str, str, float]]:
