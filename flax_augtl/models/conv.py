@@ -63,7 +63,7 @@ def convolve(
     Returns:
       [N, H', W', out], of the dtype of x.
     """
-    strides, padding = tuple(window_strides), tuple(map(tuple, padding))
+    strides, padding = tuple(window_strides), tuple((before, after) for before, after in padding)
     size = kernel.shape[:2]
     winograd_fits = (
         size == (3, 3)

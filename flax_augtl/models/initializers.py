@@ -7,22 +7,22 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.parameters import layout
 from flax_augtl.models.resnet import ResNet
-from flax_augtl.models.vgg import VGG
 
 
-def random_variables(model: ResNet | VGG, seed: int = 0) -> dict[str, Any]:
+def random_variables(model: SourceNetwork, seed: int = 0) -> dict[str, Any]:
     """Draw the variables of a network from the distributions that `model.init` draws from.
 
     They are drawn by numpy: compiling `model.init` takes ten to thirty seconds, longer than a short training run.
 
     Args:
-        model: from `create_model`.
-        seed: the same seed gives the same values.
+      model: from `create_model`.
+      seed: the same seed gives the same values.
 
     Returns:
-        {"params": …, "batch_stats": …} of float32 arrays on the default device.
+      {"params": …, "batch_stats": …} of float32 arrays on the default device.
     """
     random = np.random.default_rng(seed)
     flat: dict[tuple[str, ...], Any] = {}

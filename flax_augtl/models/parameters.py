@@ -3,6 +3,7 @@
 import dataclasses
 
 from flax_augtl.models import MODELS
+from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.resnet import EXPANSION, ResNet
 from flax_augtl.models.vgg import POOLED, VGG
 
@@ -12,9 +13,9 @@ class Slot:
     """One tensor of a network.
 
     Attributes:
-        path: its keys in the tree of variables, collection first.
-        kind: "conv" (OIHW there, HWIO here), "dense" ([out, in] there, [in, out] here) or "vector".
-        shape: its shape in torchvision's order.
+      path: its keys in the tree of variables, collection first.
+      kind: "conv" (OIHW there, HWIO here), "dense" ([out, in] there, [in, out] here) or "vector".
+      shape: its shape in torchvision's order.
     """
 
     path: tuple[str, ...]
@@ -92,12 +93,15 @@ def _vgg_slots(model: VGG) -> dict[str, Slot]:
     return slots
 
 
-def layout(model: ResNet | VGG) -> dict[str, Slot]:
+def layout(model: SourceNetwork) -> dict[str, Slot]:
     """Return the slot of every tensor of `model`, keyed by torchvision's name, in torchvision's order.
 
     It is written down rather than traced from the module, because tracing a deep ResNet costs more than reading it.
     """
-    return _resnet_slots(model) if isinstance(model, ResNet) else _vgg_slots(model)
+    if isinstance(model, ResNet):
+        return _resnet_slots(model)
+    assert isinstance(model, VGG)
+    return _vgg_slots(model)
 
 
 def classifier_tensors(name: str) -> tuple[str, str]:

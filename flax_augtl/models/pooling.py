@@ -1,6 +1,7 @@
 """Pooling over the positions of [N, H, W, C], with PyTorch's windows."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,8 @@ def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
 
 
 def _pool(x, size, stride, pad):
-    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
+    padding: Any = ((pad, pad), (pad, pad))  # Flax declares a str, and takes pairs too.
+    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=padding)
 
 
 def _forward(x, size, stride, pad):

@@ -7,25 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from flax_augtl.config.networks import EXPANSION
-from flax_augtl.models import base
+from flax_augtl.models.base import SourceNetwork, check_images, steps
 from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.pooling import max_pool
 
 SHORTCUTS = ("projection", "pad", "pad_end")
 
 
-def padded_shortcut(x: jax.Array, features: int, stride: int, kind: str) -> jax.Array:
-    """Return the shortcut without parameters of the original paper (its option A): every `stride`-th pixel, new channels 0.
+def padded_shortcut(x: jax.Array, features: int, stride: int, shortcut: str) -> jax.Array:
+    """Return the original paper's shortcut without parameters (option A): every `stride`-th pixel, zeros in new channels.
 
     Args:
-        x: [N, H, W, C].
-        features: channels to return.
-        stride: of the block.
-        kind: "pad" puts half of the new channels before and half behind the old ones, as the usual PyTorch code does;
-            "pad_end" puts all of them behind.
+      x: [N, H, W, C].
+      features: number of output channels.
+      stride: of the block.
+      shortcut: "pad" puts half of the new channels before and half behind the old ones, as the usual PyTorch code does;
+        "pad_end" puts all of them behind.
     """
     new = features - x.shape[-1]
-    before = new // 2 if kind == "pad" else 0
+    before = new // 2 if shortcut == "pad" else 0
     return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (before, new - before)))
 
 
@@ -33,8 +33,8 @@ class Block(nn.Module):
     """One residual block, [N, H, W, C] → [N, H / stride, W / stride, width · expansion].
 
     `basic` is 3×3, 3×3; `bottleneck` is 1×1, 3×3, 1×1 with the stride on the 3×3 (v1.5, torchvision) or on the
-    first 1×1 (v1, Keras). Where the shape changes, the shortcut is a 1×1 convolution with batch norm, or, of the kinds
-    "pad" and "pad_end", `padded_shortcut`.
+    first 1×1 (v1, Keras). Where the shape changes, the shortcut is a 1×1 convolution with batch norm if `shortcut` is
+    "projection", else `padded_shortcut`.
     """
 
     kind: str
@@ -49,6 +49,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Run the block."""
+
         def unit(y, name, features, size, stride):
             y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y)
             norm_name = name.replace("conv", "bn")
@@ -82,6 +84,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Run the first layers."""
         size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
         norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name="bn1")
@@ -99,30 +102,27 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Run the blocks, bottom to top."""
         block = rematerialised(Block, self.remat and train)
         for i in range(self.blocks):
             x = block(stride=self.stride if i == 0 else 1, name=str(i), **dict(self.settings))(x, train)
         return x
 
 
-class ResNet(nn.Module):
+class ResNet(SourceNetwork):
     """A residual network as a chain of layer groups: stem, layer1 … layerK, fc.
 
     Attributes:
-        stage_sizes: blocks in each of layer1 … layerK.
-        block: "basic" or "bottleneck".
-        widths: channels of the 3×3 convolutions in each stage; the stem has widths[0].
-        stem: "imagenet" or "cifar".
-        v1_stride: a bottleneck's stride is on its first 1×1 convolution instead of its 3×3.
-        conv_bias: convolutions have biases (Keras).
-        epsilon: of every batch norm.
-        num_classes: outputs of fc; None leaves fc out.
-        dtype: of the computation; parameters are float32.
-        axis_name: mapped axis over which training batch statistics are averaged.
-        by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
-        remat: keep only what enters a training block for the backward pass, and compute its inside again there.
-        shortcut: where the shape changes, "projection" (1×1 convolution with batch norm), or without parameters "pad"
-            or "pad_end"; see `padded_shortcut`.
+      stage_sizes: blocks in each of layer1 … layerK.
+      block: "basic" or "bottleneck".
+      widths: channels of the 3×3 convolutions in each stage; the stem has widths[0].
+      stem: "imagenet" or "cifar".
+      v1_stride: a bottleneck's stride is on its first 1×1 convolution instead of its 3×3.
+      conv_bias: convolutions have biases (Keras).
+      epsilon: of every batch norm.
+      by_block: every residual block is a layer group, "layer1.0", "layer1.1", …; see `models.blocks`.
+      shortcut: where the shape changes, "projection" (1×1 convolution with batch norm), or without parameters "pad"
+        or "pad_end"; see `padded_shortcut`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -132,11 +132,7 @@ class ResNet(nn.Module):
     v1_stride: bool = False
     conv_bias: bool = False
     epsilon: float = 1e-5
-    num_classes: int | None = 1000
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
     by_block: bool = False
-    remat: bool = False
     shortcut: str = "projection"
 
     @property
@@ -153,24 +149,21 @@ class ResNet(nn.Module):
     def __call__(
         self, x: jax.Array, start: int = 0, stop: int | None = None, train_from: int | None = None
     ) -> jax.Array:
-        """Run `groups[start:stop]`.
-
-        Args:
-            x: normalised images [N, H, W, 3] where start is 0, else what `groups[:start]` gave.
-            start, stop, train_from: see `chain.steps`.
+        """Run `groups[start:stop]`; see `SourceNetwork`.
 
         Returns:
-            What the last group gives: [N, H, W, C] after the stem and the lower stages, [N, C] after the last stage
-            (its global average), float32 logits [N, num_classes] after fc.
+          [N, H, W, C] after the stem and the lower stages, [N, C] after the last stage (its global average), float32
+          logits [N, num_classes] after fc.
         """
         if start == 0:
-            base.check_images(x, 1)
+            check_images(x, 1)
         common = dict(conv_bias=self.conv_bias, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name)
-        for name, train in base.steps(self.groups, start, stop, train_from):
+        for name, train in steps(self.groups, start, stop, train_from):
             if name == "stem":
                 stem = rematerialised(Stem, self.remat and train)
                 x = stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)
             elif name == "fc":
+                assert self.num_classes, "without classes there is no group fc"
                 fc = nn.Dense(
                     self.num_classes,
                     dtype=self.dtype,

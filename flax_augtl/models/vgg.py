@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_augtl.models import base
+from flax_augtl.models.base import SourceNetwork, check_images, steps
 from flax_augtl.models.layers import batch_norm, conv, rematerialised
 from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
@@ -26,6 +26,7 @@ class ConvGroup(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Run the convolutions, then the pooling."""
         for i in range(self.convs):
             x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x)
             if self.batch_norm:
@@ -37,21 +38,16 @@ class ConvGroup(nn.Module):
         return max_pool(x, 2, 2)
 
 
-class VGG(nn.Module):
+class VGG(SourceNetwork):
     """A VGG network as a chain of layer groups: conv1 … conv5, fc6, fc7, fc8. It has no dropout.
 
     Attributes:
-        convs: convolutions in each of conv1 … conv5.
-        batch_norm: a batch norm after every convolution.
-        widths: channels of conv1 … conv5.
-        epsilon: of every batch norm.
-        num_classes: outputs of fc8; None leaves fc8 out.
-        dtype: of the computation; parameters are float32.
-        axis_name: mapped axis over which training batch statistics are averaged.
-        remat: keep only what enters a training group of convolutions for the backward pass, and compute its inside
-            again there.
-        global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their
-          top.
+      convs: convolutions in each of conv1 … conv5.
+      batch_norm: a batch norm after every convolution.
+      widths: channels of conv1 … conv5.
+      hidden: units of fc6 and fc7.
+      epsilon: of every batch norm.
+      global_pool: conv5 is averaged over space, and fc6 and fc7 are left out, as in Keras' networks without their top.
     """
 
     convs: tuple[int, ...]
@@ -59,10 +55,6 @@ class VGG(nn.Module):
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     hidden: int = HIDDEN
     epsilon: float = 1e-5
-    num_classes: int | None = 1000
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-    remat: bool = False
     global_pool: bool = False
 
     @property
@@ -76,20 +68,16 @@ class VGG(nn.Module):
     def __call__(
         self, x: jax.Array, start: int = 0, stop: int | None = None, train_from: int | None = None
     ) -> jax.Array:
-        """Run `groups[start:stop]`.
-
-        Args:
-            x: normalised images [N, H, W, 3] where start is 0, else what `groups[:start]` gave.
-            start, stop, train_from: see `chain.steps`.
+        """Run `groups[start:stop]`; see `SourceNetwork`.
 
         Returns:
-            What the last group gives: [N, H, W, C] after conv1 … conv4; [N, 49·C] after conv5, averaged to 7×7 and
-            flattened channel first (with `global_pool` [N, C], averaged to 1×1); [N, hidden] after fc6 and fc7; float32
-            logits [N, num_classes] after fc8.
+          [N, H, W, C] after conv1 … conv4; [N, 49·C] after conv5, averaged to 7×7 and flattened channel first (with
+          `global_pool` [N, C], averaged to 1×1); [N, hidden] after fc6 and fc7; float32 logits [N, num_classes] after
+          fc8.
         """
         if start == 0:
-            base.check_images(x, 2 ** len(self.convs))
-        for name, train in base.steps(self.groups, start, stop, train_from):
+            check_images(x, 2 ** len(self.convs))
+        for name, train in steps(self.groups, start, stop, train_from):
             if name.startswith("conv"):
                 i = int(name.removeprefix("conv")) - 1
                 group = rematerialised(ConvGroup, self.remat and train)(
@@ -102,7 +90,10 @@ class VGG(nn.Module):
                     # PyTorch flattens CHW, so fc6 of every published VGG expects its inputs in that order.
                     x = adaptive_average_pool(x, POOLED).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
                 continue
-            units = self.num_classes if name == "fc8" else self.hidden
+            units = self.hidden
+            if name == "fc8":
+                assert self.num_classes, "without classes there is no group fc8"
+                units = self.num_classes
             dense = nn.Dense(units, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name=name)
             x = dense(x)
             x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x)

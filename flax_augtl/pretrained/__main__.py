@@ -87,7 +87,9 @@ def _show_verification(found, source: Source):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flax_augtl.pretrained", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m flax_augtl.pretrained", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "checkpoint", help="a file, a folder, an address, or owner/repository[@revision] on the Hugging Face Hub"
     )

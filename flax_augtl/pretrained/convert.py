@@ -40,7 +40,7 @@ def check(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> list[str]
     """Compare names and shapes with what a network expects.
 
     Returns:
-        The lines that say what is missing, unexpected, mis-shaped or not numeric; none where everything fits.
+      The lines that say what is missing, unexpected, mis-shaped or not numeric; none where everything fits.
     """
     floating = {name for name, t in tensors.items() if t.dtype.kind in "fV"}
     shared = [name for name in slots if name in tensors]
@@ -95,14 +95,14 @@ def to_variables(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> di
     """Convert the tensors that `slots` names, one at a time, onto the default device.
 
     Args:
-        tensors: in torchvision's names, checked with `check` before.
-        slots: the layout of the network.
+      tensors: in torchvision's names, checked with `check` before.
+      slots: the layout of the network.
 
     Returns:
-        {"params": …, "batch_stats": …} of float32 arrays; "batch_stats" only where there are any.
+      {"params": …, "batch_stats": …} of float32 arrays; "batch_stats" only where there are any.
 
     Raises:
-        CheckpointError: a tensor holds NaN or an infinite value; all such tensors are named.
+      CheckpointError: a tensor holds NaN or an infinite value; all such tensors are named.
     """
     flat, broken = {}, []
     for name, slot in slots.items():
@@ -125,14 +125,14 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     The small CIFAR networks, which torchvision does not have, are named in the same way.
 
     Args:
-        name: of the network.
-        variables: {"params": …, "batch_stats": …}; without the classification layer, it is left out there too.
+      name: of the network.
+      variables: {"params": …, "batch_stats": …}; without the classification layer, it is left out there too.
 
     Returns:
-        float32 arrays in PyTorch's order, contiguous copies, in torchvision's order of names.
+      float32 arrays in PyTorch's order, contiguous copies, in torchvision's order of names.
 
     Raises:
-        ValueError: no such network, or the variables are not those of the network `name`.
+      ValueError: no such network, or the variables are not those of the network `name`.
     """
     leaves = flatten_dict({c: variables[c] for c in ("params", "batch_stats") if c in variables})
     model = create_model(name, num_classes=_classes(name, leaves))

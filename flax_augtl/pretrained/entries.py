@@ -29,9 +29,9 @@ class Entry:
     """One network in a file.
 
     Attributes:
-        prefix: of the names of its tensors in the file, such as "state_dict.module."; "" where they have none.
-        tensors: by their names without the prefix.
-        averaged: the weights are a running average of those that were trained.
+      prefix: of the names of its tensors in the file, such as "state_dict.module."; "" where they have none.
+      tensors: by their names without the prefix.
+      averaged: the weights are a running average of those that were trained.
     """
 
     prefix: str
@@ -94,16 +94,16 @@ def choose_entry(
     """Choose one network of a file: the averaged weights, where there are averaged and raw ones.
 
     Args:
-        tensors: all of the file, nested names joined by dots.
-        wanted: `config.weights_entry`: a name or the first parts of one; `RAW`; None for no wish.
-        fits: tells whether tensors are those of the network that is looked for.
-        where: the file, for messages.
+      tensors: all of the file, nested names joined by dots.
+      wanted: `config.weights_entry`: a name or the first parts of one; `RAW`; None for no wish.
+      fits: tells whether tensors are those of the network that is looked for.
+      where: the file, for messages.
 
     Returns:
-        The entry, and sentences about the choice that the user must read.
+      The entry, and sentences about the choice that the user must read.
 
     Raises:
-        CheckpointError: there is no such entry, or several that nothing tells apart.
+      CheckpointError: there is no such entry, or several that nothing tells apart.
     """
     everything, named = find_entries(tensors), wanted
     if wanted == RAW and not any(name.startswith(f"{RAW}.") for name in tensors):

@@ -27,7 +27,7 @@ def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
     A path is returned in the Unicode form that the disk has.
 
     Raises:
-        CheckpointError: the kind of address is not known here.
+      CheckpointError: the kind of address is not known here.
     """
     text = os.fspath(weights)
     match = _SCHEME.match(text) if isinstance(text, str) else None
@@ -76,7 +76,7 @@ def fetch(url: str) -> Path:
     """Return the file at an address, which is fetched where it is not in the cache folder; whole or not at all.
 
     Raises:
-        CheckpointError: it cannot be fetched or kept.
+      CheckpointError: it cannot be fetched or kept.
     """
     file = cached(url)
     if file.exists():

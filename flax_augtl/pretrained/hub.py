@@ -11,12 +11,12 @@ def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None
     """Return (path in the cache, commit) of a file; (None, None) where the repository has no such file.
 
     Args:
-        repository: "owner/name".
-        name: of the file.
-        revision: a branch, tag or commit; None is the default branch.
+      repository: "owner/name".
+      name: of the file.
+      revision: a branch, tag or commit; None is the default branch.
 
     Raises:
-        CheckpointError: no such repository or revision, no access, or neither network nor cache.
+      CheckpointError: no such repository or revision, no access, or neither network nor cache.
     """
     # huggingface_hub takes half a second to import, and most checkpoints are local.
     import huggingface_hub

@@ -27,16 +27,16 @@ class Inspection:
     """A checkpoint that fits a network.
 
     Attributes:
-        name: of the network.
-        file: the checkpoint on this machine.
-        layout: whose tensor names it has, and in which file format, for the user.
-        tensors: in torchvision's names.
-        settings: fields of the module that the weights need, e.g. v1_stride.
-        preprocessing: where the checkpoint or its origin says; else None.
-        class_names: those that came with it; may be empty.
-        terms: origin, sha256, licence, …
-        notes: sentences that the user must read, such as which of several networks in the file this is.
-        unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
+      name: of the network.
+      file: the checkpoint on this machine.
+      layout: whose tensor names it has, and in which file format, for the user.
+      tensors: in torchvision's names.
+      settings: fields of the module that the weights need, e.g. v1_stride.
+      preprocessing: where the checkpoint or its origin says; else None.
+      class_names: those that came with it; may be empty.
+      terms: origin, sha256, licence, …
+      notes: sentences that the user must read, such as which of several networks in the file this is.
+      unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
     """
 
     name: str
@@ -62,14 +62,14 @@ def inspect_checkpoint(
     """Find a checkpoint, check that it fits, and gather what is known of it.
 
     Args:
-        name: of the network; None takes the one that fits.
-        weights: a file, a folder, an address, or a hub id.
-        classify: the classification layer is wanted too, where the checkpoint has one.
-        sha256: what the file's SHA-256 must be.
-        entry: which network of a file that holds several; see `entries.choose_entry`.
+      name: of the network; None takes the one that fits.
+      weights: a file, a folder, an address, or a hub id.
+      classify: the classification layer is wanted too, where the checkpoint has one.
+      sha256: what the file's SHA-256 must be.
+      entry: which network of a file that holds several; see `entries.choose_entry`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used.
+      CheckpointError: the checkpoint cannot be used.
     """
     located = locate(weights)
     digests = _digests(located, sha256, str(weights))

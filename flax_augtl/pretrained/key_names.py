@@ -74,9 +74,9 @@ def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor
     Batch norm's `num_batches_tracked` is dropped, for it plays no part in what a network computes.
 
     Returns:
-        The layout found ("torchvision", which is timm's for ResNet too, "timm", "transformers", "Sequential", which is
-        fastai's, or "pytorch-cifar"), and the tensors. What is in no known layout keeps its name, so that it is later
-        reported as unexpected under that name.
+      The layout found ("torchvision", which is timm's for ResNet too, "timm", "transformers", "Sequential", which is
+      fastai's, or "pytorch-cifar"), and the tensors. What is in no known layout keeps its name, so that it is later
+      reported as unexpected under that name.
     """
     kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
     kept = _unwrap(kept)
@@ -121,11 +121,11 @@ def without_other_heads(
     """Leave out heads that stand in the place of the classification layer, such as "fc.1" or "projector.0".
 
     Args:
-        tensors: in torchvision's names.
-        projection: what is called the classification layer is known to be a projection.
+      tensors: in torchvision's names.
+      projection: what is called the classification layer is known to be a projection.
 
     Returns:
-        The tensors that stay, and the names of those that were left out.
+      The tensors that stay, and the names of those that were left out.
     """
     resnet = any(name.startswith("layer1.") for name in tensors)
     pattern, layer = (_RESNET_HEAD, "fc") if resnet else (_VGG_HEAD, "classifier.6")

@@ -53,9 +53,9 @@ class Located:
     """A checkpoint's file, and what the files beside it say.
 
     Attributes:
-        file: the checkpoint itself, on this machine.
-        description: from config.json and the like.
-        terms: where it came from.
+      file: the checkpoint itself, on this machine.
+      description: from config.json and the like.
+      terms: where it came from.
     """
 
     file: Path
@@ -67,11 +67,11 @@ def locate(weights: str | os.PathLike) -> Located:
     """Find, and where it is on the hub download, a checkpoint.
 
     Args:
-        weights: a file, a folder with one checkpoint in it, an address, "owner/repository",
-            "owner/repository@revision", or a name in `EMBEDDED`.
+      weights: a file, a folder with one checkpoint in it, an address, "owner/repository",
+        "owner/repository@revision", or a name in `EMBEDDED`.
 
     Raises:
-        CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
+      CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
     """
     if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
         raise CheckpointError(

@@ -16,10 +16,10 @@ def model_for(name: str, tensors: Mapping[str, Tensor], *, classify: bool = True
     """Return the module `name` in the variant that the tensors need.
 
     Args:
-        name: of a registered network.
-        tensors: in torchvision's names.
-        classify: False leaves the classification layer out; so does a checkpoint without one.
-        settings: further arguments of `create_model`; they win over what is found.
+      name: of a registered network.
+      tensors: in torchvision's names.
+      classify: False leaves the classification layer out; so does a checkpoint without one.
+      settings: further arguments of `create_model`; they win over what is found.
     """
     classes = class_count(name, tensors) if classify else None
     return create_model(name, num_classes=classes, **{**variant(name, tensors), **settings})
@@ -64,8 +64,8 @@ def fitting(tensors: Mapping[str, Tensor], **settings) -> tuple[str, ...]:
     """Return the names of the registered networks that the tensors fit, name by name and shape by shape.
 
     Args:
-        tensors: in torchvision's names.
-        settings: fields of a ResNet's module that the tensors need.
+      tensors: in torchvision's names.
+      settings: fields of a ResNet's module that the tensors need.
     """
     return tuple(name for name in MODELS if not _problems(name, tensors, settings))
 
@@ -74,8 +74,8 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
     """Return the network that the tensors fit, which is `name` where a name is given.
 
     Raises:
-        CheckpointError: they do not fit it, or none; everything missing, unexpected and mis-shaped is in the message,
-            and the name of the network that they do fit.
+      CheckpointError: they do not fit it, or none; everything missing, unexpected and mis-shaped is in the message,
+        and the name of the network that they do fit.
     """
     if name is not None:
         find(name)

@@ -25,12 +25,12 @@ class Description:
     """What is said of a checkpoint; None or empty where nothing is.
 
     Attributes:
-        architecture: the network's name.
-        preprocessing: of its training.
-        class_names: of its classifier.
-        settings: fields of the module that differ from the network's usual ones.
-        terms: licence, attribution and the like.
-        unsettled: what it asks of images besides `preprocessing`, which is for the user to decide.
+      architecture: the network's name.
+      preprocessing: of its training.
+      class_names: of its classifier.
+      settings: fields of the module that differ from the network's usual ones.
+      terms: licence, attribution and the like.
+      unsettled: what it asks of images besides `preprocessing`, which is for the user to decide.
     """
 
     architecture: str | None = None
@@ -101,15 +101,15 @@ def from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
     """Read a config.json of timm or of transformers.
 
     Args:
-        config: the parsed config.json.
-        preprocessor: the parsed preprocessor_config.json of transformers, if there is one.
-        where: the checkpoint's name for messages.
+      config: the parsed config.json.
+      preprocessor: the parsed preprocessor_config.json of transformers, if there is one.
+      where: the checkpoint's name for messages.
 
     Returns:
-        An empty description where the file is of neither kind.
+      An empty description where the file is of neither kind.
 
     Raises:
-        CheckpointError: it asks for something that the networks here do not compute.
+      CheckpointError: it asks for something that the networks here do not compute.
     """
     try:
         found = _from_config(config, preprocessor or {}, where)
@@ -146,7 +146,7 @@ def check_architecture(name: str, said: str | None, where: str):
     """Refuse weights of a relative that has the same tensors but computes something else, e.g. resnetblur50.
 
     Raises:
-        CheckpointError: `said`, from a config.json, is not `name` nor another name of it.
+      CheckpointError: `said`, from a config.json, is not `name` nor another name of it.
     """
     plain = str(said or name)
     for alias in _TIMM_ALIASES:

@@ -28,17 +28,17 @@ def write_safetensors(
     """Write a network's variables in torchvision's names, whole or not at all, with notes in the metadata.
 
     Args:
-        path: of the file.
-        name: of the network.
-        variables: {"params", "batch_stats"}.
-        preprocessing: of these weights.
-        class_names: of the classification layer.
-        settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
-        terms: licence, attribution, …
-        extra: further tensors, written beside as they are. A file that has some is not one that `load_source` takes.
+      path: of the file.
+      name: of the network.
+      variables: {"params", "batch_stats"}.
+      preprocessing: of these weights.
+      class_names: of the classification layer.
+      settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
+      terms: licence, attribution, …
+      extra: further tensors, written beside as they are. A file that has some is not one that `load_source` takes.
 
     Raises:
-        ValueError: the variables are not those of the network `name`, or the file cannot be written.
+      ValueError: the variables are not those of the network `name`, or the file cannot be written.
     """
     said = notes(name, preprocessing, class_names, settings or {}, terms or {})
     tensors = {**to_state_dict(name, variables), **(extra or {})}

@@ -5,13 +5,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.initializers import random_variables
 from flax_augtl.models.parameters import layout
 from flax_augtl.models.registry import find
@@ -32,17 +32,17 @@ class Source:
     """A source network, ready to run.
 
     Attributes:
-        name: of the network in the registry.
-        model: the Linen module.
-        variables: {"params", "batch_stats"} of float32 arrays on the default device, by layer group.
-        preprocess: the evaluation transform of these weights.
-        class_names: of the classification layer's outputs; empty where it is left out.
-        terms: what is known of the weights: origin, sha256, licence, attribution, …
-        notes: sentences that the user must read, such as which of several networks in a file was taken.
+      name: of the network in the registry.
+      model: the Linen module.
+      variables: {"params", "batch_stats"} of float32 arrays on the default device, by layer group.
+      preprocess: the evaluation transform of these weights.
+      class_names: of the classification layer's outputs; empty where it is left out.
+      terms: what is known of the weights: origin, sha256, licence, attribution, …
+      notes: sentences that the user must read, such as which of several networks in a file was taken.
     """
 
     name: str
-    model: nn.Module
+    model: SourceNetwork
     variables: Mapping[str, Any]
     preprocess: Preprocessing
     class_names: tuple[str, ...]
@@ -77,22 +77,22 @@ def load_source(
     """Load a source network.
 
     Args:
-        name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, an address (https://,
-            file://), "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random
-            weights from a fixed seed.
-        num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it, and
-            one without that layer stays without it; None or 0 leaves the layer out, with a checkpoint too.
-        dtype: of the computation.
-        axis_name: mapped axis over which training batch statistics are averaged.
-        sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
-        entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where
-            there are averaged and raw ones; "raw" takes the others.
-        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands
-            for one that does not.
+      name: of the network; None takes the one that the checkpoint fits.
+      weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, an address (https://,
+        file://), "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random
+        weights from a fixed seed.
+      num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it, and
+        one without that layer stays without it; None or 0 leaves the layer out, with a checkpoint too.
+      dtype: of the computation.
+      axis_name: mapped axis over which training batch statistics are averaged.
+      sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
+      entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where
+        there are averaged and raw ones; "raw" takes the others.
+      preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands
+        for one that does not.
 
     Raises:
-        ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
+      ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
     """
     settings = dict(dtype=dtype, axis_name=axis_name)
     if name is not None:
@@ -171,7 +171,7 @@ def _random_source(name, num_classes, sha256, settings) -> Source:
     return Source(name, model, variables, usual_preprocessing(name), default_names(num_classes), terms)
 
 
-def usual_preprocessing(name: str, model: nn.Module | None = None) -> Preprocessing:
+def usual_preprocessing(name: str, model: SourceNetwork | None = None) -> Preprocessing:
     """Return what to assume where a checkpoint says nothing: torchvision's, at the size the network was made for.
 
     Small pictures, which the CIFAR networks are for, are not cropped: there is no border to spare.

@@ -12,9 +12,9 @@ class Tensor:
     """A tensor that lies in a file.
 
     Attributes:
-        shape: in the order that `read` gives, which is PyTorch's (OIHW, [out, in]).
-        dtype: as stored.
-        read: returns the array; a view of the mapped file where the format allows it.
+      shape: in the order that `read` gives, which is PyTorch's (OIHW, [out, in]).
+      dtype: as stored.
+      read: returns the array; a view of the mapped file where the format allows it.
     """
 
     shape: tuple[int, ...]
@@ -32,9 +32,9 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        format: a few words for the user, e.g. "safetensors".
-        tensors: by the names that the file gives them.
-        metadata: what the file says of itself: strings from safetensors, the model's config from Keras.
+      format: a few words for the user, e.g. "safetensors".
+      tensors: by the names that the file gives them.
+      metadata: what the file says of itself: strings from safetensors, the model's config from Keras.
     """
 
     format: str

@@ -24,7 +24,7 @@ def read_npz(path: Path) -> Checkpoint:
     """Open an .npz file; only the headers of its arrays are read.
 
     Raises:
-        CheckpointError: the file is damaged, or holds Python objects, which are never unpickled.
+      CheckpointError: the file is damaged, or holds Python objects, which are never unpickled.
     """
 
     def reader(member):

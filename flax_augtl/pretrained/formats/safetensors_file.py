@@ -28,7 +28,7 @@ def read_safetensors(path: Path) -> Checkpoint:
     """Open a safetensors file.
 
     Raises:
-        CheckpointError: the file is cut short or damaged, or has tensors of a type that is not read here.
+      CheckpointError: the file is cut short or damaged, or has tensors of a type that is not read here.
     """
     try:
         with safe_open(path, "numpy") as file:  # checks the header, and that every tensor is inside the file

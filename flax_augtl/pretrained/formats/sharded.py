@@ -21,7 +21,7 @@ def part_files(file: Path) -> tuple[Path, ...]:
     """Return the parts that an index names, in order; none where the file is no index.
 
     Raises:
-        CheckpointError: the index is damaged, or parts are not there.
+      CheckpointError: the index is damaged, or parts are not there.
     """
     if not file.name.endswith(INDEX):
         return ()
@@ -39,7 +39,7 @@ def part_names(index: Path) -> tuple[str, ...]:
     """Return the names of the parts in an index.
 
     Raises:
-        CheckpointError: the index is damaged, or leads out of its folder.
+      CheckpointError: the index is damaged, or leads out of its folder.
     """
     try:
         found = json.loads(index.read_text("utf-8"))["weight_map"].values()
