@@ -15,7 +15,7 @@ from flax_augtl.models.resnet import ResNet
 def random_variables(model: SourceNetwork, seed: int = 0) -> dict[str, Any]:
     """Draw the variables of a network from the distributions that `model.init` draws from.
 
-    They are drawn by numpy: compiling `model.init` takes ten to thirty seconds, longer than a short training run.
+    NumPy draws them: compiling `model.init` takes ten to thirty seconds, longer than a short training run.
 
     Args:
       model: from `create_model`.

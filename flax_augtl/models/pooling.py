@@ -11,7 +11,7 @@ import numpy as np
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
-    """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
+    """Take the maximum of each window of [N, H, W, C]; the padding is never the maximum."""
     return _pool(x, size, stride, pad)
 
 
@@ -30,7 +30,7 @@ def _plain_gradient(x, y, gradient, *, size, stride, pad):
 
 
 def _gradient(x, y, gradient, *, size, stride, pad):
-    """Give each window's gradient to the first of its values that is the maximum: one pass for each place in the window."""
+    """Give each window's gradient to the first maximum in it, in one pass for each position in the window."""
     side = [(each - 1) * stride + 1 for each in y.shape[1:3]]
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
     given, total = jnp.zeros(y.shape, bool), jnp.zeros_like(padded)
@@ -53,7 +53,7 @@ def _gradient(x, y, gradient, *, size, stride, pad):
 
 def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
-    # XLA's own takes four times as long on a CPU, longer than the convolution before it.
+    # On a CPU, XLA's own gradient takes four times as long, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(
             *kept,
@@ -79,7 +79,7 @@ def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     """Average [N, H, W, C] down, or up, to [N, size, size, C] over PyTorch's windows, which overlap when H < size.
 
-    The windows of the two axes are independent, so this is one small matrix product for each axis.
+    The windows of the two axes are independent, so each axis needs one small matrix product.
     """
     if x.shape[1:3] == (size, size):
         return x

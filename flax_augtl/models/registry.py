@@ -1,4 +1,4 @@
-"""The source networks by name."""
+"""Builds the source networks by name."""
 
 import dataclasses
 from typing import Any

@@ -1,6 +1,16 @@
-"""A checkpoint of any origin → a source network with its variables, preprocessing and class names."""
+"""Load a checkpoint of any origin as a source network with its variables, preprocessing and class names."""
+
+from typing import TYPE_CHECKING
 
 from flax_augtl.runtime.lazy_imports import names_of
+
+if TYPE_CHECKING:
+    from flax_augtl.data.images.preprocessing import Preprocessing
+    from flax_augtl.models.initializers import random_variables
+    from flax_augtl.pretrained.convert import to_state_dict
+    from flax_augtl.pretrained.errors import CheckpointError
+    from flax_augtl.pretrained.save import write_safetensors
+    from flax_augtl.pretrained.source import Source, load_source
 
 _MODULES = {
     "CheckpointError": "errors",
@@ -11,7 +21,15 @@ _MODULES = {
     "to_state_dict": "convert",
     "write_safetensors": "save",
 }
-__all__ = sorted(_MODULES)
+__all__ = [
+    "CheckpointError",
+    "Preprocessing",
+    "Source",
+    "load_source",
+    "random_variables",
+    "to_state_dict",
+    "write_safetensors",
+]
 __getattr__ = names_of(__name__, _MODULES)
 
 

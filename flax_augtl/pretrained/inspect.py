@@ -1,4 +1,4 @@
-"""What a checkpoint is, before any of its weights are read."""
+"""Identifies a checkpoint before any of its weights are read."""
 
 import dataclasses
 import os
@@ -29,14 +29,14 @@ class Inspection:
     Attributes:
       name: of the network.
       file: the checkpoint on this machine.
-      layout: whose tensor names it has, and in which file format, for the user.
+      layout: the library of its tensor names, and its file format, for the user.
       tensors: in torchvision's names.
       settings: fields of the module that the weights need, e.g. v1_stride.
-      preprocessing: where the checkpoint or its origin says; else None.
-      class_names: those that came with it; may be empty.
+      preprocessing: as the checkpoint or its origin describes it; None if neither does.
+      class_names: from the checkpoint or its origin; may be empty.
       terms: origin, sha256, licence, …
       notes: sentences that the user must read, such as which of several networks in the file this is.
-      unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
+      unsettled: preprocessing that the checkpoint asks for and that is not supported; the user decides.
     """
 
     name: str
@@ -59,14 +59,14 @@ def inspect_checkpoint(
     sha256: str | None = None,
     entry: str | None = None,
 ) -> Inspection:
-    """Find a checkpoint, check that it fits, and gather what is known of it.
+    """Find a checkpoint, check that it fits, and collect its description.
 
     Args:
       name: of the network; None takes the one that fits.
       weights: a file, a folder, an address, or a hub id.
-      classify: the classification layer is wanted too, where the checkpoint has one.
-      sha256: what the file's SHA-256 must be.
-      entry: which network of a file that holds several; see `entries.choose_entry`.
+      classify: keep the classification layer, if the checkpoint has one.
+      sha256: the SHA-256 that the file must have.
+      entry: which network of a file with several; see `entries.choose_entry`.
 
     Raises:
       CheckpointError: the checkpoint cannot be used.
@@ -75,9 +75,9 @@ def inspect_checkpoint(
     digests = _digests(located, sha256, str(weights))
     checkpoint = open_checkpoint(located.file)
     where = str(weights)
-    whole = _Whole(checkpoint, classify)
-    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: whole.fits(name, tensors), where)
-    names, tensors, settings, out = whole.renamed(chosen.tensors, chosen.prefix)
+    renaming = _Renaming(checkpoint, classify)
+    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: renaming.fits(name, tensors), where)
+    names, tensors, settings, out = renaming.renamed(chosen.tensors, chosen.prefix)
     if out:
         notes += (
             f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
@@ -104,21 +104,21 @@ def inspect_checkpoint(
     )
 
 
-class _Whole:
-    """How the tensors of a checkpoint become those of a network here."""
+class _Renaming:
+    """Renames the tensors of a checkpoint to the published names of a network."""
 
     def __init__(self, checkpoint: Checkpoint, classify: bool):
         self._keras, self._classify = checkpoint.format == "Keras HDF5", classify
 
     def renamed(self, tensors: Mapping[str, Tensor], prefix: str = ""):
-        """Return whose names the tensors have, and in torchvision's names which stay, settings, and which are left out."""
+        """Return the library of the names, the tensors in torchvision's names, settings, and the names left out."""
         if self._keras:
             names, out = "keras.applications", tuple(name for name in tensors if is_foreign(name))
             out = () if len(out) == len(tensors) else out
             kept = {name: tensor for name, tensor in tensors.items() if name not in out}
         else:
             names, kept = to_torchvision(tensors)
-            # What MoCo trains on its encoders is a projection, whatever its name.
+            # MoCo trains a projection on its encoders, whatever its name.
             projection = any(part.startswith("encoder_") for part in prefix.split("."))
             kept, out = without_other_heads(kept, projection)
         if not self._classify:

@@ -1,7 +1,7 @@
-"""Which registered network a set of tensors belongs to."""
+"""Finds the registered network that a set of tensors belongs to."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.models.parameters import layout
@@ -13,13 +13,13 @@ from flax_augtl.pretrained.relatives import family_of, kin
 
 
 def model_for(name: str, tensors: Mapping[str, Tensor], *, classify: bool = True, **settings):
-    """Return the module `name` in the variant that the tensors need.
+    """Return the module `name` in the variant of the tensors.
 
     Args:
       name: of a registered network.
       tensors: in torchvision's names.
       classify: False leaves the classification layer out; so does a checkpoint without one.
-      settings: further arguments of `create_model`; they win over what is found.
+      **settings: further arguments of `create_model`; they win over the variant of the tensors.
     """
     classes = class_count(name, tensors) if classify else None
     return create_model(name, num_classes=classes, **{**variant(name, tensors), **settings})
@@ -32,14 +32,14 @@ def variant(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         dense = any(tensor.startswith("classifier.") and not tensor.startswith("classifier.6.") for tensor in tensors)
         return {} if dense else {"global_pool": True}
     found: dict[str, Any] = {"conv_bias": True} if "conv1.bias" in tensors else {}
-    # Only the small ones were published so: a larger one without its projections is incomplete.
+    # Only small ones were published without projections: a larger one without them is incomplete.
     if entry.image_size == 32 and not any(".downsample." in tensor for tensor in tensors):
         found["shortcut"] = "pad"
     return found
 
 
 def variant_notes(name: str, tensors: Mapping[str, Tensor], **settings) -> Iterator[str]:
-    """Yield a sentence for every variant that is not the network's usual one."""
+    """Yield a sentence for every setting that is not the network's usual one."""
     found = {**variant(name, tensors), **settings}
     if found.get("shortcut") == "pad":
         yield (
@@ -65,17 +65,17 @@ def fitting(tensors: Mapping[str, Tensor], **settings) -> tuple[str, ...]:
 
     Args:
       tensors: in torchvision's names.
-      settings: fields of a ResNet's module that the tensors need.
+      **settings: fields of a ResNet's module that the tensors need.
     """
     return tuple(name for name in MODELS if not _problems(name, tensors, settings))
 
 
 def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **settings) -> str:
-    """Return the network that the tensors fit, which is `name` where a name is given.
+    """Return the name of the network that the tensors fit; it is `name` if that is given.
 
     Raises:
-      CheckpointError: they do not fit it, or none; everything missing, unexpected and mis-shaped is in the message,
-        and the name of the network that they do fit.
+      CheckpointError: they do not fit it, or none. The message lists everything missing, unexpected and mis-shaped, and
+        names the network that they do fit.
     """
     if name is not None:
         find(name)
@@ -89,32 +89,32 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
         first = f"{where} does not fit {name}."
         if fits:
             first += f" This file fits {' or '.join(fits)}."
-        return _refuse(" ".join(filter(None, (first, hint))), _problems(name, tensors, settings))
+        _refuse(" ".join(filter(None, (first, hint))), _problems(name, tensors, settings))
     if not tensors:
-        return _refuse(f"{where} holds no tensors.", [])
+        _refuse(f"{where} holds no tensors.", [])
     family = family_of(tensors)
     if family is None:
         names = ", ".join(list(tensors)[:3])
         first = (
             f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet or VGG."
         )
-        return _refuse(" ".join(filter(None, (first, hint))), [])
+        _refuse(" ".join(filter(None, (first, hint))), [])
     among = [name for name, entry in MODELS.items() if entry.family == family]
     nearest = min(among, key=lambda n: _distance(n, tensors, settings))
     first = (
         f"{where} fits no network that is known here. {hint}{' ' * bool(hint)}The nearest is {nearest}, from which it "
         "differs:"
     )
-    return _refuse(first, _problems(nearest, tensors, settings))
+    _refuse(first, _problems(nearest, tensors, settings))
 
 
 def _distance(name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Return in how many names, and then in how many shapes, tensors differ from a network's."""
+    """Return the number of names, and then of shapes, in which tensors differ from a network's."""
     slots = layout(model_for(name, tensors, **_of_family(name, settings)))
     shared = [n for n in slots if n in tensors]
     same = sum(tensors[n].shape == slots[n].shape for n in shared)
     return len(slots) + len(tensors) - 2 * len(shared), len(shared) - same
 
 
-def _refuse(first: str, problems: list[str]):
+def _refuse(first: str, problems: list[str]) -> NoReturn:
     raise CheckpointError("\n".join([first, *problems]))

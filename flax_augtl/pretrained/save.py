@@ -1,4 +1,4 @@
-"""Writes a network as a safetensors file that says what it is, so that the file alone is enough to load it."""
+"""Writes a network as a safetensors file with a description, so that the file alone is enough to load it."""
 
 import json
 import os
@@ -35,10 +35,10 @@ def write_safetensors(
       class_names: of the classification layer.
       settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
       terms: licence, attribution, …
-      extra: further tensors, written beside as they are. A file that has some is not one that `load_source` takes.
+      extra: further tensors, written unchanged beside the network's. `load_source` refuses a file with such tensors.
 
     Raises:
-      ValueError: the variables are not those of the network `name`, or the file cannot be written.
+      UserError: the variables do not belong to the network `name`, or the file cannot be written.
     """
     said = notes(name, preprocessing, class_names, settings or {}, terms or {})
     tensors = {**to_state_dict(name, variables), **(extra or {})}

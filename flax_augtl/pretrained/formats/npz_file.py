@@ -9,7 +9,7 @@ import numpy as np
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
 
-# What the two libraries raise for cut, flipped, encrypted and oddly compressed files.
+# The errors of the two libraries for truncated, damaged, encrypted and oddly compressed files.
 _DAMAGE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 

@@ -12,12 +12,12 @@ from flax_augtl.pretrained.formats.torch_file import read_torch
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint file; its content tells the format, whatever its name.
+    """Open a checkpoint file; its content decides the format, whatever its name.
 
     The index of a checkpoint in several files stands for all of them.
 
     Raises:
-      CheckpointError: the file is of no format that is read here, damaged, or needs an extra to be installed.
+      CheckpointError: the file has no supported format, is damaged, or needs an extra that is not installed.
     """
     if parts := part_files(path):
         opened = [open_checkpoint(part) for part in parts]

@@ -9,9 +9,9 @@ from flax_augtl.pretrained.source import Source
 
 
 def verify(found: Inspection, source: Source, x: np.ndarray) -> tuple[str, dict[str, float]]:
-    """Run a checkpoint here and in the library that it comes from.
+    """Run a checkpoint in this program and in its original library, and compare the two.
 
-    The original gets the checkpoint's own tensors, renamed where needed but never converted; Keras reads its own file.
+    The original gets the checkpoint's own tensors, renamed if needed but never converted; Keras reads its own file.
 
     Args:
       found: the checkpoint.

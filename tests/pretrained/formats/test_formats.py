@@ -1,4 +1,4 @@
-"""Every file format and every library's names give the same variables; content tells them apart, not the name."""
+"""Every file format and every library's names give the same variables; the content decides, not the file's name."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Keras files in its three layouts: every array lands where keras.applications' code says it belongs."""
+"""Keras files in three layouts: every array is where keras.applications' code puts it."""
 
 import json
 import zipfile
@@ -122,12 +122,12 @@ def write(kind, path, layers):
 
 
 KINDS = ("legacy weights", "legacy model", "weights.h5", "weights.h5 without names", ".keras")
-# The order of unnamed layers depends on the depth; how a file is laid out does not.
+# The order of unnamed layers depends on the depth; the layout of a file does not.
 CASES = [(name, kind) for name in FIVE for kind in KINDS if name in ("resnet50", "vgg16") or "without" in kind]
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_every_array_lands_in_its_place(tmp_path, name, kind):
+def test_every_array_is_in_its_place(tmp_path, name, kind):
     layers = list(keras_layers(name))
     write(kind, tmp_path / "w", layers)
     tensors = open_checkpoint(tmp_path / "w").tensors
@@ -212,7 +212,7 @@ def write_nested(path, kind, base, head):
         with h5py.File(path, "w") as file:
             group = file.create_group("model_weights")
             group.attrs["layer_names"] = [b"base", *(name.encode() for name, _, _ in head)]
-            # All that trains comes first there, then all statistics.
+            # All trainable arrays come first, then all statistics.
             flat = [
                 (f"{name}/{part}:0", array)
                 for name, layer_kind, arrays in base

@@ -2,7 +2,7 @@
 
 Random weights with random batch-norm statistics, in float32, at 224 pixels and at a size that makes VGG's adaptive
 pooling work. 161 is odd, so that padding at a stride shows, and below 224, where timm's VGG pools as torchvision's
-does (above, timm slides its classifier over the picture instead).
+does (above, timm slides its classifier over the image instead).
 """
 
 import jax
@@ -39,7 +39,7 @@ def draw(model, seed=0):
     for name, slot in layout(model).items():
         if slot.kind != "vector":
             scale = np.float32((2 / np.prod(slot.shape[1:])) ** 0.5)
-            # A stretch of normal numbers again and again; its length is a prime, so that no two rows are equal.
+            # Repeat a sequence of normal numbers; its length is a prime, so that no two rows are equal.
             stretch = random.standard_normal(1_000_003, np.float32) * scale
             tensors[name] = np.resize(stretch, slot.shape)
         else:
@@ -71,7 +71,7 @@ def test_blocks_and_logits_equal_torchvisions_and_timms(torch, name):
             assert_equal(own, originals_of.torch_activations(network, model, x))
 
 
-def test_a_difference_would_be_seen(torch):
+def test_a_difference_is_found(torch):
     model = create_model("resnet18")
     tensors = draw(model)
     network = originals_of.torch_network("torchvision", "resnet18", model)
