@@ -16,7 +16,7 @@ class Entry:
     """What the name of a network alone tells.
 
     Attributes:
-      family: "resnet" or "vgg".
+      family: a key of `models.registry.FAMILIES`, such as "resnet".
       settings: the fields of its module that the name decides.
       groups: its layer groups, bottom to top; the last one is the classification layer.
       penultimate: width of the vector that the classification layer reads.

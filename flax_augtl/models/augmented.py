@@ -14,9 +14,11 @@ from flax_augtl.config.heads import HeadSettings
 from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.head import Head
 from flax_augtl.models.initializers import random_variables
+from flax_augtl.models.registry import FAMILIES
 
 HEAD = "head"
-CLASSIFICATION = ("fc", "fc8")  # The layer group of the classification layer, in a ResNet and in a VGG.
+CLASSIFICATION = tuple(family.CLASSIFIER for family in FAMILIES.values())
+"""The layer groups that are the classification layer of some network."""
 
 
 class AugmentedNetwork(nn.Module):

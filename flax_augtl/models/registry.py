@@ -1,27 +1,31 @@
 """Builds the source networks by name."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
-from flax_augtl.config.networks import EXPANSION, NETWORKS, find
+from flax_augtl.config.networks import NETWORKS, find
 from flax_augtl.errors import UserError
 from flax_augtl.models.base import SourceNetwork
-from flax_augtl.models.resnet import SHORTCUTS, ResNet
+from flax_augtl.models.resnet import ResNet
 from flax_augtl.models.vgg import VGG
 
 _LARGEST = 2**20  # Upper bound of a width and of a number of classes or blocks.
-_FAMILIES = {"resnet": ResNet, "vgg": VGG}
-_CHOICES = {"block": tuple(EXPANSION), "stem": ("imagenet", "cifar"), "shortcut": SHORTCUTS}
-
-
 MODELS = NETWORKS
+FAMILIES: Mapping[str, type[SourceNetwork]] = {"resnet": ResNet, "vgg": VGG}
+"""The class of each family of networks, by `config.networks.Entry.family`."""
 
 
 def model_names() -> tuple[str, ...]:
     """Return the names that `create_model` knows."""
     return tuple(MODELS)
+
+
+def family_of(name: str) -> type[SourceNetwork]:
+    """Return the class of the network `name`."""
+    return FAMILIES[find(name).family]
 
 
 def create_model(
@@ -47,7 +51,7 @@ def create_model(
     ('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'fc')
     """
     entry = find(name)
-    family = _FAMILIES[entry.family]
+    family = FAMILIES[entry.family]
     known = {field.name for field in dataclasses.fields(family)} - {"parent", "name"}
     unknown = sorted(set(variant) - known)
     if unknown:
@@ -56,8 +60,9 @@ def create_model(
     for field, value in variant.items():
         if not _is_like(value, getattr(usual, field)):
             raise UserError(f"{name}: its setting {field} must be like {getattr(usual, field)!r}, not {value!r}.")
-        if value not in _CHOICES.get(field, (value,)):
-            raise UserError(f"{name}: its setting {field} must be one of {', '.join(_CHOICES[field])}, not {value!r}.")
+        if value not in family.CHOICES.get(field, (value,)):
+            choices = ", ".join(family.CHOICES[field])
+            raise UserError(f"{name}: its setting {field} must be one of {choices}, not {value!r}.")
     if num_classes is not None and not 0 <= num_classes <= _LARGEST:
         raise UserError(f"{name}: num_classes must be between 1 and {_LARGEST}, got {num_classes}.")
     fields = {**dataclasses.asdict(usual), **variant}

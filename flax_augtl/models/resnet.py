@@ -1,17 +1,18 @@
 """Residual networks: torchvision's ResNet-18 … 152, their published variants, and the small CIFAR type."""
 
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flax_augtl.config.networks import EXPANSION
+from flax_augtl.config.networks import EXPANSION, Entry
 from flax_augtl.models.base import SourceNetwork, check_images, steps
 from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
+from flax_augtl.models.parameters import Slot, conv_slots, dense_slots, norm_slots
 from flax_augtl.models.pooling import max_pool
-
-SHORTCUTS = ("projection", "pad", "pad_end")
 
 
 def padded_shortcut(x: jax.Array, features: int, stride: int, shortcut: str) -> jax.Array:
@@ -37,7 +38,7 @@ class Block(nn.Module):
     "projection", else `padded_shortcut`.
     """
 
-    kind: str
+    block: str
     width: int
     stride: int
     v1_stride: bool
@@ -57,7 +58,7 @@ class Block(nn.Module):
             norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=norm_name)
             return norm(y)
 
-        if self.kind == "basic":
+        if self.block == "basic":
             y = nn.relu(unit(x, "conv1", self.width, 3, self.stride))
             y = unit(y, "conv2", self.width, 3, 1)
         else:
@@ -75,7 +76,7 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """The first layers. `imagenet`: 7×7 at stride 2, then max-pooling at stride 2. `cifar`: 3×3 at stride 1."""
 
-    kind: str
+    stem: str
     width: int
     conv_bias: bool
     epsilon: float
@@ -85,11 +86,11 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Run the first layers."""
-        size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
+        size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
         norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name="bn1")
         x = nn.relu(norm(x))
-        return max_pool(x, 3, 2, pad=1) if self.kind == "imagenet" else x
+        return max_pool(x, 3, 2, pad=1) if self.stem == "imagenet" else x
 
 
 class Stage(nn.Module):
@@ -125,6 +126,16 @@ class ResNet(SourceNetwork):
         or "pad_end"; see `padded_shortcut`.
     """
 
+    CLASSIFIER: ClassVar[str] = "fc"
+    PUBLISHED_CLASSIFIER: ClassVar[str] = "fc"
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "block": tuple(EXPANSION),
+        "stem": ("imagenet", "cifar"),
+        "shortcut": ("projection", "pad", "pad_end"),
+    }
+    KERAS_SETTINGS: ClassVar[Mapping[str, Any]] = {"epsilon": 1.001e-5, "v1_stride": True}
+    BLOCK_TYPES: ClassVar[tuple[type[nn.Module], ...]] = (Stem, Block)
+
     stage_sizes: tuple[int, ...]
     block: str = "basic"
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -145,6 +156,99 @@ class ResNet(SourceNetwork):
             )
         return ("stem", *stages) + (("fc",) if self.num_classes else ())
 
+    @property
+    def smallest_image(self) -> int:
+        """One pixel: the padded convolutions read images of any size."""
+        return 1
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The stem and the residual blocks, "logits" last."""
+        blocks = [f"layer{i + 1}/{j}" for i, size in enumerate(self.stage_sizes) for j in range(size)]
+        return ("stem", *blocks, "logits")
+
+    @nn.nowrap
+    def slots(self) -> dict[str, Slot]:
+        """Return the slot of every tensor by torchvision's name, in torchvision's order."""
+        slots: dict[str, Slot] = {}
+
+        def unit(published_conv: str, published_norm: str, path: tuple[str, ...], name: str, shape: tuple[int, ...]):
+            slots.update(conv_slots(published_conv, (*path, name), shape, bias=self.conv_bias))
+            slots.update(norm_slots(published_norm, (*path, name.replace("conv", "bn")), shape[0]))
+
+        size = 7 if self.stem == "imagenet" else 3
+        inputs = self.widths[0]
+        unit("conv1", "bn1", ("stem",), "conv1", (inputs, 3, size, size))
+        for i, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True)):
+            outputs = width * EXPANSION[self.block]
+            for j in range(blocks):
+                name, path = f"layer{i + 1}.{j}", (f"layer{i + 1}", str(j))
+                if self.block == "basic":
+                    shapes = [(width, inputs, 3, 3), (width, width, 3, 3)]
+                else:
+                    shapes = [(width, inputs, 1, 1), (width, width, 3, 3), (outputs, width, 1, 1)]
+                for k, shape in enumerate(shapes, 1):
+                    unit(f"{name}.conv{k}", f"{name}.bn{k}", path, f"conv{k}", shape)
+                if j == 0 and self.shortcut == "projection" and (i > 0 or inputs != outputs):
+                    shape = (outputs, inputs, 1, 1)
+                    unit(f"{name}.downsample.0", f"{name}.downsample.1", path, "downsample_conv", shape)
+                inputs = outputs
+        if self.num_classes:
+            slots |= dense_slots(self.PUBLISHED_CLASSIFIER, (self.CLASSIFIER,), self.num_classes, inputs)
+        return slots
+
+    @nn.nowrap
+    def draw_dense(self, random: np.random.Generator, shape: tuple[int, ...], inputs: int) -> np.ndarray:
+        """Draw uniformly within 1 / sqrt(inputs), as `linear_init` and `linear_bias_init` do."""
+        return (2 * random.random(shape, np.float32) - 1) * np.float32(inputs**-0.5)
+
+    @nn.nowrap
+    def torch_modules(self) -> dict[str, str]:
+        """Return torchvision's module for each block but "logits"."""
+        return {name: "maxpool" if name == "stem" else name.replace("/", ".") for name in self.block_names[:-1]}
+
+    @staticmethod
+    def keras_layer(block: str) -> str:
+        """Return the layer of keras.applications for a block but "logits"."""
+        if block == "stem":
+            return "pool1_pool"
+        stage, number = block.removeprefix("layer").split("/")
+        return f"conv{int(stage) + 1}_block{int(number) + 1}_out"
+
+    @staticmethod
+    def recognises(names: Collection[str]) -> bool:
+        """Tell whether tensors have the names of a first residual block."""
+        return any(name.startswith("layer1.0.") for name in names)
+
+    @staticmethod
+    def variant_of_tensors(names: Collection[str], entry: Entry) -> dict[str, Any]:
+        """Return conv_bias and shortcut if they are not the usual ones."""
+        found: dict[str, Any] = {"conv_bias": True} if "conv1.bias" in names else {}
+        # Only small ones were published without projections: a larger one without them is incomplete.
+        if entry.image_size == 32 and not any(".downsample." in name for name in names):
+            found["shortcut"] = "pad"
+        return found
+
+    @staticmethod
+    def variant_of_paths(paths: Collection[tuple[str, ...]]) -> dict[str, Any]:
+        """Return conv_bias and shortcut."""
+        projects = any("downsample_conv" in path for path in paths)
+        return {
+            "conv_bias": ("params", "stem", "conv1", "bias") in paths,
+            "shortcut": "projection" if projects else "pad",
+        }
+
+    @staticmethod
+    def variant_notes(settings: Mapping[str, Any], entry: Entry) -> Iterator[str]:
+        """Yield a sentence about padded shortcuts and about a stem for small images."""
+        if settings.get("shortcut") == "pad":
+            yield (
+                "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and "
+                "half behind the channels, as the usual PyTorch code does."
+            )
+        if settings.get("stem") == "cifar" and entry.settings.get("stem") != "cifar":
+            yield "its first convolution is 3×3, at stride 1 and without pooling behind it, as in networks for CIFAR."
+
     @nn.compact
     def __call__(
         self, x: jax.Array, start: int = 0, stop: int | None = None, train_from: int | None = None
@@ -156,12 +260,12 @@ class ResNet(SourceNetwork):
           logits [N, num_classes] after fc.
         """
         if start == 0:
-            check_images(x, 1)
+            check_images(x, self.smallest_image)
         common = dict(conv_bias=self.conv_bias, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name)
         for name, train in steps(self.groups, start, stop, train_from):
             if name == "stem":
                 stem = rematerialised(Stem, self.remat and train)
-                x = stem(kind=self.stem, width=self.widths[0], name=name, **common)(x, train)
+                x = stem(stem=self.stem, width=self.widths[0], name=name, **common)(x, train)
             elif name == "fc":
                 assert self.num_classes, "without classes there is no group fc"
                 fc = nn.Dense(
@@ -176,7 +280,7 @@ class ResNet(SourceNetwork):
                 stage, _, block = name.removeprefix("layer").partition(".")
                 i = int(stage) - 1
                 settings = dict(
-                    kind=self.block, width=self.widths[i], v1_stride=self.v1_stride, shortcut=self.shortcut, **common
+                    block=self.block, width=self.widths[i], v1_stride=self.v1_stride, shortcut=self.shortcut, **common
                 )
                 stride = 1 if i == 0 else 2
                 if block:

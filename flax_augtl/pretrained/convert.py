@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.models.parameters import Slot, classifier_tensors, layout
-from flax_augtl.models.resnet import ResNet
+from flax_augtl.models.parameters import Slot
+from flax_augtl.models.registry import family_of
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
@@ -31,7 +31,7 @@ def list_lines(title: str, lines: Iterable[str]) -> list[str]:
 
 def _fits(slot: Slot, shape: tuple[int, ...]) -> bool:
     # timm's VGG keeps the matrices fc6 and fc7 as convolutions, [out, C, H, W] for [out, C · H · W].
-    if slot.kind == "dense" and len(shape) == 4:
+    if slot.type == "dense" and len(shape) == 4:
         shape = (shape[0], int(np.prod(shape[1:])))
     return shape == slot.shape
 
@@ -70,19 +70,19 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     return raw[begin : begin + size].view(np.float32).reshape(shape)
 
 
-def _to_linen(array: np.ndarray, kind: str) -> np.ndarray:
+def _to_linen(array: np.ndarray, tensor_type: str) -> np.ndarray:
     """Return an aligned float32 copy of a tensor in PyTorch's order, in Linen's order."""
-    if kind == "dense" and array.ndim == 4:
+    if tensor_type == "dense" and array.ndim == 4:
         source = array.transpose(1, 2, 3, 0)
         copy = _aligned(source.shape)
     else:
-        source = array.transpose(_TO_LINEN[kind])
+        source = array.transpose(_TO_LINEN[tensor_type])
         copy = _aligned(source.shape)
     # The last axis of one is the first of the other. Slices of 64 of both stay in the processor's cache: a plain copy of
     # VGG's fc6 takes three times as long.
     for begin in range(0, source.shape[-1], 64):
         copy[..., begin : begin + 64] = source[..., begin : begin + 64]
-    return copy.reshape(-1, copy.shape[-1]) if kind == "dense" else copy
+    return copy.reshape(-1, copy.shape[-1]) if tensor_type == "dense" else copy
 
 
 def _is_finite(array: np.ndarray) -> bool:
@@ -108,7 +108,7 @@ def to_variables(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> di
     for name, slot in slots.items():
         # A float64 can overflow float32; the error then reports it as infinite.
         with np.errstate(over="ignore"):
-            array = _to_linen(tensors[name].read(), slot.kind)
+            array = _to_linen(tensors[name].read(), slot.type)
         if not _is_finite(array):
             broken.append(f"{name}: {int((~np.isfinite(array)).sum())} of {array.size} values")
         elif not broken:
@@ -136,8 +136,7 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     """
     leaves = flatten_dict({c: variables[c] for c in ("params", "batch_stats") if c in variables})
     model = create_model(name, num_classes=_classes(name, leaves))
-    model = model.clone(**_variant(model, leaves))
-    slots = layout(model)
+    slots = model.clone(**model.variant_of_paths(leaves)).slots()
     paths = [slot.path for slot in slots.values()]
     differing = [
         *list_lines("missing", ("/".join(p) for p in paths if p not in leaves)),
@@ -146,20 +145,9 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     if differing:
         raise UserError("\n".join([f"These are not the variables of {name}.", *differing]))
     return {
-        torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.kind]), np.float32, order="C")
+        torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.type]), np.float32, order="C")
         for torch_name, slot in slots.items()
     }
-
-
-def _variant(model, leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Return the fields of the module that the set of variables shows."""
-    if isinstance(model, ResNet):
-        projects = any("downsample_conv" in path for path in leaves)
-        return {
-            "conv_bias": ("params", "stem", "conv1", "bias") in leaves,
-            "shortcut": "projection" if projects else "pad",
-        }
-    return {"global_pool": not any("fc6" in path for path in leaves)}
 
 
 def _classes(name: str, leaves: Mapping[tuple[str, ...], Any]) -> int | None:
@@ -171,5 +159,5 @@ def _classes(name: str, leaves: Mapping[tuple[str, ...], Any]) -> int | None:
 
 def class_count(name: str, tensors: Mapping[str, Tensor]) -> int | None:
     """Return the number of classes of a checkpoint's classification layer; None if it has no such layer."""
-    weight, _ = classifier_tensors(name)
+    weight = f"{family_of(name).PUBLISHED_CLASSIFIER}.weight"
     return tensors[weight].shape[0] if weight in tensors and tensors[weight].shape else None

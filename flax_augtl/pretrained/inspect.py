@@ -8,6 +8,7 @@ from typing import Any
 
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.models import MODELS
+from flax_augtl.models.registry import FAMILIES, family_of
 from flax_augtl.pretrained import metadata
 from flax_augtl.pretrained.entries import choose_entry
 from flax_augtl.pretrained.errors import CheckpointError
@@ -88,7 +89,7 @@ def inspect_checkpoint(
     name = require_fit(name, tensors, where, **settings)
     notes += tuple(f"{where}: {note}" for note in variant_notes(name, tensors, **{**settings, **said.settings}))
     if checkpoint.format == "Keras HDF5":
-        said = metadata.keras(checkpoint.metadata, MODELS[name].family == "resnet").over(said)
+        said = metadata.keras(family_of(name).KERAS_SETTINGS).over(said)
     metadata.check_architecture(name, said.architecture, where)
     return Inspection(
         name,
@@ -149,6 +150,6 @@ def _described(checkpoint: Checkpoint, where: str) -> Description:
 
 
 def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # A ResNet has no "classifier.6" and a VGG no "fc", so both can go without knowing which it is.
-    layers = ("fc.", "classifier.6.")
+    # No family has another's name of that layer, so all of them can go before the network is known.
+    layers = tuple(f"{family.PUBLISHED_CLASSIFIER}." for family in FAMILIES.values())
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(layers)}

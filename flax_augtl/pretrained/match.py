@@ -1,18 +1,19 @@
 """Finds the registered network that a set of tensors belongs to."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.models.parameters import layout
-from flax_augtl.models.registry import find
+from flax_augtl.models.base import SourceNetwork
+from flax_augtl.models.registry import FAMILIES, family_of, find
 from flax_augtl.pretrained.convert import check, class_count
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
-from flax_augtl.pretrained.relatives import family_of, kin
+from flax_augtl.pretrained.relatives import kin
 
 
-def model_for(name: str, tensors: Mapping[str, Tensor], *, classify: bool = True, **settings):
+def model_for(name: str, tensors: Mapping[str, Tensor], *, classify: bool = True, **settings) -> SourceNetwork:
     """Return the module `name` in the variant of the tensors.
 
     Args:
@@ -27,37 +28,22 @@ def model_for(name: str, tensors: Mapping[str, Tensor], *, classify: bool = True
 
 def variant(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the settings of the module `name` that the names of the tensors show."""
-    entry = MODELS[name]
-    if entry.family == "vgg":
-        dense = any(tensor.startswith("classifier.") and not tensor.startswith("classifier.6.") for tensor in tensors)
-        return {} if dense else {"global_pool": True}
-    found: dict[str, Any] = {"conv_bias": True} if "conv1.bias" in tensors else {}
-    # Only small ones were published without projections: a larger one without them is incomplete.
-    if entry.image_size == 32 and not any(".downsample." in tensor for tensor in tensors):
-        found["shortcut"] = "pad"
-    return found
+    return family_of(name).variant_of_tensors(tensors, MODELS[name])
 
 
 def variant_notes(name: str, tensors: Mapping[str, Tensor], **settings) -> Iterator[str]:
-    """Yield a sentence for every setting that is not the network's usual one."""
-    found = {**variant(name, tensors), **settings}
-    if found.get("shortcut") == "pad":
-        yield (
-            "its shortcuts have no parameters: they take every second pixel and add zeros, half of them before and half "
-            "behind the channels, as the usual PyTorch code does."
-        )
-    if found.get("global_pool"):
-        yield "it has no fc6 and fc7: the head reads conv5, averaged over space."
-    if found.get("stem") == "cifar" and MODELS[name].settings.get("stem") != "cifar":
-        yield "its first convolution is 3×3, at stride 1 and without pooling behind it, as in networks for CIFAR."
+    """Return a sentence for every setting that is not the network's usual one."""
+    return family_of(name).variant_notes({**variant(name, tensors), **settings}, MODELS[name])
 
 
 def _problems(name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> list[str]:
-    return check(tensors, layout(model_for(name, tensors, **_of_family(name, settings))))
+    return check(tensors, model_for(name, tensors, **_of_family(name, settings)).slots())
 
 
 def _of_family(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    return settings if MODELS[name].family == "resnet" else {}
+    """Return the settings that are fields of a network's module."""
+    fields = {field.name for field in dataclasses.fields(family_of(name))}
+    return {field: value for field, value in settings.items() if field in fields}
 
 
 def fitting(tensors: Mapping[str, Tensor], **settings) -> tuple[str, ...]:
@@ -65,7 +51,7 @@ def fitting(tensors: Mapping[str, Tensor], **settings) -> tuple[str, ...]:
 
     Args:
       tensors: in torchvision's names.
-      **settings: fields of a ResNet's module that the tensors need.
+      **settings: fields of the module that the tensors need; families without such a field ignore it.
     """
     return tuple(name for name in MODELS if not _problems(name, tensors, settings))
 
@@ -92,14 +78,14 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
         _refuse(" ".join(filter(None, (first, hint))), _problems(name, tensors, settings))
     if not tensors:
         _refuse(f"{where} holds no tensors.", [])
-    family = family_of(tensors)
-    if family is None:
+    families = [name for name, family in FAMILIES.items() if family.recognises(tensors)]
+    if not families:
         names = ", ".join(list(tensors)[:3])
         first = (
             f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet or VGG."
         )
         _refuse(" ".join(filter(None, (first, hint))), [])
-    among = [name for name, entry in MODELS.items() if entry.family == family]
+    among = [name for name, entry in MODELS.items() if entry.family == families[0]]
     nearest = min(among, key=lambda n: _distance(n, tensors, settings))
     first = (
         f"{where} fits no network that is known here. {hint}{' ' * bool(hint)}The nearest is {nearest}, from which it "
@@ -110,7 +96,7 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
 
 def _distance(name: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[int, int]:
     """Return the number of names, and then of shapes, in which tensors differ from a network's."""
-    slots = layout(model_for(name, tensors, **_of_family(name, settings)))
+    slots = model_for(name, tensors, **_of_family(name, settings)).slots()
     shared = [n for n in slots if n in tensors]
     same = sum(tensors[n].shape == slots[n].shape for n in shared)
     return len(slots) + len(tensors) - 2 * len(shared), len(shared) - same

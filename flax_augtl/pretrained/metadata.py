@@ -52,12 +52,12 @@ class Description:
         )
 
 
-def keras(settings: Mapping[str, Any], resnet: bool) -> Description:
-    """Return the description of every supported network of keras.applications.
+def keras(settings: Mapping[str, Any]) -> Description:
+    """Return the description of a network of keras.applications, whose family has `settings` there.
 
     Keras does not define the resizing: the usual 224 of 256, bilinear, is our choice.
     """
-    return Description(preprocessing=_KERAS_PREPROCESSING, settings=dict(settings) if resnet else {})
+    return Description(preprocessing=_KERAS_PREPROCESSING, settings=dict(settings))
 
 
 def notes(architecture, preprocessing, class_names, settings, terms) -> dict[str, Any]:

@@ -4,22 +4,16 @@ import re
 from collections.abc import Mapping
 
 from flax_augtl.models import MODELS
+from flax_augtl.models.resnet import ResNet
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(.+)")
 
 
-def family_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return "resnet" or "vgg" if the tensors have its names; else None."""
-    if any(name.startswith("layer1.0.") for name in tensors):
-        return "resnet"
-    return "vgg" if any(re.match(r"features\.\d+\.weight", name) for name in tensors) else None
-
-
 def kin(tensors: Mapping[str, Tensor]) -> str:
     """Return a sentence that names the architecture of the tensors, such as a Wide ResNet; "" if it is unknown."""
     names = " ".join(tensors)
-    if family_of(tensors) == "resnet":
+    if ResNet.recognises(tensors):
         found = _of_resnet(tensors)
         return f"It looks like {found}, which is not supported." if found else ""
     for pattern, what in (

@@ -13,7 +13,6 @@ from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.initializers import random_variables
-from flax_augtl.models.parameters import layout
 from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
@@ -131,7 +130,7 @@ def load_inspected(
     # Before the weights, since reading them takes time.
     preprocess = settle(found.preprocessing or usual_preprocessing(found.name, model), found.unsettled, preprocessing,
                         str(found.file))  # fmt: skip
-    variables = to_variables(found.tensors, layout(model))
+    variables = to_variables(found.tensors, model.slots())
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(
         found.name,

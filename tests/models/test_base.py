@@ -7,23 +7,12 @@ import pytest
 
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import random_variables
-
-SMALL = {
-    "basic": ("resnet18", {"widths": (4, 6, 8, 10), "stage_sizes": (1, 1, 1, 1)}, 40),
-    "bottleneck": (
-        "resnet50",
-        {"widths": (4, 6, 8, 10), "stage_sizes": (1, 2, 1, 1), "v1_stride": True, "conv_bias": True, "epsilon": 1e-3},
-        33,
-    ),
-    "vgg": ("vgg13", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
-    "vgg_bn": ("vgg11_bn", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
-    "cifar": ("resnet20", {"widths": (4, 6, 8), "stage_sizes": (1, 1, 1)}, 12),
-}
+from tests.families import CHAINS
 
 
 def build(case, **settings):
     """Return a small model, its variables with random statistics, and a batch of images."""
-    name, small, size = SMALL[case]
+    name, small, size, _ = CHAINS[case]
     model = create_model(name, num_classes=5, **small, **settings)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, size, size, 3)), jnp.float32)
     # NumPy draws the values and the statistics: compiling `model.init` takes longer than all these tests.
@@ -50,7 +39,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case", CHAINS)
 def test_cut_at_any_group_equals_the_whole(case):
     model, variables, x = build(case)
     whole = run(model, variables, x)
@@ -66,12 +55,12 @@ def test_cut_at_any_group_equals_the_whole(case):
     np.testing.assert_array_equal(run(model, variables, x, start=0, stop=0), x)
 
 
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case", CHAINS)
 def test_the_penultimate_activation_is_a_vector(case):
     model, variables, x = build(case)
     penultimate = run(model, variables, x, stop=len(model.groups) - 1)
     assert penultimate.shape == (3, variables["params"][model.groups[-1]]["kernel"].shape[0])
-    headless = create_model(SMALL[case][0], num_classes=None, **SMALL[case][1])
+    headless = create_model(CHAINS[case].network, num_classes=None, **CHAINS[case].settings)
     close(run(headless, pick(variables, headless.groups), x), penultimate)
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing, load_source, random_variables, write_safetensors
 from flax_augtl.pretrained.__main__ import main
-from flax_augtl.pretrained.parity.block_outputs import block_activations, block_names, differences
+from flax_augtl.pretrained.parity.block_outputs import block_activations, differences
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_without_the_original_library_verification_says_what_to_install(tmp_path
 
 def test_blocks_are_named_and_compared():
     model = create_model("vgg11", widths=(2, 2, 2, 2, 2), hidden=4, num_classes=3)
-    names = block_names(model)
+    names = model.block_names
     assert names[:3] == ("conv1/conv0", "conv2/conv0", "conv3/conv0") and names[-3:] == ("fc6", "fc7", "logits")
     ours = block_activations(model, random_variables(model), np.ones((1, 32, 32, 3), np.float32))
     assert set(ours) == set(names) and ours["conv1/conv0"].shape == (1, 32, 32, 2)

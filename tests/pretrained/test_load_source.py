@@ -10,7 +10,6 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, to_state_dict, write_safetensors
 from flax_augtl.pretrained.class_names import imagenet_names
 
@@ -63,7 +62,7 @@ def test_the_written_layout_is_the_modules_own(name, settings):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     leaves = {path: leaf.shape for path, leaf in flatten_dict(dict(shapes)).items()}
     turned = {"conv": (2, 3, 1, 0), "dense": (1, 0), "vector": (0,)}
-    written = {s.path: tuple(s.shape[i] for i in turned[s.kind]) for s in layout(model).values()}
+    written = {s.path: tuple(s.shape[i] for i in turned[s.type]) for s in model.slots().values()}
     assert written == leaves
 
 

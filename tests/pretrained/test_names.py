@@ -6,7 +6,6 @@ from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.__main__ import main
 from flax_augtl.pretrained.convert import check
@@ -103,7 +102,7 @@ def test_transformers_without_a_classifier_nor_a_prefix(draw):
     tensors = transformers_names(draw(create_model("resnet18", num_classes=3, widths=(2, 2, 2, 2))))
     bare = {name.removeprefix("resnet."): value for name, value in tensors.items() if not name.startswith("classifier")}
     model = create_model("resnet18", num_classes=None, widths=(2, 2, 2, 2))
-    assert not check(renamed(bare), layout(model))
+    assert not check(renamed(bare), model.slots())
 
 
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -191,8 +190,8 @@ def refusal(arrays, name=None):
 
 def shapes(name, **settings):
     return {
-        slot: np.zeros(1, np.float32) if value.kind == "vector" else np.broadcast_to(np.float32(0), value.shape)
-        for slot, value in layout(create_model(name, **settings)).items()
+        slot: np.zeros(1, np.float32) if value.type == "vector" else np.broadcast_to(np.float32(0), value.shape)
+        for slot, value in create_model(name, **settings).slots().items()
     }
 
 

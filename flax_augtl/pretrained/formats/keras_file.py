@@ -10,7 +10,7 @@ attribute that early versions did not write; then the order of the layers tells 
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,21 @@ def _named(layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str
 
 def _automatic_order(name: str) -> dict[str, list[str]]:
     """Return the layers of a network by class, in Keras' order of numbers."""
-    if name.startswith("vgg"):
-        convs = MODELS[name].settings["convs"]
-        return {
-            "conv2d": [f"block{i + 1}_conv{j + 1}" for i, n in enumerate(convs) for j in range(n)],
-            "batch_normalization": [],
-            "dense": ["fc1", "fc2", "predictions"],
-        }
+    settings = MODELS[name].settings
+    return _vgg_order(settings["convs"]) if "convs" in settings else _resnet_order(settings["stage_sizes"])
+
+
+def _vgg_order(convs: Sequence[int]) -> dict[str, list[str]]:
+    return {
+        "conv2d": [f"block{i + 1}_conv{j + 1}" for i, n in enumerate(convs) for j in range(n)],
+        "batch_normalization": [],
+        "dense": ["fc1", "fc2", "predictions"],
+    }
+
+
+def _resnet_order(stage_sizes: Sequence[int]) -> dict[str, list[str]]:
     units = ["conv1"]
-    for i, blocks in enumerate(MODELS[name].settings["stage_sizes"]):
+    for i, blocks in enumerate(stage_sizes):
         for j in range(blocks):
             # Keras numbers layers by their depth; the shortcut is as deep as the third convolution.
             units += [f"conv{i + 2}_block{j + 1}_{k}" for k in ((1, 2, 0, 3) if j == 0 else (1, 2, 3))]
@@ -224,7 +230,7 @@ def read_keras(path: Path, archived: bool) -> Checkpoint:
             tensors[name] = _tensor(dataset, name, path if compact else None)
     if not tensors:
         raise CheckpointError(f"{path} is an HDF5 file, but not one that Keras wrote: it has no layers with weights.")
-    return Checkpoint("Keras HDF5", tensors, {"epsilon": 1.001e-5, "v1_stride": True})
+    return Checkpoint("Keras HDF5", tensors)
 
 
 def _foreign_dense(layers: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Checkpoint:
     Attributes:
       format: a few words for the user, e.g. "safetensors".
       tensors: by their names in the file.
-      metadata: the file's own description: strings from safetensors, settings of the module from Keras.
+      metadata: the file's own description: strings from safetensors.
     """
 
     format: str

@@ -2,27 +2,12 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.errors import UserError
 from flax_augtl.models.base import SourceNetwork
-from flax_augtl.models.parameters import layout
-from flax_augtl.models.resnet import Block, ResNet, Stem
-
-
-def block_names(model: SourceNetwork) -> tuple[str, ...]:
-    """Return the names of a network's blocks, bottom to top, "logits" last.
-
-    A block of a ResNet is its stem or a residual block ("layer1/0"); a block of a VGG is one layer ("conv1/conv0", "fc6").
-    """
-    if isinstance(model, ResNet):
-        blocks = [f"layer{i + 1}/{j}" for i, size in enumerate(model.stage_sizes) for j in range(size)]
-        return ("stem", *blocks, "logits")
-    weights = [slot.path[1:-1] for slot in layout(model).values() if slot.kind != "vector"]
-    return (*("/".join(path) for path in weights if path != ("fc8",)), "logits")
 
 
 def block_activations(model: SourceNetwork, variables: Any, x: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
@@ -34,14 +19,16 @@ def block_activations(model: SourceNetwork, variables: Any, x: jax.Array | np.nd
       x: preprocessed images [N, H, W, 3].
 
     Returns:
-      float32 arrays, NHWC or [N, C], by the names of `block_names`. Those of a VGG are the layer's outputs after a ReLU,
-      which skips a batch norm between the two.
+      float32 arrays, NHWC or [N, C], by the names of `model.block_names`. If a ReLU follows the blocks, it is applied to
+      them; it skips a batch norm between the two.
     """
-    kinds = (Stem, Block) if isinstance(model, ResNet) else (nn.Conv, nn.Dense)
 
     def run(variables, x):
         logits, kept = model.apply(
-            variables, x, capture_intermediates=lambda module, _: isinstance(module, kinds), mutable=["intermediates"]
+            variables,
+            x,
+            capture_intermediates=lambda module, _: isinstance(module, model.BLOCK_TYPES),
+            mutable=["intermediates"],
         )
         return logits, kept["intermediates"]
 
@@ -49,12 +36,12 @@ def block_activations(model: SourceNetwork, variables: Any, x: jax.Array | np.nd
         # Do not compile the network as a whole: JAX then compiles the operations of equal blocks only once.
         logits, kept = run(variables, jnp.asarray(x))
     found = {}
-    for name in block_names(model)[:-1]:
+    for name in model.block_names[:-1]:
         node = kept
         for key in name.split("/"):
             node = node[key]
         value = np.asarray(node["__call__"][0], np.float32)
-        found[name] = value if isinstance(model, ResNet) else np.maximum(value, 0)
+        found[name] = np.maximum(value, 0) if model.RELU_AFTER_BLOCK else value
     return {**found, "logits": np.asarray(logits)}
 
 

@@ -3,6 +3,7 @@
 Only `--verify` and the parity tests use this module; loading a checkpoint needs none of these libraries.
 """
 
+import dataclasses
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -12,21 +13,10 @@ import numpy as np
 
 from flax_augtl.models import MODELS
 from flax_augtl.models.base import SourceNetwork
-from flax_augtl.models.parameters import layout
-from flax_augtl.models.resnet import ResNet
+from flax_augtl.models.registry import family_of
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.parity.block_outputs import block_names
 
 _TIMM_VGG = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
-
-
-def _torch_modules(model: SourceNetwork) -> dict[str, str]:
-    """Return torchvision's module for each block of a network, without the logits."""
-    if isinstance(model, ResNet):
-        return {n: "maxpool" if n == "stem" else n.replace("/", ".") for n in block_names(model)[:-1]}
-    slots = {name: slot for name, slot in layout(model).items() if slot.kind != "vector"}
-    modules = {"/".join(slot.path[1:-1]): name.removesuffix(".weight") for name, slot in slots.items()}
-    return {name: modules[name] for name in block_names(model)[:-1]}
 
 
 def torch_network(library: str, name: str, model: SourceNetwork):
@@ -42,7 +32,8 @@ def torch_network(library: str, name: str, model: SourceNetwork):
     """
     if MODELS[name].image_size != 224:
         raise CheckpointError(f"{name} has no original in {library}.")
-    if getattr(model, "global_pool", False) or getattr(model, "stem", "imagenet") != "imagenet":
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    if fields.get("global_pool") or fields.get("stem", "imagenet") != "imagenet":
         raise CheckpointError(f"{library} has no {name} in the variant of these weights.")
     try:
         import torch  # pyright: ignore[reportMissingImports]  # An optional extra.
@@ -58,17 +49,15 @@ def torch_network(library: str, name: str, model: SourceNetwork):
 
             with torch.device("meta"):
                 network = torchvision.models.get_model(name, weights=None, num_classes=model.num_classes or 1)
-            if not model.num_classes and isinstance(model, ResNet):
-                network.fc = torch.nn.Identity()
-            elif not model.num_classes:
-                network.classifier[-1] = torch.nn.Identity()
+            if not model.num_classes:
+                network.set_submodule(model.PUBLISHED_CLASSIFIER, torch.nn.Identity())
     except ImportError as error:
         raise CheckpointError(
             f"Comparing with the original needs {library}: pip install 'flax_augtl[parity]' ({error})."
         ) from error
-    if isinstance(model, ResNet) and (model.conv_bias or model.epsilon != 1e-5):
+    if "conv_bias" in fields and (fields["conv_bias"] or fields["epsilon"] != 1e-5):
         raise CheckpointError(f"{library} has no ResNet with biases in its convolutions.")
-    if isinstance(model, ResNet) and model.v1_stride:
+    if fields.get("v1_stride"):
         for stage in (network.layer2, network.layer3, network.layer4):
             stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
     return network.eval()
@@ -92,19 +81,19 @@ def torch_activations(network, model: SourceNetwork, x: np.ndarray) -> dict[str,
             value = output.detach().clone()
             value = value.flatten(1) if value.ndim == 4 and name.startswith("fc") else value
             value = value.permute(0, 2, 3, 1) if value.ndim == 4 else value
-            kept[name] = value.numpy() if isinstance(model, ResNet) else value.relu().numpy()
+            kept[name] = value.relu().numpy() if model.RELU_AFTER_BLOCK else value.numpy()
 
         return hook
 
     hooks = [
         modules[torch_name if torch_name in modules else _TIMM_VGG[torch_name]].register_forward_hook(keep(name))
-        for name, torch_name in _torch_modules(model).items()
+        for name, torch_name in model.torch_modules().items()
     ]
     with torch.inference_mode():
         logits = network(torch.from_numpy(np.array(x.transpose(0, 3, 1, 2), np.float32)))
     for hook in hooks:
         hook.remove()
-    return {**{name: kept[name] for name in block_names(model)[:-1]}, "logits": logits.numpy()}
+    return {**{name: kept[name] for name in model.block_names[:-1]}, "logits": logits.numpy()}
 
 
 def load_torch_weights(network, tensors: Mapping[str, np.ndarray]):
@@ -141,8 +130,9 @@ def keras_network(name: str, classes: int | None):
         raise CheckpointError(
             f"keras.applications compares whole networks, and this {name} has no classification layer."
         )
-    names = {"resnet": "ResNet", "vgg": "VGG"}
-    build = getattr(keras.applications, name.replace(MODELS[name].family, names[MODELS[name].family]), None)
+    # The name of a family's class is its name in Keras: VGG16, ResNet50.
+    published = name.replace(MODELS[name].family, family_of(name).__name__)
+    build = getattr(keras.applications, published, None)
     if build is None:
         raise CheckpointError(f"keras.applications has no {name}.")
     return build(weights=None, classes=classes, classifier_activation=None)
@@ -169,16 +159,7 @@ def keras_activations(network, model: SourceNetwork, x: np.ndarray) -> dict[str,
     """Run a Keras network and return the outputs of every block, as `block_outputs.block_activations` does."""
     import keras  # pyright: ignore[reportMissingImports]  # An optional extra.
 
-    layers = {}
-    for name in block_names(model)[:-1]:
-        group, _, inner = name.partition("/")
-        if name == "stem":
-            layers[name] = "pool1_pool"
-        elif group.startswith("layer"):
-            layers[name] = f"conv{int(group[5:]) + 1}_block{int(inner) + 1}_out"
-        else:
-            short = {"fc6": "fc1", "fc7": "fc2"}
-            layers[name] = short.get(group) or f"block{group[4:]}_conv{int(inner[4:]) + 1}"
+    layers = {name: model.keras_layer(name) for name in model.block_names[:-1]}
     outputs = [network.get_layer(layer).output for layer in layers.values()]
     values = keras.Model(network.inputs, [*outputs, network.output])(np.asarray(x, np.float32), training=False)
     values = [np.asarray(keras.ops.convert_to_numpy(value)) for value in values]

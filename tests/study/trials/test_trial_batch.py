@@ -284,7 +284,7 @@ def test_rows_of_views(material, rows):
     assert rows.of(dataset.train.ids[:1], 0) == first + n and rows.of(dataset.train.ids[:1], 3) == first + 2 * n
 
 
-@pytest.mark.parametrize("family", ["resnet", "vgg"])
+@pytest.mark.parametrize("family", small.NETWORKS)
 def test_every_head_at_every_cut_computes_what_it_does_without(family):
     """The suffix on what `outputs` keeps is the whole network, for each head and depth, training statistics included."""
     size = small.NETWORKS[family][2]
