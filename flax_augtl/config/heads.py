@@ -1,8 +1,8 @@
 """The head's settings and its presets, as plain data.
 
 The four networks of Shermin et al. (arXiv 1903.10150), the two of "Growing a Brain" (Wang et al., arXiv 1907.07844) and
-the controls differ in these settings only. The paper does not fix the widths, the activation, the value of gamma and the
-zero initialisation of the target classifier: this project chose them.
+the controls differ in these settings only. The paper does not fix the widths, the activation, the value of gamma and
+the zero initialisation of the target classifier: this project chose them.
 """
 
 import dataclasses

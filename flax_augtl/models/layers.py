@@ -48,9 +48,9 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: 
 def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, name: str) -> nn.BatchNorm:
     """Return a batch normalisation; in training it uses the statistics of the batch over all of `axis_name`.
 
-    Momentum 0.9 is PyTorch's 0.1. Flax keeps the biased running variance; PyTorch keeps the unbiased one, which is larger
-    by n / (n - 1), where n is examples times positions. The variance is computed from the centred values: the faster
-    E[x²] − E[x]² turns into noise in a channel that hardly varies.
+    Momentum 0.9 is PyTorch's 0.1. Flax keeps the biased running variance; PyTorch keeps the unbiased one, which is
+    larger by n / (n - 1), where n is examples times positions. The variance is computed from the centred values: the
+    faster E[x²] − E[x]² turns into noise in a channel that hardly varies.
     """
     return nn.BatchNorm(
         use_running_average=not train,

@@ -16,7 +16,7 @@ from flax_augtl.models.pooling import max_pool
 
 
 def padded_shortcut(x: jax.Array, features: int, stride: int, shortcut: str) -> jax.Array:
-    """Return the original paper's shortcut without parameters (option A): every `stride`-th pixel, zeros in new channels.
+    """Return the paper's shortcut without parameters (option A): every `stride`-th pixel, zeros in new channels.
 
     Args:
       x: [N, H, W, C].

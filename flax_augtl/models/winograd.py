@@ -2,8 +2,8 @@
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), equations 8 and 11: with the tile
 d of 4×4 inputs and the kernel g, the 2×2 outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. The sum over the input channels turns ⊙
-into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32, its rounding errors are those of a
-plain convolution. On a CPU, XLA's convolutions are as fast as its matrix products, so only fewer products save time.
+into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32, its rounding errors are those
+of a plain convolution. On a CPU, XLA's convolutions are as fast as its matrix products, so only fewer products save time.
 """
 
 from collections.abc import Sequence

@@ -78,8 +78,8 @@ def _to_linen(array: np.ndarray, tensor_type: str) -> np.ndarray:
     else:
         source = array.transpose(_TO_LINEN[tensor_type])
         copy = _aligned(source.shape)
-    # The last axis of one is the first of the other. Slices of 64 of both stay in the processor's cache: a plain copy of
-    # VGG's fc6 takes three times as long.
+    # The last axis of one is the first of the other. Slices of 64 of both stay in the processor's cache: a plain copy
+    # of VGG's fc6 takes three times as long.
     for begin in range(0, source.shape[-1], 64):
         copy[..., begin : begin + 64] = source[..., begin : begin + 64]
     return copy.reshape(-1, copy.shape[-1]) if tensor_type == "dense" else copy

@@ -13,7 +13,7 @@ HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network"
 """Where training scripts put the state dict, the usual one first."""
 
 RAW = "raw"
-"""The value of `config.weights_entry` that prefers weights that are not averaged, as old versions of this program do."""
+"""The value of `config.weights_entry` that prefers weights that are not averaged, as old versions did."""
 
 _AVERAGED = re.compile(r"(?:^|[_-])(?:ema|swa|averaged?|avg|polyak|shadow|teacher)(?:$|[_\d-])", re.IGNORECASE)
 _NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # In modelEMA, emaModel and EMAModel.
@@ -195,8 +195,8 @@ def _notes(
     others = [other.name for other in fitting if other is not entry]
     if wanted is None and entry.averaged and any(not other.averaged for other in fitting):
         yield (
-            f"{where}: the averaged weights ({entry.name}) are used, since published accuracies are those of the average. "
-            f"config.weights_entry chooses others: {', '.join(others)}."
+            f"{where}: the averaged weights ({entry.name}) are used, since published accuracies are those of the "
+            f"average. config.weights_entry chooses others: {', '.join(others)}."
         )
     elif wanted is None and others:
         yield f"{where}: the weights {entry.name} are used. config.weights_entry chooses others: {', '.join(others)}."

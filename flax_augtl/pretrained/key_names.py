@@ -74,9 +74,9 @@ def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor
     Batch norm's `num_batches_tracked` is dropped, since no network computes with it.
 
     Returns:
-      The layout ("torchvision", which is timm's for ResNet too, "timm", "transformers", "Sequential", which is fastai's,
-      or "pytorch-cifar"), and the tensors. A tensor in no known layout keeps its name, so that the error about unexpected
-      tensors shows that name.
+      The layout and the tensors. The layout is "torchvision" (also timm's for ResNet), "timm", "transformers",
+      "Sequential" (fastai's) or "pytorch-cifar". A tensor in no known layout keeps its name, so that the error about
+      unexpected tensors shows that name.
     """
     kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
     kept = _unwrap(kept)

@@ -75,8 +75,8 @@ def locate(weights: str | os.PathLike) -> Located:
     """
     if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
         raise CheckpointError(
-            f"config.weights={str(weights)!r} names no checkpoint. Random weights are --config.weights=None on the command "
-            "line, and config.weights = None in a configuration file."
+            f"config.weights={str(weights)!r} names no checkpoint. Random weights are --config.weights=None on the "
+            "command line, and config.weights = None in a configuration file."
         )
     weights = local_or_named(weights)
     if is_address(weights):
@@ -141,7 +141,7 @@ def _only_checkpoint(folder: Path) -> Path:
 
 
 def _beside(file: Path, usual: bool) -> Description:
-    """Read the description beside a checkpoint: FILE.json, and in a folder with the hub's file names config.json too."""
+    """Read the description beside a checkpoint: FILE.json, and config.json if the folder has the hub's file names."""
     said = Description()
     own = file.with_suffix(".json")
     if own.exists() and own.name != "config.json":

@@ -1,7 +1,7 @@
 """The fields of timm's pretrained_cfg that describe the preprocessing → `Preprocessing`.
 
-They mean what they mean to timm's evaluation transform at the size of training (`resolve_model_data_config`). The fields
-`test_input_size` and `test_crop_pct` describe another, larger input; they are ignored.
+They mean what they mean to timm's evaluation transform at the size of training (`resolve_model_data_config`). The
+fields `test_input_size` and `test_crop_pct` describe another, larger input; they are ignored.
 """
 
 from collections.abc import Mapping

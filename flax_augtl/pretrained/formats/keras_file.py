@@ -3,8 +3,8 @@
 A network may be a part of another model, for example below new layers: its layers are found by their names.
 
 Keras keeps weights in two ways. The older .h5 has one group per layer, whose attribute `weight_names` lists its arrays.
-The newer .weights.h5 (also inside .keras) has them as `layers/<class>_<n>/vars/0, 1, …`. There the layer's own name is an
-attribute that early versions did not write; then the order of the layers tells it.
+The newer .weights.h5 (also inside .keras) has them as `layers/<class>_<n>/vars/0, 1, …`. There the layer's own name is
+an attribute that early versions did not write; then the order of the layers tells it.
 """
 
 import io

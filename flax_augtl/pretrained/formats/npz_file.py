@@ -51,7 +51,7 @@ def read_npz(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: the .npz file is damaged ({error}). Download it again.") from error
     if objects:
         raise CheckpointError(
-            f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects could "
-            "run code. Save plain arrays instead."
+            f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects "
+            "could run code. Save plain arrays instead."
         )
     return Checkpoint("npz", tensors)

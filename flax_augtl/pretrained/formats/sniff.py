@@ -74,8 +74,8 @@ def _format_of_archive(path: Path) -> Format:
         raise CheckpointError(f"{path}: the archive is cut short or damaged. Download it again.") from error
     if held > max(_BOMB, _DENSEST * path.stat().st_size):
         raise CheckpointError(
-            f"{path} is refused: {path.stat().st_size:,} bytes that would become {held:,}. Weights hardly compress; this is "
-            "a zip bomb, or no checkpoint."
+            f"{path} is refused: {path.stat().st_size:,} bytes that would become {held:,}. Weights hardly compress; this "
+            "is a zip bomb, or no checkpoint."
         )
     if any(name.endswith("/data.pkl") for name in names):
         return Format.TORCH

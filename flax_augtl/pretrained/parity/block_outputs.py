@@ -19,8 +19,8 @@ def block_activations(model: SourceNetwork, variables: Any, x: jax.Array | np.nd
       x: preprocessed images [N, H, W, 3].
 
     Returns:
-      float32 arrays, NHWC or [N, C], by the names of `model.block_names`. If a ReLU follows the blocks, it is applied to
-      them; it skips a batch norm between the two.
+      float32 arrays, NHWC or [N, C], by the names of `model.block_names`. If a ReLU follows the blocks, it is applied
+      to them; it skips a batch norm between the two.
     """
 
     def run(variables, x):
