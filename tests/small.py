@@ -11,11 +11,9 @@ from flax_augtl.config.heads import PRESETS
 from flax_augtl.models import create_model
 from flax_augtl.models.augmented import AugmentedNetwork, Head
 from flax_augtl.training.log import RunLog
+from tests.families import FAMILIES
 
-NETWORKS = {
-    "resnet": ("resnet20", {"stage_sizes": (1, 1, 1), "widths": (4, 6, 8)}, 8),
-    "vgg": ("vgg11_bn", {"convs": (1, 1, 1, 1, 1), "widths": (2, 2, 3, 3, 3), "hidden": 9}, 32),
-}
+NETWORKS = FAMILIES
 
 
 def head(preset, **changes):
@@ -27,7 +25,7 @@ def head(preset, **changes):
 
 def network(preset="kept_deeper", family="resnet", *, num_classes=3, source_classes=7, axis_name=None, **changes):
     """A network of some hundred parameters a layer group."""
-    name, variant, _ = NETWORKS[family]
+    name, variant, *_ = NETWORKS[family]
     settings = head(preset, **changes)
     source = create_model(
         name, num_classes=source_classes if settings.keep_classifier else None, axis_name=axis_name, **variant

@@ -1,13 +1,14 @@
 """The head's settings and its presets, as plain data.
 
 The four networks of Shermin et al. (arXiv 1903.10150), the two of "Growing a Brain" (Wang et al., arXiv 1907.07844) and
-the controls of an honest comparison differ in these settings only. Widths, activation, the value of gamma and the zero
-initialisation of the target classifier are this project's decisions; the paper's text does not fix them.
+the controls differ in these settings only. The paper does not fix the widths, the activation, the value of gamma and
+the zero initialisation of the target classifier: this project chose them.
 """
 
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 from flax_augtl.errors import UserError
 
@@ -24,16 +25,16 @@ class HeadSettings:
     Attributes:
       keep_classifier: keep the pretrained classification layer; the head then reads its outputs, otherwise the
         penultimate features.
-      new_layers: widths of the new layers between what the head reads and the target classifier (depth augmentation).
-      widen: number of new units in parallel to the topmost layer that is kept of the source network, reading what that
-        layer reads (width augmentation); 0 for none.
-      norm: what normalises the input of every new layer, the target classifier included: one of `NORMS`.
+      new_layers: widths of the new layers between the head's inputs and the target classifier (depth augmentation).
+      widen: number of new units beside the topmost layer that is kept of the source network, with the same inputs
+        (width augmentation); 0 for none.
+      norm: normalisation of the inputs of every new layer and of the target classifier: one of `NORMS`.
       scale: initial gamma of the `l2` norm.
       classifier_init: weights of the kept classification layer: one of `CLASSIFIER_INITS`. `random` and `shuffled` are
         controls.
       classifier_rate: whether the kept classification layer trains at the rate of the pretrained or of the new layers.
-      classifier_init_from: where the target classifier starts: `zero`, or `leep`, the predictor that needs no training
-        (`flax_augtl.models.leep`), for a head whose target classifier reads the kept layer.
+      classifier_init_from: where the target classifier starts: `zero`, or `leep`, a predictor without training
+        (`flax_augtl.models.leep`). `leep` needs a target classifier that reads the kept layer.
       dropout: probability with which an input of the target classifier, and an output of a new layer, is dropped.
     """
 
@@ -94,11 +95,11 @@ PRESETS: Mapping[str, HeadSettings] = {
 }
 
 
-def head_settings(preset: str, overrides: Mapping[str, object] | None = None) -> HeadSettings:
-    """Return the settings of a preset, with those of `overrides` that are not None in their place.
+def head_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> HeadSettings:
+    """Return the settings of a preset; every setting in `overrides` that is not None replaces the preset's.
 
     Raises:
-      UserError: the preset, an overriding field or a value is unknown.
+      UserError: the preset or a field is unknown, or a value is invalid.
     """
     if preset not in PRESETS:
         near = difflib.get_close_matches(preset, PRESETS, 1)

@@ -13,15 +13,15 @@ NONE, ALL = "none", "all"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is known of a network by its name alone.
+    """What the name of a network alone tells.
 
     Attributes:
-      family: "resnet" or "vgg".
+      family: a key of `models.registry.FAMILIES`, such as "resnet".
       settings: the fields of its module that the name decides.
-      groups: its layer groups, bottom to top, classification layer included.
+      groups: its layer groups, bottom to top; the last one is the classification layer.
       penultimate: width of the vector that the classification layer reads.
-      image_size: pixels a side of the images that it was published for.
-      blocks: its residual blocks, bottom to top, such as `layer1.0`; none if it has none.
+      image_size: side in pixels of the images that the network was published for.
+      blocks: its residual blocks, bottom to top, such as `layer1.0`; empty if it has none.
     """
 
     family: str
@@ -32,7 +32,7 @@ class Entry:
     blocks: tuple[str, ...] = ()
 
 
-# Channels that leave a block, over its width.
+# Output channels of a block, divided by its width.
 EXPANSION: Mapping[str, int] = {"basic": 1, "bottleneck": 4}
 _WIDTHS = (64, 128, 256, 512)
 _VGG_HIDDEN = 4096
@@ -77,7 +77,7 @@ def find(name: str) -> Entry:
     """Return the entry of a network.
 
     Raises:
-      UserError: there is none; the message gives the choices and the nearest names.
+      UserError: there is no such network; the message gives the choices and the nearest names.
     """
     if name in NETWORKS:
         return NETWORKS[name]

@@ -1,4 +1,4 @@
-"""Source networks in Linen: each is an ordered chain of named layer groups that can be cut at any of them."""
+"""Source networks in Linen: each is a chain of named layer groups that can be cut at any of them."""
 
 from flax_augtl.models.registry import MODELS, create_model, model_names
 

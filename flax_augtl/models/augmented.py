@@ -1,4 +1,4 @@
-"""The network that is trained: a source network with the head on top, still one chain of layer groups."""
+"""The network to train: a source network with the head on top, still one chain of layer groups."""
 
 import functools
 from collections.abc import Mapping
@@ -11,22 +11,24 @@ import numpy as np
 
 from flax_augtl import models
 from flax_augtl.config.heads import HeadSettings
+from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.head import Head
 from flax_augtl.models.initializers import random_variables
+from flax_augtl.models.registry import FAMILIES
 
 HEAD = "head"
-CLASSIFICATION = ("fc", "fc8")  # The layer group that a network's classification layer is, by family.
+CLASSIFICATION = tuple(family.CLASSIFIER for family in FAMILIES.values())
+"""The layer groups that are the classification layer of some network."""
 
 
 class AugmentedNetwork(nn.Module):
     """Source network and head.
 
     Its variables are `{"params": {"source": {group: ...}, "head": ...}, "batch_stats": ...}`. It can be cut at any
-    layer
-    group: running groups [0, k) and then [k, ...) on what they left equals running all of them.
+    layer group: running groups [0, k), and then [k, ...) on their output, equals running all of them.
     """
 
-    source: nn.Module
+    source: SourceNetwork
     head: Head
 
     @property
@@ -38,7 +40,7 @@ class AugmentedNetwork(nn.Module):
         if train_from is None or start < train_from:
             edge = stop if train_from is None else min(stop, train_from)
             x = self.source(x, start, edge)
-            # Nothing below is differentiated, so nothing of it is kept for a backward pass.
+            # Nothing below gets a gradient, so nothing of it is kept for a backward pass.
             x = jax.lax.stop_gradient(x) if train_from is not None else x
             start = edge
         return self.source(x, start, stop, train_from) if start < stop else x
@@ -47,15 +49,16 @@ class AugmentedNetwork(nn.Module):
         """Run groups[start:stop].
 
         Args:
-          x: float [N, H, W, 3] pictures, normalised, if `start` is 0; else what groups[:start] left.
+          x: normalised images, float [N, H, W, 3], if `start` is 0; else the output of groups[:start].
           start: index of the first group to run.
           stop: index after the last group to run; None for all.
-          train_from: groups from this index on run in training mode (batch statistics, dropout), those below in
+          train_from: groups from this index on run in training mode (batch statistics, dropout); those below run in
             inference mode and without gradient; None for inference.
 
         Returns:
-          float32 [N, num_classes] logits if the head ran, else the activations at the cut: an array, or, where the head
-          widens the topmost kept layer and that layer has run, a dict of its output `top` and its pooled input `below`.
+          float32 [N, num_classes] logits if the head ran, else the activations at the cut. They are an array. If the
+          head widens the topmost kept layer and that layer has run, they are a dict of its output `top` and its pooled
+          input `below`.
         """
         count = len(self.source.groups)
         stop = count + 1 if stop is None else stop
@@ -92,11 +95,11 @@ def create_network(
       name: a registered source network.
       settings: of the head.
       num_classes: number of target classes.
-      source_classes: outputs of the pretrained classification layer; used if it is kept.
-      variant: further settings of the source network, as its checkpoint needs them.
+      source_classes: outputs of the pretrained classification layer; used if the head keeps it.
+      variant: further settings of the source network that its checkpoint needs.
       dtype: of the computation; parameters are float32.
-      axis_name: of the devices over which batch statistics are taken.
-      remat: the source network computes the inside of its training parts again in the backward pass.
+      axis_name: of the devices over which batch statistics are averaged.
+      remat: in the backward pass, the source network computes the inside of its training parts again.
     """
     source = models.create_model(
         name,
@@ -112,24 +115,24 @@ def create_network(
 def initial_variables(
     network: AugmentedNetwork, seed: int, image_size: int, pretrained: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return float32 variables of the network: new layers drawn from `seed`, the source network's as `pretrained` has them.
+    """Return float32 variables of the network: new layers drawn from `seed`, the source network's from `pretrained`.
 
     Args:
       network: from `create_network`.
       seed: of the random draws.
-      image_size: side of the pictures in pixels.
-      pretrained: variables of the source network, or None for random ones. Its classification layer is left out where
-        the head does not keep it, and changed as `classifier_init` says where it does.
+      image_size: side of the images in pixels.
+      pretrained: variables of the source network, or None for random ones. If the head does not keep the classification
+        layer, it is left out; if it does, `classifier_init` says how it changes.
 
     Returns:
-      {"params": ..., "batch_stats": ...} of numpy arrays; `batch_stats` is empty where the network has no batch norm.
+      {"params": ..., "batch_stats": ...} of numpy arrays; `batch_stats` is empty if the network has no batch norm.
     """
     settings, top = network.head.settings, network.source.groups[-1]
     source = (
         random_variables(network.source, seed)
         if pretrained is None
         else {
-            # The classification layer that the head does not keep is left out.
+            # Leave out a classification layer that the head does not keep.
             collection: {group: tree for group, tree in groups.items() if group in network.source.groups}
             for collection, groups in pretrained.items()
         }
@@ -138,7 +141,9 @@ def initial_variables(
         source["params"][top] = random_variables(network.source, seed)["params"][top]
     if settings.keep_classifier and settings.classifier_init == "shuffled":
         source["params"][top] = shuffle_classifier(source["params"][top], seed)
-    head = _draw_head(network, image_size)(jax.random.key(seed))
+    # Flax makes its modules hashable; its stubs do not say so.
+    draw = _draw_head(network, image_size)  # pyright: ignore[reportArgumentType]
+    head = draw(jax.random.key(seed))
     variables = {
         collection: {
             part: tree[collection] for part, tree in (("source", source), (HEAD, head)) if tree.get(collection)
@@ -150,20 +155,25 @@ def initial_variables(
 
 @functools.lru_cache(maxsize=64)
 def _draw_head(network: AugmentedNetwork, image_size: int):
-    """Return a compiled function key -> initial variables of the head; compiled, because op by op it takes longer."""
+    """Return a function key -> initial variables of the head; it is compiled, because op by op it takes longer."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(
+    shapes: Any = jax.eval_shape(
         lambda x: network.init_with_output(jax.random.key(0), x, stop=len(network.source.groups))[0], images
     )
     shapes = shapes if isinstance(shapes, Mapping) else {"top": shapes}
-    return jax.jit(lambda key: network.head.init(key, **{name: jnp.zeros(x.shape) for name, x in shapes.items()}))
+
+    def draw(key):
+        inputs: dict[str, Any] = {name: jnp.zeros(x.shape) for name, x in shapes.items()}
+        return network.head.init(key, **inputs)
+
+    return jax.jit(draw)
 
 
 def shuffle_classifier(tree: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Permute the rows of the classification layer's kernel [features, classes], and keep its bias.
 
-    Each output then reads the wrong features, while the spectrum of the kernel and the distribution of its weights
-    stay. Permuting the outputs instead would change nothing: new layers have no preference among their inputs.
+    Each output then reads the wrong features, but the spectrum of the kernel and the distribution of its weights stay.
+    A permutation of the outputs would change nothing: new layers have no preference among their inputs.
     """
     kernel = np.asarray(tree["kernel"], np.float32)
     order = np.random.default_rng([seed, 1]).permutation(kernel.shape[0])

@@ -1,4 +1,4 @@
-"""Residual blocks as layer groups of their own: the same parameters, a level less deep in their tree."""
+"""Converts variables of a ResNet between layer groups that are stages and layer groups that are residual blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def by_block(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def by_stage(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return variables of a ResNet as checkpoints have them, by stage; what is so already stays as it is."""
+    """Return variables of a ResNet by stage, as checkpoints have them; groups that are stages stay as they are."""
     found: dict[str, Any] = {}
     for group, leaves in tree.items():
         stage, dot, block = group.partition(".")

@@ -1,4 +1,4 @@
-"""The convolutions of the source networks, each computed in the way that the platform is fast at."""
+"""The convolutions of the source networks, each computed in the way that is fast on the platform."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ import jax
 from flax_augtl.models.winograd import winograd, winograd_gradients
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Multiply-adds of a 3×3 convolution from which on Winograd's filtering repays its compilation, a second or two a layer.
+# From this number of multiply-adds on, Winograd's filtering repays its compilation, one or two seconds a layer.
 LARGE = 1 << 28
 _PLAIN = contextvars.ContextVar("plain", default=False)
 
@@ -34,7 +34,7 @@ def _plain(x, kernel, strides, padding):
 
 
 def _product(x, kernel, strides):
-    """Convolve with a 1×1 kernel: a matrix product over the positions that the strides leave."""
+    """Convolve with a 1×1 kernel: a matrix product over the positions that the strides select."""
     return jax.lax.dot_general(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
@@ -54,7 +54,7 @@ def _backward(strides, padding, kept, gradient):
     def derived(function):
         return lambda x, kernel, gradient: jax.vjp(function, x, kernel)[1](gradient)
 
-    # A gradient of each way, and not through the choice: that would keep what either of them needs.
+    # Differentiate each way, not the choice between them: that would keep the inputs of both.
     cpu = derived(functools.partial(_product, strides=strides)) if kept[1].shape[:2] == (1, 1) else winograd_gradients
     return jax.lax.platform_dependent(
         *kept, gradient, cpu=cpu, default=derived(functools.partial(_plain, strides=strides, padding=padding))
@@ -67,21 +67,21 @@ _convolved.defvjp(_forward, _backward)
 def convolve(
     x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Sequence[tuple[int, int]], **settings: Any
 ) -> jax.Array:
-    """Convolve as `jax.lax.conv_general_dilated` does, NHWC with HWIO; on a CPU faster where the paper's networks allow.
+    """Convolve like `jax.lax.conv_general_dilated`, NHWC with HWIO; on a CPU faster for the paper's networks.
 
     Args:
       x: [N, H, W, in].
       kernel: [rows, columns, in, out].
       window_strides: of the rows and the columns.
       padding: before and after, of the rows and the columns.
-      **settings: the others that `nn.Conv` hands on; none of the source networks changes them.
+      **settings: other arguments from `nn.Conv`; no source network changes them.
 
     Returns:
-      [N, H', W', out], of the dtype of x.
+      [N, H', W', out], with the dtype of x.
     """
     if _PLAIN.get():
         return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
-    strides, padding = tuple(window_strides), tuple(map(tuple, padding))
+    strides, padding = tuple(window_strides), tuple((before, after) for before, after in padding)
     size = kernel.shape[:2]
     winograd_fits = (
         size == (3, 3)

@@ -1,4 +1,6 @@
-"""The head: everything that is stacked on the source network, and every control of it, as one module."""
+"""The head: all layers on top of the source network, and every control of them, as one module."""
+
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -17,15 +19,16 @@ class L2Normalise(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise `x`."""
         x = x.astype(jnp.float32)
         gamma = self.param("scale", nn.initializers.constant(self.scale), (x.shape[-1],))
-        # The maximum is taken of the squared norm: the gradient of a norm at zero would be NaN.
+        # Clip the squared norm: the gradient of a norm at zero would be NaN.
         squared = jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), self.epsilon**2)
         return gamma * (x * jax.lax.rsqrt(squared))
 
 
 def normalise(settings: HeadSettings, x: jax.Array, *, train: bool, name: str, axis_name: str | None) -> jax.Array:
-    """Apply the head's normalisation to inputs of a new layer, [N, C]; to be called within a compact method."""
+    """Apply the head's normalisation to inputs of a new layer, [N, C]; call it within a compact method."""
     match settings.norm:
         case "l2":
             return L2Normalise(settings.scale, name=name)(x)
@@ -44,7 +47,7 @@ def normalise(settings: HeadSettings, x: jax.Array, *, train: bool, name: str, a
 
 
 class Head(nn.Module):
-    """Map what the source network gives, float [N, C], to logits of the target task, float32 [N, num_classes]."""
+    """Map the outputs of the source network, float [N, C], to logits of the target task, float32 [N, num_classes]."""
 
     settings: HeadSettings
     num_classes: int
@@ -57,13 +60,19 @@ class Head(nn.Module):
     def _dense(self, width, kernel_init, name):
         return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, promote_dtype=bias_in_float32, name=name)
 
+    def _join(self, blocks: Mapping[str, jax.Array], train: bool, layer: str) -> jax.Array:
+        """Return the inputs of a new layer: all blocks, each normalised on its own, side by side."""
+        return jnp.concatenate(
+            [self._normalise(block, train, f"{layer}_norm{suffix}") for suffix, block in blocks.items()], axis=-1
+        )
+
     @nn.compact
     def __call__(self, top: jax.Array, below: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Apply the head.
 
         Args:
           top: [N, C] outputs of the topmost layer that is kept of the source network.
-          below: [N, C'] what that layer reads, averaged over space; needed by `widen` only.
+          below: [N, C'] inputs of that layer, averaged over space; only `widen` needs it.
           train: use batch statistics and dropout (needs the rng `dropout` where `settings.dropout` > 0).
         """
         settings = self.settings
@@ -71,26 +80,23 @@ class Head(nn.Module):
         # Each block is normalised on its own before they are joined, as in "Growing a Brain".
         blocks = {"": top}
         if settings.widen:
+            assert below is not None, "a head that widens the topmost layer needs the inputs of that layer"
             wide = self._normalise(below, train, "wide_norm")
             wide = self._dense(settings.widen, nn.initializers.he_normal(), "wide")(wide)
             blocks["_wide"] = nn.relu(wide)
-        for index, width in enumerate((*settings.new_layers, self.num_classes), start=1):
-            last = index > len(settings.new_layers)
-            name = "classifier" if last else f"layer{index}"
-            x = jnp.concatenate(
-                [self._normalise(block, train, f"{name}_norm{suffix}") for suffix, block in blocks.items()], axis=-1
-            )
-            if last:
-                # Zero: at the start every class is equally likely and no gradient disturbs the pretrained layers,
-                # whatever the norm of the inputs is.
-                logits = self._dense(width, nn.initializers.zeros, name)(drop(x))
-                return logits.astype(jnp.float32)
+        for index, width in enumerate(settings.new_layers, start=1):
+            name = f"layer{index}"
+            x = self._join(blocks, train, name)
             x = self._dense(width, nn.initializers.he_normal(), name)(x)
             blocks = {"": drop(nn.relu(x))}
+        x = drop(self._join(blocks, train, "classifier"))
+        # Zero: at the start every class is equally likely and no gradient disturbs the pretrained layers, whatever the
+        # norm of the inputs is.
+        return self._dense(self.num_classes, nn.initializers.zeros, "classifier")(x).astype(jnp.float32)
 
 
 def normalised(settings: HeadSettings, x: np.ndarray) -> np.ndarray:
-    """Return inputs of a new layer, float32 [n, C], as it reads them before any training; all of them are one batch."""
+    """Return the inputs of a new layer, float32 [n, C], as they are before any training; all of them are one batch."""
     norm = _Norm(settings)
     return np.asarray(norm.init_with_output(jax.random.key(0), jnp.asarray(x, jnp.float32))[0])
 

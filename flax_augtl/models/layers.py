@@ -1,7 +1,7 @@
-"""The layers that every source network is made of, with PyTorch's numerics.
+"""The layers of all source networks, with PyTorch's numerics.
 
-Arrays are NHWC; kernels are HWIO (convolution) and [in, out] (dense). Parameters and running statistics are
-float32 whatever the compute dtype.
+Arrays are NHWC; kernels are HWIO (convolution) and [in, out] (dense). Parameters and running statistics are float32
+whatever the compute dtype.
 """
 
 import flax.linen as nn
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from flax_augtl.models.conv import convolve
 
-# Both are torchvision's: each output unit keeps the variance of the gradient through a ReLU, and PyTorch's own
-# default for a linear layer, which is uniform within 1 / sqrt(inputs).
+# Both are torchvision's: the first keeps the variance of the gradient through a ReLU; the second is PyTorch's default
+# for a linear layer, uniform within 1 / sqrt(inputs).
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def linear_bias_init(inputs: int):
-    """Return an initialiser of a bias that is uniform within 1 / sqrt(inputs), as `torch.nn.Linear` has it."""
+    """Return the initialiser of a bias that is uniform within 1 / sqrt(inputs), as in `torch.nn.Linear`."""
 
     def init(key, shape, dtype=jnp.float32):
         bound = inputs**-0.5
@@ -60,9 +60,9 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: 
 def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, name: str) -> nn.BatchNorm:
     """Return a batch normalisation; in training it uses the statistics of the batch over all of `axis_name`.
 
-    Momentum 0.9 is PyTorch's 0.1. The running variance is the biased one, as Flax keeps it (PyTorch keeps the
-    unbiased one: a factor n / (n - 1), where n is examples times positions). The variance is that of the centred
-    values: the faster E[x²] − E[x]² turns to noise in a channel that hardly varies.
+    Momentum 0.9 is PyTorch's 0.1. Flax keeps the biased running variance; PyTorch keeps the unbiased one, which is
+    larger by n / (n - 1), where n is examples times positions. The variance is computed from the centred values: the
+    faster E[x²] − E[x]² turns into noise in a channel that hardly varies.
     """
     return nn.BatchNorm(
         use_running_average=not train,
@@ -76,5 +76,5 @@ def batch_norm(train: bool, *, epsilon: float, dtype, axis_name: str | None, nam
 
 
 def rematerialised(module: type[nn.Module], wanted: bool) -> type[nn.Module]:
-    """Return a module class, called (x, train), that keeps nothing of its inside for the backward pass, if so wanted."""
+    """Return a module class with calls (x, train); if `wanted`, it keeps no inner values for the backward pass."""
     return nn.remat(module, static_argnums=(2,)) if wanted else module

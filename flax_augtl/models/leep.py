@@ -1,4 +1,4 @@
-"""LEEP's empirical predictor: a target classifier with no training at all.
+"""LEEP's empirical predictor: a target classifier without any training.
 
 Nguyen, Hassner, Seeger, Archambeau, "LEEP: A New Measure to Evaluate Transferability of Learned Representations", ICML
 2020 (arXiv 2002.12462), equations 1 and 2.
@@ -25,7 +25,7 @@ def conditional(probabilities: np.ndarray, labels: np.ndarray, num_classes: int)
     """
     joint = np.asarray(probabilities, np.float64).T @ np.eye(num_classes)[labels]
     total = joint.sum(axis=1, keepdims=True)
-    # A source class that no example speaks for tells nothing: the class frequencies remain.
+    # A source class without examples has no information: use the class frequencies.
     frequency = np.bincount(labels, minlength=num_classes) / len(labels)
     return np.where(total > 0, joint / np.maximum(total, np.finfo(np.float64).tiny), frequency)
 
@@ -36,12 +36,12 @@ def predict(probabilities: np.ndarray, of_source: np.ndarray) -> np.ndarray:
 
 
 def speakers(of_source: np.ndarray, probabilities: np.ndarray, count: int = 5) -> list[list[tuple[int, float]]]:
-    """Return, for each target class, the source classes that speak for it: (z, P(z | y)), the strongest first.
+    """Return, for each target class, the source classes that predict it: (z, P(z | y)), the strongest first.
 
     Args:
       of_source: P(y | z), [Z, C].
-      probabilities: θ(x), [n, Z], of the examples it was counted on.
-      count: how many of each.
+      probabilities: θ(x), [n, Z], of the examples that P(y | z) was computed from.
+      count: number of source classes per target class.
     """
     joint = of_source * np.asarray(probabilities, np.float64).mean(axis=0)[:, None]
     share = joint / np.maximum(joint.sum(axis=0), np.finfo(np.float64).tiny)
@@ -51,12 +51,12 @@ def speakers(of_source: np.ndarray, probabilities: np.ndarray, count: int = 5) -
 def initial_classifier(inputs: np.ndarray, labels: np.ndarray, of_source: np.ndarray) -> dict[str, np.ndarray]:
     """Return a target classifier on a kept classification layer that starts from LEEP's P(y | z).
 
-    Its kernel is s (P(y | z) − P(y)): a source class speaks for the target classes that it went with. A linear layer
-    cannot be the predictor itself, which needs the softmax; the one scale s is the best on the training examples, found
-    by minimising their cross-entropy, which is convex in it.
+    Its kernel is s (P(y | z) − P(y)): a source class predicts the target classes that it occurred with. A linear layer
+    cannot be the predictor itself, which needs the softmax. The scale s minimises the cross-entropy of the training
+    examples, which is convex in s.
 
     Args:
-      inputs: what the classifier reads, float [n, Z]: the kept layer's outputs, normalised as the head does.
+      inputs: of the classifier, float [n, Z]: the kept layer's outputs, normalised as the head does.
       labels: int [n].
       of_source: P(y | z), [Z, C].
 
@@ -67,7 +67,7 @@ def initial_classifier(inputs: np.ndarray, labels: np.ndarray, of_source: np.nda
     frequency = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
     direction = (of_source - frequency).astype(np.float32)
     scores, bias = jnp.asarray(inputs, jnp.float32) @ direction, jnp.log(jnp.asarray(frequency, jnp.float32))
-    # In units of the scores' own spread, so that the search starts near its end.
+    # Measure the scale in units of the scores' standard deviation, so that the search starts near the minimum.
     unit = 1.0 / max(float(jnp.std(scores)), 1e-12)
 
     def loss(scale):
@@ -87,7 +87,7 @@ def initial_classifier(inputs: np.ndarray, labels: np.ndarray, of_source: np.nda
 def start_classifier(
     settings: HeadSettings, logits: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """Return the target classifier with which a kept head starts where `classifier_init_from` is `leep`.
+    """Return the initial target classifier of a kept head whose `classifier_init_from` is `leep`.
 
     Args:
       settings: of the head.

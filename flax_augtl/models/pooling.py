@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,12 +28,13 @@ def gradient_by_places(wanted: bool = True) -> Iterator[None]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, size: int, stride: int, pad: int = 0) -> jax.Array:
-    """Take the maximum of each window of [N, H, W, C]; what is padded never wins."""
+    """Take the maximum of each window of [N, H, W, C]; the padding is never the maximum."""
     return _pool(x, size, stride, pad)
 
 
 def _pool(x, size, stride, pad):
-    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
+    padding: Any = ((pad, pad), (pad, pad))  # Flax declares a str, and takes pairs too.
+    return nn.max_pool(x, (size, size), strides=(stride, stride), padding=padding)
 
 
 def _forward(x, size, stride, pad):
@@ -45,7 +47,7 @@ def _plain_gradient(x, y, gradient, *, size, stride, pad):
 
 
 def _gradient(x, y, gradient, *, size, stride, pad):
-    """Give each window's gradient to the first of its values that is the maximum: one pass for each place in the window."""
+    """Give each window's gradient to the first maximum in it, in one pass for each position in the window."""
     side = [(each - 1) * stride + 1 for each in y.shape[1:3]]
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
     given, total = jnp.zeros(y.shape, bool), jnp.zeros_like(padded)
@@ -71,7 +73,7 @@ def _backward(size, stride, pad, kept, gradient):
     # XLA has no deterministic form of its own gradient on a GPU, and refuses to compile it.
     if _BY_PLACES.get() or determinism.is_on():
         return (_gradient(*kept, gradient, **settings),)
-    # XLA's own takes four times as long on a CPU, longer than the convolution before it.
+    # On a CPU, XLA's own gradient takes four times as long, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(
             *kept,
@@ -97,7 +99,7 @@ def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     """Average [N, H, W, C] down, or up, to [N, size, size, C] over PyTorch's windows, which overlap when H < size.
 
-    The windows of the two axes are independent, so this is one small matrix product for each axis.
+    The windows of the two axes are independent, so each axis needs one small matrix product.
     """
     if x.shape[1:3] == (size, size):
         return x

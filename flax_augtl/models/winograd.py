@@ -2,9 +2,8 @@
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), equations 8 and 11: with the tile
 d of 4×4 inputs and the kernel g, the 2×2 outputs are Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A. The sum over the input channels turns ⊙
-into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32 it errs like a plain
-convolution. XLA's convolutions on a CPU already run at the speed of its matrix products; fewer products are what is
-left to gain.
+into one matrix product [tiles, in] × [in, out] for each of the 16 elements. In float32, its rounding errors are those
+of a plain convolution. On a CPU, XLA's convolutions are as fast as its matrix products, so only fewer products save time.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 TILE = 2
-# So many inputs are transformed at a time that tiles and products stay in a core's share of the cache.
+# The number of inputs to transform at a time: tiles and products then stay in a core's share of the cache.
 CHUNK = 1 << 19
 _B = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # Bᵀ
 _G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -98,8 +97,8 @@ def _chunks(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def _in_chunks(x: jax.Array, kernel: jax.Array, backwards: bool) -> jax.Array:
-    # Nothing would keep XLA from transforming the kernels of all layers first, and from keeping 16/9 of the network's
-    # size about, if they did not wait for x.
+    # Make the kernel depend on x. Otherwise XLA may transform the kernels of all layers first, and keep 16/9 of the
+    # network's size in memory.
     weights = _transformed(kernel + 0 * x[0, 0, 0, 0], backwards)
     (chunks,) = _chunks(x)
     if len(chunks) == 1:
@@ -114,7 +113,7 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def winograd_gradients(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the gradients [N, H, W, in] and [3, 3, in, out] of a loss, given that of the output, [N, H, W, out]."""
+    """Return the gradients of a loss for x and kernel, given its gradient for the output, [N, H, W, out]."""
     pairs = _chunks(x, gradient)
     total = (
         _gradient_of_kernel(x, gradient)

@@ -1,4 +1,4 @@
-"""A checkpoint of any origin → a source network with its variables, preprocessing and class names."""
+"""Load a checkpoint of any origin as a source network with its variables, preprocessing and class names."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Says what a checkpoint is, what it sees in pictures, and how far it is from the original.
+"""Describe a checkpoint, classify images with it, and compare it with the original implementation.
 
 python -m flax_augtl.pretrained CHECKPOINT [--model=NAME] [--sha256=HEX] [--entry=NAME] [--images=FOLDER] [--verify]
 """
@@ -35,7 +35,7 @@ def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
     yield "preprocessing", f"{_resizing(p)}, crop {p.image_size}, {p.interpolation}, {p.channel_order}"
     yield "", f"range {p.value_range:g}, mean {p.mean}, std {p.std}"
     if found.preprocessing is None:
-        yield "", "(the checkpoint says nothing of it: this is the usual one)"
+        yield "", "(the checkpoint does not describe it: this is the usual one)"
     yield from source.terms.items()
 
 
@@ -61,8 +61,8 @@ def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | N
     return found, source
 
 
-def _show_pictures(source: Source, images: str) -> list[str]:
-    """Print what pictures are taken for; return those that cannot be read, with the reason."""
+def _show_predictions(source: Source, images: str) -> list[str]:
+    """Print the likeliest classes of images; return the images that cannot be read, with the reason."""
     run, unreadable = jax.jit(source.model.apply), []
     for path in find_images(images):
         try:
@@ -87,13 +87,15 @@ def _show_verification(found, source: Source):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flax_augtl.pretrained", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m flax_augtl.pretrained", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "checkpoint", help="a file, a folder, an address, or owner/repository[@revision] on the Hugging Face Hub"
     )
     parser.add_argument("--model", help="the network; by default the one that the checkpoint fits")
-    parser.add_argument("--sha256", help="what the file's SHA-256 must be")
-    parser.add_argument("--entry", help="which network of a file that holds several, such as state_dict")
+    parser.add_argument("--sha256", help="the SHA-256 that the file must have")
+    parser.add_argument("--entry", help="which network of a file with several, such as state_dict")
     parser.add_argument("--images", help="an image, or a folder of them: print the five likeliest classes")
     parser.add_argument("--verify", action="store_true", help="compare every block with the original implementation")
     options = parser.parse_args(arguments)
@@ -104,10 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
         for note in source.notes:
             print(on_one_line(note))
         if options.images and not source.class_names:
-            raise UserError(f"{found.file} has no classification layer: it cannot say what is in images.")
+            raise UserError(f"{found.file} has no classification layer: it cannot classify images.")
         if options.images:
             print()
-            if unreadable := _show_pictures(source, options.images):
+            if unreadable := _show_predictions(source, options.images):
                 raise UserError(
                     f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  "
                     + "\n  ".join(unreadable)

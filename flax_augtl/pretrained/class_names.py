@@ -12,7 +12,7 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def default_names(classes: int | None) -> tuple[str, ...]:
-    """Return the names to use where the checkpoint has none: ImageNet's for 1000 classes, else "class 0", …"""
+    """Return the names to use where the checkpoint has none: ImageNet's for 1000 classes, else "class 0" and so on."""
     if not classes:
         return ()
     return imagenet_names() if classes == 1000 else tuple(f"class {i}" for i in range(classes))

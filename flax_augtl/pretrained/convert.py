@@ -1,4 +1,4 @@
-"""A state dict in torchvision's names ↔ a tree of Linen variables."""
+"""Converts state dicts in torchvision's names into trees of Linen variables, and back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.models.parameters import Slot, classifier_tensors, layout
-from flax_augtl.models.resnet import ResNet
+from flax_augtl.models.parameters import Slot
+from flax_augtl.models.registry import family_of
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
@@ -30,8 +30,8 @@ def list_lines(title: str, lines: Iterable[str]) -> list[str]:
 
 
 def _fits(slot: Slot, shape: tuple[int, ...]) -> bool:
-    # fc6 and fc7 of timm's VGG are the same matrix kept as a convolution, [out, C, H, W] for [out, C · H · W].
-    if slot.kind == "dense" and len(shape) == 4:
+    # timm's VGG keeps the matrices fc6 and fc7 as convolutions, [out, C, H, W] for [out, C · H · W].
+    if slot.type == "dense" and len(shape) == 4:
         shape = (shape[0], int(np.prod(shape[1:])))
     return shape == slot.shape
 
@@ -40,7 +40,7 @@ def check(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> list[str]
     """Compare names and shapes with what a network expects.
 
     Returns:
-        The lines that say what is missing, unexpected, mis-shaped or not numeric; none where everything fits.
+      Lines that name all tensors that are missing, unexpected, mis-shaped or not floating-point; none if all fit.
     """
     floating = {name for name, t in tensors.items() if t.dtype.kind in "fV"}
     shared = [name for name in slots if name in tensors]
@@ -62,7 +62,7 @@ def check(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> list[str]
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     """Return an uninitialised float32 array that starts at a multiple of 64 bytes.
 
-    JAX takes over such an array on a CPU without copying it, so that the weights are in memory once.
+    On a CPU, JAX uses such an array without a copy, so that the weights are in memory only once.
     """
     size = int(np.prod(shape)) * 4
     raw = np.empty(size + _ALIGNMENT, np.uint8)
@@ -70,45 +70,45 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     return raw[begin : begin + size].view(np.float32).reshape(shape)
 
 
-def _to_linen(array: np.ndarray, kind: str) -> np.ndarray:
+def _to_linen(array: np.ndarray, tensor_type: str) -> np.ndarray:
     """Return an aligned float32 copy of a tensor in PyTorch's order, in Linen's order."""
-    if kind == "dense" and array.ndim == 4:
+    if tensor_type == "dense" and array.ndim == 4:
         source = array.transpose(1, 2, 3, 0)
         copy = _aligned(source.shape)
     else:
-        source = array.transpose(_TO_LINEN[kind])
+        source = array.transpose(_TO_LINEN[tensor_type])
         copy = _aligned(source.shape)
-    # The last axis of one is the first of the other. In slices of 64, both stay in the processor's cache: a plain
-    # copy of VGG's fc6 takes three times as long.
+    # The last axis of one is the first of the other. Slices of 64 of both stay in the processor's cache: a plain copy
+    # of VGG's fc6 takes three times as long.
     for begin in range(0, source.shape[-1], 64):
         copy[..., begin : begin + 64] = source[..., begin : begin + 64]
-    return copy.reshape(-1, copy.shape[-1]) if kind == "dense" else copy
+    return copy.reshape(-1, copy.shape[-1]) if tensor_type == "dense" else copy
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """Tell whether all values are finite, in pieces, since `isfinite` of a whole fc6 makes another 100 MB."""
+    """Tell whether all values are finite, in pieces, since `isfinite` of a whole fc6 allocates another 100 MB."""
     flat = array.reshape(-1)
     return all(np.isfinite(flat[begin : begin + 2**20]).all() for begin in range(0, flat.size, 2**20))
 
 
 def to_variables(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str, Any]:
-    """Convert the tensors that `slots` names, one at a time, onto the default device.
+    """Convert the tensors in `slots`, one at a time, and put them on the default device.
 
     Args:
-        tensors: in torchvision's names, checked with `check` before.
-        slots: the layout of the network.
+      tensors: in torchvision's names; `check` found no problem with them.
+      slots: the layout of the network.
 
     Returns:
-        {"params": …, "batch_stats": …} of float32 arrays; "batch_stats" only where there are any.
+      {"params": …, "batch_stats": …} of float32 arrays; "batch_stats" only if there are any.
 
     Raises:
-        CheckpointError: a tensor holds NaN or an infinite value; all such tensors are named.
+      CheckpointError: tensors hold NaN or infinite values; the message names all of them.
     """
     flat, broken = {}, []
     for name, slot in slots.items():
-        # Half precision overflows nowhere in float32, but a float64 can, and is then reported as infinite.
+        # A float64 can overflow float32; the error then reports it as infinite.
         with np.errstate(over="ignore"):
-            array = _to_linen(tensors[name].read(), slot.kind)
+            array = _to_linen(tensors[name].read(), slot.type)
         if not _is_finite(array):
             broken.append(f"{name}: {int((~np.isfinite(array)).sum())} of {array.size} values")
         elif not broken:
@@ -122,22 +122,21 @@ def to_variables(tensors: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> di
 def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Convert a network's variables into a state dict with torchvision's tensor names: the inverse of loading.
 
-    The small CIFAR networks, which torchvision does not have, are named in the same way.
+    The small CIFAR networks, which torchvision does not have, get names of the same form.
 
     Args:
-        name: of the network.
-        variables: {"params": …, "batch_stats": …}; without the classification layer, it is left out there too.
+      name: of the network.
+      variables: {"params": …, "batch_stats": …}, with or without the classification layer.
 
     Returns:
-        float32 arrays in PyTorch's order, contiguous copies, in torchvision's order of names.
+      float32 arrays in PyTorch's order, contiguous copies, in torchvision's order of names.
 
     Raises:
-        ValueError: no such network, or the variables are not those of the network `name`.
+      UserError: there is no such network, or the variables do not belong to it.
     """
     leaves = flatten_dict({c: variables[c] for c in ("params", "batch_stats") if c in variables})
     model = create_model(name, num_classes=_classes(name, leaves))
-    model = model.clone(**_variant(model, leaves))
-    slots = layout(model)
+    slots = model.clone(**model.variant_of_paths(leaves)).slots()
     paths = [slot.path for slot in slots.values()]
     differing = [
         *list_lines("missing", ("/".join(p) for p in paths if p not in leaves)),
@@ -146,30 +145,19 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
     if differing:
         raise UserError("\n".join([f"These are not the variables of {name}.", *differing]))
     return {
-        torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.kind]), np.float32, order="C")
+        torch_name: np.array(np.asarray(leaves[slot.path]).transpose(_TO_TORCH[slot.type]), np.float32, order="C")
         for torch_name, slot in slots.items()
     }
 
 
-def _variant(model, leaves: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Return the fields of the module that decide which variables there are, as the variables have them."""
-    if isinstance(model, ResNet):
-        projects = any("downsample_conv" in path for path in leaves)
-        return {
-            "conv_bias": ("params", "stem", "conv1", "bias") in leaves,
-            "shortcut": "projection" if projects else "pad",
-        }
-    return {"global_pool": not any("fc6" in path for path in leaves)}
-
-
 def _classes(name: str, leaves: Mapping[tuple[str, ...], Any]) -> int | None:
     if name not in MODELS:
-        return None  # create_model names the choices
+        return None  # create_model raises the error, with the choices.
     kernel = leaves.get(("params", MODELS[name].groups[-1], "kernel"))
     return None if kernel is None else kernel.shape[-1]
 
 
 def class_count(name: str, tensors: Mapping[str, Tensor]) -> int | None:
-    """Return how many classes the checkpoint's classification layer has; None where it has none."""
-    weight, _ = classifier_tensors(name)
+    """Return the number of classes of a checkpoint's classification layer; None if it has no such layer."""
+    weight = f"{family_of(name).PUBLISHED_CLASSIFIER}.weight"
     return tensors[weight].shape[0] if weight in tensors and tensors[weight].shape else None

@@ -1,8 +1,8 @@
-"""The networks that one file holds: raw and averaged weights side by side, each below a prefix of its tensors' names."""
+"""The networks in one file, such as raw and averaged weights: each has a prefix before the names of its tensors."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -13,14 +13,14 @@ HOLDERS = ("state_dict", "model", "module", "model_state_dict", "net", "network"
 """Where training scripts put the state dict, the usual one first."""
 
 RAW = "raw"
-"""The value of `config.weights_entry` that prefers weights that are no average, as versions without that field did."""
+"""The value of `config.weights_entry` that prefers weights that are not averaged, as old versions did."""
 
 _AVERAGED = re.compile(r"(?:^|[_-])(?:ema|swa|averaged?|avg|polyak|shadow|teacher)(?:$|[_\d-])", re.IGNORECASE)
 _NEXT_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # In modelEMA, emaModel and EMAModel.
 _OPTIMIZER = re.compile(r"(?:opt|optim\w*|lr_sched\w*|scheduler|scaler|amp)\.", re.IGNORECASE)
 _TRANSFORMERS = "encoder.stages.0.layers.0.layer.0.convolution.weight"
-# A tensor near the bottom of a network, under the names of each library. The last two are of a Sequential, whose
-# children have numbers: a ResNet's (fastai), and a VGG's convolutions.
+# The name of a tensor near the bottom of a network in each library. The last two belong to a Sequential, whose children
+# have numbers: a ResNet (fastai), and the convolutions of a VGG.
 _ANCHORS = ("layer1.0.conv1.weight", "features.0.weight", _TRANSFORMERS, "4.0.conv1.weight", "0.weight")
 
 
@@ -29,9 +29,9 @@ class Entry:
     """One network in a file.
 
     Attributes:
-        prefix: of the names of its tensors in the file, such as "state_dict.module."; "" where they have none.
-        tensors: by their names without the prefix.
-        averaged: the weights are a running average of those that were trained.
+      prefix: of the names of its tensors in the file, such as "state_dict.module."; "" if they have none.
+      tensors: by their names without the prefix.
+      averaged: the weights are a running average of the trained ones.
     """
 
     prefix: str
@@ -40,12 +40,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What `config.weights_entry` calls it; "." is the top level of the file."""
+        """Its name in `config.weights_entry`; "." is the top level of the file."""
         return self.prefix.rstrip(".") or "."
 
 
 def find_entries(tensors: Mapping[str, Tensor]) -> list[Entry]:
-    """Return the networks in a file, in its order; none where no tensor has the name of a first layer."""
+    """Return the networks in a file, in its order; none if no tensor has the name of a first layer."""
     prefixes = list(dict.fromkeys(prefix for name in tensors if (prefix := _prefix(name, tensors)) is not None))
     found = []
     for prefix in prefixes:
@@ -64,14 +64,14 @@ def _says_averaged(name: str) -> bool:
 
 
 def _is_counted(prefix: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Tell whether torch's AveragedModel is above a prefix: it keeps a counter beside its module, whatever wraps that."""
+    """Tell whether torch's AveragedModel holds a prefix: it keeps a counter beside its module."""
     parts = prefix.split(".")
     above = (i for i, part in enumerate(parts) if part == "module")
     return any(".".join([*parts[:i], "n_averaged"]) in tensors for i in above) or f"{prefix}n_averaged" in tensors
 
 
 def _prefix(name: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """Return what stands before a name that is of a network's first layers; None for other names."""
+    """Return the prefix of a name that belongs to a network's first layers; None for other names."""
     for anchor in _ANCHORS:
         if name != anchor and not name.endswith(f".{anchor}"):
             continue
@@ -91,19 +91,19 @@ def _prefix(name: str, tensors: Mapping[str, Tensor]) -> str | None:
 def choose_entry(
     tensors: Mapping[str, Tensor], wanted: str | None, fits: Callable[[Mapping[str, Tensor]], bool], where: str
 ) -> tuple[Entry, tuple[str, ...]]:
-    """Choose one network of a file: the averaged weights, where there are averaged and raw ones.
+    """Choose one network of a file: the averaged weights, if there are averaged and raw ones.
 
     Args:
-        tensors: all of the file, nested names joined by dots.
-        wanted: `config.weights_entry`: a name or the first parts of one; `RAW`; None for no wish.
-        fits: tells whether tensors are those of the network that is looked for.
-        where: the file, for messages.
+      tensors: all of the file, nested names joined by dots.
+      wanted: `config.weights_entry`: a name or the first parts of one; `RAW`; None leaves the choice to this function.
+      fits: tells whether tensors fit the wanted network.
+      where: the file, for messages.
 
     Returns:
-        The entry, and sentences about the choice that the user must read.
+      The entry, and sentences about the choice that the user must read.
 
     Raises:
-        CheckpointError: there is no such entry, or several that nothing tells apart.
+      CheckpointError: there is no such entry, or there are several without a reason to prefer one.
     """
     everything, named = find_entries(tensors), wanted
     if wanted == RAW and not any(name.startswith(f"{RAW}.") for name in tensors):
@@ -132,12 +132,12 @@ def choose_entry(
 
 
 def _is_below(name: str, wanted: str | None) -> bool:
-    """Tell whether a tensor's name or an entry's prefix is of the entry that is wanted."""
+    """Tell whether a tensor's name or an entry's prefix belongs to the wanted entry."""
     return wanted is None or name.startswith(f"{wanted.strip('.')}.")
 
 
 def _held(tensors: Mapping[str, Tensor]) -> Entry:
-    """Return the tensors of a file without a known network, below the usual holder of a state dict where there is one."""
+    """Return the tensors of a file without a known network, below the usual holder of a state dict if there is one."""
     prefix = ""
     while holder := next((h for h in HOLDERS if any(name.startswith(f"{prefix}{h}.") for name in tensors)), None):
         prefix += f"{holder}."
@@ -153,7 +153,7 @@ def _held(tensors: Mapping[str, Tensor]) -> Entry:
 
 
 def _distinct(entries: list[Entry]) -> list[Entry]:
-    """Drop the entries that hold the values of an earlier one: wrappers of attacks and averages keep some twice."""
+    """Drop entries with the values of an earlier one: wrappers of attacks and averages keep some twice."""
     kept: list[Entry] = []
     for entry in entries:
         if not any(_equal(entry, other) for other in kept):
@@ -169,7 +169,7 @@ def _equal(a: Entry, b: Entry) -> bool:
 
 
 def _preferred(entries: list[Entry]) -> list[Entry]:
-    """Narrow entries down by known habits: MoCo evaluates encoder_q, and training scripts have a usual holder."""
+    """Narrow entries down by convention: MoCo evaluates encoder_q, and training scripts have a usual holder."""
     queries = [entry for entry in entries if "encoder_q" in entry.prefix.split(".")]
     if queries:
         return queries
@@ -183,13 +183,20 @@ def _offer(entries: list[Entry], tensors: Mapping[str, Tensor]) -> str:
     return f"Set config.weights_entry to one of: {', '.join(sorted(names)[:10])}."
 
 
-def _notes(entry, everything, fitting, tensors, wanted, where):
-    """Yield what the user must know of the choice of an entry."""
+def _notes(
+    entry: Entry,
+    everything: list[Entry],
+    fitting: list[Entry],
+    tensors: Mapping[str, Tensor],
+    wanted: str | None,
+    where: str,
+) -> Iterator[str]:
+    """Yield the sentences about the choice of an entry that the user must read."""
     others = [other.name for other in fitting if other is not entry]
     if wanted is None and entry.averaged and any(not other.averaged for other in fitting):
         yield (
-            f"{where}: the averaged weights ({entry.name}) are used, for published accuracies are those of the average. "
-            f"config.weights_entry chooses others: {', '.join(others)}."
+            f"{where}: the averaged weights ({entry.name}) are used, since published accuracies are those of the "
+            f"average. config.weights_entry chooses others: {', '.join(others)}."
         )
     elif wanted is None and others:
         yield f"{where}: the weights {entry.name} are used. config.weights_entry chooses others: {', '.join(others)}."

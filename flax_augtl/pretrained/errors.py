@@ -1,7 +1,7 @@
-"""What is raised when a checkpoint cannot be used."""
+"""The error of a checkpoint that cannot be used."""
 
 from flax_augtl.errors import UserError
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message says in plain sentences what is wrong, where, and what to do."""
+    """A checkpoint cannot be used; the message says what is wrong, where, and what to do."""

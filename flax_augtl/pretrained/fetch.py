@@ -1,4 +1,4 @@
-"""Checkpoints at addresses: https:// and http:// are fetched once into the user's cache folder, file:// is a path."""
+"""Fetches checkpoints at https:// and http:// once into the user's cache folder; file:// is a path."""
 
 import contextlib
 import hashlib
@@ -18,16 +18,16 @@ from flax_augtl.runtime.paths import as_on_disk
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _BUCKETS = ("gs", "s3", "az")
 _HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/tree/([\w./-]+?))?/?")
-_SECONDS = 60.0  # Without a byte, after which a server counts as silent.
+_SECONDS = 60.0  # The longest wait for the next byte.
 
 
 def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
-    """Return what an address stands for: a path for file://, a hub id for a page of the hub; others as they are.
+    """Return the path of a file:// address and the hub id of a page of the hub; return others unchanged.
 
-    A path is returned in the Unicode form that the disk has.
+    A path gets the Unicode form that it has on the disk.
 
     Raises:
-        CheckpointError: the kind of address is not known here.
+      CheckpointError: the scheme of the address is not supported.
     """
     text = os.fspath(weights)
     match = _SCHEME.match(text) if isinstance(text, str) else None
@@ -53,18 +53,18 @@ def local_or_named(weights: str | os.PathLike) -> str | os.PathLike:
 
 
 def is_address(weights: str | os.PathLike) -> bool:
-    """Tell whether weights are to be fetched from a web server."""
+    """Tell whether weights come from a web server."""
     return str(weights).lower().startswith(("http://", "https://"))
 
 
 def without_secrets(url: str) -> str:
-    """Return an address without what may be secret in it: user, password and query."""
+    """Return an address without its possible secrets: user, password and query."""
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def cached(url: str) -> Path:
-    """Return where the file at an address is kept."""
+    """Return the path of an address's file in the cache folder."""
     from flax_augtl.runtime.paths import cache_folder
 
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2])
@@ -73,10 +73,10 @@ def cached(url: str) -> Path:
 
 
 def fetch(url: str) -> Path:
-    """Return the file at an address, which is fetched where it is not in the cache folder; whole or not at all.
+    """Return the file at an address; fetch it, whole or not at all, if it is not in the cache folder.
 
     Raises:
-        CheckpointError: it cannot be fetched or kept.
+      CheckpointError: it cannot be fetched or written.
     """
     file = cached(url)
     if file.exists():
@@ -84,7 +84,7 @@ def fetch(url: str) -> Path:
     shown = without_secrets(url)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that the last step is a renaming.
+        # The same folder makes the last step a rename.
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as part:
             try:
                 _download(_direct(url), shown, part)
@@ -110,14 +110,14 @@ def fetch(url: str) -> Path:
 
 
 def _direct(url: str) -> str:
-    """Return the address of a file itself for that of the page which shows it."""
+    """Return the address of the file itself for the address of a page that shows it."""
     if re.match(r"https?://(huggingface\.co|hf\.co)/", url):
         return url.replace("/blob/", "/resolve/", 1)
     return url.replace("/blob/", "/raw/", 1) if re.match(r"https?://github\.com/", url) else url
 
 
 def _download(url: str, shown: str, part) -> None:
-    """Copy what is at an address into an open file, with a bar of progress."""
+    """Download an address into an open file, with a progress bar."""
     from tqdm import tqdm
 
     request = urllib.request.Request(url, headers={"User-Agent": "flax_augtl"})

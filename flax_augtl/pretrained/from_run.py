@@ -1,4 +1,4 @@
-"""A run directory of this program as a source network: chain transfers, source → intermediate → target."""
+"""Reads a run directory as a source network, for transfers in a chain: source → intermediate → target."""
 
 import dataclasses
 import os
@@ -25,15 +25,15 @@ def is_run(path: str | os.PathLike) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class RunSource:
-    """What a run gives to the next.
+    """A source network that was read from a run directory.
 
     Attributes:
       network: name of the source network.
       settings: fields of its module.
-      variables: {"params", "batch_stats"} of numpy arrays.
+      variables: {"params", "batch_stats"} of NumPy arrays.
       preprocessing: of the run.
-      class_names: of the classification layer; none without one.
-      terms: of the weights that the run started from, and the run's name.
+      class_names: of the classification layer; empty without one.
+      terms: of the run's own source weights, and the run's name.
     """
 
     network: str
@@ -45,15 +45,15 @@ class RunSource:
 
 
 def read_run(path: str | os.PathLike) -> RunSource:
-    """Read the best weights of a finished run as those of a source network.
+    """Read the best weights of a finished run as the variables of a source network.
 
-    Its target classifier becomes the classification layer, where the two are linear in one another: on the penultimate
-    features it is taken as it is, and on the outputs of a kept layer, without norm, it is multiplied into that layer.
-    Normalised and new layers have no place in a source network and are left behind: what stays then is the kept layer
-    as the run left it, or no classification layer.
+    The target classifier becomes the classification layer if the head has no other layers: a classifier on the
+    penultimate features stays as it is, and one on the outputs of a kept layer is multiplied into that layer. Norms and
+    new layers have no place in a source network. With them, the kept layer is the classification layer; without a kept
+    layer there is none.
 
     Raises:
-      CheckpointError: the run is not finished, or its checkpoint is not there.
+      CheckpointError: the run is not finished, or its checkpoint is missing or damaged.
     """
     path = epath.Path(os.path.abspath(path) if "://" not in os.fspath(path) else path)
     files.check_links(path)
@@ -71,7 +71,7 @@ def read_run(path: str | os.PathLike) -> RunSource:
         tree = network_checkpoint.read(path / files.CHECKPOINTS, step)
         variables = {name: by_stage(tree.get(name, {}).get("source", {})) for name in ("params", "batch_stats")}
         params, head = variables["params"], tree["params"]["head"]
-    except Exception as error:  # Orbax raises a dozen kinds, by what in its files is not as it wrote them.
+    except Exception as error:  # Orbax raises a dozen types, depending on the damage.
         raise CheckpointError(
             f"{path}: the checkpoint of its best step, {step}, cannot be read: {first_line(error)}"
         ) from error

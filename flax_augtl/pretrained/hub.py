@@ -8,15 +8,15 @@ from flax_augtl.runtime.text import first_line
 
 
 def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None, str | None]:
-    """Return (path in the cache, commit) of a file; (None, None) where the repository has no such file.
+    """Return (path in the cache, commit) of a file; (None, None) if the repository has no such file.
 
     Args:
-        repository: "owner/name".
-        name: of the file.
-        revision: a branch, tag or commit; None is the default branch.
+      repository: "owner/name".
+      name: of the file.
+      revision: a branch, tag or commit; None is the default branch.
 
     Raises:
-        CheckpointError: no such repository or revision, no access, or neither network nor cache.
+      CheckpointError: there is no such repository, revision or access, or no network and no copy in the cache.
     """
     # huggingface_hub takes half a second to import, and most checkpoints are local.
     import huggingface_hub
@@ -44,13 +44,13 @@ def fetch(repository: str, name: str, revision: str | None) -> tuple[Path | None
         return None, None
     except errors.HFValidationError as error:
         raise CheckpointError(f"There is no local file {at}, and it is not the name of a hub repository.") from error
-    except Exception as error:  # what a download can raise depends on the HTTP library that this hub version uses
+    except Exception as error:  # The type depends on the HTTP library of the hub's version.
         raise CheckpointError(f"{at}: {name} could not be downloaded ({first_line(error)}).") from error
     return path, _commit(path)
 
 
 def fetch_optional(repository: str, name: str, revision: str | None) -> Path | None:
-    """Return the path of a file that is a courtesy only; None where it cannot be had for any reason."""
+    """Return the path of an optional file; None if it cannot be fetched for any reason."""
     try:
         return fetch(repository, name, revision)[0]
     except CheckpointError:
@@ -58,12 +58,12 @@ def fetch_optional(repository: str, name: str, revision: str | None) -> Path | N
 
 
 def front_matter(readme: Path) -> dict[str, Any]:
-    """Return the YAML at the head of a repository's README; empty where there is none."""
+    """Return the YAML at the head of a repository's README; empty if there is none."""
     from huggingface_hub import ModelCard
 
     try:
         return ModelCard.load(readme).data.to_dict()
-    except Exception:  # A courtesy only, and what YAML of others can raise is of many kinds.
+    except Exception:  # It is optional, and invalid YAML raises errors of many types.
         return {}
 
 

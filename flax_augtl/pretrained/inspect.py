@@ -1,4 +1,4 @@
-"""What a checkpoint is, before any of its weights are read."""
+"""Identifies a checkpoint before any of its weights are read."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.models import MODELS
+from flax_augtl.models.registry import FAMILIES, family_of
 from flax_augtl.pretrained import metadata
 from flax_augtl.pretrained.entries import choose_entry
 from flax_augtl.pretrained.errors import CheckpointError
@@ -27,16 +28,16 @@ class Inspection:
     """A checkpoint that fits a network.
 
     Attributes:
-        name: of the network.
-        file: the checkpoint on this machine.
-        layout: whose tensor names it has, and in which file format, for the user.
-        tensors: in torchvision's names.
-        settings: fields of the module that the weights need, e.g. v1_stride.
-        preprocessing: where the checkpoint or its origin says; else None.
-        class_names: those that came with it; may be empty.
-        terms: origin, sha256, licence, …
-        notes: sentences that the user must read, such as which of several networks in the file this is.
-        unsettled: what the checkpoint asks of images besides `preprocessing`, which is for the user to decide.
+      name: of the network.
+      file: the checkpoint on this machine.
+      layout: the library of its tensor names, and its file format, for the user.
+      tensors: in torchvision's names.
+      settings: fields of the module that the weights need, e.g. v1_stride.
+      preprocessing: as the checkpoint or its origin describes it; None if neither does.
+      class_names: from the checkpoint or its origin; may be empty.
+      terms: origin, sha256, licence, …
+      notes: sentences that the user must read, such as which of several networks in the file this is.
+      unsettled: preprocessing that the checkpoint asks for and that is not supported; the user decides.
     """
 
     name: str
@@ -59,25 +60,25 @@ def inspect_checkpoint(
     sha256: str | None = None,
     entry: str | None = None,
 ) -> Inspection:
-    """Find a checkpoint, check that it fits, and gather what is known of it.
+    """Find a checkpoint, check that it fits, and collect its description.
 
     Args:
-        name: of the network; None takes the one that fits.
-        weights: a file, a folder, an address, or a hub id.
-        classify: the classification layer is wanted too, where the checkpoint has one.
-        sha256: what the file's SHA-256 must be.
-        entry: which network of a file that holds several; see `entries.choose_entry`.
+      name: of the network; None takes the one that fits.
+      weights: a file, a folder, an address, or a hub id.
+      classify: keep the classification layer, if the checkpoint has one.
+      sha256: the SHA-256 that the file must have.
+      entry: which network of a file with several; see `entries.choose_entry`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used.
+      CheckpointError: the checkpoint cannot be used.
     """
     located = locate(weights)
     digests = _digests(located, sha256, str(weights))
     checkpoint = open_checkpoint(located.file)
     where = str(weights)
-    whole = _Whole(checkpoint, classify)
-    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: whole.fits(name, tensors), where)
-    names, tensors, settings, out = whole.renamed(chosen.tensors, chosen.prefix)
+    renaming = _Renaming(checkpoint, classify)
+    chosen, notes = choose_entry(checkpoint.tensors, entry, lambda tensors: renaming.fits(name, tensors), where)
+    names, tensors, settings, out = renaming.renamed(chosen.tensors, chosen.prefix)
     if out:
         notes += (
             f"{where}: {len(out)} tensors of another head than a classification layer are left out: "
@@ -88,7 +89,7 @@ def inspect_checkpoint(
     name = require_fit(name, tensors, where, **settings)
     notes += tuple(f"{where}: {note}" for note in variant_notes(name, tensors, **{**settings, **said.settings}))
     if checkpoint.format == "Keras HDF5":
-        said = metadata.keras(checkpoint.metadata, MODELS[name].family == "resnet").over(said)
+        said = metadata.keras(family_of(name).KERAS_SETTINGS).over(said)
     metadata.check_architecture(name, said.architecture, where)
     return Inspection(
         name,
@@ -104,21 +105,21 @@ def inspect_checkpoint(
     )
 
 
-class _Whole:
-    """How the tensors of a checkpoint become those of a network here."""
+class _Renaming:
+    """Renames the tensors of a checkpoint to the published names of a network."""
 
     def __init__(self, checkpoint: Checkpoint, classify: bool):
         self._keras, self._classify = checkpoint.format == "Keras HDF5", classify
 
     def renamed(self, tensors: Mapping[str, Tensor], prefix: str = ""):
-        """Return whose names the tensors have, and in torchvision's names which stay, settings, and which are left out."""
+        """Return the library of the names, the tensors in torchvision's names, settings, and the names left out."""
         if self._keras:
             names, out = "keras.applications", tuple(name for name in tensors if is_foreign(name))
             out = () if len(out) == len(tensors) else out
             kept = {name: tensor for name, tensor in tensors.items() if name not in out}
         else:
             names, kept = to_torchvision(tensors)
-            # What MoCo trains on its encoders is a projection, whatever its name.
+            # MoCo trains a projection on its encoders, whatever its name.
             projection = any(part.startswith("encoder_") for part in prefix.split("."))
             kept, out = without_other_heads(kept, projection)
         if not self._classify:
@@ -149,6 +150,6 @@ def _described(checkpoint: Checkpoint, where: str) -> Description:
 
 
 def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # A ResNet has no "classifier.6" and a VGG no "fc", so both can go without knowing which it is.
-    layers = ("fc.", "classifier.6.")
+    # No family has another's name of that layer, so all of them can go before the network is known.
+    layers = tuple(f"{family.PUBLISHED_CLASSIFIER}." for family in FAMILIES.values())
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(layers)}

@@ -1,11 +1,11 @@
-"""Tensor names of the libraries that publish ResNet and VGG → torchvision's."""
+"""Renames tensors of the libraries that publish ResNet and VGG to torchvision's names."""
 
 import re
 from collections.abc import Mapping
 
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
-# What wrappers put before every name: DataParallel, a training script's holder, torch.compile.
+# Prefixes of wrappers: DataParallel, a training script's holder, torch.compile.
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
 
 _TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
@@ -15,10 +15,10 @@ _TRANSFORMERS_STAGE = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(short
 # The numbers of a ResNet's children in a Sequential: convolution, norm, ReLU, pooling, four stages, pooling,
 # classifier.
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-# What other code calls a ResNet's classification layer.
+# Other names of a ResNet's classification layer.
 _CLASSIFIERS = ("linear", "last_linear", "classifier", "head")
 _LAST_NORM = re.compile(r"layer(\d+)\.(\d+)\.bn(\d)\.weight")
-# Heads that stand in the place of the classification layer, in supervised and self-supervised training.
+# Heads of supervised and self-supervised training that replace the classification layer.
 _RESNET_HEAD = re.compile(
     r"(fc|linear|last_linear|classifier|heads?|project\w*|predict\w*|mlp\w*|prototypes|queue\w*)(\..*)?"
 )
@@ -55,12 +55,12 @@ def _from_transformers(name: str) -> str:
     match = _TRANSFORMERS_STAGE.fullmatch(name)
     if match is None:
         return name
-    stage, block, branch, layer, part, kind = match.groups()
+    stage, block, branch, layer, part, leaf = match.groups()
     if branch == "shortcut":
         part = {"convolution": "downsample.0", "normalization": "downsample.1"}.get(part, part)
     else:
         part = {"convolution": "conv", "normalization": "bn"}.get(part, part) + str(int(layer) + 1)
-    return f"layer{int(stage) + 1}.{block}.{part}.{kind}"
+    return f"layer{int(stage) + 1}.{block}.{part}.{leaf}"
 
 
 def _from_children(name: str) -> str:
@@ -71,12 +71,12 @@ def _from_children(name: str) -> str:
 def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     """Rename the tensors of a PyTorch state dict.
 
-    Batch norm's `num_batches_tracked` is dropped, for it plays no part in what a network computes.
+    Batch norm's `num_batches_tracked` is dropped, since no network computes with it.
 
     Returns:
-        The layout found ("torchvision", which is timm's for ResNet too, "timm", "transformers", "Sequential", which is
-        fastai's, or "pytorch-cifar"), and the tensors. What is in no known layout keeps its name, so that it is later
-        reported as unexpected under that name.
+      The layout and the tensors. The layout is "torchvision" (also timm's for ResNet), "timm", "transformers",
+      "Sequential" (fastai's) or "pytorch-cifar". A tensor in no known layout keeps its name, so that the error about
+      unexpected tensors shows that name.
     """
     kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
     kept = _unwrap(kept)
@@ -98,7 +98,7 @@ def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor
 
 
 def _with_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Call a ResNet's classification layer "fc" where other code has another name for it."""
+    """Rename a ResNet's classification layer to "fc" if it has another known name."""
     width = _width(tensors)
     if width is None or any(name.startswith("fc.") for name in tensors):
         return dict(tensors)
@@ -110,7 +110,7 @@ def _with_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _width(tensors: Mapping[str, Tensor]) -> int | None:
-    """Return the channels that a ResNet's last block gives; None for other networks."""
+    """Return the output channels of a ResNet's last block; None for other networks."""
     norms = [(tuple(map(int, match.groups())), name) for name in tensors if (match := _LAST_NORM.fullmatch(name))]
     return tensors[max(norms)[1]].shape[0] if norms else None
 
@@ -118,14 +118,14 @@ def _width(tensors: Mapping[str, Tensor]) -> int | None:
 def without_other_heads(
     tensors: Mapping[str, Tensor], projection: bool = False
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Leave out heads that stand in the place of the classification layer, such as "fc.1" or "projector.0".
+    """Leave out heads that replace the classification layer, such as "fc.1" or "projector.0".
 
     Args:
-        tensors: in torchvision's names.
-        projection: what is called the classification layer is known to be a projection.
+      tensors: in torchvision's names.
+      projection: the layer with the classification layer's name is a projection.
 
     Returns:
-        The tensors that stay, and the names of those that were left out.
+      The remaining tensors, and the names of the others.
     """
     resnet = any(name.startswith("layer1.") for name in tensors)
     pattern, layer = (_RESNET_HEAD, "fc") if resnet else (_VGG_HEAD, "classifier.6")

@@ -24,10 +24,10 @@ _USUAL_PARTS = tuple(f"{name}{INDEX}" for name in _USUAL)
 EMBEDDED = {"embedded:glyphs": Path(__file__).with_name("glyphs_resnet20.safetensors")}
 """Checkpoints that come with the package."""
 _BESIDE = ("config.json", "preprocessor_config.json", "README.md")
-# Copies of remote checkpoints: their tensors are read when they are needed, so the files stay as long as the process.
+# Keeps the copies of remote checkpoints until the process ends, since their tensors are read when they are needed.
 _HOLDERS: list[Any] = []
 _SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".th", ".h5", ".keras", ".ckpt", ".tar", ".hdf5", INDEX)
-# Endings of files that are no checkpoints here, or of mistyped names; no repository on the hub ends so.
+# Endings of checkpoints, of unsupported files and of mistyped names; no repository on the hub has them.
 _FILES = (
     *_SUFFIXES,
     ".pkl",
@@ -50,12 +50,12 @@ _FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A checkpoint's file, and what the files beside it say.
+    """A checkpoint's file, and the description in the files beside it.
 
     Attributes:
-        file: the checkpoint itself, on this machine.
-        description: from config.json and the like.
-        terms: where it came from.
+      file: the checkpoint itself, on this machine.
+      description: from config.json and the like.
+      terms: where it came from.
     """
 
     file: Path
@@ -64,19 +64,19 @@ class Located:
 
 
 def locate(weights: str | os.PathLike) -> Located:
-    """Find, and where it is on the hub download, a checkpoint.
+    """Find a checkpoint; download it if it is on the hub or at an address.
 
     Args:
-        weights: a file, a folder with one checkpoint in it, an address, "owner/repository",
-            "owner/repository@revision", or a name in `EMBEDDED`.
+      weights: a file, a folder with one checkpoint in it, an address, "owner/repository",
+        "owner/repository@revision", or a name in `EMBEDDED`.
 
     Raises:
-        CheckpointError: there is no such file, folder or repository, or no single checkpoint in it.
+      CheckpointError: there is no such file, folder or repository, or it does not hold exactly one checkpoint.
     """
     if str(weights).strip().lower() in ("", "none", "null") and not Path(str(weights) or "none").exists():
         raise CheckpointError(
-            f"config.weights={str(weights)!r} names no checkpoint. Random weights are --config.weights=None on the command "
-            "line, and config.weights = None in a configuration file."
+            f"config.weights={str(weights)!r} names no checkpoint. Random weights are --config.weights=None on the "
+            "command line, and config.weights = None in a configuration file."
         )
     weights = local_or_named(weights)
     if is_address(weights):
@@ -106,7 +106,7 @@ def locate(weights: str | os.PathLike) -> Located:
 
 
 def _is_path(weights: str) -> bool:
-    """Tell whether what could be "owner/repository" is meant as a path: by its ending, or because its folder is there."""
+    """Tell whether a possible "owner/repository" is a path: it has a file's ending, or its folder exists."""
     if weights.startswith(("hf-hub:", "hf_hub:")):
         return False
     folder = weights.partition("/")[0]
@@ -114,7 +114,7 @@ def _is_path(weights: str) -> bool:
 
 
 def _not_there(path: Path, could_be_id: bool) -> str:
-    """Return the message for a path that does not exist: what comes nearest to it, and what else could be meant."""
+    """Return the message for a path that does not exist, with the nearest names."""
     message, folder = f"There is no checkpoint at {path}.", path.parent
     try:
         names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
@@ -141,7 +141,7 @@ def _only_checkpoint(folder: Path) -> Path:
 
 
 def _beside(file: Path, usual: bool) -> Description:
-    """Read what lies beside a checkpoint: FILE.json, and in a folder as the hub has it config.json too."""
+    """Read the description beside a checkpoint: FILE.json, and config.json if the folder has the hub's file names."""
     said = Description()
     own = file.with_suffix(".json")
     if own.exists() and own.name != "config.json":
@@ -166,7 +166,7 @@ def _json(path: Path) -> Any:
 
 def _from_hub(repository: str, revision: str | None) -> Located:
     config, commit = hub.fetch(repository, "config.json", revision)
-    # Every file is taken at the commit of the first, so that a push in between cannot mix two versions.
+    # Fetch every file at the commit of the first, so that a push in between cannot mix two versions.
     pinned = commit or revision
     found = _json(config) if config else {}
     preprocessor = None
@@ -196,7 +196,11 @@ def digest(file: Path) -> str:
 
 
 def check_digest(found: str, expected: str | None, where: str):
-    """Raise CheckpointError unless a file has the SHA-256 that it should have."""
+    """Check that a file has the expected SHA-256.
+
+    Raises:
+      CheckpointError: it has another, or the expected one is invalid.
+    """
     if expected is None:
         return
     expected = expected.strip().lower().removeprefix("sha256:")

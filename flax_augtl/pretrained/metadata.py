@@ -1,4 +1,4 @@
-"""What the files beside a checkpoint say of it: timm's and transformers' config.json, and this program's own notes."""
+"""Reads descriptions of checkpoints: timm's and transformers' config.json, and this program's own notes."""
 
 import dataclasses
 import json
@@ -22,15 +22,15 @@ _KERAS_PREPROCESSING = Preprocessing(
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is said of a checkpoint; None or empty where nothing is.
+    """The description of a checkpoint; None or empty where nothing is known.
 
     Attributes:
-        architecture: the network's name.
-        preprocessing: of its training.
-        class_names: of its classifier.
-        settings: fields of the module that differ from the network's usual ones.
-        terms: licence, attribution and the like.
-        unsettled: what it asks of images besides `preprocessing`, which is for the user to decide.
+      architecture: the network's name.
+      preprocessing: of its training.
+      class_names: of its classifier.
+      settings: fields of the module that differ from the network's usual ones.
+      terms: licence, attribution and the like.
+      unsettled: preprocessing that it asks for and that is not supported; the user decides.
     """
 
     architecture: str | None = None
@@ -52,16 +52,16 @@ class Description:
         )
 
 
-def keras(settings: Mapping[str, Any], resnet: bool) -> Description:
-    """Return what holds for every network of keras.applications that is read here.
+def keras(settings: Mapping[str, Any]) -> Description:
+    """Return the description of a network of keras.applications, whose family has `settings` there.
 
-    Keras says nothing about resizing: the usual 224 of 256, bilinear, is our choice.
+    Keras does not define the resizing: the usual 224 of 256, bilinear, is our choice.
     """
-    return Description(preprocessing=_KERAS_PREPROCESSING, settings=dict(settings) if resnet else {})
+    return Description(preprocessing=_KERAS_PREPROCESSING, settings=dict(settings))
 
 
 def notes(architecture, preprocessing, class_names, settings, terms) -> dict[str, Any]:
-    """Return what `from_notes` reads, as a dict for `json`."""
+    """Return the notes that `from_notes` reads, as a dict for `json`."""
     return {
         "network": architecture,
         "preprocessing": preprocessing.to_json(),
@@ -72,7 +72,7 @@ def notes(architecture, preprocessing, class_names, settings, terms) -> dict[str
 
 
 def from_notes(text: str | Mapping[str, Any], where: str) -> Description:
-    """Read the notes that this program puts into, or beside, the files it writes."""
+    """Read the notes that this program writes into, or beside, its files."""
     try:
         found = json.loads(text) if isinstance(text, str) else text
         return _bounded(
@@ -101,15 +101,15 @@ def from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any] | Non
     """Read a config.json of timm or of transformers.
 
     Args:
-        config: the parsed config.json.
-        preprocessor: the parsed preprocessor_config.json of transformers, if there is one.
-        where: the checkpoint's name for messages.
+      config: the parsed config.json.
+      preprocessor: the parsed preprocessor_config.json of transformers, if there is one.
+      where: the checkpoint's name for messages.
 
     Returns:
-        An empty description where the file is of neither kind.
+      The description; empty if the file belongs to neither library.
 
     Raises:
-        CheckpointError: it asks for something that the networks here do not compute.
+      CheckpointError: it asks for something that is not supported.
     """
     try:
         found = _from_config(config, preprocessor or {}, where)
@@ -134,7 +134,7 @@ def _from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any], whe
 
 
 def _bounded(found: Description, where: str) -> Description:
-    """Refuse a picture size that would take all memory."""
+    """Refuse an image size that would take all memory."""
     if found.preprocessing is not None and not 0 < found.preprocessing.image_size <= LARGEST_SIDE:
         raise CheckpointError(
             f"{where}: image_size={found.preprocessing.image_size} is not within 1 and {LARGEST_SIDE}."
@@ -143,10 +143,10 @@ def _bounded(found: Description, where: str) -> Description:
 
 
 def check_architecture(name: str, said: str | None, where: str):
-    """Refuse weights of a relative that has the same tensors but computes something else, e.g. resnetblur50.
+    """Refuse weights of another architecture with the same tensors, e.g. resnetblur50.
 
     Raises:
-        CheckpointError: `said`, from a config.json, is not `name` nor another name of it.
+      CheckpointError: `said`, from a config.json, is neither `name` nor another name of it.
     """
     plain = str(said or name)
     for alias in _TIMM_ALIASES:
@@ -160,7 +160,7 @@ def check_architecture(name: str, said: str | None, where: str):
 
 
 def _terms(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the entries that tell the terms of use, under the names that are used here."""
+    """Return the entries about the terms of use, under this program's names."""
     names = {
         "license": "licence",
         "licence": "licence",
@@ -227,7 +227,7 @@ def _from_transformers(config: Mapping[str, Any], preprocessor: Mapping[str, Any
     preprocessing, unsettled = preprocessor_config.read(preprocessor) if preprocessor else (None, ())
     return Description(
         preprocessing=preprocessing,
-        # "LABEL_0", … is what transformers writes where nobody gave names.
+        # Without names, transformers writes "LABEL_0", ….
         class_names=() if all(n == f"LABEL_{i}" for i, n in enumerate(names)) else names,
         settings={"v1_stride": True} if config.get("downsample_in_bottleneck") else {},
         terms=_terms(config),

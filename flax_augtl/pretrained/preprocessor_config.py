@@ -1,6 +1,6 @@
 """preprocessor_config.json of Hugging Face transformers → `Preprocessing`.
 
-The fields mean what the image processors of transformers 5 do with them; a missing one has the processor's default.
+The fields mean what they mean to the image processors of transformers 5; a missing one has the processor's default.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _CLIP = {
     "image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711),
 }  # fmt: skip
 _MOBILE = {"size": {"shortest_edge": 256}, "square": False, "do_center_crop": True, "crop_size": 224, "resample": 2}
-# `square`: a size that is one number means both sides, and not the short one.
+# `square`: a size that is one number means both sides, not the short one.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ConvNext": {"size": {"shortest_edge": 384}, "square": False, "resample": 3, "crop_pct": 224 / 256},
     "ViT": {"size": 224, "square": True, "resample": 2},
@@ -33,23 +33,24 @@ _COMMON = {
     "do_resize": True, "do_center_crop": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
     "image_mean": _HALF, "image_std": _HALF,
 }  # fmt: skip
-_WARPED_FROM = 384  # From this size on, the processor that ResNets use squashes images.
-# Steps that are honoured, or that change nothing for labelled RGB images.
+_WARPED_FROM = 384  # From this size on, ResNet's processor squashes images.
+# Steps that are supported, or that change nothing for labelled RGB images.
 _KNOWN_STEPS = {*_COMMON, "do_convert_rgb", "do_reduce_labels", "do_flip_channel_order"}
 
 
 def read(fields: Mapping[str, Any]) -> tuple[Preprocessing, list[Unsettled]]:
-    """Return what the fields ask for, and those of them that cannot be honoured.
+    """Return the preprocessing that the fields describe, and the fields that are not supported.
 
     Raises:
-        ValueError, TypeError, ...: a value is of the wrong kind.
+      ValueError: a value is out of range.
+      TypeError: a value has the wrong type.
     """
-    kind = _kind(fields)
+    processor = _processor(fields)
     given = {name: value for name, value in fields.items() if value is not None}
-    fields = {**_COMMON, **_DEFAULTS.get(kind, _DEFAULTS["ViT"]), **given}
+    fields = {**_COMMON, **_DEFAULTS.get(processor, _DEFAULTS["ViT"]), **given}
     unsettled = []
-    if kind not in _DEFAULTS:
-        unsettled.append(Unsettled(f"image_processor_type={kind}", ("resize",)))
+    if processor not in _DEFAULTS:
+        unsettled.append(Unsettled(f"image_processor_type={processor}", ("resize",)))
     if "auto_map" in fields:
         unsettled.append(Unsettled("auto_map (code of its own)", ("resize",)))
     unsettled += [
@@ -58,14 +59,14 @@ def read(fields: Mapping[str, Any]) -> tuple[Preprocessing, list[Unsettled]]:
         if name.startswith("do_") and value and name not in _KNOWN_STEPS
     ]
     geometry = (
-        _warped(fields, unsettled) if kind == "ConvNext" and fields["do_resize"] else _geometry(fields, unsettled)
+        _warped(fields, unsettled) if processor == "ConvNext" and fields["do_resize"] else _geometry(fields, unsettled)
     )
     geometry |= {"crop_rounding": "down", **_interpolation(fields, unsettled)}
-    return Preprocessing(**geometry, **_values(kind, fields, unsettled)), unsettled
+    return Preprocessing(**geometry, **_values(processor, fields, unsettled)), unsettled
 
 
-def _kind(fields: Mapping[str, Any]) -> str:
-    # Without a name transformers takes the processor that belongs to a ResNet.
+def _processor(fields: Mapping[str, Any]) -> str:
+    # Without a name, transformers takes the processor of a ResNet.
     name = str(fields.get("image_processor_type") or fields.get("feature_extractor_type") or "ConvNextImageProcessor")
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         name = name.removesuffix(ending)
@@ -73,14 +74,14 @@ def _kind(fields: Mapping[str, Any]) -> str:
 
 
 def _size(fields: Mapping[str, Any], name: str, square: bool) -> tuple[str, int] | None:
-    """Return ("squash" or "short_side", pixels); None for a size that makes no square."""
+    """Return ("squash" or "short_side", pixels); None if the size describes no square."""
     size = fields.get(name)
     if size is None:
         return None
     if isinstance(size, (list, tuple)):
         size = dict(zip(("height", "width"), size, strict=True))
     if not isinstance(size, Mapping):
-        return ("squash" if square else "short_side"), _pixels(size) if "max_size" not in fields else None
+        return None if "max_size" in fields else ("squash" if square else "short_side", _pixels(size))
     size = {key: value for key, value in size.items() if value is not None}
     if set(size) == {"shortest_edge"}:
         return "short_side", _pixels(size["shortest_edge"])
@@ -100,7 +101,7 @@ def _shown(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def _any_side(fields: Mapping[str, Any]) -> int:
-    """Return the input size that is nearest to what a size says which makes no square."""
+    """Return the input size that is nearest to a size which describes no square."""
     for name in ("crop_size", "size"):
         size = fields.get(name)
         sides = size.values() if isinstance(size, Mapping) else size if isinstance(size, (list, tuple)) else (size,)
@@ -110,13 +111,12 @@ def _any_side(fields: Mapping[str, Any]) -> int:
 
 
 def _warped(fields: Mapping[str, Any], unsettled: list[Unsettled]) -> dict[str, Any]:
-    """Below 384 pixels the short side is resized to more and the centre is cut out; from there on images are squashed."""
+    """Return the geometry of ResNet's processor: below 384 pixels resize and crop the centre, from there on squash."""
     found = _size(fields, "size", square=False)
     crop = _size(fields, "crop_size", square=True) if fields["do_center_crop"] else found
-    for name, size in (("size", found), ("crop_size", crop)):
-        if size is None:
-            unsettled.append(Unsettled(_shown(name, fields), ("resize",)))
-            return {"image_size": _any_side(fields), "crop_fraction": 1.0}
+    if found is None or crop is None:
+        unsettled.append(Unsettled(_shown("size" if found is None else "crop_size", fields), ("resize",)))
+        return {"image_size": _any_side(fields), "crop_fraction": 1.0}
     way, size = found
     if way == "squash" or size >= _WARPED_FROM:
         way, resized = "squash", size
@@ -162,11 +162,11 @@ def _interpolation(fields: Mapping[str, Any], unsettled: list[Unsettled]) -> dic
     return {"interpolation": names.get(found, found)}
 
 
-def _values(kind: str, fields: Mapping[str, Any], unsettled: list[Unsettled]) -> dict[str, Any]:
-    """Return the fields of `Preprocessing` that turn pixels into numbers."""
+def _values(processor: str, fields: Mapping[str, Any], unsettled: list[Unsettled]) -> dict[str, Any]:
+    """Return the fields of `Preprocessing` that turn pixel values into the network's inputs."""
     values: dict[str, Any] = {"value_range": 255.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     if fields["do_rescale"]:
-        # 255 times a factor that is written with 17 digits is not quite a whole number.
+        # 255 times a factor with 17 digits is not quite a whole number.
         values["value_range"] = round(255 * float(fields["rescale_factor"]), 6)
         if not values["value_range"] > 0:
             unsettled.append(Unsettled(_shown("rescale_factor", fields), ("value_range",)))
@@ -176,7 +176,7 @@ def _values(kind: str, fields: Mapping[str, Any], unsettled: list[Unsettled]) ->
         values |= {"mean": mean, "std": std}
     if fields["do_rescale"] and (fields.get("rescale_offset") or fields.get("offset")):
         values["mean"] = tuple(m + 1 for m in values["mean"])
-    if kind == "EfficientNet" and fields["include_top"]:
+    if processor == "EfficientNet" and fields["include_top"]:
         # A second normalisation, without a mean.
         values["std"] = tuple(a * b for a, b in zip(values["std"], std, strict=True))
     if fields.get("do_flip_channel_order"):

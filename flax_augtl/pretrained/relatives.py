@@ -1,25 +1,19 @@
-"""What a checkpoint is that looks like a network here and is none: its next of kin, in a sentence."""
+"""Names the architecture of a checkpoint that resembles a supported network, in a sentence."""
 
 import re
 from collections.abc import Mapping
 
 from flax_augtl.models import MODELS
+from flax_augtl.models.resnet import ResNet
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(.+)")
 
 
-def family_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return "resnet" or "vgg" where the tensors have the names of one; else None."""
-    if any(name.startswith("layer1.0.") for name in tensors):
-        return "resnet"
-    return "vgg" if any(re.match(r"features\.\d+\.weight", name) for name in tensors) else None
-
-
 def kin(tensors: Mapping[str, Tensor]) -> str:
-    """Return a sentence that says what the tensors are, such as a Wide ResNet; "" where that cannot be told."""
+    """Return a sentence that names the architecture of the tensors, such as a Wide ResNet; "" if it is unknown."""
     names = " ".join(tensors)
-    if family_of(tensors) == "resnet":
+    if ResNet.recognises(tensors):
         found = _of_resnet(tensors)
         return f"It looks like {found}, which is not supported." if found else ""
     for pattern, what in (
@@ -53,8 +47,11 @@ def _of_resnet(tensors: Mapping[str, Tensor]) -> str:
     sizes: dict[str, int] = {}
     for (stage, block, _), _ in blocks:
         sizes[stage] = max(sizes.get(stage, 0), int(block) + 1)
-    kind = "bottleneck" if last is not None else "basic"
+    block_type = "bottleneck" if last is not None else "basic"
     found = tuple(sizes[stage] for stage in sorted(sizes))
-    if any(entry.settings.get("block") == kind and entry.settings["stage_sizes"] == found for entry in MODELS.values()):
+    if any(
+        entry.settings.get("block") == block_type and entry.settings["stage_sizes"] == found
+        for entry in MODELS.values()
+    ):
         return ""
-    return f"a ResNet with {', '.join(map(str, found))} {kind} blocks in its stages"
+    return f"a ResNet with {', '.join(map(str, found))} {block_type} blocks in its stages"

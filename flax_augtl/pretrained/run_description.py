@@ -1,4 +1,4 @@
-"""The network and the preprocessing that a run directory describes."""
+"""The network and the preprocessing of a run directory."""
 
 import dataclasses
 import os
@@ -15,12 +15,12 @@ from flax_augtl.workdir import description, files
 
 @dataclasses.dataclass(frozen=True)
 class RunDescription:
-    """What stands beside the checkpoints of a run.
+    """The files beside the checkpoints of a run.
 
     Attributes:
       config: the contents of config.json.
-      class_names: one name a target class.
-      preprocessing: from images to what the network reads.
+      class_names: of the target classes.
+      preprocessing: from images to the network's inputs.
       source: the contents of source.json, which describes the source network.
     """
 
@@ -31,10 +31,10 @@ class RunDescription:
 
 
 def read_run_description(workdir: os.PathLike | str) -> RunDescription:
-    """Read and check everything in a run directory that loading its network needs, besides a checkpoint.
+    """Read and check everything but a checkpoint that loading the network of a run directory needs.
 
     Raises:
-      ValueError: it is no run directory, or a value in it cannot be used; the message says which.
+      UserError: it is no run directory, or a value in it is invalid; the message says which.
     """
     found = description.read_description(workdir)
     return RunDescription(found.config, tuple(found.class_names), read_preprocessing(workdir), read_source(workdir))
@@ -52,9 +52,11 @@ def read_preprocessing(workdir: os.PathLike | str) -> Preprocessing:
 
 
 def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
-    """Read source.json of a run, and check that there is such a network."""
+    """Read source.json of a run, and check that its network exists."""
     source = description.read_source(workdir)
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in source["settings"].items()
+    }
     try:
         create_model(source["network"], num_classes=source["num_classes"], **settings)
     except ValueError as error:

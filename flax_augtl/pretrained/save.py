@@ -1,4 +1,4 @@
-"""Writes a network as a safetensors file that says what it is, so that the file alone is enough to load it."""
+"""Writes a network as a safetensors file with a description, so that the file alone is enough to load it."""
 
 import json
 import os
@@ -30,18 +30,18 @@ def write_safetensors(
     """Write a network's variables in torchvision's names, whole or not at all, with notes in the metadata.
 
     Args:
-        path: of the file.
-        name: of the network.
-        variables: {"params", "batch_stats"}.
-        preprocessing: of these weights.
-        class_names: of the classification layer.
-        settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
-        terms: licence, attribution, …
-        extra: further tensors, written beside them. `load_source` leaves those of a head out.
-        weights: type of the tensors with two or more dimensions; vectors are float32.
+      path: of the file.
+      name: of the network.
+      variables: {"params", "batch_stats"}.
+      preprocessing: of these weights.
+      class_names: of the classification layer.
+      settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
+      terms: licence, attribution, …
+      extra: further tensors, written unchanged beside the network's. `load_source` leaves those of a head out.
+      weights: type of the tensors with two or more dimensions; vectors are float32.
 
     Raises:
-        ValueError: the variables are not those of the network `name`, or the file cannot be written.
+      UserError: the variables do not belong to the network `name`, or the file cannot be written.
     """
     said = notes(name, preprocessing, class_names, settings or {}, terms or {})
     tensors = {

@@ -5,15 +5,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.errors import UserError
 from flax_augtl.models import MODELS, create_model
+from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.initializers import random_variables
-from flax_augtl.models.parameters import layout
 from flax_augtl.models.registry import find
 from flax_augtl.pretrained.class_names import default_names
 from flax_augtl.pretrained.convert import to_variables
@@ -32,17 +31,17 @@ class Source:
     """A source network, ready to run.
 
     Attributes:
-        name: of the network in the registry.
-        model: the Linen module.
-        variables: {"params", "batch_stats"} of float32 arrays on the default device, by layer group.
-        preprocess: the evaluation transform of these weights.
-        class_names: of the classification layer's outputs; empty where it is left out.
-        terms: what is known of the weights: origin, sha256, licence, attribution, …
-        notes: sentences that the user must read, such as which of several networks in a file was taken.
+      name: of the network in the registry.
+      model: the Linen module.
+      variables: {"params", "batch_stats"} of float32 arrays on the default device, by layer group.
+      preprocess: the evaluation transform of these weights.
+      class_names: of the classification layer's outputs; empty without that layer.
+      terms: facts about the weights: origin, sha256, licence, attribution, …
+      notes: sentences that the user must read, such as which of several networks in a file is used.
     """
 
     name: str
-    model: nn.Module
+    model: SourceNetwork
     variables: Mapping[str, Any]
     preprocess: Preprocessing
     class_names: tuple[str, ...]
@@ -77,26 +76,25 @@ def load_source(
     """Load a source network.
 
     Args:
-        name: of the network; None takes the one that the checkpoint fits.
-        weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, an address (https://,
-            file://), "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random
-            weights from a fixed seed.
-        num_classes: outputs of the classification layer of a random network. A checkpoint's own count wins over it, and
-            one without that layer stays without it; None or 0 leaves the layer out, with a checkpoint too.
-        dtype: of the computation.
-        axis_name: mapped axis over which training batch statistics are averaged.
-        sha256: what the file's SHA-256 must be, checked before anything else is done with the file.
-        entry: which network of a file that holds several, such as "state_dict"; None takes averaged weights, where
-            there are averaged and raw ones; "raw" takes the others.
-        preprocessing: fields of `Preprocessing` that take the place of those that the weights bring along; None stands
-            for one that does not.
+      name: of the network; None takes the one that the checkpoint fits.
+      weights: a checkpoint: a file, a folder that holds one, the directory of a finished run, an address (https://,
+        file://), "owner/repository[@revision]" on the Hugging Face Hub, or "embedded:glyphs"; None draws random
+        weights from a fixed seed.
+      num_classes: outputs of the classification layer of a random network. A checkpoint has its own number, or no such
+        layer. None or 0 leaves the layer out, of a checkpoint too.
+      dtype: of the computation.
+      axis_name: mapped axis over which training batch statistics are averaged.
+      sha256: the SHA-256 that the file must have; it is checked before the file is opened.
+      entry: which network of a file with several, such as "state_dict"; None takes averaged weights, if there are
+        averaged and raw ones; "raw" takes the others.
+      preprocessing: fields of `Preprocessing` that replace those of the weights; None keeps a field.
 
     Raises:
-        ValueError: no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
+      UserError: there is no such network, or the checkpoint cannot be used (CheckpointError); the message says why.
     """
     settings = dict(dtype=dtype, axis_name=axis_name)
     if name is not None:
-        find(name)  # before anything is downloaded
+        find(name)  # Raises before anything is downloaded.
     if weights is None:
         return _preprocessed(_random_source(name, num_classes, sha256, settings), preprocessing)
     weights = local_or_named(weights)
@@ -120,10 +118,10 @@ def load_inspected(
     found: Inspection, *, classify: bool = True, dtype=jnp.float32, axis_name: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> Source:  # fmt: skip
-    """Read the weights of a checkpoint that was inspected, with the same `classify`; see `load_source`."""
+    """Read the weights of an inspected checkpoint; give the same `classify` to both functions; see `load_source`."""
     settings = {"dtype": dtype, "axis_name": axis_name}
     if unknown := sorted(set(found.settings) & {*settings, "name", "num_classes", "parent"}):
-        raise CheckpointError(f"{found.file}: its notes set {', '.join(unknown)}, which is not theirs to set.")
+        raise CheckpointError(f"{found.file}: its notes set {', '.join(unknown)}, which notes must not set.")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in found.settings.items()}
     try:
         model = model_for(found.name, found.tensors, classify=classify, **{**given, **settings})
@@ -132,7 +130,7 @@ def load_inspected(
     # Before the weights, since reading them takes time.
     preprocess = settle(found.preprocessing or usual_preprocessing(found.name, model), found.unsettled, preprocessing,
                         str(found.file))  # fmt: skip
-    variables = to_variables(found.tensors, layout(model))
+    variables = to_variables(found.tensors, model.slots())
     class_names = found.class_names if len(found.class_names) == (model.num_classes or 0) else ()
     return Source(
         found.name,
@@ -162,7 +160,7 @@ def _source_of_run(name, weights, classify, settings) -> Source:
 
 def _random_source(name, num_classes, sha256, settings) -> Source:
     if name is None:
-        raise UserError("Without weights there is nothing to tell the network from: give its name.")
+        raise UserError("Without weights, give the name of the network.")
     if sha256 is not None:
         raise UserError("A sha256 was given, but no weights that it could belong to.")
     model = create_model(name, num_classes=num_classes, **settings)
@@ -171,10 +169,10 @@ def _random_source(name, num_classes, sha256, settings) -> Source:
     return Source(name, model, variables, usual_preprocessing(name), default_names(num_classes), terms)
 
 
-def usual_preprocessing(name: str, model: nn.Module | None = None) -> Preprocessing:
-    """Return what to assume where a checkpoint says nothing: torchvision's, at the size the network was made for.
+def usual_preprocessing(name: str, model: SourceNetwork | None = None) -> Preprocessing:
+    """Return the preprocessing of a checkpoint without a description: torchvision's, at the network's usual size.
 
-    Small pictures, which the CIFAR networks are for, are not cropped: there is no border to spare.
+    Small images, as the CIFAR networks read them, are not cropped: they have no border to spare.
     """
     size = 32 if getattr(model, "stem", None) == "cifar" else MODELS[name].image_size
     return Preprocessing(image_size=size, crop_fraction=0.875 if size >= 64 else 1.0)

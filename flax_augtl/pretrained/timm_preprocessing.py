@@ -1,7 +1,7 @@
-"""The fields of timm's pretrained_cfg that say what becomes of images → `Preprocessing`.
+"""The fields of timm's pretrained_cfg that describe the preprocessing → `Preprocessing`.
 
-They mean what timm's evaluation transform does with them at the size of training (`resolve_model_data_config`). The
-fields `test_input_size` and `test_crop_pct` describe another, larger input, and are not used.
+They mean what they mean to timm's evaluation transform at the size of training (`resolve_model_data_config`). The
+fields `test_input_size` and `test_crop_pct` describe another, larger input; they are ignored.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,13 @@ from flax_augtl.pretrained.unsettled import Unsettled
 
 
 def read(fields: Mapping[str, Any]) -> tuple[Preprocessing, list[Unsettled]]:
-    """Return what the fields ask for, and those of them that cannot be honoured; a missing one has timm's default.
+    """Return the preprocessing that the fields describe, and the fields that are not supported.
+
+    A missing field has timm's default.
 
     Raises:
-        ValueError, TypeError, ...: a value is of the wrong kind.
+      ValueError: a value is out of range.
+      TypeError: a value has the wrong type.
     """
     values: dict[str, Any] = {"interpolation": "bicubic"}
     unsettled = []

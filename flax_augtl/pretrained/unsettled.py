@@ -1,4 +1,4 @@
-"""What a checkpoint's own description asks of images that this program does not do, and how the user decides it instead."""
+"""Preprocessing that a checkpoint asks for and this program does not support, and how the user replaces it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from flax_augtl.pretrained.errors import CheckpointError
 
 
 class Unsettled(NamedTuple):
-    """A field of a foreign description that cannot be honoured.
+    """A field of another library's description that is not supported.
 
     Attributes:
-        said: the field as it stands there, such as "do_resize=False".
-        by: fields of `Preprocessing`, any of which decides the matter once the user sets it.
+      said: the field as written there, such as "do_resize=False".
+      by: fields of `Preprocessing`; the user replaces the unsupported one by setting any of them.
     """
 
     said: str
@@ -25,14 +25,14 @@ def settle(
     """Return a checkpoint's preprocessing with the fields that the user sets by hand.
 
     Args:
-        preprocessing: what the checkpoint asks for.
-        unsettled: what it asks for besides.
-        given: fields of `Preprocessing`; None stands for one that is not set.
-        where: the checkpoint's name for messages.
+      preprocessing: the part of the checkpoint's preprocessing that is supported.
+      unsettled: the part that is not.
+      given: fields of `Preprocessing`; None stands for one that is not set.
+      where: the checkpoint's name for messages.
 
     Raises:
-        CheckpointError: a field of the description cannot be honoured, and no field that is set replaces it.
-        ValueError: a field is unknown, or a value out of range.
+      CheckpointError: a field of the description is not supported, and no field that is set replaces it.
+      UserError: a field is unknown, or a value is out of range.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
     still = [each for each in unsettled if not given.keys() & set(each.by)]

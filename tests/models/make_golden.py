@@ -1,4 +1,4 @@
-"""Writes golden.json: what torchvision's networks, small and with random weights, compute.
+"""Writes golden.json: the outputs of torchvision's networks, small and with random weights.
 
     python tests/models/make_golden.py
 
@@ -41,12 +41,12 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, n
 
 
 def images(size: tuple[int, int], seed: int) -> np.ndarray:
-    """Draw two normalised pictures, float32 [2, H, W, 3]."""
+    """Draw two normalised images, float32 [2, H, W, 3]."""
     return np.random.RandomState(seed).standard_normal((2, *size, 3)).astype(np.float32)
 
 
 def torchvision_network(case: str):
-    """Build the case in torchvision, by its own classes."""
+    """Build the case with torchvision's own classes."""
     from torch import nn
     from torchvision.models import resnet, vgg
 

@@ -87,7 +87,7 @@ def test_groups_below_train_from_get_no_gradient():
             assert zero == (index < first), (first, group)
 
 
-def test_pretrained_variables_arrive_and_the_head_is_drawn_from_the_seed():
+def test_pretrained_variables_are_kept_and_the_head_is_drawn_from_the_seed():
     net = small.network("kept_deeper")
     source = small.variables(net, seed=3)
     pretrained = {collection: tree["source"] for collection, tree in source.items()}

@@ -1,4 +1,4 @@
-"""A network cut at a layer group computes what the whole one computes, and trains where it is told to."""
+"""A network that is cut at a layer group computes what the whole one computes, and trains only above `train_from`."""
 
 import jax
 import jax.numpy as jnp
@@ -7,26 +7,15 @@ import pytest
 
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import random_variables
-
-SMALL = {
-    "basic": ("resnet18", {"widths": (4, 6, 8, 10), "stage_sizes": (1, 1, 1, 1)}, 40),
-    "bottleneck": (
-        "resnet50",
-        {"widths": (4, 6, 8, 10), "stage_sizes": (1, 2, 1, 1), "v1_stride": True, "conv_bias": True, "epsilon": 1e-3},
-        33,
-    ),
-    "vgg": ("vgg13", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
-    "vgg_bn": ("vgg11_bn", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
-    "cifar": ("resnet20", {"widths": (4, 6, 8), "stage_sizes": (1, 1, 1)}, 12),
-}
+from tests.families import CHAINS
 
 
 def build(case, **settings):
     """Return a small model, its variables with random statistics, and a batch of images."""
-    name, small, size = SMALL[case]
+    name, small, size, _ = CHAINS[case]
     model = create_model(name, num_classes=5, **small, **settings)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, size, size, 3)), jnp.float32)
-    # Initial values are drawn by numpy and statistics too: compiling `model.init` takes longer than all these tests.
+    # NumPy draws the values and the statistics: compiling `model.init` takes longer than all these tests.
     variables = random_variables(model)
     random = np.random.default_rng(2)
     if "batch_stats" in variables:
@@ -50,7 +39,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case", CHAINS)
 def test_cut_at_any_group_equals_the_whole(case):
     model, variables, x = build(case)
     whole = run(model, variables, x)
@@ -66,12 +55,12 @@ def test_cut_at_any_group_equals_the_whole(case):
     np.testing.assert_array_equal(run(model, variables, x, start=0, stop=0), x)
 
 
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case", CHAINS)
 def test_the_penultimate_activation_is_a_vector(case):
     model, variables, x = build(case)
     penultimate = run(model, variables, x, stop=len(model.groups) - 1)
     assert penultimate.shape == (3, variables["params"][model.groups[-1]]["kernel"].shape[0])
-    headless = create_model(SMALL[case][0], num_classes=None, **SMALL[case][1])
+    headless = create_model(CHAINS[case].network, num_classes=None, **CHAINS[case].settings)
     close(run(headless, pick(variables, headless.groups), x), penultimate)
 
 
@@ -100,7 +89,7 @@ def test_running_statistics_move_a_tenth_of_the_way():
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * y.var((0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
-def test_inference_is_one_example_at_a_time_and_training_is_not():
+def test_inference_is_independent_of_the_batch_and_training_is_not():
     model, variables, x = build("cifar")
     close(run(model, variables, x[:1]), run(model, variables, x)[:1])
     trained, _ = run(model, variables, x, train_from=0, mutable=["batch_stats"])
@@ -109,7 +98,7 @@ def test_inference_is_one_example_at_a_time_and_training_is_not():
 
 
 def test_training_statistics_are_those_of_the_whole_mapped_batch():
-    # vmap has a named axis as pmap has, and needs one device only.
+    # Like pmap, vmap has a named axis, but it needs only one device.
     model, variables, x = build("cifar", axis_name="batch")
     x = jnp.concatenate([x, 2 * x[:1] + 1])
 
@@ -156,6 +145,6 @@ def test_groups_that_do_not_exist_are_refused(start, stop):
         ((2, 31, 40, 3), "float32", "31 x 40 pixels are too small: 32"),
     ],
 )
-def test_what_is_not_a_batch_of_images_is_refused(shape, dtype, message):
+def test_an_array_that_is_no_batch_of_images_is_refused(shape, dtype, message):
     with pytest.raises(ValueError, match=message):
         create_model("vgg11").apply({}, jnp.zeros(shape, dtype))

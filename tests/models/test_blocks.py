@@ -25,7 +25,7 @@ def test_groups_are_the_blocks():
     )
 
 
-def test_the_network_by_block_is_the_network():
+def test_the_network_by_block_computes_what_the_network_by_stage_computes():
     whole, blocks = create_model("resnet20", **SMALL), create_model("resnet20", by_block=True, **SMALL)
     x = small.images(2, 8)
     variables = whole.init(jax.random.key(0), x)
@@ -47,7 +47,7 @@ def test_a_run_can_be_frozen_in_the_middle_of_a_stage():
     )
 
 
-def test_what_has_no_blocks_says_so():
+def test_freezing_at_a_block_is_refused_for_a_network_without_blocks():
     config = small.digits_config(network="vgg11", freeze="conv1.0", image_size=32)
     with pytest.raises(ValueError, match="config.freeze='conv1.0' is not a layer group of this network"):
         prepare(typed(config))

@@ -1,4 +1,4 @@
-"""Convolutions that are computed in another way are the same convolutions."""
+"""The fast convolutions compute what the plain ones compute."""
 
 import functools
 
@@ -34,7 +34,7 @@ def as_flax_calls(x, kernel, strides, padding):
 def with_gradients(function, x, kernel, strides, padding):
     def run(x, kernel):
         y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
-        # Any function of the output that is a whole number does for a gradient.
+        # The gradient of any function of the output with whole numbers will do.
         return y, *back(jnp.sign(y) * (1 + jnp.arange(y.size).reshape(y.shape) % 3))
 
     return jax.jit(run)(x, kernel)
@@ -46,7 +46,7 @@ def whole_numbers(shape, seed):
 
 @pytest.fixture
 def everywhere(monkeypatch):
-    """Have the smallest 3×3 convolutions go by Winograd's filtering."""
+    """Compute even the smallest 3×3 convolutions with Winograd's filtering."""
     monkeypatch.setattr(conv, "LARGE", 0)
 
 
@@ -60,7 +60,7 @@ def test_winograd_is_exact_for_whole_numbers(everywhere, monkeypatch, shape, chu
     assert "convolution" not in jax.jit(lambda x: as_flax_calls(x, kernel, (1, 1), ONES)).lower(x).as_text()
 
 
-def test_winograd_errs_like_a_plain_convolution(everywhere):
+def test_the_rounding_errors_of_winograd_are_those_of_a_plain_convolution(everywhere):
     generator = np.random.default_rng(0)
     x, kernel = generator.normal(size=(4, 14, 14, 64)), generator.normal(size=(3, 3, 64, 64)) / 24
     narrow = [each.astype(np.float32) for each in (x, kernel)]
@@ -93,7 +93,7 @@ def test_a_1_by_1_convolution_is_a_matrix_product(strides, side):
         ("bfloat16", (1, 1), ((0, 0), (0, 0)), 1),
     ],
 )
-def test_others_stay_what_they_are(everywhere, dtype, strides, padding, size):
+def test_other_convolutions_do_not_change(everywhere, dtype, strides, padding, size):
     x, kernel = whole_numbers((2, 8, 8, 3), 0).astype(dtype), whole_numbers((size, size, 3, 4), 1).astype(dtype)
     ours, reference = (with_gradients(function, x, kernel, strides, padding) for function in (as_flax_calls, plain))
     jax.tree.map(np.testing.assert_array_equal, ours, reference)

@@ -1,4 +1,4 @@
-"""The networks against torchvision's, where torchvision is not installed: its outputs are kept in golden.json."""
+"""The networks against torchvision's without torchvision: golden.json has its outputs."""
 
 import importlib.util
 import json
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
@@ -23,7 +22,7 @@ def test_logits_are_torchvisions(case):
     network, settings, size = make_golden.CASES[case]
     golden = json.loads(make_golden.GOLDEN.read_text())[case]
     model = create_model(network, num_classes=make_golden.CLASSES, **settings)
-    slots = layout(model)
+    slots = model.slots()
     tensors = make_golden.random_tensors({name: slot.shape for name, slot in slots.items()}, golden["seed"])
     variables = to_variables({name: Tensor.of(array) for name, array in tensors.items()}, slots)
     with jax.default_matmul_precision("highest"):
@@ -34,12 +33,12 @@ def test_logits_are_torchvisions(case):
 
 
 @pytest.mark.parametrize("wrong", [{"v1_stride": True}, {"epsilon": 1e-3}])
-def test_a_wrong_variant_is_seen(wrong):
+def test_a_wrong_variant_fails(wrong):
     # The golden values can fail: another stride or epsilon moves them far beyond the tolerance.
     network, settings, size = make_golden.CASES["bottleneck"]
     golden = json.loads(make_golden.GOLDEN.read_text())["bottleneck"]
     model = create_model(network, num_classes=make_golden.CLASSES, **settings, **wrong)
-    slots = layout(model)
+    slots = model.slots()
     tensors = make_golden.random_tensors({name: slot.shape for name, slot in slots.items()}, golden["seed"])
     variables = to_variables({name: Tensor.of(array) for name, array in tensors.items()}, slots)
     logits = jax.jit(model.apply)(variables, make_golden.images(size, golden["seed"]))

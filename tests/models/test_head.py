@@ -125,6 +125,6 @@ def test_fields_override_a_preset_and_none_does_not():
         ("traditional", {"classifier_init": "random"}, "needs a kept classification layer"),
     ],
 )
-def test_mistakes_are_named(preset, overrides, message):
+def test_invalid_settings_are_named(preset, overrides, message):
     with pytest.raises(ValueError, match=message):
         head_settings(preset, overrides)

@@ -17,7 +17,7 @@ def test_strided_convolution_pads_both_sides():
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 2], [8, 10]])
 
 
-def test_a_channel_that_hardly_varies_does_not_turn_to_noise():
+def test_a_channel_that_hardly_varies_does_not_turn_into_noise():
     # E[x²] − E[x]² of 1000 ± 0.01 is below float32's resolution.
     x = 1000 + 0.01 * jnp.sign(jax.random.normal(jax.random.key(0), (64, 4, 4, 1)))
     layer = batch_norm(True, epsilon=1e-5, dtype=jnp.float32, axis_name=None, name=None)

@@ -43,7 +43,7 @@ def test_a_classifier_that_starts_from_leep_knows_the_task_before_training(norm)
     assert start["kernel"].shape == (8, 3) and start["kernel"].dtype == np.float32
     assert np.mean(scores.argmax(1) == labels) > 0.9
     loss = -np.mean(np.asarray(jax.nn.log_softmax(scores))[np.arange(200), labels])
-    # The scale is the best one: neither a larger nor a smaller one is better.
+    # The scale is optimal: a larger or a smaller one is worse.
     for factor in (0.9, 1.1):
         other = inputs @ (factor * start["kernel"]) + start["bias"]
         assert loss < -np.mean(np.asarray(jax.nn.log_softmax(other))[np.arange(200), labels]) + 1e-6

@@ -23,7 +23,7 @@ def test_adaptive_pooling_averages_pytorchs_windows(height, width):
     np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), 7), expected, atol=1e-6)
 
 
-def test_padding_never_wins_the_maximum():
+def test_the_padding_is_never_the_maximum():
     assert (max_pool(-jnp.ones((1, 4, 4, 1)), 3, 2, pad=1) == -1).all()
 
 

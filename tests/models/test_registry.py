@@ -1,4 +1,4 @@
-"""Every registered network has the parameters, groups and widths that it is known by."""
+"""Every registered network has its published parameters, groups and widths."""
 
 import jax
 import jax.numpy as jnp
@@ -68,10 +68,10 @@ def test_shortcuts_without_parameters(name):
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes["params"])) == WITHOUT_PROJECTIONS[name]
 
 
-@pytest.mark.parametrize(("kind", "channels"), [("pad", [0, 1, 2, 0]), ("pad_end", [1, 2, 0, 0])])
-def test_a_padded_shortcut_takes_every_second_pixel_and_adds_zeros(kind, channels):
+@pytest.mark.parametrize(("shortcut", "channels"), [("pad", [0, 1, 2, 0]), ("pad_end", [1, 2, 0, 0])])
+def test_a_padded_shortcut_takes_every_second_pixel_and_adds_zeros(shortcut, channels):
     x = jnp.broadcast_to(jnp.array([1.0, 2.0]), (1, 3, 3, 2)).at[:, 1].set(9.0)
-    found = padded_shortcut(x, 4, 2, kind)
+    found = padded_shortcut(x, 4, 2, shortcut)
     np.testing.assert_array_equal(found, np.broadcast_to(np.array(channels, np.float32), (1, 2, 2, 4)))
 
 
@@ -106,7 +106,7 @@ def test_equal_arguments_make_equal_modules():
     assert a != create_model("resnet50") and create_model("resnet50", v1_stride=True) != create_model("resnet50")
 
 
-def test_an_unknown_network_is_answered_with_the_names():
+def test_the_error_of_an_unknown_network_lists_the_names():
     with pytest.raises(ValueError, match=r"no network 'ResNet-50'.*Did you mean resnet50.*choices are resnet18, ") as e:
         create_model("ResNet-50")
     assert all(name in str(e.value) for name in MODELS)
@@ -131,7 +131,7 @@ def test_an_unknown_network_is_answered_with_the_names():
         ("vgg11", {"hidden": 0}),
     ],
 )
-def test_a_setting_of_another_kind_is_named(name, setting):
+def test_a_setting_of_a_wrong_type_or_range_is_named(name, setting):
     with pytest.raises(ValueError, match=f"{name}: its setting {next(iter(setting))} must be like "):
         create_model(name, **setting)
     assert create_model("resnet20", epsilon=1).epsilon == 1
@@ -142,18 +142,18 @@ def test_a_setting_of_another_kind_is_named(name, setting):
     [
         ({"widths": (16, 32)}, "stage_sizes and widths must have as many entries as each other, not 3 and 2"),
         ({"widths": (), "stage_sizes": ()}, "not 0 and 0"),
-        ({"num_classes": -1}, "-1 classes"),
-        ({"num_classes": 10**9}, "1000000000 classes"),
+        ({"num_classes": -1}, "num_classes must be between 1 and 1048576, got -1"),
+        ({"num_classes": 10**9}, "num_classes must be between 1 and 1048576, got 1000000000"),
         ({"block": "x"}, "block must be one of basic, bottleneck, not 'x'"),
         ({"shortcut": "x"}, "shortcut must be one of projection, pad, pad_end, not 'x'"),
     ],
 )
-def test_settings_that_make_no_network_are_named(settings, message):
+def test_invalid_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=f"resnet20: .*{message}"):
         create_model("resnet20", **settings)
 
 
-def test_an_unknown_setting_is_answered_with_the_settings():
+def test_the_error_of_an_unknown_setting_lists_the_settings():
     with pytest.raises(ValueError, match="vgg11 has no setting v1_stride.*batch_norm"):
         create_model("vgg11", v1_stride=True)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 
 CLASSES = 7
 
@@ -13,8 +12,8 @@ def draw_state_dict(model, seed: int = 0) -> dict[str, np.ndarray]:
     """Return random tensors in torchvision's names for every slot of a model, its statistics random too."""
     random = np.random.RandomState(seed)
     tensors = {}
-    for name, slot in layout(model).items():
-        if slot.kind == "vector":
+    for name, slot in model.slots().items():
+        if slot.type == "vector":
             low, high = (0.5, 1.5) if name.endswith(("running_var", "weight")) else (-0.3, 0.3)
             tensors[name] = random.uniform(low, high, slot.shape).astype(np.float32)
         else:

@@ -17,7 +17,7 @@ from tests import small
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by their paths on loopback, and remembers what it was asked for."""
+    """Serves bytes by their paths on loopback, and records the requests."""
 
     def __init__(self):
         self.files, self.asked, self.cut = {}, [], False
@@ -96,7 +96,7 @@ def test_a_secret_in_an_address_is_not_kept(server, state_dict):
     assert source.terms["origin"] == f"{server.address}/w.safetensors" and server.asked == ["/w.safetensors?token=abc"]
 
 
-def test_what_cannot_be_fetched_leaves_nothing_behind(server, state_dict):
+def test_a_failed_download_leaves_no_file(server, state_dict):
     url = f"{server.address}/w.safetensors"
     assert refused(url) == f"{url} could not be fetched: the server answers 404 (Not Found)."
     server.files, server.cut = {"/w.safetensors": save(state_dict)}, True
@@ -108,7 +108,7 @@ def test_what_cannot_be_fetched_leaves_nothing_behind(server, state_dict):
     assert "could not be fetched: " in refused(f"{server.address}/other.safetensors")
 
 
-def test_a_page_in_the_place_of_a_file(server):
+def test_a_web_page_instead_of_a_file(server):
     server.files = {"/w.pth": b"<!doctype html><html>log in</html>"}
     assert "is a web page" in refused(f"{server.address}/w.pth")
 
@@ -140,18 +140,18 @@ def test_file_addresses_are_paths(tmp_path, state_dict):
         ("embedded:glyphs", "embedded:glyphs"),
     ],
 )
-def test_what_an_address_stands_for(address, expected):
+def test_addresses_become_paths_or_hub_ids(address, expected):
     assert local_or_named(address) == expected
 
 
-def test_other_kinds_of_addresses_are_refused():
+def test_other_schemes_of_addresses_are_refused():
     assert refused("ftp://host/w.pth") == (
         "ftp://host/w.pth: addresses that start with ftp:// are not read. Those that are "
         "read start with https://, http://, file://, gs://, s3:// or az://."
     )
 
 
-def test_a_mistyped_path_is_not_asked_of_the_hub(tmp_path, state_dict, monkeypatch):
+def test_the_hub_is_not_asked_for_a_mistyped_path(tmp_path, state_dict, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
     save_file(state_dict, tmp_path / "weights" / "resnet20.safetensors")
@@ -194,7 +194,7 @@ def test_a_checkpoint_in_several_files(parts, state_dict, which):
     assert source.terms["sha256 of model-00002-of-00002.safetensors"]
 
 
-def test_parts_that_are_not_there_or_lead_elsewhere(parts):
+def test_parts_that_are_missing_or_in_another_folder(parts):
     (parts / "model-00002-of-00002.safetensors").unlink()
     index = parts / "model.safetensors.index.json"
     assert refused(parts) == (

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from flax_augtl.models import create_model
 from flax_augtl.pretrained import Preprocessing, load_source, random_variables, write_safetensors
 from flax_augtl.pretrained.__main__ import main
-from flax_augtl.pretrained.parity.block_outputs import block_activations, block_names, differences
+from flax_augtl.pretrained.parity.block_outputs import block_activations, differences
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def table(text):
     return {line[:14].strip(): line[14:].strip() for line in text.splitlines() if line[:14].strip()}
 
 
-def test_it_says_what_the_checkpoint_is(checkpoint, capsys):
+def test_the_checkpoint_is_described(checkpoint, capsys):
     assert main([str(checkpoint)]) == 0
     rows = table(capsys.readouterr().out)
     assert rows["layout"] == "torchvision names in safetensors"
@@ -38,13 +38,13 @@ def test_it_says_what_the_checkpoint_is(checkpoint, capsys):
     assert len(rows["sha256"]) == 64
 
 
-def test_pictures_get_their_five_likeliest_classes(checkpoint, tmp_path, capsys):
-    folder = tmp_path / "pictures" / "inner"
+def test_images_get_their_five_likeliest_classes(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "images" / "inner"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")
-    (folder / "broken.jpg").write_bytes(b"not a picture")
-    assert main([str(checkpoint), "--images", str(tmp_path / "pictures")]) == 1
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    assert main([str(checkpoint), "--images", str(tmp_path / "images")]) == 1
     printed = capsys.readouterr()
     line = next(line for line in printed.out.splitlines() if line.startswith(str(folder / "a.png")))
     source = load_source(None, checkpoint)
@@ -54,7 +54,7 @@ def test_pictures_get_their_five_likeliest_classes(checkpoint, tmp_path, capsys)
     assert f"1 image could not be read:\n  {folder / 'broken.jpg'}: " in printed.err
 
 
-def test_pictures_are_read_as_for_prediction(checkpoint, tmp_path, capsys):
+def test_images_are_read_as_for_prediction(checkpoint, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)
     Image.fromarray(pixels).convert("RGB").save(tmp_path / "8.png")
     Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png")
@@ -63,7 +63,7 @@ def test_pictures_are_read_as_for_prediction(checkpoint, tmp_path, capsys):
     assert sixteen == eight
 
 
-def test_errors_are_sentences_and_the_exit_code_tells(checkpoint, tmp_path, capsys):
+def test_errors_are_sentences_and_set_the_exit_code(checkpoint, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(checkpoint), "--model=resnet32"], "This file fits resnet20."),
@@ -89,7 +89,7 @@ def test_without_the_original_library_verification_says_what_to_install(tmp_path
 
 def test_blocks_are_named_and_compared():
     model = create_model("vgg11", widths=(2, 2, 2, 2, 2), hidden=4, num_classes=3)
-    names = block_names(model)
+    names = model.block_names
     assert names[:3] == ("conv1/conv0", "conv2/conv0", "conv3/conv0") and names[-3:] == ("fc6", "fc7", "logits")
     ours = block_activations(model, random_variables(model), np.ones((1, 32, 32, 3), np.float32))
     assert set(ours) == set(names) and ours["conv1/conv0"].shape == (1, 32, 32, 2)
@@ -102,7 +102,7 @@ def test_blocks_are_named_and_compared():
         differences(ours, {"fc7": theirs["fc7"]})
 
 
-def test_loading_takes_hardly_more_memory_than_the_file(tmp_path, draw):
+def test_loading_takes_little_more_memory_than_the_file(tmp_path, draw):
     save_file(draw(create_model("resnet18")), tmp_path / "w.safetensors")
     command = [sys.executable, "-m", "flax_augtl.benchmarks.weights", str(tmp_path / "w.safetensors")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

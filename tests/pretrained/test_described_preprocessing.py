@@ -1,4 +1,4 @@
-"""What transformers and timm write beside checkpoints: each field is honoured, or refused until it is set by hand."""
+"""The descriptions of transformers and timm: each field is supported, or refused until it is set by hand."""
 
 import json
 
@@ -90,6 +90,7 @@ def folder(tmp_path_factory):
 REFUSED = [
     ({**VIT, "do_resize": False}, "do_resize=False", {"resize": "squash"}),
     ({**VIT, "size": {"height": 224, "width": 200}}, "size={'height': 224, 'width': 200}", {"resize": "squash"}),
+    ({**VIT, "size": 224, "max_size": 300}, "size=224", {"resize": "squash"}),
     ({**VIT, "size": {"longest_edge": 224}}, "size={'longest_edge': 224}", {"resize": "short_side"}),
     (
         {**CLIP, "do_center_crop": False},
@@ -114,7 +115,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "said", "by_hand"), REFUSED)
-def test_a_field_of_transformers_that_is_not_honoured_is_named_and_settled_by_hand(folder, fields, said, by_hand):
+def test_a_field_of_transformers_that_is_not_supported_is_named_and_replaced_by_hand(folder, fields, said, by_hand):
     path = folder(preprocessor_config=fields)
     field = next(iter(by_hand))
     with pytest.raises(CheckpointError) as error:
@@ -135,7 +136,7 @@ def test_a_field_of_transformers_that_is_not_honoured_is_named_and_settled_by_ha
         ({"std": [0.0, 1.0, 1.0]}, "std=[0.0, 1.0, 1.0]", {"std": STD}),
     ],
 )
-def test_a_field_of_timm_that_is_not_honoured_is_named_and_settled_by_hand(folder, fields, said, by_hand):
+def test_a_field_of_timm_that_is_not_supported_is_named_and_replaced_by_hand(folder, fields, said, by_hand):
     path = folder(config={"architecture": "resnet20", "pretrained_cfg": fields})
     field = next(iter(by_hand))
     name = "config.image_size" if field == "image_size" else f"config.preprocessing.{field}"
@@ -153,39 +154,39 @@ def test_a_preprocessor_config_without_a_config_counts(folder):
     assert load_source(None, folder()).preprocess.resize == "short_side"
 
 
-def picture(width, height):
+def random_image(width, height):
     rng = np.random.default_rng(width)
     return Image.fromarray(rng.integers(0, 256, (height // 5, width // 5, 3), np.uint8)).resize((width, height), 3)
 
 
 @pytest.mark.parametrize("size", [(50, 30), (30, 50), (40, 40), (3000, 10)])
 def test_squashing_is_pillows_resize_of_the_whole_image(size):
-    image = picture(*size)
+    image = random_image(*size)
     whole = Preprocessing(image_size=20, crop_fraction=1.0, resize="squash").resize_and_crop(image)
     np.testing.assert_array_equal(whole, image.resize((20, 20), Image.Resampling.BILINEAR))
     centre = Preprocessing(image_size=20, crop_fraction=20 / 24, resize="squash").resize_and_crop(image)
     np.testing.assert_array_equal(centre, np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR))[2:22, 2:22])
 
 
-def test_without_a_resize_the_centre_is_cut_out_and_black_put_around():
+def test_without_a_resize_the_centre_is_cropped_and_padded_with_black():
     p = Preprocessing(image_size=20, crop_fraction=1.0, resize="none")
-    image = picture(50, 30)
+    image = random_image(50, 30)
     np.testing.assert_array_equal(p.resize_and_crop(image), np.asarray(image)[5:25, 15:35])
-    narrow = p.resize_and_crop(picture(50, 10))
-    np.testing.assert_array_equal(narrow[5:15], np.asarray(picture(50, 10))[:, 15:35])
+    narrow = p.resize_and_crop(random_image(50, 10))
+    np.testing.assert_array_equal(narrow[5:15], np.asarray(random_image(50, 10))[:, 15:35])
     assert not narrow[:5].any() and not narrow[15:].any()
 
 
-def test_half_pixels_are_rounded_as_the_library_does_it():
+def test_half_pixels_are_rounded_as_in_the_library():
     """The centre crops of torchvision and transformers differ by a pixel: 8 of 40 photographs changed their top-1."""
-    image = picture(35, 30)
+    image = random_image(35, 30)
     torchvision = Preprocessing(image_size=20, crop_fraction=1.0, resize="none")
     np.testing.assert_array_equal(torchvision.resize_and_crop(image), np.asarray(image)[5:25, 8:28])
     transformers = torchvision.replace(crop_rounding="down")
     np.testing.assert_array_equal(transformers.resize_and_crop(image), np.asarray(image)[5:25, 7:27])
     # Of a smaller image, transformers has the larger border on the right.
-    narrow = transformers.resize_and_crop(picture(15, 30))
-    np.testing.assert_array_equal(narrow[:, 2:17], np.asarray(picture(15, 30))[5:25])
+    narrow = transformers.resize_and_crop(random_image(15, 30))
+    np.testing.assert_array_equal(narrow[:, 2:17], np.asarray(random_image(15, 30))[5:25])
     assert "crop_rounding" not in torchvision.to_json()
     assert Preprocessing.from_json(transformers.to_json()) == transformers
     with pytest.raises(ValueError, match="crop_rounding must be one of nearest, down, got 'up'"):

@@ -1,4 +1,4 @@
-"""Files with several networks: averages beside raw weights, wrappers, other networks; and what else lies beside them."""
+"""Files with several networks: averaged and raw weights, wrappers, other networks, and other tensors."""
 
 import json
 
@@ -19,7 +19,7 @@ RAW, AVERAGE = 1.0, 2.0
 
 @pytest.fixture
 def write(tmp_path, state_dict):
-    """Write a file of networks by their prefixes, whose fc biases tell which one was read; more tensors as they are."""
+    """Write a file of networks by their prefixes, with different fc biases, and of more tensors."""
 
     def write(prefixes, **more):
         tensors = {
@@ -56,13 +56,13 @@ def bias(source):
         ("model.", "ema_0_999."),
     ],
 )
-def test_the_average_is_taken_and_said(write, raw, average):
+def test_the_average_is_used_with_a_note(write, raw, average):
     path = write({raw: RAW, average: AVERAGE})
     source = load_source("resnet20", path)
     name, other = average.strip("."), raw.strip(".") or "."
     assert bias(source) == AVERAGE and source.terms["entry"] == name
     assert source.notes == (
-        f"{path}: the averaged weights ({name}) are used, for published accuracies are those of the "
+        f"{path}: the averaged weights ({name}) are used, since published accuracies are those of the "
         f"average. config.weights_entry chooses others: {other}.",
     )
     for entry in (other, "raw"):
@@ -82,7 +82,7 @@ def test_a_counter_of_torchvisions_marks_an_average(write):
     assert bias(load_source(None, path)) == AVERAGE
 
 
-def test_an_average_that_does_not_fit_is_not_used_and_said(write, state_dict):
+def test_an_average_that_does_not_fit_is_not_used_and_noted(write, state_dict):
     statistics = {f"model_ema.{name}": value for name, value in state_dict.items() if "running" not in name}
     path = write({"model.": RAW}, **statistics)
     source = load_source(None, path)
@@ -97,7 +97,7 @@ def test_the_beginning_of_a_name_is_enough(write):
 
 
 @pytest.mark.parametrize("entry", ["nothing", "state", "."])
-def test_an_entry_that_is_not_there_is_answered_with_those_that_are(write, entry):
+def test_the_error_of_a_missing_entry_lists_the_entries(write, entry):
     path = write({"state_dict.": RAW, "model_ema.": AVERAGE})
     with pytest.raises(CheckpointError) as error:
         load_source(None, path, entry=entry)
@@ -107,7 +107,7 @@ def test_an_entry_that_is_not_there_is_answered_with_those_that_are(write, entry
     )
 
 
-def test_networks_that_nothing_tells_apart_are_refused(write):
+def test_an_ambiguous_choice_of_networks_is_refused(write):
     path = write({"online.": 1.0, "target.": 2.0})
     with pytest.raises(CheckpointError) as error:
         load_source(None, path)
@@ -126,7 +126,7 @@ def test_the_usual_holder_comes_first_and_the_others_are_named(write):
     assert source.notes == (f"{path}: the weights state_dict are used. config.weights_entry chooses others: best.",)
 
 
-def test_a_network_of_another_kind_beside_is_passed_over(write, draw):
+def test_a_network_of_another_architecture_in_the_file_is_ignored(write, draw):
     from flax_augtl.models import create_model
 
     other = {f"teacher.{name}": value for name, value in draw(create_model("resnet32", num_classes=7)).items()}
@@ -141,7 +141,7 @@ def test_a_prefix_that_fits_is_stripped(write, prefix):
     assert source.name == "resnet20" and bias(source) == 5.0 and source.notes == ()
 
 
-def test_what_is_beside_a_prefix_is_named(write):
+def test_tensors_beside_a_prefix_are_named(write):
     path = write(
         {"state_dict.net.": 5.0},
         **{"state_dict.criterion.weight": np.ones(7, np.float32), "optimizer.state.0.exp_avg": np.ones(3, np.float32)},
@@ -154,7 +154,7 @@ def test_what_is_beside_a_prefix_is_named(write):
     )
 
 
-def test_a_segmentation_network_is_said_to_compute_otherwise(write):
+def test_a_segmentation_network_gets_a_note_about_dilation(write):
     path = write({"backbone.": 5.0}, **{"classifier.4.weight": np.ones((2, 8, 1, 1), np.float32)})
     assert load_source(None, path).notes[1] == (
         f"{path}: this is a network for segmentation. Such networks often dilate the convolutions of their last stages, "
@@ -167,7 +167,7 @@ def test_a_moco_checkpoint(write, beside):
     prefixes = {"module.encoder_q.": 1.0} | ({f"module.{beside}": 2.0} if beside else {})
     path = write(prefixes, **{"module.queue": np.ones((8, 4), np.float32)})
     source = load_source(None, path)
-    # Its last layer is a projection, even where it is called fc.
+    # Its last layer is a projection, even if its name is fc.
     assert source.terms["entry"] == "module.encoder_q" and source.class_names == () and "fc" not in source.groups
 
 
@@ -189,7 +189,7 @@ def test_a_run_directory_has_no_entries(tmp_path):
         load_source(None, tmp_path, entry="model")
 
 
-def test_training_says_which_weights_it_took_and_keeps_their_name(write, tmp_path, capsys):
+def test_training_notes_the_weights_and_keeps_their_name(write, tmp_path, capsys):
     path = write({"state_dict.": RAW, "state_dict_ema.": AVERAGE})
     common = {"weights": str(path), "freeze": "all", "steps": 1, "head": {"preset": "kept"}}
     run = flax_augtl.train(small.digits_config(**common), tmp_path / "average")
@@ -237,7 +237,7 @@ class TestPyTorch:
         np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
         assert source.notes == ()
 
-    def test_numbers_of_numpy_beside_the_state_dict(self, tmp_path, torch, tensors, state_dict):
+    def test_numpy_numbers_beside_the_state_dict(self, tmp_path, torch, tensors, state_dict):
         saved = {"state_dict": tensors, "best_acc1": np.float64(76.1), "epoch": np.int64(3), "best": np.bool_(True)}
         torch.save({**saved, "loss": np.float32(1.5)}, tmp_path / "w.pth")
         source = load_source("resnet20", tmp_path / "w.pth")
@@ -250,13 +250,13 @@ class TestPyTorch:
         np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], tensors["fc.bias"].numpy() + 1)
         assert "model_ema.module" in source.notes[0]
 
-    def test_what_holds_itself_ends(self, tmp_path, torch, tensors):
+    def test_a_container_that_contains_itself_ends(self, tmp_path, torch, tensors):
         saved = {"model": tensors}
         saved["again"] = [saved, saved]
         torch.save(saved, tmp_path / "w.pth")
         assert load_source("resnet20", tmp_path / "w.pth").name == "resnet20"
 
-    def test_odd_tensors_elsewhere_are_no_hindrance(self, tmp_path, torch, tensors):
+    def test_unsupported_tensors_elsewhere_in_the_file_do_no_harm(self, tmp_path, torch, tensors):
         torch.save({"model": tensors, "statistics": {"a.b": torch.ones(3, device="meta")}}, tmp_path / "w.pth")
         assert load_source("resnet20", tmp_path / "w.pth").name == "resnet20"
         torch.save({**tensors, "fc.bias": torch.ones(7, device="meta")}, tmp_path / "w.pth")

@@ -1,4 +1,4 @@
-"""What cannot be used is refused in plain sentences, and nothing in a file is ever executed."""
+"""Unusable checkpoints are refused with clear messages, and nothing in a file is ever executed."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ from flax_augtl.pretrained import CheckpointError, load_source
 
 
 def refused(weights, name="resnet20", **settings) -> str:
-    """Return the message that loading raises."""
+    """Return the message of the error that loading raises."""
     with pytest.raises(CheckpointError) as error:
         load_source(name, weights, **settings)
     return str(error.value)
@@ -60,7 +60,7 @@ def test_the_network_that_it_fits_is_named(good):
     assert message.startswith(f"{good} does not fit resnet32. This file fits resnet20.\nmissing (60):")
 
 
-def test_what_fits_nothing_is_compared_with_the_nearest(tmp_path, draw):
+def test_a_checkpoint_that_fits_nothing_is_compared_with_the_nearest_network(tmp_path, draw):
     tensors = draw(create_model("resnet44", num_classes=3))
     del tensors["bn1.bias"]
     save_file(tensors, tmp_path / "w.safetensors")
@@ -105,7 +105,7 @@ def test_weights_that_are_not_finite(tmp_path, state_dict, bad):
     ],
 )
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_what_is_no_checkpoint(tmp_path, content, message, name):
+def test_files_that_are_no_checkpoints(tmp_path, content, message, name):
     (tmp_path / name).write_bytes(content)
     text = refused(tmp_path / name)
     assert text.startswith(str(tmp_path / name)) and "\n" not in text
@@ -143,7 +143,7 @@ def test_sha256_is_checked_before_the_file_is_read(good, tmp_path):
         load_source("resnet20", sha256=right)
 
 
-def test_a_path_that_is_not_there(tmp_path):
+def test_a_path_that_does_not_exist(tmp_path):
     assert refused(tmp_path / "absent.pth") == f"There is no checkpoint at {tmp_path / 'absent.pth'}."
     assert refused("some/absent.safetensors") == "There is no checkpoint at some/absent.safetensors."
 
@@ -193,7 +193,7 @@ def test_a_config_that_asks_for_something_else(tmp_path, state_dict, config, mes
         "[" * 100000,
     ],
 )
-def test_a_config_of_other_kinds_is_damaged(tmp_path, state_dict, config):
+def test_a_config_with_wrong_types_is_damaged(tmp_path, state_dict, config):
     save_file(state_dict, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(CheckpointError):
@@ -216,14 +216,14 @@ def test_damaged_notes(tmp_path, state_dict):
         {"block": ["basic"]},
     ],
 )
-def test_settings_of_another_kind_in_notes(tmp_path, state_dict, settings):
+def test_settings_with_wrong_types_in_notes(tmp_path, state_dict, settings):
     notes = json.dumps({"network": "resnet20", "settings": settings})
     save_file(state_dict, tmp_path / "w.safetensors", {"flax_augtl": notes})
     assert f"{tmp_path / 'w.safetensors'}: " in refused(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("weights", ["", "None", "none", " "])
-def test_no_weights_cannot_be_said_on_the_command_line(weights):
+def test_none_as_a_string_names_no_weights(weights):
     with pytest.raises(CheckpointError, match="names no checkpoint. Random weights are --config.weights=None on"):
         load_source("resnet20", weights)
 
@@ -260,14 +260,14 @@ class TestPyTorch:
         return pytest.importorskip("torch", reason="needs the extra `torch`")
 
     @pytest.mark.parametrize("legacy", [False, True])
-    def test_a_pickle_that_would_run_code_does_not(self, tmp_path, torch, legacy):
+    def test_a_pickle_with_code_does_not_run_it(self, tmp_path, torch, legacy):
         saved = {"state_dict": {"conv1.weight": torch.zeros(1)}, "evil": Evil(tmp_path / "ran")}
         torch.save(saved, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
         message = refused(tmp_path / "w.pth")
         assert "is a pickle that holds more than tensors (posix.mkdir), and reading it could run code" in message
         assert not (tmp_path / "ran").exists() and "\n" not in message
 
-    def test_a_bare_pickle_does_not_either(self, tmp_path):
+    def test_a_bare_pickle_does_not_run_code_either(self, tmp_path):
         (tmp_path / "w.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
         assert "reading it could run code" in refused(tmp_path / "w.bin")
         assert not (tmp_path / "ran").exists()

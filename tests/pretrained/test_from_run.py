@@ -15,20 +15,20 @@ def train(workdir, **changes):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return [np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8) for _ in range(4)]
 
 
 @pytest.mark.parametrize("preset", ["traditional", "kept_plain"])
-def test_the_target_classifier_becomes_the_classification_layer(preset, pictures, tmp_path):
+def test_the_target_classifier_becomes_the_classification_layer(preset, images, tmp_path):
     run = train(tmp_path / "run", head={"preset": preset})
     source = flax_augtl.load_source("resnet20", tmp_path / "run")
     assert source.class_names == tuple("0123456789") and source.preprocess == run.preprocessing
-    logits = source.model.apply(source.variables, source.preprocess(pictures))
-    np.testing.assert_allclose(jax.nn.softmax(logits), run.predict(pictures), rtol=1e-4, atol=1e-6)
+    logits = source.model.apply(source.variables, source.preprocess(images))
+    np.testing.assert_allclose(jax.nn.softmax(logits), run.predict(images), rtol=1e-4, atol=1e-6)
 
 
-def test_new_layers_are_left_behind_and_the_kept_layer_stays(tmp_path):
+def test_new_layers_are_dropped_and_the_kept_layer_stays(tmp_path):
     run = train(tmp_path / "run", freeze="layer3", head={"preset": "kept"})
     source = flax_augtl.load_source(None, str(tmp_path / "run"))
     assert source.name == "resnet20" and len(source.class_names) == 215
@@ -58,7 +58,7 @@ def test_a_chain_of_three(tmp_path):
     assert second.network.groups[-2:] == ("fc", "head")
 
 
-def test_what_cannot_be_a_source_is_refused(tmp_path):
+def test_runs_that_cannot_be_a_source_are_refused(tmp_path):
     train(tmp_path / "run", head={"preset": "traditional_l2"})
     with pytest.raises(ValueError, match="has no classification layer that could be kept"):
         train(tmp_path / "next", weights=str(tmp_path / "run"), head={"preset": "kept"})

@@ -1,5 +1,7 @@
-"""The Hugging Face Hub, as a small server on loopback; each case is a process, since the library reads its
-settings from the environment when it is imported."""
+"""The Hugging Face Hub, as a small server on loopback.
+
+Each case is a process, since the library reads its settings from the environment when it is imported.
+"""
 
 import hashlib
 import http.server
@@ -38,7 +40,7 @@ for weights in sys.argv[1:]:
 
 
 class Hub:
-    """A server that answers as the hub does, from a dict of files, and remembers what it was asked."""
+    """A server that answers like the hub, from a dict of files, and records the requests."""
 
     def __init__(self):
         self.files = {}
@@ -120,7 +122,7 @@ def hub(state_dict):
 
 
 def load(tmp_path, endpoint, *weights, **environment):
-    """Load in a process of its own, with its own cache and no proxies; return what each gave."""
+    """Load in a separate process, with its own cache and no proxies; return the results."""
     environment = {
         **{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")},
         "HF_ENDPOINT": endpoint,
@@ -168,14 +170,14 @@ def test_download_cache_revision_and_offline(tmp_path, hub, state_dict):
     )
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path, hub, draw):
+def test_an_interrupted_download_continues_where_it_stopped(tmp_path, hub, draw):
     # The library writes ten megabytes at a time, so a smaller file would start again from nothing.
     whole = save(draw(create_model("resnet18")))
     hub.files["org/big", "a" * 40, "model.safetensors"] = whole
     hub.cut = 25_000_000
     first = load(tmp_path, hub.endpoint, "org/big")[0]
     assert hub.cut is None
-    if "error" in first:  # a version of the library that does not try again by itself: the next call goes on
+    if "error" in first:  # This version of the library does not retry by itself: the next call continues.
         assert "could not be downloaded" in first["error"]
         first = load(tmp_path, hub.endpoint, "org/big")[0]
     assert first["name"] == "resnet18" and first["terms"]["sha256"] == hashlib.sha256(whole).hexdigest()

@@ -1,4 +1,4 @@
-"""A checkpoint becomes the variables it holds, exactly, with what belongs to them."""
+"""A checkpoint becomes exactly the variables in it, with their preprocessing, class names and terms."""
 
 import json
 
@@ -10,7 +10,6 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, Preprocessing, load_source, to_state_dict, write_safetensors
 from flax_augtl.pretrained.class_names import imagenet_names
 
@@ -22,7 +21,7 @@ def same_trees(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
 
 
-def test_every_tensor_lands_in_its_place_transposed(tmp_path, state_dict):
+def test_every_tensor_is_in_its_place_and_transposed(tmp_path, state_dict):
     save_file(state_dict, tmp_path / "w.safetensors")
     source = load_source("resnet20", tmp_path / "w.safetensors")
     params, statistics = source.variables["params"], source.variables["batch_stats"]
@@ -37,7 +36,7 @@ def test_every_tensor_lands_in_its_place_transposed(tmp_path, state_dict):
     ):
         np.testing.assert_array_equal(np.squeeze(ours), np.squeeze(theirs))
         assert isinstance(ours, jax.Array) and ours.dtype == jnp.float32
-    # And nothing was left out: the tree is the one that the module itself makes.
+    # Nothing is left out: the tree equals the one that the module itself makes.
     shapes = jax.eval_shape(source.model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert jax.tree.map(jnp.shape, source.variables) == jax.tree.map(jnp.shape, dict(shapes))
     assert source.groups == source.model.groups == ("stem", "layer1", "layer2", "layer3", "fc")
@@ -63,7 +62,7 @@ def test_the_written_layout_is_the_modules_own(name, settings):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     leaves = {path: leaf.shape for path, leaf in flatten_dict(dict(shapes)).items()}
     turned = {"conv": (2, 3, 1, 0), "dense": (1, 0), "vector": (0,)}
-    written = {s.path: tuple(s.shape[i] for i in turned[s.kind]) for s in layout(model).values()}
+    written = {s.path: tuple(s.shape[i] for i in turned[s.type]) for s in model.slots().values()}
     assert written == leaves
 
 
@@ -81,7 +80,7 @@ def test_without_weights_the_variables_are_random_and_the_same_every_time():
     assert np.std(a.variables["params"]["layer3"]["0"]["conv1"]["kernel"]) > 0.01
 
 
-def test_the_network_is_told_from_the_tensors(tmp_path, draw):
+def test_the_tensors_show_the_network(tmp_path, draw):
     for name in ("resnet20", "resnet44"):
         save_file(draw(create_model(name, num_classes=2)), tmp_path / "w.safetensors")
         assert load_source(None, tmp_path / "w.safetensors").name == name
@@ -99,7 +98,7 @@ def test_the_classification_layer_can_be_left_out(tmp_path, state_dict):
         save_file(tensors, tmp_path / "w.safetensors")
         source = load_source("resnet20", tmp_path / "w.safetensors", num_classes=classes)
         assert "fc" not in source.variables["params"] and source.class_names == () and "fc" not in source.groups
-    # But half of it is an error.
+    # Half of the layer is an error.
     save_file({**headless, "fc.weight": state_dict["fc.weight"]}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"missing \(1\):\n  fc.bias"):
         load_source("resnet20", tmp_path / "w.safetensors")
@@ -112,7 +111,7 @@ def test_a_thousand_classes_have_imagenets_names():
     assert load_source("resnet20").class_names == names
 
 
-def test_what_this_program_writes_says_everything_itself(tmp_path):
+def test_a_file_of_this_program_describes_itself(tmp_path):
     source = load_source("resnet20", num_classes=7)
     preprocess = Preprocessing(image_size=40, crop_fraction=1.0, mean=(0.1, 0.2, 0.3), interpolation="bicubic")
     path = tmp_path / "own.safetensors"
@@ -166,7 +165,7 @@ def test_half_precision_is_read_as_float32(tmp_path, state_dict):
         np.testing.assert_array_equal(kernel, tensors["fc.weight"].astype(np.float32).T)
 
 
-def test_settings_of_use_are_passed_on(tmp_path, state_dict):
+def test_dtype_and_axis_name_are_passed_on(tmp_path, state_dict):
     save_file(state_dict, tmp_path / "w.safetensors")
     model = load_source("resnet20", tmp_path / "w.safetensors", dtype="bfloat16", axis_name="batch").model
     assert model == create_model("resnet20", num_classes=7, dtype=jnp.bfloat16, axis_name="batch")

@@ -1,4 +1,4 @@
-"""Names of other code, backbones without their classification layer, and relatives of the networks here."""
+"""Tensor names of other code, networks without a classification layer, and architectures that are not supported."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from safetensors.numpy import save_file
 
 import flax_augtl
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.__main__ import main
 from flax_augtl.pretrained.convert import check
@@ -39,7 +38,7 @@ def renamed(arrays):
 
 
 @pytest.mark.parametrize("names", OTHER_HEADS.values(), ids=OTHER_HEADS)
-def test_a_head_that_is_no_classification_layer_is_left_out_and_said(tmp_path, backbone, names):
+def test_a_head_that_is_no_classification_layer_is_left_out_with_a_note(tmp_path, backbone, names):
     path = tmp_path / "w.safetensors"
     save_file({**backbone, **{name: np.ones((5, 64), np.float32) for name in names}}, path)
     source = load_source(None, path)
@@ -66,17 +65,17 @@ def test_only_heads_that_keep_the_layer_are_refused(tmp_path, backbone):
         flax_augtl.train(config, tmp_path / "kept", quiet=True)
 
 
-def test_what_is_no_head_stays_unexpected(tmp_path, backbone):
+def test_a_tensor_of_no_head_stays_unexpected(tmp_path, backbone):
     save_file({**backbone, "attention.weight": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"unexpected \(1\):\n  attention.weight"):
         load_source("resnet20", tmp_path / "w.safetensors")
 
 
-def test_images_cannot_be_named_without_a_classification_layer(tmp_path, backbone, capsys):
+def test_images_cannot_be_classified_without_a_classification_layer(tmp_path, backbone, capsys):
     save_file(backbone, tmp_path / "w.safetensors")
     assert main([str(tmp_path / "w.safetensors"), "--images", str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert "has no classification layer: it cannot say what is in images" in printed.err
+    assert "has no classification layer: it cannot classify images" in printed.err
     assert "classes        none" in printed.out
 
 
@@ -85,7 +84,7 @@ def test_other_names_of_the_classification_layer(tmp_path, state_dict, name):
     save_file({key.replace("fc.", f"{name}."): value for key, value in state_dict.items()}, tmp_path / "w.safetensors")
     source = load_source(None, tmp_path / "w.safetensors")
     np.testing.assert_array_equal(source.variables["params"]["fc"]["bias"], state_dict["fc.bias"])
-    # A layer of that name that reads something else is another head.
+    # A layer of that name with another number of inputs is another head.
     save_file(
         {
             **{key: value for key, value in state_dict.items() if not key.startswith("fc.")},
@@ -103,7 +102,7 @@ def test_transformers_without_a_classifier_nor_a_prefix(draw):
     tensors = transformers_names(draw(create_model("resnet18", num_classes=3, widths=(2, 2, 2, 2))))
     bare = {name.removeprefix("resnet."): value for name, value in tensors.items() if not name.startswith("classifier")}
     model = create_model("resnet18", num_classes=None, widths=(2, 2, 2, 2))
-    assert not check(renamed(bare), layout(model))
+    assert not check(renamed(bare), model.slots())
 
 
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -172,11 +171,11 @@ def test_a_resnet18_for_cifar(tmp_path, draw):
     source = load_source(None, path)
     assert source.name == "resnet18" and source.model.stem == "cifar" and source.preprocess.image_size == 32
     assert "3×3, at stride 1" in source.notes[0]
-    # Under torchvision's names the file does not say whether there is pooling.
+    # Under torchvision's names, the file does not tell whether there is pooling.
     save_file(tensors, path)
     with pytest.raises(CheckpointError, match=r"conv1.weight \[64, 3, 3, 3\], expected \[64, 3, 7, 7\]"):
         load_source("resnet18", path)
-    # What lies beside it can.
+    # A description beside the file does.
     path.with_suffix(".json").write_text(
         '{"network": "resnet18", "preprocessing": {"image_size": 32}, "settings": {"stem": "cifar"}}'
     )
@@ -191,8 +190,8 @@ def refusal(arrays, name=None):
 
 def shapes(name, **settings):
     return {
-        slot: np.zeros(1, np.float32) if value.kind == "vector" else np.broadcast_to(np.float32(0), value.shape)
-        for slot, value in layout(create_model(name, **settings)).items()
+        slot: np.zeros(1, np.float32) if value.type == "vector" else np.broadcast_to(np.float32(0), value.shape)
+        for slot, value in create_model(name, **settings).slots().items()
     }
 
 
@@ -212,7 +211,7 @@ def test_a_wide_resnet_is_named():
     )
 
 
-def test_other_relatives_are_named():
+def test_other_architectures_are_named():
     tensors = shapes("resnet50")
     grouped = {
         name: np.broadcast_to(np.float32(0), (4 * value.shape[0], 4, 3, 3))

@@ -1,4 +1,4 @@
-"""The original paper's ResNets for CIFAR, whose shortcuts have no parameters, against a PyTorch network built here."""
+"""The original paper's ResNets for CIFAR, with shortcuts without parameters, against a PyTorch network."""
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ def original(tmp_path, draw):
     return path, tensors
 
 
-def test_the_loader_finds_the_setting(original):
+def test_the_loader_finds_the_shortcut(original):
     path, tensors = original
     source = load_source(None, path)
     assert source.name == "resnet20" and source.model.shortcut == "pad" and source.model.num_classes == 10
@@ -38,7 +38,7 @@ def test_the_loader_finds_the_setting(original):
     jax.tree.map(np.testing.assert_array_equal, back, tensors)
 
 
-def test_a_file_beside_it_says_otherwise(original):
+def test_a_description_beside_the_file_wins(original):
     path, _ = original
     path.with_suffix(".json").write_text(
         '{"network": "resnet20", "preprocessing": {"image_size": 32}, "settings": {"shortcut": "pad_end"}}'
@@ -48,7 +48,7 @@ def test_a_file_beside_it_says_otherwise(original):
 
 
 @pytest.mark.parametrize("freeze", ["layer2", "layer2.0"])
-def test_runs_and_exports_of_it_come_back(original, tmp_path, freeze):
+def test_runs_and_exports_with_padded_shortcuts_load_again(original, tmp_path, freeze):
     images = [np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8) for _ in range(3)]
     config = small.digits_config(weights=str(original[0]), freeze=freeze, steps=2)
     run = flax_augtl.train(config, tmp_path / "run", quiet=True)
@@ -72,7 +72,7 @@ def test_the_kept_layer_is_its_classifier(original, tmp_path):
 
 
 def _pytorch(torch, blocks):
-    """The network as its most used PyTorch code has it, written from the paper."""
+    """The network of the most used PyTorch code, written from the paper."""
     from torch import nn
     from torch.nn import functional
 

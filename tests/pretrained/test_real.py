@@ -22,14 +22,14 @@ def test_the_kept_layer_alone_tells_ants_from_bees(real_folder, tmp_path):
         found = sorted((real_folder / "hymenoptera" / "val" / folder).glob("*.jp*g"))
         files += found
         is_ant += [ant] * len(found)
-    pictures = [source.preprocess.resize_and_crop(Image.open(file).convert("RGB")) for file in files]
+    images = [source.preprocess.resize_and_crop(Image.open(file).convert("RGB")) for file in files]
     run = jax.jit(lambda variables, x: source.model.apply(variables, source.preprocess.normalise(x)))
     size = 51
     assert len(files) % size == 0, "one compiled batch size is enough"
-    batches = [np.stack(pictures[i : i + size]) for i in range(0, len(files), size)]
+    batches = [np.stack(images[i : i + size]) for i in range(0, len(files), size)]
     logits = np.concatenate([run(source.variables, batch) for batch in batches])
     right = (logits[:, ANT] > logits[:, BEE]) == np.array(is_ant)
     assert len(right) == 153 and right.mean() > 0.94, f"{right.sum()} of {len(right)}"
-    # And among all 1000 classes they are what is seen most often, so that the names are not off by one.
+    # They are also the most frequent of all 1000 classes, so that the names are not off by one.
     counts = np.bincount(logits.argmax(-1), minlength=1000)
     assert set(np.argsort(-counts)[:2]) == {ANT, BEE}

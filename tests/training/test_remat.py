@@ -21,7 +21,7 @@ def test_remat_gives_the_same_steps(freeze):
     assert_close(scalars, other)
 
 
-@pytest.mark.parametrize("family", ["resnet", "vgg"])
+@pytest.mark.parametrize("family", small.NETWORKS)
 def test_remat_gives_the_same_gradients_and_parameter_names(family):
     net = small.network("kept", family)
     twice = net.clone(source=net.source.clone(remat=True))

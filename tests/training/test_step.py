@@ -106,7 +106,7 @@ def test_a_class_without_weight_counts_for_nothing_beside_others():
     np.testing.assert_allclose(scalars["loss"], expected["loss"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["resnet", "vgg"])
+@pytest.mark.parametrize("family", small.NETWORKS)
 def test_frozen_groups_keep_every_bit_at_every_depth(family):
     net = small.network("kept_deeper", family, axis_name=AXIS)
     size = small.NETWORKS[family][2]

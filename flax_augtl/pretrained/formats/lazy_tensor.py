@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint that are not read before they are needed."""
+"""Tensors of a checkpoint that are read only when they are needed."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor that lies in a file.
+    """A tensor in a file.
 
     Attributes:
-        shape: in the order that `read` gives, which is PyTorch's (OIHW, [out, in]).
-        dtype: as stored.
-        read: returns the array; a view of the mapped file where the format allows it.
+      shape: of the array that `read` returns, in PyTorch's order (OIHW, [out, in]).
+      dtype: as stored.
+      read: returns the array; a view of the mapped file if the format allows it.
     """
 
     shape: tuple[int, ...]
@@ -23,18 +23,18 @@ class Tensor:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Tensor":
-        """Wrap an array that is already there, or already mapped."""
+        """Wrap an array that is already in memory, or already mapped."""
         return cls(tuple(array.shape), array.dtype, lambda: array)
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        format: a few words for the user, e.g. "safetensors".
-        tensors: by the names that the file gives them.
-        metadata: what the file says of itself: strings from safetensors, the model's config from Keras.
+      format: a few words for the user, e.g. "safetensors".
+      tensors: by their names in the file.
+      metadata: the file's own description: strings from safetensors.
     """
 
     format: str

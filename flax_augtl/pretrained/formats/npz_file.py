@@ -9,7 +9,7 @@ import numpy as np
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
 
-# What the two libraries raise for cut, flipped, encrypted and oddly compressed files.
+# The errors of the two libraries for truncated, damaged, encrypted and oddly compressed files.
 _DAMAGE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -24,7 +24,7 @@ def read_npz(path: Path) -> Checkpoint:
     """Open an .npz file; only the headers of its arrays are read.
 
     Raises:
-        CheckpointError: the file is damaged, or holds Python objects, which are never unpickled.
+      CheckpointError: the file is damaged, or holds Python objects, which are never unpickled.
     """
 
     def reader(member):
@@ -51,7 +51,7 @@ def read_npz(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: the .npz file is damaged ({error}). Download it again.") from error
     if objects:
         raise CheckpointError(
-            f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects could "
-            "run code. Save plain arrays instead."
+            f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects "
+            "could run code. Save plain arrays instead."
         )
     return Checkpoint("npz", tensors)

@@ -28,16 +28,16 @@ def read_safetensors(path: Path) -> Checkpoint:
     """Open a safetensors file.
 
     Raises:
-        CheckpointError: the file is cut short or damaged, or has tensors of a type that is not read here.
+      CheckpointError: the file is cut short or damaged, or has tensors of an unsupported type.
     """
     try:
-        with safe_open(path, "numpy") as file:  # checks the header, and that every tensor is inside the file
+        with safe_open(path, "numpy") as file:  # Checks the header, and that every tensor is inside the file.
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(
             f"{path}: the safetensors file is cut short or damaged ({error}). Download or write it again."
         ) from error
-    # safe_open's numpy tensors are copies, which for VGG's fc6 is 411 MB more; so the bytes are mapped here.
+    # Map the bytes, since safe_open's NumPy tensors are copies: for VGG's fc6, 411 MB more.
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

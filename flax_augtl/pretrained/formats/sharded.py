@@ -1,4 +1,4 @@
-"""Checkpoints in several files, with an index that says which tensor is in which: model.safetensors.index.json."""
+"""Reads the index of a checkpoint in several files, such as model.safetensors.index.json."""
 
 import json
 import re
@@ -11,17 +11,17 @@ _PART = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
 
 
 def index_beside(file: Path) -> Path:
-    """Return the index of the checkpoint that a file is a part of, where there is one; else the file."""
+    """Return the index of the checkpoint that a file is a part of; the file itself if there is no index."""
     match = _PART.fullmatch(file.name)
     index = file.with_name(f"{match[1]}{match[4]}{INDEX}") if match else file
     return index if index.exists() else file
 
 
 def part_files(file: Path) -> tuple[Path, ...]:
-    """Return the parts that an index names, in order; none where the file is no index.
+    """Return the parts that an index names, in order; none if the file is no index.
 
     Raises:
-        CheckpointError: the index is damaged, or parts are not there.
+      CheckpointError: the index is damaged, or parts are missing.
     """
     if not file.name.endswith(INDEX):
         return ()
@@ -39,7 +39,7 @@ def part_names(index: Path) -> tuple[str, ...]:
     """Return the names of the parts in an index.
 
     Raises:
-        CheckpointError: the index is damaged, or leads out of its folder.
+      CheckpointError: the index is damaged, or leads out of its folder.
     """
     try:
         found = json.loads(index.read_text("utf-8"))["weight_map"].values()

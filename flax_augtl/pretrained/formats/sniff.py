@@ -1,5 +1,6 @@
-"""What kind of checkpoint a file is, told by its content: names lie."""
+"""Tells the format of a checkpoint file from its content, since names lie."""
 
+import enum
 import zipfile
 from pathlib import Path
 
@@ -8,16 +9,27 @@ from flax_augtl.pretrained.errors import CheckpointError
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-# Weights compress to some 90 %; an archive that unpacks to more than this, and to so many times its size, is a bomb.
+# Weights compress to some 90 %. An archive that unpacks to more bytes than _BOMB and than _DENSEST times its size is a
+# zip bomb.
 _BOMB, _DENSEST = 256_000_000, 20
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
-def kind_of(path: Path) -> str:
-    """Return "safetensors", "npz", "torch", "keras" (a zip archive) or "hdf5".
+class Format(enum.Enum):
+    """The file formats of checkpoints."""
+
+    SAFETENSORS = enum.auto()
+    NPZ = enum.auto()
+    TORCH = enum.auto()
+    KERAS_ARCHIVE = enum.auto()
+    HDF5 = enum.auto()
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of a file.
 
     Raises:
-        CheckpointError: the file is none of them; the message says what it is, where that can be told.
+      CheckpointError: the file has none of the formats; the message says what it is, if that is known.
     """
     try:
         with open(path, "rb") as file:
@@ -40,20 +52,20 @@ def kind_of(path: Path) -> str:
         )
     # Before the pickle: a header of 128 + 256 n bytes starts with the same byte as one.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
-        return "safetensors"
+        return Format.SAFETENSORS
     if start.startswith(_HDF5):
-        return "hdf5"
+        return Format.HDF5
     if start.startswith(_ZIP):
-        return _kind_of_archive(path)
+        return _format_of_archive(path)
     if start.startswith(_PICKLE):
-        return "torch"
+        return Format.TORCH
     raise CheckpointError(
         f"{path} is none of the checkpoint formats that are read here (safetensors, npz, PyTorch, Keras HDF5 and "
         f".keras): it starts with {start[:16]!r}."
     )
 
 
-def _kind_of_archive(path: Path) -> str:
+def _format_of_archive(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -62,15 +74,15 @@ def _kind_of_archive(path: Path) -> str:
         raise CheckpointError(f"{path}: the archive is cut short or damaged. Download it again.") from error
     if held > max(_BOMB, _DENSEST * path.stat().st_size):
         raise CheckpointError(
-            f"{path} is refused: {path.stat().st_size:,} bytes that would become {held:,}. Weights hardly compress; this is "
-            "a zip bomb, or no checkpoint."
+            f"{path} is refused: {path.stat().st_size:,} bytes that would become {held:,}. Weights hardly compress; this "
+            "is a zip bomb, or no checkpoint."
         )
     if any(name.endswith("/data.pkl") for name in names):
-        return "torch"
+        return Format.TORCH
     if "model.weights.h5" in names:
-        return "keras"
+        return Format.KERAS_ARCHIVE
     if names and all(name.endswith(".npy") for name in names):
-        return "npz"
+        return Format.NPZ
     raise CheckpointError(
         f"{path} is a zip archive, but neither a PyTorch nor a Keras nor an .npz one; it holds {', '.join(names[:5])}."
     )

@@ -1,4 +1,4 @@
-"""Reads PyTorch's own files, through PyTorch's loader that builds tensors only and calls nothing else."""
+"""Reads PyTorch's own files with PyTorch's safe loader, which builds tensors and calls nothing else."""
 
 import argparse
 import pickle
@@ -16,14 +16,14 @@ from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
 from flax_augtl.runtime.text import first_line
 
-_DEEPEST = 8  # Of dicts and lists within each other.
-# What a pickle of one of numpy's numbers calls; the second is the name of the first under numpy 1.
+_DEEPEST = 8  # Levels of nested dicts and lists.
+# A pickle of a NumPy number calls these; the second is the first one's name in NumPy 1.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMBERS = (
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtype,
-    *(type(np.dtype(kind)) for kind in "?bBhHiIlLefd"),
+    *(type(np.dtype(code)) for code in "?bBhHiIlLefd"),
 )
 
 
@@ -34,7 +34,7 @@ def _flat(loaded: Any, torch) -> dict[str, Any]:
     def visit(value, prefix, depth):
         if isinstance(value, torch.Tensor):
             found[prefix.rstrip(".")] = value
-        # A container that is in several places, or within itself, is looked at once.
+        # Visit a container once, even if it is in several places or contains itself.
         elif isinstance(value, (Mapping, list, tuple)) and depth < _DEEPEST and id(value) not in seen:
             seen.add(id(value))
             for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -57,16 +57,16 @@ def _check_holds_tensors(loaded: Any, found: Mapping[str, Any], path: Path) -> N
 
 def _load(path: Path, torch) -> Any:
     if path.suffix == ".safetensors":
-        # torch.load believes the name of a path, but not that of an open file; the tensors are then not mapped.
+        # torch.load goes by the name of a path, but not of an open file; the tensors are then not mapped.
         with open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _tensor(tensor, name: str, torch, path: Path) -> Tensor:
-    """Wrap a tensor; one that numpy cannot have is an error once it is read."""
+    """Wrap a tensor; reading one that NumPy cannot represent raises CheckpointError."""
     tensor, shape = tensor.detach(), tuple(tensor.shape)
-    kind = str(tensor.dtype).removeprefix("torch.")
+    dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_meta or tensor.is_sparse or tensor.is_quantized:
         problem = f"has sparse, quantised or absent tensors, which are not read: {name}, …"
     elif tensor.dtype == torch.bfloat16:
@@ -75,7 +75,7 @@ def _tensor(tensor, name: str, torch, path: Path) -> Tensor:
         try:
             return Tensor.of(tensor.numpy())
         except TypeError:
-            problem = f"has tensors of type {kind}, which are not read: {name}, …. Convert them to float32."
+            problem = f"has tensors of type {dtype}, which are not read: {name}, …. Convert them to float32."
 
     def refuse():
         raise CheckpointError(f"{path} {problem}")
@@ -96,17 +96,17 @@ def _refusal(path: Path, error: Exception) -> str:
 def read_torch(path: Path) -> Checkpoint:
     """Read a PyTorch zip or legacy file; the tensors of a zip file stay mapped.
 
-    Nothing in the file is executed: `weights_only=True`. Of what is not a tensor, bare values are let through:
-    `argparse.Namespace`, in which torchvision's and timm's scripts save their arguments, and numpy's numbers.
+    Nothing in the file is executed: `weights_only=True`. Besides tensors, only plain values are allowed:
+    `argparse.Namespace`, in which torchvision's and timm's scripts save their arguments, and NumPy's numbers.
 
     Returns:
-        All tensors in the file, whatever holds them, by their keys joined with dots: "state_dict.conv1.weight".
+      All tensors in the file by their keys, joined with dots: "state_dict.conv1.weight".
 
     Raises:
-        CheckpointError: PyTorch is not installed; the file is damaged, holds more than tensors, or no state dict.
+      CheckpointError: PyTorch is not installed; or the file is damaged, holds more than tensors, or has no state dict.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  # An optional extra.
     except ImportError as error:
         raise CheckpointError(
             f"{path} is a PyTorch file, and reading it needs PyTorch: pip install 'flax_augtl[torch]'. "
@@ -114,7 +114,7 @@ def read_torch(path: Path) -> Checkpoint:
         ) from error
     try:
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMBERS]), warnings.catch_warnings():
-            # That the loader may not know all of a newer protocol: what it does not know, it refuses below.
+            # The warning says that the loader may not know a newer protocol; it refuses what it does not know.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             loaded = _load(path, torch)
     except pickle.UnpicklingError as error:

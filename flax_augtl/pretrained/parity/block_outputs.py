@@ -1,68 +1,55 @@
-"""What every block of a source network gives for a batch of images."""
+"""The outputs of every block of a source network for a batch of images."""
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.errors import UserError
-from flax_augtl.models.parameters import layout
-from flax_augtl.models.resnet import Block, ResNet, Stem
-from flax_augtl.models.vgg import VGG
+from flax_augtl.models.base import SourceNetwork
 
 
-def block_names(model: ResNet | VGG) -> tuple[str, ...]:
-    """Return the names of a network's blocks, bottom to top, "logits" last.
-
-    A block of a ResNet is its stem or a residual block ("layer1/0"); of a VGG it is one layer ("conv1/conv0", "fc6").
-    """
-    if isinstance(model, ResNet):
-        blocks = [f"layer{i + 1}/{j}" for i, size in enumerate(model.stage_sizes) for j in range(size)]
-        return ("stem", *blocks, "logits")
-    weights = [slot.path[1:-1] for slot in layout(model).values() if slot.kind != "vector"]
-    return (*("/".join(path) for path in weights if path != ("fc8",)), "logits")
-
-
-def block_activations(model: ResNet | VGG, variables: Any, x: jax.Array) -> dict[str, np.ndarray]:
-    """Run a network in inference mode, with the highest precision of products, and keep what every block gives.
+def block_activations(model: SourceNetwork, variables: Any, x: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
+    """Run a network in inference mode, with the highest precision of products, and return the outputs of every block.
 
     Args:
-        model: with its classification layer.
-        variables: of the model.
-        x: preprocessed images [N, H, W, 3].
+      model: with its classification layer.
+      variables: of the model.
+      x: preprocessed images [N, H, W, 3].
 
     Returns:
-        float32 arrays, NHWC or [N, C], by the names of `block_names`; those of a VGG are after the layer's ReLU, or
-        where batch norm stands between, what the ReLU would make of the convolution's output.
+      float32 arrays, NHWC or [N, C], by the names of `model.block_names`. If a ReLU follows the blocks, it is applied
+      to them; it skips a batch norm between the two.
     """
-    kinds = (Stem, Block) if isinstance(model, ResNet) else (nn.Conv, nn.Dense)
 
     def run(variables, x):
         logits, kept = model.apply(
-            variables, x, capture_intermediates=lambda module, _: isinstance(module, kinds), mutable=["intermediates"]
+            variables,
+            x,
+            capture_intermediates=lambda module, _: isinstance(module, model.BLOCK_TYPES),
+            mutable=["intermediates"],
         )
         return logits, kept["intermediates"]
 
     with jax.default_matmul_precision("highest"):
-        # Not compiled as a whole: the operations of equal blocks are compiled once, a deep network as a whole is not.
+        # Do not compile the network as a whole: JAX then compiles the operations of equal blocks only once.
         logits, kept = run(variables, jnp.asarray(x))
     found = {}
-    for name in block_names(model)[:-1]:
+    for name in model.block_names[:-1]:
         node = kept
         for key in name.split("/"):
             node = node[key]
         value = np.asarray(node["__call__"][0], np.float32)
-        found[name] = value if isinstance(model, ResNet) else np.maximum(value, 0)
+        found[name] = np.maximum(value, 0) if model.RELU_AFTER_BLOCK else value
     return {**found, "logits": np.asarray(logits)}
 
 
 def differences(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return, for every block, the largest absolute difference as a part of the original's largest value.
+    """Return, for every block, the largest absolute difference divided by the original's largest value.
 
     Raises:
-        ValueError: the two have other blocks, or a block has another shape.
+      UserError: the two have different blocks, or a block has different shapes.
     """
     if ours.keys() != theirs.keys():
         raise UserError(f"the blocks differ: {sorted(ours.keys() ^ theirs.keys())}")

@@ -9,20 +9,20 @@ from flax_augtl.pretrained.source import Source
 
 
 def verify(found: Inspection, source: Source, x: np.ndarray) -> tuple[str, dict[str, float]]:
-    """Run a checkpoint here and in the library that it comes from.
+    """Run a checkpoint in this program and in its original library, and compare the two.
 
-    The original gets the checkpoint's own tensors, renamed where needed but never converted; Keras reads its own file.
+    The original gets the checkpoint's own tensors, renamed if needed but never converted; Keras reads its own file.
 
     Args:
-        found: the checkpoint.
-        source: the same checkpoint, loaded.
-        x: preprocessed images [N, H, W, 3].
+      found: the checkpoint.
+      source: the same checkpoint, loaded.
+      x: preprocessed images [N, H, W, 3].
 
     Returns:
-        The name of the original library, and for every block the largest difference relative to the block's scale.
+      The name of the original library, and for every block the largest difference relative to the block's scale.
 
     Raises:
-        CheckpointError: the library is not installed, or has no such network.
+      CheckpointError: the library is not installed, or has no such network.
     """
     x = np.asarray(x)
     if found.layout.startswith("keras"):

@@ -1,4 +1,4 @@
-"""Every file format and every library's names give the same variables; content tells them apart, not the name."""
+"""Every file format and every library's names give the same variables; the content decides, not the file's name."""
 
 import argparse
 import json
@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from flax_augtl.models import create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import load_source
 from flax_augtl.pretrained.convert import check, to_variables
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
@@ -91,7 +90,7 @@ def test_transformers_names_and_config(tmp_path, draw):
         renamed = {k: Tensor.of(v) for k, v in transformers_names(tensors).items()}
         found, back = to_torchvision(renamed)
         assert found == "transformers" and list(back) == list(tensors)
-        assert not check(back, layout(model))
+        assert not check(back, model.slots())
 
 
 def test_a_transformers_folder(tmp_path, draw):
@@ -118,9 +117,9 @@ def test_timms_vgg_names_and_shapes(draw):
             name = name.replace(ours, theirs)
         timm[name.replace("classifier.6", "head.fc")] = Tensor.of(value)
     found, back = to_torchvision(timm)
-    assert found == "timm" and not check(back, layout(model))
+    assert found == "timm" and not check(back, model.slots())
     plain = {name: Tensor.of(value) for name, value in tensors.items()}
-    assert variables_equal(to_variables(back, layout(model)), to_variables(plain, layout(model)))
+    assert variables_equal(to_variables(back, model.slots()), to_variables(plain, model.slots()))
 
 
 TIMM = {

@@ -1,4 +1,4 @@
-"""Keras files in its three layouts: every array lands where keras.applications' code says it belongs."""
+"""Keras files in three layouts: every array is where keras.applications' code puts it."""
 
 import json
 import zipfile
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, load_source
 from flax_augtl.pretrained.convert import check, to_variables
 from flax_augtl.pretrained.formats.keras_file import is_foreign
@@ -122,16 +121,16 @@ def write(kind, path, layers):
 
 
 KINDS = ("legacy weights", "legacy model", "weights.h5", "weights.h5 without names", ".keras")
-# The order of unnamed layers depends on the depth; how a file is laid out does not.
+# The order of unnamed layers depends on the depth; the layout of a file does not.
 CASES = [(name, kind) for name in FIVE for kind in KINDS if name in ("resnet50", "vgg16") or "without" in kind]
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_every_array_lands_in_its_place(tmp_path, name, kind):
+def test_every_array_is_in_its_place(tmp_path, name, kind):
     layers = list(keras_layers(name))
     write(kind, tmp_path / "w", layers)
     tensors = open_checkpoint(tmp_path / "w").tensors
-    slots = layout(small(name))
+    slots = small(name).slots()
     assert not check(tensors, slots)
     params = to_variables(tensors, slots)
     arrays = {layer: values for layer, _, values in layers}
@@ -165,7 +164,7 @@ def test_every_array_lands_in_its_place(tmp_path, name, kind):
 
 def test_layers_of_other_networks_keep_their_names(tmp_path):
     write_legacy(tmp_path / "w", [*keras_layers("vgg16"), ("block1_sepconv1", "conv2d", [np.ones(3), np.ones(3)])])
-    problems = check(open_checkpoint(tmp_path / "w").tensors, layout(small("vgg16")))
+    problems = check(open_checkpoint(tmp_path / "w").tensors, small("vgg16").slots())
     assert problems == ["unexpected (2):", "  block1_sepconv1.weight [3]", "  block1_sepconv1.bias [3]"]
 
 
@@ -212,7 +211,7 @@ def write_nested(path, kind, base, head):
         with h5py.File(path, "w") as file:
             group = file.create_group("model_weights")
             group.attrs["layer_names"] = [b"base", *(name.encode() for name, _, _ in head)]
-            # All that trains comes first there, then all statistics.
+            # All trainable arrays come first, then all statistics.
             flat = [
                 (f"{name}/{part}:0", array)
                 for name, layer_kind, arrays in base
@@ -256,7 +255,7 @@ def test_a_transfer_model_gives_its_base(tmp_path, name, kind):
     write_nested(tmp_path / "w", kind, base, head)
     tensors = {key: value for key, value in open_checkpoint(tmp_path / "w").tensors.items() if not is_foreign(key)}
     settings = {"global_pool": True} if name == "vgg16" else {}
-    slots = layout(small(name).clone(num_classes=None, **settings))
+    slots = small(name).clone(num_classes=None, **settings).slots()
     assert not check(tensors, slots)
     arrays = {layer: values for layer, _, values in base}
     layer, ours = (

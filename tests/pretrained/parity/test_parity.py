@@ -2,7 +2,7 @@
 
 Random weights with random batch-norm statistics, in float32, at 224 pixels and at a size that makes VGG's adaptive
 pooling work. 161 is odd, so that padding at a stride shows, and below 224, where timm's VGG pools as torchvision's
-does (above, timm slides its classifier over the picture instead).
+does (above, timm slides its classifier over the image instead).
 """
 
 import jax
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from flax_augtl.models import MODELS, create_model
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import Preprocessing, load_source, to_state_dict
 from flax_augtl.pretrained.convert import to_variables
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 from flax_augtl.pretrained.inspect import inspect_checkpoint
 from flax_augtl.pretrained.parity import reference as originals_of
-from flax_augtl.pretrained.parity.block_outputs import block_activations, block_names, differences
+from flax_augtl.pretrained.parity.block_outputs import block_activations, differences
 from flax_augtl.pretrained.parity.verify import verify
 
 pytestmark = pytest.mark.parity
@@ -36,10 +35,10 @@ def draw(model, seed=0):
     """Return random tensors in torchvision's names for every slot of a model."""
     random = np.random.default_rng(seed)
     tensors = {}
-    for name, slot in layout(model).items():
-        if slot.kind != "vector":
+    for name, slot in model.slots().items():
+        if slot.type != "vector":
             scale = np.float32((2 / np.prod(slot.shape[1:])) ** 0.5)
-            # A stretch of normal numbers again and again; its length is a prime, so that no two rows are equal.
+            # Repeat a sequence of normal numbers; its length is a prime, so that no two rows are equal.
             stretch = random.standard_normal(1_000_003, np.float32) * scale
             tensors[name] = np.resize(stretch, slot.shape)
         else:
@@ -57,13 +56,13 @@ def assert_equal(ours, theirs):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_blocks_and_logits_equal_torchvisions_and_timms(torch, name):
     model = create_model(name)
-    slots = layout(model)
+    slots = model.slots()
     tensors = draw(model)
     variables = to_variables({key: Tensor.of(value) for key, value in tensors.items()}, slots)
     pictures = [np.random.default_rng(s).standard_normal((1, s, s, 3)).astype(np.float32) for s in SIZES]
     ours = [block_activations(model, variables, x) for x in pictures]
     del variables
-    assert len(ours[0]) == len(block_names(model)) >= 10
+    assert len(ours[0]) == len(model.block_names) >= 10
     for library in ("torchvision", "timm"):
         network = originals_of.torch_network(library, name, model)
         originals_of.load_torch_weights(network, tensors)
@@ -71,12 +70,12 @@ def test_blocks_and_logits_equal_torchvisions_and_timms(torch, name):
             assert_equal(own, originals_of.torch_activations(network, model, x))
 
 
-def test_a_difference_would_be_seen(torch):
+def test_a_difference_is_found(torch):
     model = create_model("resnet18")
     tensors = draw(model)
     network = originals_of.torch_network("torchvision", "resnet18", model)
     originals_of.load_torch_weights(network, tensors)
-    variables = to_variables({key: Tensor.of(value) for key, value in tensors.items()}, layout(model))
+    variables = to_variables({key: Tensor.of(value) for key, value in tensors.items()}, model.slots())
     other = model.clone(epsilon=1e-2)
     x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
     with pytest.raises(AssertionError):

@@ -290,7 +290,7 @@ def test_rows_of_views(context, rows):
     assert rows.of(dataset.train.ids[:1], 0) == first + n and rows.of(dataset.train.ids[:1], 3) == first + 2 * n
 
 
-@pytest.mark.parametrize("family", ["resnet", "vgg"])
+@pytest.mark.parametrize("family", small.NETWORKS)
 def test_every_head_computes_the_same_at_every_cut(family):
     """For each head and depth, the upper groups on kept outputs equal the whole network, batch statistics included."""
     size = small.NETWORKS[family][2]
