@@ -29,7 +29,7 @@ from flax_augtl.workdir.files import read_metrics
 
 Sample = tuple[float, float, int, int]
 # Threads that live while a checkpoint is being written: Orbax's, and that of the checksums.
-_WRITING = ("save_finalize", "manifest")
+_WRITING = ("save_finalize", "checksums")
 # TensorStore opens more workers under load. It ends idle ones after 20 seconds, but checkpoints come every five.
 _ELASTIC = "ts_pool_worker"
 # What counts as growth between the first and the last third of the samples. Temporary work adds to memory and files,

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -53,7 +53,7 @@ def export(
     Raises:
       ValueError: the run cannot be exported so, or the check fails; nothing has been written then.
     """
-    settings = ExportSettings(format, input, outputs, weights)
+    settings = ExportSettings(format, input, cast(Any, outputs), weights)
     model_card.check_place(run.workdir)
     target = push.check_target(push_to_hub) if push_to_hub else None
     try:
@@ -128,7 +128,7 @@ def _onnx(run: Run, settings: ExportSettings, variables: Any) -> tuple[Program, 
     names, image = [output.name for output in session.get_outputs()], session.get_inputs()[0].name
 
     def program(images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {image: images}), strict=True))
+        return dict(zip(names, map(np.asarray, session.run(names, {image: images})), strict=True))
 
     return program, content
 

@@ -46,8 +46,8 @@ def forward(
         x = preprocessing.normalise(images) if settings.input == "uint8" else images
         with plain_convolutions(), jax.default_matmul_precision("highest"):
             variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), variables)
-            cut = network.apply(variables, x, 0, top)
-            logits = network.apply(variables, cut, top)
+            cut: Any = network.apply(variables, x, 0, top)
+            logits: Any = network.apply(variables, cut, top)
         scaled = logits if temperature is None else logits / temperature
         found = {
             "probabilities": jax.nn.softmax(scaled),

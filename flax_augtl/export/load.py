@@ -1,6 +1,7 @@
 """An exported safetensors file as a run again: it predicts, with every head, without the run directory."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from flax_augtl.config.convert import from_json, to_config_dict
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.export.settings import ExportError
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD, create_network
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import CheckpointError, Preprocessing
 from flax_augtl.pretrained.convert import check, to_variables
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
@@ -58,7 +58,7 @@ def load_export(path: os.PathLike | str, *, revision: str | None = None) -> Run:
         raise ExportError(
             f"{sheet_file} does not describe an export of this version: {error!r}. Export the run again."
         ) from (error)
-    tensors = dict(read_safetensors(epath.Path(weights)).tensors)
+    tensors = dict(read_safetensors(Path(weights)).tensors)
     variables = _variables(network, tensors, plain=not sheet["head"], where=str(weights))
     return Run(
         epath.Path(weights).parent,
@@ -72,7 +72,7 @@ def load_export(path: os.PathLike | str, *, revision: str | None = None) -> Run:
     )
 
 
-def _located(path: os.PathLike | str, revision: str | None) -> tuple[os.PathLike, os.PathLike]:
+def _located(path: os.PathLike | str, revision: str | None) -> tuple[Any, Any]:
     """Return the paths of the weights and of the JSON that describes them."""
     there = absolute(path)
     if there.is_dir():
@@ -98,7 +98,7 @@ def _variables(network: Any, tensors: dict[str, Tensor], *, plain: bool, where: 
     source = network.source
     # In a plain export the target classifier stands where torchvision has its classification layer.
     module = source.clone(num_classes=network.head.num_classes) if plain else source
-    slots = layout(module)
+    slots = module.slots()
     head = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{HEAD}.")}
     problems = check({name: tensor for name, tensor in tensors.items() if name not in head}, slots)
     if problems:

@@ -15,13 +15,18 @@ def conv(graph: Graph, x: Value, name: str, leaves: Leaves, stride: int = 1, pad
     """Add a convolution, by default padded by half its kernel on every side."""
     kernel = np.asarray(leaves["kernel"]).transpose(3, 2, 0, 1)
     size = kernel.shape[-1]
-    pad = size // 2 if pad is None else pad
-    sides = [(side + 2 * pad - size) // stride + 1 for side in x.shape[1:]]
+    padding = size // 2 if pad is None else pad
+    sides = [(side + 2 * padding - size) // stride + 1 for side in x.shape[1:]]
     inputs = [x.name, graph.weight(f"{name}.weight", kernel)]
     if "bias" in leaves:
         inputs.append(graph.weight(f"{name}.bias", leaves["bias"]))
     return graph.add(
-        "Conv", inputs, (kernel.shape[0], *sides), kernel_shape=[size, size], strides=[stride, stride], pads=[pad] * 4
+        "Conv",
+        inputs,
+        (kernel.shape[0], *sides),
+        kernel_shape=[size, size],
+        strides=[stride, stride],
+        pads=[padding] * 4,
     )
 
 
@@ -80,7 +85,12 @@ def max_pool(graph: Graph, x: Value, size: int, stride: int, pad: int = 0) -> Va
     """Add max-pooling."""
     sides = [(side + 2 * pad - size) // stride + 1 for side in x.shape[1:]]
     return graph.add(
-        "MaxPool", [x.name], (x.shape[0], *sides), kernel_shape=[size, size], strides=[stride, stride], pads=[pad] * 4
+        "MaxPool",
+        [x.name],
+        (x.shape[0], *sides),
+        kernel_shape=[size, size],
+        strides=[stride, stride],
+        pads=[pad] * 4,
     )
 
 

@@ -119,6 +119,7 @@ def _head(graph: Graph, settings: HeadSettings, tree: Mapping[str, Any], x: Valu
 
     blocks = {"": x}
     if settings.widen:
+        assert below is not None, "a head that widens needs the inputs of the topmost layer"
         blocks["_wide"] = layers.relu(graph, dense(normalised(below, "wide_norm"), "wide"))
     for index in range(1, len(settings.new_layers) + 2):
         last = index > len(settings.new_layers)

@@ -83,7 +83,7 @@ class Network:
         found = self.outputs(images)
         if "probabilities" not in found:
             raise SystemExit("error: this network gives no probabilities. Export it with --outputs=probabilities.")
-        return found["probabilities"]
+        return np.asarray(found["probabilities"])
 
 
 def find_images(path):

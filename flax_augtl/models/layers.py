@@ -4,9 +4,12 @@ Arrays are NHWC; kernels are HWIO (convolution) and [in, out] (dense). Parameter
 whatever the compute dtype.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from flax_augtl.models.conv import convolve
 
@@ -26,14 +29,14 @@ def linear_bias_init(inputs: int):
     return init
 
 
-def bias_in_float32(*arrays: jax.Array | None, dtype, inexact: bool = True) -> tuple[jax.Array | None, ...]:
+def bias_in_float32(*arrays: Any, dtype: Any = None, inexact: bool = True) -> Any:
     """Promote what a layer reads to its compute dtype, but for the bias, which comes last.
 
     The gradient of a bias is a sum over the examples, and the positions, of a batch: too many for a sum in bfloat16.
     What the layer returns is then float32, and the caller rounds it.
     """
     *others, bias = arrays
-    return (*nn.dtypes.promote_dtype(*others, dtype=dtype, inexact=inexact), bias)
+    return (*promote_dtype(*others, dtype=dtype, inexact=inexact), bias)
 
 
 def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: str) -> nn.Conv:

@@ -72,7 +72,8 @@ def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
     # XLA has no deterministic form of its own gradient on a GPU, and refuses to compile it.
     if _BY_PLACES.get() or determinism.is_on():
-        return (_gradient(*kept, gradient, **settings),)
+        x, y = kept
+        return (_gradient(x, y, gradient, **settings),)
     # On a CPU, XLA's own gradient takes four times as long, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(

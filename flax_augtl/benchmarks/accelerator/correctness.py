@@ -111,7 +111,7 @@ def _until(context: Context) -> float:
 def _finish(process: subprocess.Popen, until: float) -> None:
     said, _ = process.communicate(timeout=max(1.0, until - time.monotonic()))
     if process.returncode:
-        raise RuntimeError(f"{' '.join(process.args)} ended with exit code {process.returncode}:\n{said[-2000:]}")
+        raise RuntimeError(f"{process.args} ended with exit code {process.returncode}:\n{said[-2000:]}")
 
 
 def _interrupt(process: subprocess.Popen, metrics: Path, until: float) -> int:

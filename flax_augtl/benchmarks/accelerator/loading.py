@@ -4,7 +4,9 @@ import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -77,8 +79,8 @@ def _end_to_end(context: Context, root: Path) -> None:
     )
     cores = os.cpu_count() or 1
     alone = _device_alone(workload, step, sizes.steps)
-    for name, changes in ((f"{cores} threads", {}), (f"{cores} worker processes", {"workers": cores})):
-        data = DataConfig(threads=cores, **changes)
+    for name, workers in ((f"{cores} threads", 0), (f"{cores} worker processes", cores)):
+        data = DataConfig(threads=cores, workers=workers)
         batches = train_batches(
             dataset.train,
             workload.preprocessing,
@@ -88,7 +90,7 @@ def _end_to_end(context: Context, root: Path) -> None:
             seed=0,
             steps=10**9,
         )
-        with contextlib.closing(batches):
+        with contextlib.closing(cast(Generator, batches)):
             seconds = _fed(workload, step, batches, sizes.steps)
         stored = train_step.baseline(results.read(context.results.folder), case)
         context.results.row(
@@ -112,9 +114,10 @@ def _device_alone(workload: Workload, step, steps: int) -> float:
     return _fed(workload, step, iter([batch] * (steps + 2)), steps)
 
 
-def _fed(workload: Workload, step, batches, steps: int) -> float:
+def _fed(workload: Workload, step, batches: Iterator[dict[str, Any]], steps: int) -> float:
     """Return the seconds of a step, once it is compiled and the loader is under way."""
     state, devices = workload.state(), jax.local_device_count()
+    scalars: Any = None
     for _ in range(2):
         state, scalars = step(state, split_over_devices(next(batches), devices), RATE, None)
         jax.block_until_ready(scalars)

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from flax_augtl.benchmarks.accelerator.runner import Context
 from flax_augtl.benchmarks.accelerator.sizes import Sizes
@@ -52,6 +51,7 @@ def run(context: Context) -> None:
                 with contextlib.redirect_stdout(said):
                     found = study(config, f"{folder}/study", datasets={seed: dataset for seed in config.study.seeds})
                 seconds = time.monotonic() - begun
+                assert found is not None, "this is no dry run"
                 failed = sum(bool(row["error"]) for row in found.rows)
                 context.results.row(
                     "the study",
@@ -62,7 +62,7 @@ def run(context: Context) -> None:
                 )
 
 
-def configuration(sizes: Sizes, folder: str) -> ConfigDict:
+def configuration(sizes: Sizes, folder: str) -> Any:
     """Return the preset `paper` at the depths layer4 and all, on random weights in a file."""
     model = create_model(sizes.study_network, num_classes=1000)
     top = model.groups[-2]
@@ -73,7 +73,7 @@ def configuration(sizes: Sizes, folder: str) -> ConfigDict:
         jax.tree.map(np.asarray, random_variables(model)),
         Preprocessing(image_size=sizes.study_size),
     )
-    config = default_config()
+    config: Any = default_config()
     config.update(
         {
             "name": "accelerator",

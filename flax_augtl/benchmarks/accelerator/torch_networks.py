@@ -1,7 +1,7 @@
 """ResNets and VGGs in PyTorch as torchvision has them, for a comparison that needs PyTorch alone."""
 
-import torch
-from torch import nn
+import torch  # pyright: ignore[reportMissingImports]  # Optional.
+from torch import nn  # pyright: ignore[reportMissingImports]  # Optional.
 
 from flax_augtl.models import create_model
 from flax_augtl.models.resnet import EXPANSION

@@ -19,7 +19,7 @@ def run(context: Context) -> None:
     if importlib.util.find_spec("torch") is None:
         context.results.row("PyTorch", status="not installed")
         return
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # Optional.
 
     from flax_augtl.benchmarks.accelerator.train_step import baseline, cases
 
@@ -53,7 +53,7 @@ def run(context: Context) -> None:
 
 def _timed(case: Any, sizes: Sizes) -> tuple[float, str, str]:
     """Return seconds a step, whether it was compiled, and why it was not."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # Optional.
 
     try:
         return step_seconds(case, sizes, compiled=True), "compiled", ""
@@ -69,7 +69,7 @@ def step_seconds(case: Any, sizes: Sizes, *, compiled: bool) -> float:
 
     The frozen layers run without gradient and in evaluation mode; bfloat16 is autocast; SGD has Nesterov momentum.
     """
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # Optional.
 
     from flax_augtl.benchmarks.accelerator.torch_networks import layer_groups
     from flax_augtl.benchmarks.accelerator.workload import CLASSES

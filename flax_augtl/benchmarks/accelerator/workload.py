@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -66,10 +66,10 @@ class Workload:
     preprocessing: Preprocessing
     settings: StepSettings
     variables: dict[str, Any]
-    step: Callable
+    step: Any
     pool: Pool
     examples: Examples
-    data: dict[str, Any]
+    data: DataConfig
     batch_size: int
 
     def state(self) -> Any:
@@ -113,6 +113,7 @@ def build(case: Case, sizes: Sizes) -> Workload:
     preprocessing = Preprocessing(image_size=sizes.image_size, crop_fraction=sizes.image_size / sizes.stored_size)
     examples = stored_examples(sizes)
     pool = make_pool(examples, preprocessing, data, image_size=sizes.image_size)
+    assert pool is not None, "the budget of a terabyte is larger than the images"
     network = create_network(
         case.network,
         PRESETS["traditional"],
@@ -141,7 +142,7 @@ def fresh_step(
     network: AugmentedNetwork, plan: FreezingPlan, preprocessing: Preprocessing, settings: StepSettings
 ) -> Callable:
     """Return a pmapped training step that shares no trace with another, so that its layers can be replaced in tracing."""
-    return pmapped_train_step.__wrapped__(network, plan, OPTIMIZER, preprocessing, settings)
+    return cast(Any, pmapped_train_step).__wrapped__(network, plan, OPTIMIZER, preprocessing, settings)
 
 
 class Timed(NamedTuple):
@@ -176,7 +177,8 @@ def timed(workload: Workload, compiled: Callable, sizes: Sizes) -> Timed:
                 before = scalars
             jax.block_until_ready((state, scalars))
             seconds[name].append((time.perf_counter() - begun) / sizes.steps)
-    return Timed(*(statistics.median(values) for values in seconds.values()), float(scalars["loss"]))
+    ready_seconds, fed_seconds = (statistics.median(values) for values in seconds.values())
+    return Timed(ready_seconds, fed_seconds, float(scalars["loss"]))
 
 
 def depth_of(network: str, depth: str) -> str:
