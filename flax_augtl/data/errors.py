@@ -19,6 +19,7 @@ class UnreadablePicture(DataError):
     """
 
     def __init__(self, path: str, reason: str):
+        """Make the message from the values of the attributes."""
         super().__init__(
             f"The image {path} cannot be read: {reason}. Repair or remove it, or skip such images with "
             "--config.data.on_bad_image=skip."
@@ -27,6 +28,7 @@ class UnreadablePicture(DataError):
         self.reason = reason
 
     def __reduce__(self):  # An exception crosses from a worker process by pickle, which calls cls(*args).
+        """Pickle with the arguments of `__init__`."""
         return type(self), (self.path, self.reason)
 
 

@@ -17,9 +17,13 @@ from flax_augtl.runtime.text import for_terminal
 class Source(Protocol):
     """Give images by number: `source[i]` is an RGB Pillow image, or a uint8 array [H, W, 3]."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
 
-    def __getitem__(self, index: int) -> Image.Image | np.ndarray: ...
+    def __getitem__(self, index: int) -> Image.Image | np.ndarray:
+        """Return an image."""
+        ...
 
 
 class ArraySource:
@@ -30,11 +34,17 @@ class ArraySource:
     """
 
     def __init__(self, images: np.ndarray):
+        """Take the images, uint8 [n, H, W, 3].
+
+        Raises:
+          UserError: they have another type or shape.
+        """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise UserError(f"Images must be uint8 [n, H, W, 3]; these are {images.dtype} {list(images.shape)}.")
         self.images = images
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.images)
 
     def stamp(self, index: int) -> str:
@@ -42,6 +52,7 @@ class ArraySource:
         return str(zlib.crc32(np.ascontiguousarray(self.images[index]).data))
 
     def __getitem__(self, index: int) -> np.ndarray:
+        """Return an image."""
         return self.images[index]
 
 
@@ -62,12 +73,14 @@ class Examples:
     ids: tuple[str, ...]
 
     def __post_init__(self):
+        """Check that the lengths agree."""
         if not len(self.indices) == len(self.labels) == len(self.ids):
             raise UserError(
                 f"{len(self.indices)} indices, {len(self.labels)} labels and {len(self.ids)} ids do not go together."
             )
 
     def __len__(self) -> int:
+        """Return the number of examples."""
         return len(self.indices)
 
     def __repr__(self) -> str:
@@ -130,6 +143,7 @@ class Dataset:
     near_copies: tuple[NearCopy, ...] = ()
 
     def __post_init__(self):
+        """Compute the fingerprint if it is not given."""
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", fingerprint(self.class_names, self.split_ids(), self._labels()))
 

@@ -60,6 +60,7 @@ class Preprocessing:
     crop_rounding: str = "nearest"
 
     def __post_init__(self):
+        """Check the values, and convert lists to tuples."""
         # JSON and configs give lists; tuples make the object hashable, which the jit cache needs.
         for field in ("mean", "std"):
             value = getattr(self, field)

@@ -25,12 +25,15 @@ class KeepingSource:
     """
 
     def __init__(self, source: Source, key: str, views: int, store: Store):
+        """Take the values of the attributes."""
         self.source, self.key, self.views, self.store = source, key, views, store
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.source)
 
     def __getitem__(self, index: int) -> Image.Image | np.ndarray:
+        """Return an image."""
         return self.source[index]
 
 

@@ -32,6 +32,7 @@ class Store:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
+        """Return the number of stored images."""
         return len(self._where)
 
     @property

@@ -29,6 +29,7 @@ class FileSource:
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.paths)
 
     def path(self, index: int) -> str:
@@ -66,6 +67,7 @@ class FileSource:
         return " ".join(map(str, _size_and_time(self.path(index))))
 
     def __getitem__(self, index: int) -> Image.Image:
+        """Return an image."""
         return self.read(index)
 
 

@@ -40,9 +40,11 @@ class TfdsSource:
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> Image.Image:
+        """Return an image."""
         return self.read(index)
 
     def path(self, index: int) -> str:

@@ -63,7 +63,9 @@ class Encoded(Protocol):
         """The largest number of pixels that an image may have."""
         ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
 
     def path(self, index: int) -> str:
         """Return where an image is, as text."""

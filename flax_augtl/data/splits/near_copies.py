@@ -59,6 +59,7 @@ class ByContent:
     """Finds equal images by the content of examples; it finds no near-copies."""
 
     def __init__(self, content: Callable[[Examples, int], bytes]):
+        """Take a function that gets the content of an example from (examples, position)."""
         self._content = content
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
