@@ -1,11 +1,11 @@
-"""Measure what transfer is worth on the embedded digits: test accuracy against the number of training images a class.
+"""Measure the benefit of transfer on the embedded digits: test accuracy against training images per class.
 
     python -m flax_augtl.benchmarks.examples_per_class --figure=docs/examples_per_class.svg
 
-trains the variants of configs/digits.py with 1, 2, 5, 10 and 20 images a class and five seeds each, prints a table and
-draws the figure of the README. Every training uses all its images, without a validation split, and the weights of its last
-step. Nothing is chosen, so that the test split is read once for each training. Finished trainings are kept in --workdir; the
-same command resumes.
+trains the variants of configs/digits.py with 1, 2, 5, 10 and 20 images per class and five seeds each, prints a table and
+draws the figure of the README. Every training uses all its images, without a validation split, and the weights of its
+last step. Nothing is chosen, so the test split is read once for each training. Finished trainings are kept in --workdir;
+the same command resumes.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from ml_collections import ConfigDict
 
 EXAMPLES = (1, 2, 5, 10, 20)
 SEEDS = 5
-# Colours that people with colour blindness can tell apart (Okabe and Ito).
+# The colours of Okabe and Ito, which colour-blind people can distinguish.
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 RESULTS = "results.jsonl"
 
-# {(variant, images a class): the accuracy of each seed, in the order of the seeds}
+# {(variant, images per class): the accuracy of each seed, in the order of the seeds}
 Accuracies = Mapping[tuple[str, int], Sequence[float]]
 
 
@@ -34,9 +34,9 @@ def configuration(variant: ConfigDict, examples: int, seed: int) -> ConfigDict:
     """Return the configuration of one training.
 
     Args:
-        variant: of configs/digits.py.
-        examples: training images a class.
-        seed: which images these are, in which order, and the initial new layers.
+      variant: of configs/digits.py.
+      examples: training images per class.
+      seed: of the choice of images, their order, and the initial new layers.
     """
     config = variant.copy_and_resolve_references()
     config.update({"seed": seed, "data": {"shots": examples, "validation": 0.0}})
@@ -64,7 +64,7 @@ def accuracy(config: ConfigDict) -> float:
 
 
 def measure(variants: Mapping[str, ConfigDict], examples: Sequence[int], seeds: int, workdir: Path) -> Accuracies:
-    """Train what `workdir` does not hold yet, and return all accuracies."""
+    """Train what `workdir` lacks, and return all accuracies."""
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / RESULTS
     done = {}
@@ -103,24 +103,30 @@ def table(found: Accuracies) -> str:
 
 
 def draw(found: Accuracies, path: Path) -> None:
-    """Draw mean accuracies over the number of images a class, with a band from the lowest to the highest seed."""
+    """Draw mean accuracies over the number of images per class, with a band from the lowest to the highest seed."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    # The same file from the same figures, with text that stays text.
-    settings = {"svg.hashsalt": "flax_augtl", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    # The same numbers give the same file, and text stays text.
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "flax_augtl",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 10,
+    }
     with plt.rc_context(settings):
         figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         names = list(dict.fromkeys(name for name, _ in found))
+        ticks = sorted({number for _, number in found})
         for name, colour in zip(names, COLOURS, strict=False):
             numbers = sorted(number for other, number in found if other == name)
             cells = [[100 * value for value in found[name, number]] for number in numbers]
             axes.fill_between(numbers, [min(c) for c in cells], [max(c) for c in cells], color=colour, alpha=0.2, lw=0)
             axes.plot(numbers, [statistics.mean(c) for c in cells], "o-", color=colour, ms=4, label=name)
         axes.set_xscale("log")
-        axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.set_xticks(ticks, [str(number) for number in ticks])
         axes.minorticks_off()
         axes.set_xlabel("training images a class")
         axes.set_ylabel("test accuracy in %")
@@ -133,9 +139,9 @@ def draw(found: Accuracies, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.examples_per_class",
-                                     description=__doc__.splitlines()[0])  # fmt: skip
+    """Run the command line."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.examples_per_class", description=description)
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/examples_per_class"), help="where accuracies are kept"
     )

@@ -1,4 +1,4 @@
-"""Labelled images: where they come from, how they are split, and how they reach the device."""
+"""Load labelled images, split them, and bring them to the devices."""
 
 from typing import TYPE_CHECKING
 

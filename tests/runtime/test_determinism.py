@@ -92,7 +92,7 @@ def test_it_comes_before_anything_else_of_a_run_or_a_study(wanted, tmp_path, mon
     flags = SimpleNamespace(mode="train", config=config, workdir=str(tmp_path / "main"), traceback=False)
     monkeypatch.setattr(determinism, "start", raise_started)
     # What comes next, where it is not wanted.
-    for name in ("flax_augtl.run.check_processes", "flax_augtl.study.study._check", "flax_augtl.cli._start"):
+    for name in ("flax_augtl.run.check_processes", "flax_augtl.study.study.check_folder", "flax_augtl.cli._start"):
         monkeypatch.setattr(name, lambda *given: (_ for _ in ()).throw(Started("next")))
     for act, workdir in ((flax_augtl.train, "run"), (study, "study"), (lambda *_: cli.run(flags), "main")):
         with pytest.raises(Started) as raised:

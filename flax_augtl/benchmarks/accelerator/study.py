@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from flax_augtl.benchmarks.accelerator.runner import Context
 from flax_augtl.benchmarks.accelerator.sizes import Sizes
-from flax_augtl.benchmarks.study_case import CLASSES, pictures
+from flax_augtl.benchmarks.study_case import CLASSES, striped_images
 from flax_augtl.config.convert import default_config, typed
 from flax_augtl.features.activations import open_activations
 from flax_augtl.features.views import training_rows
@@ -22,10 +22,11 @@ from flax_augtl.models.initializers import random_variables
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.save import write_safetensors
 from flax_augtl.study.caches import needed
-from flax_augtl.study.context import Material, gather
-from flax_augtl.study.grid import Cell
+from flax_augtl.study.context import Context as StudyContext
+from flax_augtl.study.context import gather
+from flax_augtl.study.grid import Trial
 from flax_augtl.study.study import study
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.training.step import replicate
 
 NEEDED = 15
@@ -37,7 +38,7 @@ def run(context: Context) -> None:
     sizes = context.sizes
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(sizes, folder)
-        dataset = pictures(sizes.study_images // CLASSES, sizes.study_size)
+        dataset = striped_images(sizes.study_images // CLASSES, sizes.study_size)
         material = gather(typed(config), {0: dataset, 1: dataset})
         places = (("device", "memory", 8.0), ("memory", "memory", 0.0), ("file", "file", 0.0))
         for number, (name, kind, device_gb) in enumerate(places):
@@ -99,7 +100,7 @@ def configuration(sizes: Sizes, folder: str) -> ConfigDict:
 
 
 def _place(
-    context: Context, material: Material, name: str, kind: str, device_gb: float, folder: Path, *, trials: bool
+    context: Context, material: StudyContext, name: str, kind: str, device_gb: float, folder: Path, *, trials: bool
 ) -> None:
     """Fill the features at one place and time a step on them; with `trials` also of several trials together."""
     model, sizes = material.source.model, context.sizes
@@ -113,7 +114,7 @@ def _place(
         material.source.variables,
         material.preprocessing,
         names,
-        kind=kind,
+        place=kind,
         budget=1e3 * GIGABYTES,
         device_bytes=device_gb * GIGABYTES,
         dtype="float32",
@@ -129,7 +130,7 @@ def _place(
         images_per_second=len(rows) / kept.fill_seconds,
     )
     for depth in (model.groups[-2], "all"):
-        cell = Cell("select", head, depth, "pretrained", 0.01, 0)
+        cell = Trial("select", head, depth, "pretrained", 0.01, 0)
         alone = step_seconds(material, kept, [cell])
         values: dict[str, Any] = {"trial_steps_per_second": 1 / alone}
         if trials:
@@ -142,9 +143,9 @@ def _place(
         context.results.row(f"features in {name}: depth {depth}", **values)
 
 
-def step_seconds(material: Material, kept: Any, cells: list[Cell]) -> float:
+def step_seconds(material: StudyContext, kept: Any, cells: list[Trial]) -> float:
     """Return the seconds of one step of some trials together, with the batches that it reads."""
-    pack = Pack(material, kept, cells)
+    pack = TrialBatch(material, kept, cells)
     try:
         pack.warm_up()
         states, count = replicate(pack.states), pack.steps_per_call
