@@ -1,4 +1,4 @@
-"""Runs that were tested on the same images: an interval over the images for each, and a paired test against the best."""
+"""Runs that were tested on the same images: an interval over them for each, and a paired test against the best."""
 
 import csv
 import io

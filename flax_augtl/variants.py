@@ -94,7 +94,9 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
 
 
 def on_the_same_images(runs: Mapping[str, Run | CrossValidation]) -> str:
-    """Return each run's interval over its test images, and its paired test against the best by validation, as text.
+    """Return each run's interval over its test images and its paired test against the best run, as text.
+
+    The best run is the one with the best validation metric.
 
     A cross-validation counts as one run, on the images of all folds.
     """
@@ -116,7 +118,7 @@ def on_the_same_images(runs: Mapping[str, Run | CrossValidation]) -> str:
 
 
 def best_run(runs: Mapping[str, Run | CrossValidation]) -> str | None:
-    """Return the directory of the best run by validation, the first one of a tie; None if there is none, or for folds."""
+    """Return the directory of the best run by validation (the first of a tie); None if there is none, or for folds."""
     best = [runs[name] for name in _best(runs)]
     return _short(best[0].workdir) if best and isinstance(best[0], Run) else None
 

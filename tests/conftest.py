@@ -22,10 +22,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def real_folder():
-    """The folder of real weights and pictures."""
+    """The folder of real weights and images."""
     folder = os.environ.get("FLAX_AUGTL_REAL")
     if not folder or not pathlib.Path(folder).is_dir():
-        pytest.skip("FLAX_AUGTL_REAL names no folder with real weights and pictures")
+        pytest.skip("FLAX_AUGTL_REAL names no folder with real weights and images")
     return pathlib.Path(folder)
 
 

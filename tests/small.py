@@ -48,7 +48,7 @@ def variables(net, size=8, seed=0):
 
 
 def images(count, size=8, seed=0):
-    """Normalised pictures, float32 [count, size, size, 3]."""
+    """Normalised images, float32 [count, size, size, 3]."""
     return np.random.default_rng(seed).normal(size=(count, size, size, 3)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""All folds, one run each: what is written and printed, that it goes on, and the mistakes that are told."""
+"""Cross-validation: files, output, resuming, and errors."""
 
 import csv
 import json

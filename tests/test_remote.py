@@ -57,7 +57,7 @@ def bucket(server, tmp_path, monkeypatch):
 
 
 def photos(here, there, count=8):
-    """The same pictures on the disk and in the bucket."""
+    """The same images on the disk and in the bucket."""
     rng = np.random.default_rng(0)
     for name in ("bee", "ant"):
         (here / name).mkdir(parents=True)

@@ -275,15 +275,15 @@ def test_a_data_set_on_the_device_trains_the_same_network(whole, tmp_path):
 def test_every_skipped_picture_is_listed_in_the_run_directory(tmp_path):
     bad = [f"a/bad{i:02d}.png" for i in range(12)]
     for name in ("a", "b"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(6):
             pixels = np.random.default_rng([i, ord(name)]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
     for path in bad:
-        (tmp_path / "pictures" / path).write_bytes(b"")
+        (tmp_path / "images" / path).write_bytes(b"")
     data = {
         "name": "folder",
-        "root": str(tmp_path / "pictures"),
+        "root": str(tmp_path / "images"),
         "on_bad_image": "skip",
         "scan_dir": "",
         "crop": "none",

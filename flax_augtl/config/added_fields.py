@@ -17,7 +17,7 @@ ADDED: Mapping[str, Setting] = {name: field.setting for name, field in FIELDS.it
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of a config.json with the added fields that it lacks, which get the behaviour of its version."""
+    """Return the contents of a config.json with the added fields that it lacks, as its version behaved."""
     values = as_written(old)
     for field, added in ADDED.items():
         *parents, name = field.split(".")

@@ -1,6 +1,6 @@
-"""The study on Caltech-101, from list files: which layers to freeze, and whether the classification layer should stay.
+r"""The study on Caltech-101, from list files: which layers to freeze, and whether the classification layer should stay.
 
-    python main.py --config=configs/caltech101.py --config.weights=resnet18.safetensors --mode=study \\
+    python main.py --config=configs/caltech101.py --config.weights=resnet18.safetensors --mode=study \
         --workdir=runs/caltech101
 
 expects caltech101/images, caltech101/train.txt and caltech101/test.txt.

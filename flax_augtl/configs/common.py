@@ -11,5 +11,5 @@ from flax_augtl.config.convert import default_config
 
 
 def get_config() -> Any:
-    """Return the defaults, locked: a field that does not exist cannot be set by mistake."""
+    """Return the defaults, locked: setting a field that does not exist raises."""
     return default_config()

@@ -1,4 +1,4 @@
-"""What transfer is worth, on embedded data: from printed characters to handwritten digits, five images a class.
+r"""What transfer is worth, on embedded data: from printed characters to handwritten digits, five images a class.
 
     python main.py --config=configs/digits.py --workdir=runs/digits
 
@@ -6,7 +6,7 @@ trains the three variants below and prints their test accuracies. Each has the l
 warm-up, that a validation split of 200 further images preferred (docs/results.md). Which layers to freeze, and which head,
 is what
 
-    python main.py --config=configs/digits.py --mode=study --workdir=runs/digits_study --config.data.shots=10 \\
+    python main.py --config=configs/digits.py --mode=study --workdir=runs/digits_study --config.data.shots=10 \
         --config.data.validation=0.2
 
 asks: 9 minutes on 2 busy CPU cores, with the results in docs/results.md.

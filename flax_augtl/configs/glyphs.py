@@ -3,7 +3,7 @@
     python main.py --config=configs/glyphs.py --workdir=runs/glyphs
     python main.py --mode=export --workdir=runs/glyphs
 
-gave a test accuracy of 0.9753 (2150 pictures, 215 characters) in 16 minutes on 2 busy cores. The exported file is
+gave a test accuracy of 0.9753 (2150 images, 215 characters) in 16 minutes on 2 busy cores. The exported file is
 flax_augtl/pretrained/glyphs_resnet20.safetensors, which other configurations call "embedded:glyphs".
 """
 

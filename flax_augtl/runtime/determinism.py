@@ -62,7 +62,7 @@ def start(workdir: os.PathLike | str) -> None:
 
 
 def _autotuning(workdir: os.PathLike | str) -> dict[str, str]:
-    """Return the flag that keeps autotuning results in a run directory, and create their folder, if that is possible."""
+    """Return the flag that keeps autotuning results in a run directory, and create their folder, if possible."""
     folder = Path(absolute(workdir)) / AUTOTUNED
     if is_remote(absolute(workdir)) or re.search(r"\s", str(folder)):
         return {}  # XLA writes local files only, and separates its flags by spaces.

@@ -134,8 +134,8 @@ def averages(scores: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     recall, and `loss` the log-loss.
 
     Returns:
-      `precision`, `f1` and `roc_auc` as means over classes, `weighted_precision` and `weighted_f1` as means over images,
-      and `kappa`. The precision of a class that is never predicted counts as 0.
+      `precision`, `f1` and `roc_auc` as means over classes; `weighted_precision` and `weighted_f1` as means over
+      images; and `kappa`. The precision of a class that is never predicted counts as 0.
     """
     occurs = scores["n"] > 0
     share = scores["n"][occurs] / scores["n"].sum()

@@ -27,7 +27,7 @@ def image_interval(
     images agree, resampling shows no spread; the interval is then the exact binomial one.
 
     Args:
-      right: number of networks that predict each image correctly; for a difference, how many more do than of the others.
+      right: number of networks that predict each image correctly; for a difference, how many more than of the others.
       tested: number of networks that predicted each image.
       strata: class of each image, for a mean over classes, whose sizes are kept; None for the plain accuracy.
       lowest: the smallest possible value; −1 for differences.

@@ -75,7 +75,7 @@ def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate
 
 
 def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
-    """Return the shapes of the pmapped step's inputs: the state, a host's batch, and the dataset on the device or None."""
+    """Return the shapes of the pmapped step's inputs: the state, a host's batch, and the dataset on the device."""
     of = jax.ShapeDtypeStruct
     params, batch_stats = (
         jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), experiment.variables[name])

@@ -64,7 +64,8 @@ def summary(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
 
     Returns:
       The fractions `top1`, `top5`, `mean_per_class` (the mean accuracy over the classes that occur) and
-      `calibration_error` (expected, 15 equal bins); `loss`, the mean cross-entropy in nats; `n`, the number of examples.
+      `calibration_error` (expected, 15 equal bins); `loss`, the mean cross-entropy in nats; and `n`, the number of
+      examples.
     """
     confusion = sums["confusion"]
     n = confusion.sum()
@@ -91,7 +92,7 @@ def class_accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def class_table(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return a row per class: `label`, `n`, `accuracy` (None without examples), `taken_for` (most frequent wrong class)."""
+    """Return a row per class: `label`, `n`, `accuracy` (None without examples), `taken_for` (its most frequent error)."""
     rows = []
     for index, (name, accuracy) in enumerate(zip(class_names, class_accuracy(confusion), strict=True)):
         wrong = confusion[index].copy()

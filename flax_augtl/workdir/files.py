@@ -162,7 +162,7 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
 
     Args:
       workdir: the run directory.
-      names: names of the files and folders to check; those below checkpoints/, frozen/ and tensorboard/ are checked too.
+      names: the files and folders to check; those below checkpoints/, frozen/ and tensorboard/ are checked too.
 
     Raises:
       UserError: one of them is a symbolic link out of the directory, or neither a file nor a folder.

@@ -53,7 +53,7 @@ def config(freeze="all", **changes):
 
 
 def dataset():
-    """Few pictures, so that a process is done soon; 37 test pictures are no multiple of anything."""
+    """Few images, so that a process ends soon; 37 test images are no multiple of a batch or of the devices."""
     source, labels = digits()
     images, labels = source.images[:117], np.asarray(labels[:117])
     return dataset_from_arrays(
@@ -173,7 +173,7 @@ def strange_host(folder):
 
 
 def refused(folder):
-    """Every mistake is told by all processes, whoever met it."""
+    """Every process reports an error that any process has."""
     said = []
 
     def attempt(function):

@@ -98,13 +98,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         for index in range(16):
-            path = pathlib.Path(
-                folder, "pictures", "train" if index < 12 else "test", "ab"[index % 2], f"{index:02}.png"
-            )
+            path = pathlib.Path(folder, "images", "train" if index < 12 else "test", "ab"[index % 2], f"{index:02}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (10, 10, 3), np.uint8)).save(path)
         pathlib.Path(folder, "config.py").write_text(
-            CONFIG.replace("FOLDER", repr(f"{folder}/pictures")).replace("STUDY", str(options.mode == "study"))
+            CONFIG.replace("FOLDER", repr(f"{folder}/images")).replace("STUDY", str(options.mode == "study"))
         )
         os.environ.update(
             JAX_COMPILATION_CACHE_DIR=f"{folder}/compiled", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"

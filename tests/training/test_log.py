@@ -42,17 +42,17 @@ def test_bars_are_for_terminals_and_notebooks(monkeypatch):
 def test_names_that_no_font_has_are_numbers_and_long_ones_leave_room():
     unknown = "\U00010600" * 3  # Linear A. Warnings are errors here, and matplotlib warns of a letter that it lacks.
     counts = np.full((3, 3), 5)
-    pictures = [confusion_image(counts, ("a", "b", third)) for third in ("class 2", unknown, "名" * 99, "y" * 99)]
-    np.testing.assert_array_equal(pictures[0], pictures[1])
-    blue = [(picture[..., 2].astype(int) > picture[..., 0] + 60).any(0).sum() for picture in pictures]
+    images = [confusion_image(counts, ("a", "b", third)) for third in ("class 2", unknown, "名" * 99, "y" * 99)]
+    np.testing.assert_array_equal(images[0], images[1])
+    blue = [(image[..., 2].astype(int) > image[..., 0] + 60).any(0).sum() for image in images]
     assert min(blue[2:]) > 0.8 * blue[0]
 
 
 def test_the_confusion_matrix_is_darkest_where_most_examples_are(tmp_path):
-    picture = confusion_image(np.array([[10, 0], [5, 5]]), ("a $\\frac$ <b>", "long" * 20)).astype(int).sum(-1)
-    assert picture.shape[0] >= 400 and (picture == 3 * 255).mean() > 0.2
+    image = confusion_image(np.array([[10, 0], [5, 5]]), ("a $\\frac$ <b>", "long" * 20)).astype(int).sum(-1)
+    assert image.shape[0] >= 400 and (image == 3 * 255).mean() > 0.2
     seen = log.RunLog(tmp_path, total_steps=1, step=0, batch_size=1, quiet=True)
     seen.write_confusion("test", np.eye(130), [str(index) for index in range(130)], 1)
     seen.close()
-    with Image.open(tmp_path / "confusion_test.png") as picture:
-        assert picture.mode == "RGB" and min(picture.size) > 1000
+    with Image.open(tmp_path / "confusion_test.png") as image:
+        assert image.mode == "RGB" and min(image.size) > 1000

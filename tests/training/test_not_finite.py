@@ -22,12 +22,12 @@ from flax_augtl.workdir import files
 from tests import small
 
 COUNT, BATCH, STEPS = 24, 4, 10
-BAD = 7  # The example whose picture becomes infinite.
+BAD = 7  # The example whose image becomes infinite.
 
 
 @pytest.fixture(autouse=True)
 def infinite_white(monkeypatch):
-    """Make an infinite input of a picture that is all white; a step compiled with this serves no other test."""
+    """Make an infinite input of an image that is all white; a step compiled with this serves no other test."""
     normalise = Preprocessing.normalise
 
     def injected(self, images):

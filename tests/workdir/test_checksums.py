@@ -1,4 +1,4 @@
-"""A checkpoint's manifest: every change of every file is noticed."""
+"""A checkpoint's checksums: every change of every file is noticed."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from flax_augtl.workdir import checksums
 
 @pytest.fixture
 def sealed(tmp_path):
-    """A directory with a manifest."""
+    """A directory with checksums."""
     folder = tmp_path / "4"
     for name, content in (("a", b"x" * 50), ("ä b", b""), ("d/e/f.bin", bytes(range(256)))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
