@@ -1,58 +1,8 @@
 """Fine-tune pretrained networks: `python main.py --config=configs/NAME.py --workdir=DIR [--config.FIELD=VALUE ...]`."""
 
-import os
-import sys
+from flax_augtl.__main__ import FLAGS, main
 
-# Before JAX is imported: its messages about missing accelerators are noise to most users.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from absl import app, flags, logging
-from ml_collections import config_flags
-
-from flax_augtl import cli
-from flax_augtl.runtime import library_noise
-
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", help_string="Configuration file, such as configs/folder.py.")
-flags.DEFINE_string("workdir", None, "Directory of the run.")
-flags.DEFINE_enum("mode", "train", cli.MODES, "What to do.")
-flags.DEFINE_bool("extend", False, "train: go on with a run whose lengths or schedule the config changes.")
-flags.DEFINE_bool("dry_run", False, "study: print the plan and its cost, then stop.")
-flags.DEFINE_string("cells", "", "study: do only part i/n of the trials that choose, such as 1/4.")
-flags.DEFINE_string("split", "test", "evaluate: train, val, test, or, with --data_root, all.")
-flags.DEFINE_string("data_root", None, "train, evaluate: where the data of a run are now, if they have moved.")
-flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
-flags.DEFINE_string("images", None, "predict: an image, a folder, or a pattern such as 'photos/*.jpg'.")
-flags.DEFINE_string("output", None, "evaluate, predict: the CSV file of the predictions; by default one in WORKDIR.")
-flags.DEFINE_integer(
-    "max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1
-)
-flags.DEFINE_string("format", "safetensors", "export: safetensors.")
-flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes share a run.")
-flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
-flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
-flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
-
-
-def main(argv: list[str]) -> None:
-    """Do what --mode says."""
-    if argv[1:]:
-        raise app.UsageError(f"Not understood: {' '.join(argv[1:])}. Flags are written --name=value.")
-    cli.run(FLAGS)
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parse flags; a mistake in one ends the program with a sentence."""
-    try:
-        return cli.parse(FLAGS, argv)
-    except Exception as error:  # Config files are code, and raise what they like.
-        cli.exit_with(error, "--traceback" in argv)
-
+__all__ = ["FLAGS", "main"]
 
 if __name__ == "__main__":
-    # Libraries tell this handler what they have already said through their own, or raise as well.
-    logging.set_verbosity(logging.ERROR)
-    logging.get_absl_handler().setLevel("ERROR" if "--traceback" in sys.argv else "CRITICAL")
-    sys.unraisablehook = library_noise.hook
-    sys.exit(app.run(main, flags_parser=parse))
+    main()

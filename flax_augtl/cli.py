@@ -1,18 +1,18 @@
-"""What each mode of main.py does, and how it tells a mistake of its user."""
+"""The modes of the program, and how it reports errors."""
 
 import ast
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, cast
 
 import jax
 from absl.flags import FlagValues, UnrecognizedFlagError
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import predict
+from flax_augtl import predict, shipped_configs
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
 from flax_augtl.config.convert import as_written, errors_in, typed
@@ -21,7 +21,7 @@ from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
-from flax_augtl.runtime import distributed, malloc, signals
+from flax_augtl.runtime import determinism, distributed, malloc, signals
 from flax_augtl.runtime.paths import absolute, exists
 from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
@@ -31,7 +31,6 @@ from flax_augtl.workdir import files, resume
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
 SOME_UNREADABLE = 2
-MODES = ("train", "evaluate", "predict", "study", "export", "compare")
 # Flags that the other modes would not look at.
 ONLY = {
     "config": ("train", "study"),
@@ -39,27 +38,31 @@ ONLY = {
     "profile": ("train",),
     "dry_run": ("study",),
     "cells": ("study",),
-    "data_root": ("train", "evaluate"),
+    "data_root": ("train", "evaluate", "export"),
     "split": ("evaluate",),
     "images": ("predict",),
     "max_pixels": ("predict",),
     "output": ("evaluate", "predict"),
     "format": ("export",),
     "step": ("evaluate", "predict", "export"),
+    "input": ("export",),
+    "outputs": ("export",),
+    "weights": ("export",),
+    "push_to_hub": ("export",),
 }
 
 
 def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
-    """Parse the command line, and return what is left of it.
+    """Parse the command line and return the arguments that are no flags.
 
     Raises:
-      ValueError: it sets a field to what that cannot be.
+      UserError: a field of the configuration does not exist or gets an invalid value.
       absl.flags.Error: a flag is wrong.
     """
     overrides.check_groups(arguments)
-    arguments, wrong = overrides.take_out_wrong(arguments)
+    arguments, wrong = overrides.take_out_wrong(shipped_configs.resolve(arguments))
     arguments, cleared = overrides.take_out_none(arguments)
-    given, sys.argv = sys.argv, arguments  # ml_collections looks there for the fields that are set.
+    given, sys.argv = sys.argv, arguments  # ml_collections reads overrides from there.
     try:
         left = flags(arguments)
     except UnrecognizedFlagError as error:
@@ -79,17 +82,19 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
 
 
 def run(flags: Any) -> None:
-    """Do what `flags.mode` says; a mistake of the user ends the program with a sentence and exit code 1.
+    """Run the mode `flags.mode`. An error of the user ends the program with a sentence and exit code 1.
 
-    `SOME_UNREADABLE` is the exit code of predictions that lack some of the images.
+    The exit code is `SOME_UNREADABLE` if some, but not all, of the images to predict could not be read.
     """
     malloc.limit_heaps()
     try:
         _keep_compilations()
         _required(flags, "workdir")
         _belonging(flags)
+        if flags.mode in ("train", "study") and flags.config is not None and flags.config.get("deterministic"):
+            determinism.start(flags.workdir)  # Before JAX looks for devices.
         _start(flags)
-        act = {
+        act: Callable[[Any], int | None] = {
             "train": _train,
             "evaluate": _evaluate,
             "predict": _predict,
@@ -99,10 +104,10 @@ def run(flags: Any) -> None:
         }[flags.mode]
         with signals.handled(training=flags.mode in ("train", "study")):
             code = act(flags)
-            # None leaves while another still works: those that are left would take it for dead.
+            # Leave together: processes that still work would take one that left for dead.
             distributed.wait()
     except KeyboardInterrupt as error:
-        again = " The same command goes on from the last checkpoint." if flags.mode in ("train", "study") else ""
+        again = " The same command resumes from the last checkpoint." if flags.mode in ("train", "study") else ""
         print(f"\nInterrupted.{again}", file=sys.stderr)
         code = getattr(error, "exit_code", 130)
         if not getattr(error, "agreed", False):
@@ -119,15 +124,15 @@ def run(flags: Any) -> None:
 
 
 def _keep_compilations() -> None:
-    """Keep what takes long to compile in the user's cache folder, unless the user said where, for later starts."""
+    """Keep compiled functions for later starts in the user's cache folder, unless JAX is told another folder."""
     from flax_augtl.runtime.paths import cache_folder
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not cast(Any, jax.config).jax_compilation_cache_dir:  # JAX adds its attributes at runtime.
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def _start(flags: Any) -> None:
-    """Find the other processes, if there are any, and say so; all but the first then print nothing but that and mistakes."""
+    """Join the other processes of the run, if there are any; from then on, only the first one prints to stdout."""
     distributed.start(flags.coordinator, flags.num_processes, flags.process_id)
     if jax.process_count() > 1:
         print(distributed.describe(), file=sys.stderr, flush=True)
@@ -139,14 +144,17 @@ def _start(flags: Any) -> None:
 
 
 def exit_with(error: Exception, show_traceback: bool) -> NoReturn:
-    """End the program with what went wrong: a sentence for a mistake of the user, the traceback for one of the program."""
+    """End the program with a sentence about an error of the user, or with the traceback of a bug."""
     if not _tell(error, show_traceback):
         raise error
     sys.exit(1)
 
 
 def _tell(error: Exception, show_traceback: bool) -> bool:
-    """Say what went wrong if it is a mistake of the user, in a sentence, and return whether it is."""
+    """Print a sentence about an error of the user, and return whether it was printed.
+
+    Bugs are not printed, nor are errors of which the user wants to see the traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     from_flags = any(name in type(error).__module__ for name in ("absl", "ml_collections")) or any(
         os.sep + "ml_collections" + os.sep in frame.filename for frame in frames
@@ -163,7 +171,7 @@ def _tell(error: Exception, show_traceback: bool) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    """Return an error's message; ml_collections puts that of an unknown field into quotes, sometimes twice."""
+    """Return an error's message, without the quotes that ml_collections puts around that of an unknown field."""
     message = str(error)
     if not isinstance(error, (KeyError, AttributeError)):
         return message
@@ -184,7 +192,7 @@ def _required(flags: Any, name: str) -> Any:
 
 
 def _belonging(flags: Any) -> None:
-    """Raise ValueError if a flag was given that this mode has no use for."""
+    """Raise UserError if a flag was given that has no effect in this mode."""
     for name, modes in ONLY.items() if isinstance(flags, FlagValues) else ():
         if flags[name].present and flags.mode not in modes:
             why = (
@@ -224,12 +232,12 @@ def _train(flags: Any) -> None:
 
 
 def _overrides(flags: Any) -> set[str]:
-    """Return the fields of the configuration that the command line sets, as `head.preset`."""
+    """Return the fields of the configuration that the command line sets, such as `head.preset`."""
     return set(config_flags.get_override_values(flags["config"])) if isinstance(flags, FlagValues) else set()
 
 
-def _not_overridden(config: ConfigDict, given: set[str]) -> None:
-    """Raise ValueError if the command line sets a field that every variant sets anew: it would have no effect."""
+def _not_overridden(config: Any, given: set[str]) -> None:
+    """Raise UserError if the command line sets a field that every variant sets itself: it would have no effect."""
     for name, variant in config.variants.items():
         for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
             raise UserError(
@@ -239,7 +247,7 @@ def _not_overridden(config: ConfigDict, given: set[str]) -> None:
 
 
 def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Yield the names of all fields, as `head.preset`."""
+    """Yield the names of all fields, such as `head.preset`."""
     for name, value in config.items():
         yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else (prefix + name,)
 
@@ -260,7 +268,7 @@ def _study(flags: Any) -> None:
 
 
 def _part(text: str) -> tuple[int, int] | None:
-    """Return (i, n) of --cells=i/n."""
+    """Return (i, n) of --cells=i/n, None if it is not given."""
     if not text:
         return None
     number, slash, count = text.partition("/")
@@ -289,7 +297,7 @@ def _evaluate(flags: Any) -> None:
 
 
 def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
-    """Write the predictions of an evaluation; a run directory that cannot be written can still be evaluated."""
+    """Write the predictions of an evaluation, or warn if the run directory cannot be written."""
     other = None if flags.step == "best" or run.step == (run.result or {}).get("best_step") else run.step
     path = output or run.workdir / prediction_files.name_of(flags.split, other)
     try:
@@ -308,7 +316,7 @@ def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path
 
 
 def _output(flags: Any) -> epath.Path | None:
-    """Return the path of --output, None if it is not given."""
+    """Return the path of --output, None if it is not given or if another process writes."""
     if flags.output is None or not distributed.is_first():
         return None
     return prediction_files.output_path(flags.output)
@@ -323,7 +331,7 @@ def _predict(flags: Any) -> int:
     rows = predict.predict_files(run, images, max_pixels=flags.max_pixels)
     read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
     path = output or run.workdir / files.PREDICTIONS
-    if read or not exists(path):  # Predictions of an earlier start are worth more than a list of reasons.
+    if read or not exists(path):  # Do not replace earlier predictions by a list of reasons.
         for line in prediction_files.write(path, predict.as_csv(rows)):
             print(line, file=sys.stderr)
     if read:
@@ -352,5 +360,16 @@ def _export(flags: Any) -> None:
     from flax_augtl.export import export
 
     run = load_run(flags.workdir, step=flags.step)
-    for path in export(run, flags.format) if distributed.is_first() else ():
+    if not distributed.is_first():
+        return
+    for path in export(
+        run,
+        flags.format,
+        input=flags.input,
+        outputs=flags.outputs,
+        weights=flags.weights,
+        push_to_hub=flags.push_to_hub,
+        data_root=flags.data_root,
+        say=lambda text: print(for_terminal(text), file=sys.stderr),
+    ):
         print(path)

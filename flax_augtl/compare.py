@@ -1,4 +1,4 @@
-"""All runs below a folder side by side: what differs in their configurations, and what they reached."""
+"""All runs below a folder side by side: the fields in which their configurations differ, and their metrics."""
 
 import csv
 import io
@@ -19,9 +19,9 @@ from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_result
 
 CSV, HTML = "compare.csv", "compare.html"
-# Figures of result.json, in the order in which they are read: choices are made on validation data.
+# Metrics in result.json, in the order of the columns.
 _FIGURES = ("top1", "mean_per_class", "loss")
-# Where files are and how fast they are read: no part of what a run is.
+# Fields about places, speed and logs: runs that differ in them only are the same.
 _PLACES = (
     "name",
     "data.threads",
@@ -42,9 +42,9 @@ class RunRow(NamedTuple):
     Attributes:
       name: its directory, relative to the folder.
       config: its configuration, {dotted field: value}.
-      result: the contents of result.json; None where the run is not finished.
-      test_ids: the ids of its test examples, None where they are not known.
-      tested: its predictions for the test images, None where they are not known.
+      result: the contents of result.json; None if the run is not finished.
+      test_ids: the ids of its test examples; None if they are not known.
+      tested: its predictions for the test images; None if they are not known.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Comparison(NamedTuple):
     """The runs below a folder.
 
     Attributes:
-      header: names of the columns.
-      rows: a row of texts for each run, the best by validation first.
-      notes: sentences about what the table cannot show.
+      header: the names of the columns.
+      rows: a row of texts per run, the best by validation first.
+      notes: sentences that explain the table.
     """
 
     header: list[str]
@@ -69,10 +69,10 @@ class Comparison(NamedTuple):
 
 
 def find_runs(folder: os.PathLike | str) -> list[RunRow]:
-    """Read every run directory below a folder, itself included.
+    """Read every run directory below a folder, and the folder itself if it is one.
 
     Raises:
-      ValueError: there is none.
+      UserError: there is no run, or the folder is remote or missing.
     """
     folder = absolute(folder)
     if is_remote(folder):
@@ -89,7 +89,7 @@ def find_runs(folder: os.PathLike | str) -> list[RunRow]:
 
 
 def compare(runs: Sequence[RunRow]) -> Comparison:
-    """Return runs as a table: differing settings, validation figures, test figures, paired tests, time."""
+    """Return a table of runs: the fields that differ, validation and test metrics, paired tests, and time."""
     fields = _differing(runs)
     metric = "mean_per_class" if any((run.result or {}).get("metric") == "mean_per_class" for run in runs) else "top1"
     ordered = sorted(runs, key=lambda run: (-_figure(run, "val", metric, -1.0), run.name))
@@ -141,14 +141,14 @@ def write(folder: os.PathLike | str, comparison: Comparison) -> list[epath.Path]
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return a comparison for a terminal."""
+    """Return a comparison as text for a terminal."""
     return for_terminal(
         columns([comparison.header, *comparison.rows]) + "".join(f"\n{note}" for note in comparison.notes)
     )
 
 
 def _run_directories(folder: Path) -> Iterator[Path]:
-    """Yield every run directory, in order; what lies within one is not looked at."""
+    """Yield every run directory, in order, without looking inside of one."""
     if (folder / files.CONFIG).is_file() and (folder / files.CLASS_NAMES).is_file():
         yield folder
         return
@@ -188,14 +188,15 @@ def _figure(run: RunRow, split: str, name: str, absent: Any = None) -> Any:
 
 
 def _paired_columns(found: Mapping[str, paired_runs.Paired], metric: str) -> dict[str, dict[str, str]]:
-    """Return the columns of intervals and paired tests, {header: {run: text}}; none where nothing is known."""
+    """Return the columns of intervals and paired tests, {header: {run: text}}; none if nothing is known."""
     columns = {f"test {metric} 95 %": {name: f"[{one.low:.4f}, {one.high:.4f}]" for name, one in found.items()}}
-    compared = {name: one for name, one in found.items() if one.p is not None}
-    if compared:
-        columns["minus best"] = {name: f"{one.difference:+.4f}" for name, one in compared.items()}
-        columns["p"] = {name: paired_runs.shown(one.p) for name, one in compared.items()}
-    if len(compared) > 1:
-        columns["Holm"] = {name: paired_runs.shown(one.adjusted) for name, one in compared.items()}
+    p = {name: one.p for name, one in found.items() if one.p is not None}
+    adjusted = {name: one.adjusted for name, one in found.items() if one.adjusted is not None}
+    if p:
+        columns["minus best"] = {name: f"{found[name].difference:+.4f}" for name in p}
+        columns["p"] = {name: paired_runs.shown(value) for name, value in p.items()}
+    if len(p) > 1:
+        columns["Holm"] = {name: paired_runs.shown(value) for name, value in adjusted.items()}
     return columns if found else {}
 
 

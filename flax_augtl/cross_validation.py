@@ -1,4 +1,4 @@
-"""Cross-validation: one run for each fold of the data, and the mean and spread of what they were tested at."""
+"""Cross-validation: one run per fold of the data, and the mean and spread of their test metrics."""
 
 import csv
 import dataclasses
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from flax_augtl.config.convert import to_json, typed, typed_data
 from flax_augtl.data.splits import folds
@@ -26,9 +25,9 @@ class CrossValidation:
     """The runs of all folds.
 
     Attributes:
-      workdir: the directory, in which fold k has the run directory `fold{k}`.
-      runs: one a fold.
-      summary: contents of folds.json.
+      workdir: the directory that holds the run directory `fold{k}` of each fold k.
+      runs: the run of each fold.
+      summary: the contents of folds.json.
     """
 
     workdir: epath.Path
@@ -37,29 +36,39 @@ class CrossValidation:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Means over the folds in the form of a run's result.json, for tables in which runs stand beside each other."""
+        """Means over the folds in the form of a run's result.json, for tables of runs."""
+        results = [finished(run) for run in self.runs]
 
         def means(split: str) -> dict[str, float] | None:
             spread = self.summary[split]
             return spread and {
                 **{name: values["mean"] for name, values in spread.items()},
-                "n": sum(run.result[split]["n"] for run in self.runs),
+                "n": sum(result[split]["n"] for result in results),
             }
 
         return {
             "test": means("test"),
             "val": means("val"),
             "metric": self.summary["metric"],
-            "seconds": sum(run.result["seconds"] for run in self.runs),
+            "seconds": sum(result["seconds"] for result in results),
             "config_name": self.summary["config_name"],
         }
 
 
-def fold_configs(config: ConfigDict) -> list[ConfigDict]:
+def finished(run: Run | CrossValidation) -> Mapping[str, Any]:
+    """Return the result of a run that `train` or `train_folds` returned."""
+    assert run.result is not None, "only runs that have ended are returned"
+    return run.result
+
+
+def fold_configs(config: Any) -> list[Any]:
     """Return the configuration of every fold, in order.
 
+    Args:
+      config: a ConfigDict with config.data.folds.
+
     Raises:
-      ValueError: config.data.folds makes no sense.
+      UserError: config.data.folds is invalid.
     """
     folds.check(dataclasses.replace(typed_data(config.data), fold=0))
     found = []
@@ -72,7 +81,11 @@ def fold_configs(config: ConfigDict) -> list[ConfigDict]:
 
 
 def check_folder(workdir: os.PathLike | str) -> epath.Path:
-    """Return the directory of all folds, which must not hold a run or a study itself."""
+    """Return the directory of all folds.
+
+    Raises:
+      UserError: it holds a run or a study itself.
+    """
     folder = absolute(workdir)
     if (folder / files.CONFIG).exists():
         raise UserError(
@@ -83,16 +96,20 @@ def check_folder(workdir: os.PathLike | str) -> epath.Path:
 
 
 def train_folds(
-    config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
+    config: Any, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
 ) -> CrossValidation:
     """Train each fold into a directory below `workdir`, write folds.json, folds.csv and folds.html, and print a table.
 
-    What is finished is not trained again, so that the same command goes on where it was interrupted.
+    Finished folds are not trained again, so that the same command resumes an interrupted one.
 
     Args:
-      config: with config.data.folds, and config.data.fold unset.
-      workdir: gets `fold0`, `fold1` and so on, each a run directory.
-      extend, profile: see `flax_augtl.train`.
+      config: a ConfigDict with config.data.folds, and without config.data.fold.
+      workdir: gets the run directories `fold0`, `fold1` and so on.
+      extend: see `flax_augtl.train`.
+      profile: see `flax_augtl.train`.
+
+    Raises:
+      UserError: see `flax_augtl.train`; or config.data.folds is invalid.
     """
     from flax_augtl.folds_page import NAME, training_page  # Slow to import.
 
@@ -101,7 +118,7 @@ def train_folds(
     for fold, one in enumerate(configs):
         print(f"\n── fold {fold} of 0 to {len(configs) - 1} " + "─" * 56)
         runs.append(train(one, folder / f"fold{fold}", extend=extend, profile=profile))
-    summary = summary_of(config.name, [run.result for run in runs])
+    summary = summary_of(config.name, [finished(run) for run in runs])
     files.write_json(folder / JSON, summary)
     files.write_text(folder / CSV, as_csv(summary))
     files.write_text(folder / NAME, training_page(summary, sentence(summary), to_json(typed(config))))
@@ -110,7 +127,7 @@ def train_folds(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return mean, standard deviation (of n − 1), smallest and largest of at least two values."""
+    """Return the mean, the standard deviation (with n − 1), the minimum and the maximum of at least two values."""
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values), "min": min(values), "max": max(values)}
 
 
@@ -118,13 +135,13 @@ def summary_of(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any
     """Return the contents of folds.json.
 
     Args:
-      name: config.name.
-      results: contents of result.json of each fold, in order.
+      name: `config.name`.
+      results: the contents of result.json of each fold, in order.
     """
     found: dict[str, Any] = {"config_name": name, "folds": len(results), "metric": results[0]["metric"]}
     for split in ("test", "val"):
         parts = [result[split] for result in results]
-        # Of whatever a result has, the numbers that all folds have.
+        # Take the metrics that are numbers in all folds.
         names = (
             []
             if None in parts
@@ -150,7 +167,7 @@ def summary_of(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """Return the metrics of all folds as text, a line a fold, with mean and standard deviation below."""
+    """Return the metrics of all folds as text: one line per fold, and the mean and standard deviation below."""
     lines = [
         f"{'fold':6} {'test top-1':>10} {'per class':>10} {'loss':>8} {'val top-1':>10} {'images':>7} {'seconds':>8}"
     ]
@@ -175,7 +192,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
-    """Return what cross-validation found, in words."""
+    """Return the result of cross-validation as sentences."""
     metric = summary["metric"]
     name = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}[metric]
     found = summary["test"][metric]
@@ -189,7 +206,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
-    """Return the metrics of all folds as CSV, with the rows mean and sd at the end."""
+    """Return the metrics of all folds as CSV; the last rows are mean and sd."""
     names = [(split, metric) for split in ("test", "val") for metric in summary[split] or {}]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,9 +1,9 @@
-"""The error that a user can put right. Every other one is a fault of the program, and shows where it happened."""
+"""Errors that the user can fix. Every other exception is a bug of the program, which shows its traceback."""
 
 
 class UserError(ValueError):
-    """Something that the user can put right; the message says what is wrong, where, and what to do."""
+    """An error that the user can fix; the message says what is wrong, where, and what to do."""
 
 
 class ConfigError(UserError):
-    """A configuration has errors; the message has all of them."""
+    """A configuration has errors; the message lists all of them."""

@@ -1,4 +1,4 @@
-"""folds.html: all folds of a cross-validation or of a study on one page, with links to what each fold has written."""
+"""folds.html: all folds of a cross-validation or of a study on one page, with links to the files of each fold."""
 
 import json
 from collections import Counter
@@ -22,8 +22,8 @@ def training_page(summary: Mapping[str, Any], sentence: str, config: Mapping[str
     """Return the page of a training over all folds.
 
     Args:
-      summary: contents of folds.json.
-      sentence: what cross-validation found, in words.
+      summary: the contents of folds.json.
+      sentence: the result as sentences, one per line.
       config: the configuration, as JSON values.
     """
     spreads = [
@@ -87,7 +87,7 @@ def study_page(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return the page of a study over all folds.
 
     Args:
-      summary: contents of folds.json.
+      summary: the contents of folds.json.
       config: the configuration, as JSON values.
     """
     name = _NAMES[summary["metric"]]
@@ -153,7 +153,7 @@ def study_page(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _found(summary: Mapping[str, Any], name: str) -> list[str]:
-    """Return what a study over folds found, a sentence each."""
+    """Return the result of a study over folds as sentences."""
     chosen = summary["chosen"]
     if chosen is None:
         return ["No fold has a tested head."]
@@ -193,7 +193,7 @@ def _link(text: str, target: str) -> Markup:
 
 
 def _counted(names: Sequence[str]) -> str:
-    """Return names with how often each is there, the most frequent first."""
+    """Return names with their counts, the most frequent first."""
     return ", ".join(f"{name} ({count} of {len(names)})" for name, count in Counter(names).most_common())
 
 

@@ -1,4 +1,4 @@
-"""The commands that a user is likely to need after a training."""
+"""The commands that a user is likely to need after training."""
 
 import os
 import shlex
@@ -11,8 +11,8 @@ def next_steps(workdir: os.PathLike | str | None, *, runs: os.PathLike | str | N
     """Return commands to copy.
 
     Args:
-      workdir: of a run to evaluate and predict with; None for none.
-      runs: a folder of runs to compare; None for none.
+      workdir: directory of a run to evaluate and predict with; None if there is none.
+      runs: a folder of runs to compare; None if there is none. One of the two must be given.
     """
     lines = []
     if workdir is not None:
@@ -24,7 +24,10 @@ def next_steps(workdir: os.PathLike | str | None, *, runs: os.PathLike | str | N
         ]
     if runs is not None:
         lines.append(f"python main.py --mode=compare --workdir={shlex.quote(os.fspath(runs))}")
-    logs = os.path.expanduser(runs if runs is not None else os.path.join(workdir, files.TENSORBOARD))
-    if runs is not None or os.path.isdir(logs) or "://" in logs:  # The best network of a study has none.
+        logs = os.path.expanduser(os.fspath(runs))
+    else:
+        assert workdir is not None, "one of workdir and runs is given"
+        logs = os.path.expanduser(os.path.join(workdir, files.TENSORBOARD))
+    if runs is not None or os.path.isdir(logs) or "://" in logs:  # The best network of a study has no logs.
         lines.append(f"tensorboard --logdir={shlex.quote(logs)}")
     return for_terminal("\nNext:\n  " + "\n  ".join(lines))

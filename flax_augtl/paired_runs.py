@@ -1,4 +1,4 @@
-"""Runs that were tested on the same images: an interval over these images for each, and a paired test against the best."""
+"""Runs that were tested on the same images: an interval over the images for each, and a paired test against the best."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ TESTS = {"top1": "exact McNemar test", "mean_per_class": "paired sign-flip test"
 
 
 class Tested(NamedTuple):
-    """What a run predicts for its test images.
+    """A run's predictions for its test images.
 
     Attributes:
       label: {path: label}.
-      right: the paths of the images that it predicts correctly.
+      right: the paths of the correctly predicted images.
     """
 
     label: Mapping[str, str]
@@ -30,15 +30,16 @@ class Tested(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A run on its test images, and beside the best run on the same ones.
+    """A run on its test images, and compared with the best run on the same images.
 
     Attributes:
-      value: its accuracy.
-      low, high: ends of the 95 % bootstrap interval over the test images.
-      images: how many test images there are.
-      difference: its accuracy minus that of the best run; None for the best run, and where the test images differ.
-      p: of the paired test of that difference.
-      adjusted: that p, corrected by Holm's method for the number of runs that were compared with the best.
+      value: the run's accuracy.
+      low: lower end of the 95 % bootstrap interval over the test images.
+      high: upper end of that interval.
+      images: number of test images.
+      difference: the run's accuracy minus that of the best run; None for the best run, and if the test images differ.
+      p: p of the paired test of that difference.
+      adjusted: that p, corrected by Holm's method for the number of runs compared with the best.
     """
 
     value: float
@@ -51,9 +52,9 @@ class Paired(NamedTuple):
 
 
 def read_tested(*workdirs: os.PathLike | str) -> Tested | None:
-    """Read predictions_test.csv of a run, or of one run for each fold; None if one is missing or cannot be used."""
+    """Read predictions_test.csv of a run, or of the runs of all folds; None if one is missing or cannot be used."""
     label: dict[str, str] = {}
-    right = set()
+    right: set[str] = set()
     for workdir in workdirs:
         rows = _rows(epath.Path(workdir) / prediction_files.name_of("test"))
         if not rows or any(path in label for path in rows):
@@ -68,17 +69,18 @@ def paired(tested: Mapping[str, Tested | None], best: str | None, metric: str) -
 
     Args:
       tested: the predictions of each run, by name.
-      best: the run to compare with; None to compare none.
-      metric: `top1`, or `mean_per_class`, where each class counts the same.
+      best: the run to compare with; None for no comparison.
+      metric: `top1`, or `mean_per_class`, in which all classes have the same weight.
     """
     from flax_augtl.training.statistics import holm  # Slow to import.
 
-    found = {name: _alone(one, metric) for name, one in tested.items() if one is not None}
+    known = {name: one for name, one in tested.items() if one is not None}
+    found = {name: _alone(one, metric) for name, one in known.items()}
     reference = tested.get(best) if best is not None else None
     if reference is None:
         return found
-    others = [name for name in found if name != best and tested[name].label == reference.label]
-    compared = [_against(tested[name], reference, metric) for name in others]
+    others = [name for name, one in known.items() if name != best and one.label == reference.label]
+    compared = [_against(known[name], reference, metric) for name in others]
     for name, (difference, p), adjusted in zip(others, compared, holm([p for _, p in compared]), strict=True):
         found[name] = found[name]._replace(difference=difference, p=p, adjusted=adjusted)
     return found
@@ -86,10 +88,11 @@ def paired(tested: Mapping[str, Tested | None], best: str | None, metric: str) -
 
 def notes(tested: Mapping[str, Tested | None], found: Mapping[str, Paired], best: str | None, metric: str) -> list[str]:
     """Return sentences about what the intervals and tests mean, and why some are missing."""
-    said = []
+    said: list[str] = []
     if found:
         said.append("Intervals: 95 % bootstrap over the test images of a run.")
-    if compared := [one for one in found.values() if one.p is not None]:
+    compared = [one for one in found.values() if one.p is not None]
+    if compared and best is not None:
         holm = "; Holm: p corrected for the number of comparisons" if len(compared) > 1 else ""
         said += [
             f"p: {TESTS[metric]} against {on_one_line(best)} on the same {compared[0].images} test images{holm}.",
@@ -115,7 +118,7 @@ def shown(p: float) -> str:
 
 
 def _rows(path: epath.Path) -> dict[str, tuple[str, str]] | None:
-    """Return {path: (label, prediction)} of a file of predictions; None if there is none, or it holds something else."""
+    """Return {path: (label, prediction)} of a file of predictions; None if it is missing or holds something else."""
     try:
         if not path.exists() or path.is_dir():
             return None
@@ -134,7 +137,7 @@ def _alone(one: Tested, metric: str) -> Paired:
 
 
 def _against(one: Tested, reference: Tested, metric: str) -> tuple[float, float]:
-    """Return a difference and its p."""
+    """Return the difference of the accuracies of two runs, and its p."""
     differences, strata = _right(one, reference) - _right(reference, reference), _strata(reference, metric)
     if strata is None:
         return float(differences.mean()), paired_p(differences)
@@ -144,7 +147,7 @@ def _against(one: Tested, reference: Tested, metric: str) -> tuple[float, float]
 
 
 def _right(one: Tested, order: Tested) -> np.ndarray:
-    """Return 1 for each image that is predicted correctly, else 0, in the order of another run's."""
+    """Return 1 for each correctly predicted image, otherwise 0, in the order of another run's images."""
     return np.array([path in one.right for path in order.label], np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Predictions for pictures in files, as rows, as CSV and as a table for people."""
+"""Predictions for image files, as rows, as CSV and as a table."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from flax_augtl.data import UnreadablePicture
 from flax_augtl.data.images.decode import read_picture
 from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.run import Run
-from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
+from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable, shows_bars
 
 TOP = 5
 
@@ -20,26 +20,32 @@ TOP = 5
 def predict_files(
     run: Run, images: str, *, batch_size: int = 32, max_pixels: int | None = None
 ) -> list[dict[str, Any]]:
-    """Predict pictures in files; one with more than `max_pixels` (None: as in training) counts as unreadable.
+    """Predict the images in files.
+
+    Args:
+      run: the run that predicts.
+      images: an image, a folder, or a pattern.
+      batch_size: number of images per batch.
+      max_pixels: images with more pixels count as unreadable; None for the limit of the training.
 
     Returns:
-      A row for each file, in their order: its `path`, up to five `labels` with their `probabilities`, the likeliest
-        first,
-      and a `reason`, which is empty; if the file cannot be read it says why, and there are no labels.
+      A row for each file, in order: its `path`; up to five `labels`, the likeliest first, and their `probabilities`;
+      and `reason`, which says why a file cannot be read, and is empty otherwise. An unreadable file has no labels.
 
     Raises:
-      ValueError: there are no pictures.
+      UserError: there are no images.
     """
     rows = []
     paths = find_images(images)
-    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=None, leave=False):
-        pictures, unreadable = {}, {}
+    for start in tqdm(range(0, len(paths), batch_size), unit="batch", disable=not shows_bars(), leave=False):
+        read: dict[str, np.ndarray] = {}
+        unreadable: dict[str, str] = {}
         for path in paths[start : start + batch_size]:
             try:
-                pictures[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
+                read[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
             except UnreadablePicture as error:
                 unreadable[path] = error.reason
-        found = dict(zip(pictures, run.predict(list(pictures.values()), batch_size=batch_size), strict=True))
+        found = dict(zip(read, run.predict(list(read.values()), batch_size=batch_size), strict=True))
         for path in paths[start : start + batch_size]:
             row = found.get(path, np.zeros(0))
             order = np.argsort(-row, kind="stable")[:TOP]
@@ -55,9 +61,9 @@ def predict_files(
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return rows as CSV: path, label, probability, then label2, probability2 and so on, and last the reason.
+    """Return rows as CSV: path, label, probability, then label2, probability2 and so on, and the reason last.
 
-    A path, label or reason that a spreadsheet would take for a formula has a `'` before it.
+    A path, label or reason that a spreadsheet would take for a formula is prefixed by `'`.
     """
     width = max((1, *(len(row["labels"]) for row in rows)))
     header = ["path"]

@@ -1,4 +1,4 @@
-"""A run: train it into a directory, go on with it, load it again, evaluate it and predict with it."""
+"""A run: train it into a directory, resume it, load it, evaluate it and predict with it."""
 
 import contextlib
 import dataclasses
@@ -21,48 +21,44 @@ from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.pretrained.run_description import RunDescription, read_run_description
-from flax_augtl.run_data import examples_of_split, named_as_in, spelling_in
-from flax_augtl.runtime import distributed
+from flax_augtl.run_data import examples_of_split, renamed_as_in, spelling_in
+from flax_augtl.runtime import determinism, distributed
 from flax_augtl.runtime.paths import absolute
-from flax_augtl.runtime.text import for_terminal, on_one_line
-from flax_augtl.training import freezing
-from flax_augtl.training import result as run_records
-from flax_augtl.training.balance import imbalance
+from flax_augtl.runtime.text import for_terminal
+from flax_augtl.training import result as run_result
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.evaluation import Evaluation, evaluation
-from flax_augtl.training.experiment import Experiment, build_network, prepare
-from flax_augtl.training.ineffective import ineffective_settings
+from flax_augtl.training.experiment import build_network, prepare
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import fit
-from flax_augtl.training.memory import estimate, explain_out_of_memory, most_in_use
+from flax_augtl.training.memory import explain_out_of_memory, most_in_use
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
+from flax_augtl.training.start_log import log_start
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
 from flax_augtl.workdir import files, lock
 from flax_augtl.workdir.description import read_result
 from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same, is_same
 
-_METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean accuracy per class"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained network, as its directory has it.
+    """A trained network and what its run directory says about it.
 
     Attributes:
-      workdir: the directory.
-      config: the configuration it was trained with.
-      class_names: one name a target class.
-      preprocessing: from pictures to what the network reads.
+      workdir: the run directory.
+      config: the configuration of the training, a locked `ConfigDict`.
+      class_names: the names of the target classes.
+      preprocessing: the evaluation transform, from images to the network's input.
       network: the network.
-      variables: of the network, at `step`.
-      step: the step of the checkpoint that was loaded.
-      result: contents of result.json, None while the run is not finished.
+      variables: the network's variables at `step`.
+      step: the step of the loaded checkpoint.
+      result: the contents of result.json; None while the run is not finished.
     """
 
     workdir: epath.Path
-    config: ConfigDict
+    config: Any  # Type checkers know no field of a ConfigDict.
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     network: AugmentedNetwork
@@ -71,7 +67,7 @@ class Run:
     result: Mapping[str, Any] | None
 
     def __repr__(self) -> str:
-        """Return one line: what network this is, of how many classes, and how good."""
+        """Return one line: the network, the number of classes and the test accuracy."""
         test = (self.result or {}).get("test") or {}
         accuracy = f", test accuracy {test['top1']:.4f}" if isinstance(test.get("top1"), float) else ""
         return for_terminal(
@@ -83,18 +79,18 @@ class Run:
         """Return class probabilities of images, float32 [N, number of target classes].
 
         Args:
-          images: of any size: uint8 arrays [H, W, 3], Pillow images, or paths.
-          batch_size: how many images are computed at a time.
+          images: uint8 arrays [H, W, 3], Pillow images, or paths; each may have another size.
+          batch_size: the number of images per batch.
 
         Raises:
-          ValueError: one of them is no image or cannot be read.
+          UserError: one of them is no image or cannot be read.
         """
         step = compiled_predict_step(self.network, self.preprocessing)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
         size = 0
         for some in inputs.batches(images, batch_size):
             batch = [inputs.network_input(image, self.preprocessing) for image in some]
-            # Always the size of the first batch, so that there is one compilation.
+            # Pad every batch to the size of the first one, so that the step compiles once.
             size = size or len(batch)
             padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
@@ -103,7 +99,7 @@ class Run:
     def evaluate(
         self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
     ) -> dict[str, Any]:
-        """Return the metrics (`Evaluation.metrics`) of a split, with the `confusion` matrix [C, C] beside them.
+        """Return the metrics of a split (`Evaluation.metrics`) and its `confusion` matrix [C, C].
 
         The arguments are those of `evaluation`.
         """
@@ -113,15 +109,15 @@ class Run:
     def evaluation(
         self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
     ) -> Evaluation:
-        """Evaluate a split: metrics, intervals, what is true of each class, and the probabilities of every image.
+        """Evaluate a split: metrics, intervals, a table of the classes, and the probabilities of every image.
 
         Args:
-          split: `train`, `val`, `test`, or, for all images of another folder, `all`.
-          dataset: the one that `train` was given, if it was given one; else the config says where the data are.
-          data_root: where the data are now; for `all` any folder with a sub-folder for each class, or for some of them.
+          split: `train`, `val`, `test`, or `all` for all images of another folder.
+          dataset: the dataset that `train` got, if it got one; otherwise the config names the data.
+          data_root: where the data are now. For `all`: any folder with one sub-folder per class, or per some classes.
 
         Raises:
-          ValueError: there is no such split, or the data are not there or no longer the same.
+          UserError: the split does not exist, the data are missing, or they have changed.
         """
         config = from_json(plain(self.config))
         examples, notes = distributed.together(
@@ -154,45 +150,46 @@ def train(
     quiet: bool = False,
     profile: bool = False,
 ) -> Run:
-    """Train what a configuration says, or go on where an earlier start of the same run ended.
+    """Train a configuration, or resume a run that an earlier call started.
 
-    Several processes call it with the same arguments, each with its own view of the same workdir and data.
+    If several processes train together, each calls this with the same arguments. They share the workdir and the data.
 
     Args:
       config: see configs/common.py.
-      workdir: directory of the run; it is created where it does not exist.
-      dataset: takes the place of what `config.data` names; `flax_augtl.data.dataset_from_arrays` and
-        `dataset_from_files` make one.
-      extend: go on with the run of another configuration that differs in lengths and schedule only.
+      workdir: the run directory; it is created if it does not exist.
+      dataset: replaces the dataset that `config.data` names; see `flax_augtl.data.dataset_from_arrays` and
+        `dataset_from_files`.
+      extend: continue a run whose configuration differs in lengths and schedule only.
       quiet: print nothing.
       profile: write a trace of some steps into `workdir`/profile, for TensorBoard or xprof.
 
     Returns:
-      The run with the best weights (by validation; the last ones where there is no validation split).
+      The run with the weights that are best by validation; with the last weights if there is no validation split.
 
     Raises:
-      ValueError: something in the configuration or the data is wrong, `workdir` holds another run, or a device has too
-        little memory (`training.memory.OutOfMemory`).
+      UserError: the configuration or the data are wrong, `workdir` holds another run, or a device has too little
+        memory (`training.memory.OutOfMemory`).
     """
     wanted = typed(config)
     with explain_out_of_memory(wanted):
-        return _train(wanted, workdir, dataset, extend, quiet, profile)
+        return _train(wanted, absolute(workdir), dataset, extend=extend, quiet=quiet, profile=profile)
 
 
 def _train(
-    config: Config, workdir: os.PathLike | str, dataset: Dataset | None, extend: bool, quiet: bool, profile: bool
+    config: Config, workdir: epath.Path, dataset: Dataset | None, *, extend: bool, quiet: bool, profile: bool
 ) -> Run:
-    workdir = absolute(workdir)
+    if config.deterministic:
+        determinism.start(workdir)
     check_processes(config, extend)
 
-    def is_finished():
+    def is_finished() -> bool:
         lock.check(workdir)
         files.check_links(workdir)
         check_same(config, workdir, extend)
-        # The command that extended a run may be given again.
+        # Users may repeat the command that extended the run.
         finished = (workdir / files.RESULT).exists() and (not extend or is_same(config, workdir))
         if finished and dataset is not None:
-            check_data(named_as_in(workdir, dataset).fingerprint, workdir)
+            check_data(renamed_as_in(workdir, dataset).fingerprint, workdir)
         return finished
 
     if distributed.first_decides(is_finished):
@@ -206,7 +203,11 @@ def _train(
         return load_run(workdir)
     config = distributed.together(lambda: as_begun(config, workdir))
     experiment = distributed.together(
-        lambda: prepare(config, named_as_in(workdir, dataset), spelling_in(workdir, config))
+        lambda: prepare(
+            config,
+            None if dataset is None else renamed_as_in(workdir, dataset),
+            spelling_in(workdir, config),
+        )
     )
     distributed.require_equal(
         experiment.dataset.fingerprint,
@@ -218,7 +219,7 @@ def _train(
         "The processes start from different weights: give each host the same config.weights.",
     )
     distributed.first_decides(lambda: check_data(experiment.dataset.fingerprint, workdir))
-    # The order: this run's own checkpoint, then pretrained weights, then random ones (both in `experiment`).
+    # `experiment` has pretrained or random weights; a checkpoint of this run replaces them below.
     state = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, config.seed
     )
@@ -232,10 +233,10 @@ def _train(
     with contextlib.ExitStack() as stack:
 
         def take() -> None:
-            """Lock the directory; the first process does, for all of a run."""
+            """Lock the directory in the first process, for all processes of the run."""
             if distributed.is_first():
                 stack.enter_context(lock.lock(workdir, say))
-                # Another program may have been here while this one read the data.
+                # Another program may have written here while this one read the data.
                 check_same(config, workdir, extend)
                 check_data(experiment.dataset.fingerprint, workdir)
                 files.clear_leftovers(workdir)
@@ -254,9 +255,9 @@ def _train(
                 f"--extend needs a longer run: {workdir} has done {progress.step} steps, and this config asks "
                 f"for {experiment.total_steps}. Raise config.epochs or config.steps."
             )
-        if distributed.is_first():  # Of a run that is extended: what comes now is no longer that result.
+        if distributed.is_first():  # A run that is extended will get another result.
             (workdir / files.RESULT).unlink(missing_ok=True)
-        run_records.describe_run(workdir, experiment)
+        run_result.describe_run(workdir, experiment)
         files.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
         log = (
             RunLog(
@@ -271,7 +272,7 @@ def _train(
         )
         try:
             if log:
-                _say_start(log, experiment, progress)
+                log_start(log, experiment, progress)
             ended = not progress.evaluation_due and (
                 progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
             )
@@ -291,13 +292,12 @@ def _train(
             best = progress.step if progress.best_step is None else progress.best_step
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
-            result = run_records.result(experiment, variables, best, progress, log)
+            result = run_result.result(experiment, variables, best, progress, log)
             files.write_json(workdir / files.RESULT, result)
         finally:
             if log:
                 log.close()
-    # Whoever comes back from here may read what the first process wrote.
-    distributed.wait()
+    distributed.wait()  # Callers in other processes may read what the first process wrote.
     return Run(
         workdir,
         to_config_dict(config),
@@ -310,60 +310,15 @@ def _train(
     )
 
 
-def _say_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
-    """Say what will be trained on what, with the table of what is frozen."""
-    dataset = experiment.dataset
-    for note in (*experiment.source["notes"], *dataset.notes):
-        log.say(note)
-    sizes = (
-        f"{len(dataset.train)} training, {len(dataset.val) if dataset.val is not None else 'no'} validation and "
-        f"{len(dataset.test)} test examples"
-    )
-    names = on_one_line(", ".join(dataset.class_names[:4]) + ", …" * (len(dataset.class_names) > 4))
-    log.say(
-        f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; "
-        + (
-            "the last checkpoint counts, because there is no validation split"
-            if dataset.val is None
-            else f"the best checkpoint is chosen by validation {_METRICS[dataset.metric]}"
-        )
-    )
-    if warning := imbalance(dataset.train.labels, dataset.class_names, experiment.config):
-        log.say(warning)
-    log.say(
-        f"{distributed.describe()}, {experiment.config.compute_dtype}, {experiment.preprocessing.image_size} × "
-        f"{experiment.preprocessing.image_size} pixels"
-    )
-    log.say(
-        freezing.table(
-            experiment.plan,
-            experiment.variables["params"],
-            float(experiment.rates.max()),
-            experiment.optimizer.new_layer_multiplier,
-        )
-    )
-    log.say(str(estimate(experiment)))
-    for sentence in ineffective_settings(
-        experiment.config,
-        total_steps=experiment.total_steps,
-        evaluate_every=experiment.evaluate_every,
-        examples=len(dataset.train),
-        has_validation=dataset.val is not None,
-    ):
-        log.say(f"warning: {sentence}")
-    if progress.step:
-        log.say(f"Resuming from step {progress.step} of {experiment.total_steps}.")
-
-
 def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
-    """Load a run from its directory, and from nothing else.
+    """Load a run; its directory is all that is needed.
 
     Args:
-      workdir: the directory.
-      step: `best` (by validation; the last one where there is no validation split), `last`, or the number of a step.
+      workdir: the run directory.
+      step: `best` by validation (the last step if there is no validation split), `last`, or the number of a step.
 
     Raises:
-      ValueError: the directory holds no run, no checkpoint, or none of that step.
+      UserError: the directory holds no run, no checkpoint, or no checkpoint of that step.
     """
     workdir = absolute(workdir)
     description, config, network, result = distributed.together(lambda: _described(workdir))
@@ -395,7 +350,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
 
 
 def _described(workdir: epath.Path) -> tuple[RunDescription, Config, AugmentedNetwork, Mapping[str, Any] | None]:
-    """Return what a run directory says of its run, its configuration, its network without weights, and its result."""
+    """Return a run's description, its configuration, its network without weights, and its result."""
     files.check_links(workdir)
     description = read_run_description(workdir)
     config = from_json(description.config)
@@ -411,14 +366,22 @@ def _described(workdir: epath.Path) -> tuple[RunDescription, Config, AugmentedNe
 def _chosen(
     workdir: epath.Path, checkpoints: Checkpoints, step: str | int, newest: int | None, result: Mapping[str, Any] | None
 ) -> int:
-    """Return the step that `load_run` is asked for; `newest` is the last sound one, for `best` and `last`."""
+    """Return the step that `load_run` loads.
+
+    Args:
+      workdir: the run directory.
+      checkpoints: its checkpoints.
+      step: `best`, `last`, or the number of a step.
+      newest: the newest undamaged step, for `best` and `last`.
+      result: the contents of result.json, None if there is none.
+    """
     steps = checkpoints.steps()
     if step in ("best", "last"):
         if newest is None:
             raise UserError(f"{workdir} has no checkpoint yet.")
         chosen = newest
         if step == "best":
-            # The last evaluation of an interrupted run may have come after its last checkpoint.
+            # An interrupted run may have been evaluated after its last checkpoint.
             best = checkpoints.progress(newest).best_step if result is None else result["best_step"]
             chosen = newest if best is None else best
     elif str(step).isdecimal():

@@ -1,4 +1,4 @@
-"""The data of a run that is there: found again where training found them, or where the user says they are now."""
+"""The data of an existing run: where training found them, or where the user says that they are now."""
 
 import dataclasses
 import os
@@ -21,7 +21,10 @@ ALL = "all"
 
 
 def spelling_in(workdir: epath.Path, config: Config) -> Spelling | None:
-    """Return how the run in `workdir` writes names of classes and examples, None without one: the disk may write others."""
+    """Return how the run in `workdir` writes names of classes and examples; None if there is no run.
+
+    The disk may have the same names in another Unicode form.
+    """
     names, splits = workdir / files.CLASS_NAMES, workdir / files.SPLITS
     if not (names.exists() and splits.exists()):
         return None
@@ -32,10 +35,10 @@ def spelling_in(workdir: epath.Path, config: Config) -> Spelling | None:
     return spelling_of(class_names, ids, "NFC" if config.data.folder_rules > 1 else None)
 
 
-def named_as_in(workdir: epath.Path, dataset: Dataset | None) -> Dataset | None:
-    """Return a dataset that was given with the class names of the run in `workdir`, if they differ by Unicode form only."""
+def renamed_as_in(workdir: epath.Path, dataset: Dataset) -> Dataset:
+    """Return a dataset with the class names of the run in `workdir`, if they differ in their Unicode form only."""
     path = workdir / files.CLASS_NAMES
-    if dataset is None or not path.exists():
+    if not path.exists():
         return dataset
     names = files.read_json(path)
     return renamed(dataset, tuple(names)) if value_types.is_a(names, "list of texts") else dataset
@@ -45,12 +48,12 @@ def load_again(config: Config, workdir: epath.Path, data_root: os.PathLike | str
     """Load the dataset that the run in `workdir` was trained on.
 
     Args:
-      config: of the run.
-      workdir: of the run.
-      data_root: where the data are now; None for the place that the config names.
+      config: the run's configuration.
+      workdir: the run directory.
+      data_root: where the data are now; None for the folder that the config names.
 
     Raises:
-      ValueError: the data are not there; the message says where they were, and how to say where they are.
+      DataError: the data are missing; the message says where they were, and how to name their new folder.
     """
     data = dataclasses.replace(config.data, root=os.fspath(data_root)) if data_root else config.data
     try:
@@ -81,16 +84,18 @@ def examples_of_split(
     dataset: Dataset | None = None,
     data_root: os.PathLike | str | None = None,
 ) -> tuple[Examples, list[str]]:
-    """Return the examples of a split, checked against what the run was trained on, and sentences about them.
+    """Return the examples of a split and sentences about them; check that the split is the one of the training.
 
     Args:
-      config, workdir, class_names: of the run.
-      split: `train`, `val`, `test`, or, of the folder `data_root`, `all`.
-      dataset: the one that `train` was given, if it was given one.
-      data_root: see `load_again`; for `all` any folder with a sub-folder for each class, or for some.
+      config: the run's configuration.
+      workdir: the run directory.
+      class_names: the run's class names.
+      split: `train`, `val`, `test`, or `all` for all images of the folder `data_root`.
+      dataset: the dataset that `train` got, if it got one.
+      data_root: see `load_again`. For `all`: any folder with one sub-folder per class, or per some classes.
 
     Raises:
-      ValueError: there is no such split, or the data are not there or not the same.
+      UserError: the split does not exist, the data are missing, or they have changed.
     """
     if split == ALL:
         if not data_root:
@@ -100,12 +105,13 @@ def examples_of_split(
             )
         return labelled_images(data_root, class_names, config.data)
     given = dataset is not None
-    dataset = renamed(dataset, tuple(class_names)) if given else load_again(config, workdir, data_root)
+    dataset = renamed(dataset, tuple(class_names)) if dataset is not None else load_again(config, workdir, data_root)
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    if splits.get(split) is None:
+    examples = splits.get(split)
+    if examples is None:
         raise UserError(
             f"{workdir} has no split {split!r}. Splits: "
-            f"{', '.join(name for name, examples in splits.items() if examples is not None)}."
+            f"{', '.join(name for name, part in splits.items() if part is not None)}."
         )
     other = f" To evaluate on other images, add --split={ALL}." if data_root else ""
     if dataset.class_names != tuple(class_names):
@@ -115,7 +121,7 @@ def examples_of_split(
         )
     if not given:
         try:
-            check_split(splits[split].ids, split, workdir)
+            check_split(examples.ids, split, workdir)
         except ValueError as error:
             raise UserError(f"{error}{other}") from error
-    return splits[split], []
+    return examples, []

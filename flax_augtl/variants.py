@@ -1,4 +1,4 @@
-"""Variants of one configuration: the same experiment with a few fields changed, side by side."""
+"""Variants of one configuration, which differ in a few fields, trained and compared side by side."""
 
 import os
 from collections.abc import Mapping
@@ -9,18 +9,21 @@ from ml_collections import ConfigDict
 
 from flax_augtl import paired_runs
 from flax_augtl.config import overrides
-from flax_augtl.cross_validation import CrossValidation, train_folds
+from flax_augtl.cross_validation import CrossValidation, finished, train_folds
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
 from flax_augtl.runtime.text import columns
 
 
-def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Return the configuration of every variant, by name, in their order.
+def variants_of(config: Any) -> dict[str, Any]:
+    """Return the configuration of every variant, by name, in order.
+
+    Args:
+      config: a ConfigDict with config.variants.
 
     Raises:
-      ValueError: a variant sets a field that does not exist.
+      UserError: a variant sets a field that does not exist.
     """
     variants = {}
     for name in config.variants:
@@ -31,7 +34,7 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
             variant.update(config.variants[name].to_dict())
         except (KeyError, AttributeError, TypeError) as error:
             raise UserError(f"config.variants.{name}: {error.args[0] if error.args else error}") from error
-        # A variant that gives its length in another unit than the rest means its own.
+        # A length that the variant gives in another unit replaces the one of the configuration.
         overrides.one_unit(variant, traverse_util.flatten_dict(config.variants[name].to_dict(), sep="."))
         with variant.unlocked():
             variant.name = f"{config.name}/{name}"
@@ -40,13 +43,22 @@ def variants_of(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def train_variants(
-    config: ConfigDict, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
+    config: Any, workdir: os.PathLike | str, *, extend: bool = False, profile: bool = False
 ) -> dict[str, Run | CrossValidation]:
     """Train every variant into a folder of its name below `workdir`, and print their test metrics side by side.
 
-    With config.data.folds each variant is trained over all folds, and its metrics are means.
+    With config.data.folds, each variant is trained on all folds, and its metrics are means.
+
+    Args:
+      config: a ConfigDict with config.variants.
+      workdir: the folder for the run directories.
+      extend: see `flax_augtl.train`.
+      profile: see `flax_augtl.train`.
+
+    Raises:
+      UserError: see `flax_augtl.train`; or a variant sets a field that does not exist.
     """
-    runs = {}
+    runs: dict[str, Run | CrossValidation] = {}
     for name, variant in variants_of(config).items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
         act = train_folds if folds.over_all(variant.data) else train
@@ -56,7 +68,7 @@ def train_variants(
 
 
 def table(runs: Mapping[str, Run | CrossValidation]) -> str:
-    """Return the test metrics of runs as text, a line a run, with the validation accuracy that a choice is made by."""
+    """Return the test metrics of runs as text, one line per run, with the validation metric for choosing one."""
     width = max(12, *(len(name) for name in runs))
     lines = [
         f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
@@ -64,10 +76,11 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     ]
     scores = {name: _validation(run) for name, run in runs.items()}
     for name, run in runs.items():
-        test, val = run.result["test"], scores[name]
+        result, val = finished(run), scores[name]
+        test = result["test"]
         lines.append(
             f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
-            f"{test['n']:9} {run.result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
+            f"{test['n']:9} {result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
             f"{_short(run.workdir)}"
         )
     if len(runs) > 1:
@@ -81,11 +94,11 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
 
 
 def on_the_same_images(runs: Mapping[str, Run | CrossValidation]) -> str:
-    """Return as text the interval of each run over its test images, and its paired test against the best by validation.
+    """Return each run's interval over its test images, and its paired test against the best by validation, as text.
 
-    Of a cross-validation the images of all folds are taken together.
+    A cross-validation counts as one run, on the images of all folds.
     """
-    metric = next(iter(runs.values())).result.get("metric") or "top1"
+    metric = finished(next(iter(runs.values()))).get("metric") or "top1"
     tested = {
         name: paired_runs.read_tested(*(one.workdir for one in getattr(run, "runs", (run,))))
         for name, run in runs.items()
@@ -94,38 +107,37 @@ def on_the_same_images(runs: Mapping[str, Run | CrossValidation]) -> str:
     found = paired_runs.paired(tested, best, metric)
     rows = [("test images", paired_runs.NAMES[metric], "95 % interval", f"minus {best}", "p", "Holm")]
     for name, one in found.items():
-        compared = (
-            ("", "", "")
-            if one.p is None
-            else (f"{one.difference:+.4f}", paired_runs.shown(one.p), paired_runs.shown(one.adjusted))
-        )
-        rows.append((name, f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]", *compared))
+        difference = "" if one.p is None else f"{one.difference:+.4f}"
+        p, adjusted = ("" if each is None else paired_runs.shown(each) for each in (one.p, one.adjusted))
+        rows.append((name, f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]", difference, p, adjusted))
     compared = sum(one.p is not None for one in found.values())
     shown = [row[: 3 if not compared else 5 if compared == 1 else 6] for row in rows]
     return "\n".join([*([columns(shown)] if found else []), *paired_runs.notes(tested, found, best, metric)])
 
 
 def best_run(runs: Mapping[str, Run | CrossValidation]) -> str | None:
-    """Return the directory of the best run by validation, the first of several; None without one, or of folds."""
+    """Return the directory of the best run by validation, the first one of a tie; None if there is none, or for folds."""
     best = [runs[name] for name in _best(runs)]
     return _short(best[0].workdir) if best and isinstance(best[0], Run) else None
 
 
 def _best(runs: Mapping[str, Run | CrossValidation]) -> list[str]:
-    """Return the names of the runs that are the best by validation; none if one has no validation figures."""
+    """Return the names of the best runs by validation; none if a run has no validation figures."""
     scores = {name: _validation(run) for name, run in runs.items()}
-    if None in scores.values():
+    known = [score for score in scores.values() if score is not None]
+    if len(known) < len(scores):
         return []
-    return [name for name, score in scores.items() if score == max(scores.values())]
+    return [name for name, score in scores.items() if score == max(known)]
 
 
 def _validation(run: Run | CrossValidation) -> float | None:
-    """Return the validation figure by which a run is chosen, None without a validation split."""
-    val = run.result.get("val")
-    return val[run.result.get("metric") or "top1"] if val else None
+    """Return the validation metric by which a run is chosen; None without a validation split."""
+    result = finished(run)
+    val = result.get("val")
+    return val[result.get("metric") or "top1"] if val else None
 
 
 def _short(path: Any) -> str:
-    """Return a path as it reads from the current directory, where that is shorter."""
+    """Return a path relative to the current directory, if that is shorter."""
     path = os.fspath(path)
     return path if "://" in path else min(path, os.path.relpath(path), key=len)

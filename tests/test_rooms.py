@@ -10,7 +10,11 @@ from tests.conftest import ROOT
 # From bottom to top. A name is a folder or a module of the package.
 ORDER = (
     "errors",
+    "version",
     "config",
+    "configs",
+    "shipped_configs",
+    "guide",
     "runtime",
     "workdir",
     "models",

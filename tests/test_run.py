@@ -335,7 +335,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
         ({"network": "resnet32"}, "resnet20"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         ({"weights": None}, "would freeze layers with random weights"),
-        ({"compute_dtype": "float16"}, "config.compute_dtype='float16' is not one of float32, bfloat16"),
+        (
+            {"compute_dtype": "float16"},
+            r"config.compute_dtype='float16' is not supported: its numbers end at 65504 and lose "
+            "small gradients, which calls for scaling the loss. Set bfloat16 instead",
+        ),
+        ({"compute_dtype": "float64"}, "config.compute_dtype='float64' is not one of float32, bfloat16"),
         ({"class_weights": (1.0, 2.0)}, "must be 10 numbers that are not negative"),
         ({"optimizer": "lamb"}, "config.optimizer='lamb' is not one of"),
         ({"data": {"name": "folder", "root": "nowhere"}}, "nowhere"),

@@ -1,4 +1,4 @@
-"""Pictures a second: this package's loader beside torchvision's, same pictures, transforms and number of workers."""
+"""Compare the speed of this package's loader with torchvision's: same images, transforms and number of workers."""
 
 import contextlib
 import dataclasses
@@ -6,8 +6,8 @@ import importlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,19 +23,18 @@ _SCALE = (0.25, 1.0)
 _ROUNDS = 3
 _EPOCHS = 4
 
-Images = Iterator[np.ndarray]
+Images = Generator[np.ndarray, None, None]
 
 
 class Measured(NamedTuple):
-    """What one way of loading gave in one round.
+    """The result of one way of loading in one round.
 
     Attributes:
-        speed: pictures a second, once it is under way.
-        per_core: pictures a second of processor time, of all processes: what another load on the machine hardly
-          changes.
-        cores: how many were busy.
-        first: seconds to the first batch.
-        memory: growth of the memory of all processes at its largest, MB.
+      speed: images per second, without the start.
+      per_core: images per second of processor time of all processes; another load on the machine hardly changes it.
+      cores: number of busy cores.
+      first: seconds to the first batch.
+      memory: largest growth of the memory of all processes, MB.
     """
 
     speed: float
@@ -46,21 +45,22 @@ class Measured(NamedTuple):
 
 
 def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, seconds: float) -> str:
-    """Measure, and say what was measured in a table in Markdown.
+    """Measure every way of loading, and return a table in Markdown.
 
-    Every way yields shuffled uint8 batches of random resized crops, mirrored at random (here the device does that).
-    The ways without a cache take turns, so that another load on the machine meets all of them, and the medians count. A
-    cache is filled before it is measured.
+    Every way yields shuffled uint8 batches of random resized crops, flipped at random (here the device does that). The
+    ways without a cache take turns, so that another load on the machine affects all of them, and medians are reported.
+    A cache is filled before it is measured.
 
     Args:
-        root: a folder of pictures with a sub-folder a class.
-        image_size, batch_size: of the batches.
-        workers: number of threads or worker processes here, and of worker processes there; None for the number of
-          cores.
-        seconds: how long to measure each way in each round, at least.
+      root: a folder of images with a subfolder for each class.
+      image_size: side of the images.
+      batch_size: of the batches.
+      workers: number of threads or worker processes of this package, and of worker processes of torchvision; None for
+        the number of cores.
+      seconds: least time for each way in each round.
 
     Raises:
-        DataError: whatever `load_dataset` finds; or the machine does not run Linux.
+      DataError: the data are invalid, or the machine does not run Linux.
     """
     workers = workers or os.cpu_count() or 1
     preprocessing = Preprocessing(image_size=image_size)
@@ -71,7 +71,8 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
     def ours(kept: Dataset, data: DataConfig, start: int = 0) -> Images:
         batches = train_batches(kept.train, preprocessing, data, batch_size=batch, image_size=image_size, seed=0,
                                 position=start, steps=10**9)  # fmt: skip
-        return (found["image"] for found in batches)
+        for found in batches:
+            yield found["image"]
 
     alone = {
         f"{workers} threads": lambda: ours(dataset, base),
@@ -90,8 +91,16 @@ def benchmark(root: str, image_size: int, batch_size: int, workers: int | None, 
         ("two views of each image in memory (`config.data.views=2`)", {"cache": "memory", "views": 2}),
         ("decoded images in a scratch file", {"cache": "file"}),
     ):
-        rows[f"{name}, {workers} threads"] = _with_cache(dataset, preprocessing, dataclasses.replace(base, **changes, cache_gb=16.0), ours,
-                                                        image_size, -(-n // batch), seconds)  # fmt: skip
+        kept = dataclasses.replace(base, **changes, cache_gb=16.0)
+        rows[f"{name}, {workers} threads"] = _with_cache(
+            dataset,
+            preprocessing,
+            kept,
+            ours=ours,
+            image_size=image_size,
+            steps=-(-n // batch),
+            seconds=seconds,
+        )
     lines = [
         f"{n} images of {root}, {image_size} × {image_size}, batches of {batch}; medians of {_ROUNDS} rounds of "
         f"{seconds:g} s on {os.cpu_count()} cores.",
@@ -108,14 +117,26 @@ def _with_cache(
     dataset: Dataset,
     preprocessing: Preprocessing,
     data: DataConfig,
+    *,
     ours: Callable[..., Images],
     image_size: int,
     steps: int,
     seconds: float,
 ) -> list[Measured]:
+    """Fill a cache, and measure what follows.
+
+    Args:
+      dataset: to load.
+      preprocessing: of the images.
+      data: with the cache.
+      ours: starts the loader.
+      image_size: side of the images.
+      steps: batches of an epoch.
+      seconds: least time for each round.
+    """
     before = memory()
     kept = with_cache(dataset, preprocessing, data, image_size=image_size)
-    # An epoch for each view, and one batch, since an epoch may end within one.
+    # An epoch for each view, and one more batch, since an epoch may end within a batch.
     fill = steps * max(1, data.views) + 1
     with contextlib.closing(ours(kept, data)) as batches:
         for _ in range(fill):
@@ -131,7 +152,7 @@ def _measure(start: Callable[[], Images], seconds: float) -> Measured:
     with contextlib.closing(start()) as batches:
         next(batches)
         first = time.perf_counter() - begin
-        for _ in range(3):  # What was made ahead while nobody measured.
+        for _ in range(3):  # These batches were made before the measurement.
             next(batches)
         processor, begin, seen, looked = processor_seconds(), time.perf_counter(), 0, 0.0
         while (now := time.perf_counter() - begin) < seconds or not seen:
@@ -144,7 +165,7 @@ def _measure(start: Callable[[], Images], seconds: float) -> Measured:
 
 
 def _memory_over_epochs(start: Callable[[], Images], n: int) -> list[float]:
-    """Memory of all processes after each epoch, MB."""
+    """Return the memory of all processes after each epoch, MB."""
     found = []
     with contextlib.closing(start()) as batches:
         seen = 0
@@ -156,7 +177,7 @@ def _memory_over_epochs(start: Callable[[], Images], n: int) -> list[float]:
 
 
 def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: int) -> Callable[[], Images] | str:
-    """What starts their loader, or why there is none."""
+    """Return a function that starts torchvision's loader, or a sentence why there is none."""
     try:
         torch = importlib.import_module("torch")
         transforms = importlib.import_module("torchvision.transforms")
@@ -168,11 +189,12 @@ def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: in
         transforms.RandomHorizontalFlip(),
         transforms.PILToTensor(),
     ])  # fmt: skip
-    source, examples = dataset.train.source, dataset.train
+    examples = dataset.train
+    source: Any = examples.source  # A folder of images, which has paths.
     samples = [(source.path(int(i)), int(label)) for i, label in zip(examples.indices, examples.labels, strict=True)]
 
-    class Pictures(torch.utils.data.Dataset):
-        """ImageFolder's reading and transforming, on the very pictures that are loaded here."""
+    class ReadImages(torch.utils.data.Dataset):
+        """Reads and transforms as ImageFolder does, the same images as this package."""
 
         def __len__(self):
             return len(samples)
@@ -182,9 +204,9 @@ def _torchvision(dataset: Dataset, image_size: int, batch_size: int, workers: in
             return transform(folder.default_loader(path)), label
 
     def start() -> Images:
-        # Made in here, so that its workers end with this generator.
+        # Created here, so that its workers end with this generator.
         loader = torch.utils.data.DataLoader(
-            Pictures(), batch_size, shuffle=True, num_workers=workers, persistent_workers=True
+            ReadImages(), batch_size, shuffle=True, num_workers=workers, persistent_workers=True
         )
         while True:
             for images, _ in loader:

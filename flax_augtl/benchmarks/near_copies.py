@@ -1,7 +1,7 @@
-"""How many near-copies are found at which distance: `python -m flax_augtl.benchmarks.near_copies FOLDER...`
+"""Count the near-copies found at each distance: `python -m flax_augtl.benchmarks.near_copies FOLDER...`.
 
-Copies of some images of each folder are made and looked for. What is found among the images themselves is either a copy
-that the folder already has, or a false alarm; `--list` names these pairs.
+It makes copies of some images of each folder, and searches for them. A pair that is found among the original images is
+a copy that the folder already has, or a false alarm; `--list` prints these pairs.
 """
 
 import argparse
@@ -33,12 +33,12 @@ def _resized(image: Image.Image, share: float) -> Image.Image:
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:
-    """Without the outermost pixels: `share` of the width and of the height."""
+    """Return an image without its outermost pixels: `share` of the width and of the height."""
     left, top = round(image.width * share / 2), round(image.height * share / 2)
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-KINDS: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
+CHANGES: Mapping[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
     "JPEG quality 50–90": lambda image, rng: _encoded(image, int(rng.integers(50, 91))),
     "resized 0.5–0.9": lambda image, rng: _encoded(_resized(image, rng.uniform(0.5, 0.9)), 90),
     "both": lambda image, rng: _encoded(_resized(image, rng.uniform(0.5, 0.9)), int(rng.integers(50, 91))),
@@ -58,12 +58,12 @@ def measure(
 
     Args:
       folder: of images, at any depth.
-      copied: images of which copies are made.
-      seed: governs which, and how they are changed.
-      check_thumbs: as `image_hash.search`.
+      copied: number of images to copy.
+      seed: of the choice of images and of their changes.
+      check_thumbs: see `image_hash.search`.
 
     Returns:
-      (rows of a table, one for each distance; a line for each pair that is found among the images themselves).
+      (rows of a table, one for each distance; a line for each pair that is found among the original images).
     """
     source = FileSource(folder, tuple(image_paths(folder)))
     hashes, thumbs, kept, seconds = [], [], [], 0.0
@@ -83,8 +83,8 @@ def measure(
     there = image_hash.search(hashes, thumbs, most, check_thumbs=check_thumbs)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(kept))[:copied])
-    distances = {kind: _distances_to_copies(source, np.array(kept)[chosen], change, rng, (hashes[chosen], thumbs[chosen]),
-                                            check_thumbs) for kind, change in KINDS.items()}  # fmt: skip
+    distances = {name: _distances_to_copies(source, np.array(kept)[chosen], change, rng, (hashes[chosen], thumbs[chosen]),
+                                            check_thumbs) for name, change in CHANGES.items()}  # fmt: skip
     rows = []
     for limit in DISTANCES:
         found = [f"{100 * np.mean(values <= limit):.0f} %" for values in distances.values()]
@@ -99,7 +99,7 @@ def measure(
 
 def _distances_to_copies(source: FileSource, indices: np.ndarray, change: Callable, rng: np.random.Generator,
                          described: tuple[np.ndarray, np.ndarray], check_thumbs: bool) -> np.ndarray:  # fmt: skip
-    """Return the distance of each image to its changed copy, infinity where the two are not taken for copies."""
+    """Return the distance of each image to its changed copy; infinity if they do not count as copies."""
     distances = np.full(len(indices), np.inf)
     for k, i in enumerate(indices.tolist()):
         copy = image_hash.describe(image_hash.shrunk(read_picture(change(source[i], rng), at_least=(256, 256))))
@@ -111,7 +111,7 @@ def _distances_to_copies(source: FileSource, indices: np.ndarray, change: Callab
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a table for each folder."""
+    """Run the command line: print a table for each folder; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.near_copies")
     parser.add_argument("folders", nargs="+", help="folders of images, at any depth")
     parser.add_argument("--copied", type=int, default=300, help="images of each folder of which copies are made")
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for folder in options.folders:
         rows, pairs = measure(folder, options.copied, check_thumbs=not options.hash_only)
-        header = ["distance", *KINDS, "pairs there", "images"]
+        header = ["distance", *CHANGES, "pairs there", "images"]
         for cells in (header, ["---"] * len(header), *rows):
             print(f"| {' | '.join(cells)} |")
         print(*(pairs if options.list else []), "", sep="\n")

@@ -1,4 +1,4 @@
-"""What this process and those that it started use of the machine, as Linux tells it."""
+"""Processor time and memory of this process and of those that it started, from Linux's /proc."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ _PROC = Path("/proc")
 
 
 def processor_seconds() -> float:
-    """Processor time of this process, and of all that it started, those that have ended among them."""
+    """Return the processor time of this process and of all that it started, including those that have ended."""
     ticks = sum(sum(map(int, fields[11:15])) for fields in _family().values())
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory() -> float:
-    """Memory of this process and of all that it started and that still run, MB; what they share is counted once."""
+    """Return the memory of this process and of all running ones that it started, MB; shared memory counts once."""
     kilobytes = 0
     for process in _family():
         try:
@@ -27,7 +27,11 @@ def memory() -> float:
 
 
 def _family() -> dict[int, list[str]]:
-    """{process: the fields of its `stat` from its state on}."""
+    """Return {process: the fields of its `stat` from its state on} of this process and all that it started.
+
+    Raises:
+      DataError: the machine does not run Linux.
+    """
     if not (_PROC / "self" / "smaps_rollup").exists():
         raise DataError("The benchmark reads /proc for processor time and memory, which only Linux has.")
     fields = {}

@@ -17,31 +17,32 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from flax_augtl import shipped_configs
 from flax_augtl.run import train
 from flax_augtl.runtime import malloc, signals
 from flax_augtl.variants import variants_of
 from flax_augtl.workdir.files import read_metrics
 
 Sample = tuple[float, float, int, int]
-# Threads that live as long as a checkpoint is being written: Orbax's, and that of the manifest.
+# Threads that live while a checkpoint is being written: Orbax's, and that of the checksums.
 _WRITING = ("save_finalize", "manifest")
-# The workers of TensorStore: it opens more under load and ends the idle ones after some 20 seconds, which they never
-# are between checkpoints that come every five.
+# TensorStore opens more workers under load. It ends idle ones after 20 seconds, but checkpoints come every five.
 _ELASTIC = "ts_pool_worker"
-# What counts as growth, between the first and the last third of the samples. Passing work adds to memory and files, so
-# that the least is what is kept; a thread that comes and goes moves the least of a third, and hardly the median.
+# What counts as growth between the first and the last third of the samples. Temporary work adds to memory and files,
+# so the minimum is what is kept. A thread that comes and goes changes the minimum of a third, but hardly the median.
 _MORE = {"memory, MB": (min, 0.05), "open files": (min, 0.0), "threads": (statistics.median, 0.0)}
 
 
 def sample(started: float, patience: float = 60.0) -> Sample:
-    """Return seconds since `started`, megabytes of memory, open files and threads of this process, TensorStore's aside.
+    """Return seconds since `started`, megabytes of memory, open files and threads of this process.
 
-    Memory is what the program allocated, resident or swapped: pages of files come and go as the kernel likes. The C
-    library is asked to give back first what it keeps of freed memory: that rises and falls with chance.
-    It waits until no checkpoint is being written, but no longer than `patience` seconds.
+    Threads of TensorStore do not count. Memory is what the program allocated, resident or swapped, without pages of
+    files. The C library first gives back freed memory, which would vary by chance. The function waits until no
+    checkpoint is being written, but at most `patience` seconds.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until and any(thread.name in _WRITING for thread in threading.enumerate()):
@@ -60,7 +61,7 @@ def sample(started: float, patience: float = 60.0) -> Sample:
 
 
 def thread_names() -> Counter[str]:
-    """Count the threads of this process by name: Python's, else the system's; the members of a pool have one in common."""
+    """Count the threads of this process by their name in Python, or else in Linux, without the numbers of a pool."""
     python = {thread.native_id: thread.name for thread in threading.enumerate()}
     names: Counter[str] = Counter()
     for number in os.listdir("/proc/self/task"):
@@ -73,10 +74,10 @@ def thread_names() -> Counter[str]:
 
 
 def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tuple[float, float, bool]]:
-    """Return of each quantity what it was early and late, and whether it grew, from `settled` seconds on.
+    """Return the early and late value of each quantity from `settled` seconds on, and whether it grew.
 
-    What is lost for good goes on being lost till the end; a pool opens another thread when it first needs one more, and
-    then keeps what it has. Memory may rise by a twentieth, which allocators do.
+    A leak grows until the end, but a pool may once open another thread and keep it. Memory may grow by 5 %, as
+    allocators do.
     """
     later = [each for each in samples if each[0] >= settled]
     third = max(1, len(later) // 3)
@@ -91,12 +92,8 @@ def verdict(samples: Sequence[Sample], settled: float = 120.0) -> dict[str, tupl
 
 
 def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> list[Sample]:
-    """Train for some minutes below `workdir`, printing samples.
-
-    Returns:
-      The samples.
-    """
-    trial = config.copy_and_resolve_references()
+    """Train for some minutes below `workdir`, print samples, and return them."""
+    trial: Any = config.copy_and_resolve_references()
     trial.update(
         {
             "steps": 60,
@@ -109,9 +106,9 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
     train(trial, os.path.join(workdir, "trial"), quiet=True)
     rows = [row for row in read_metrics(os.path.join(workdir, "trial")) if row["split"] == "train"]
     rate = (rows[-1]["step"] - rows[0]["step"]) / (rows[-1]["seconds"] - rows[0]["seconds"])
-    config = trial.copy_and_resolve_references()
+    longer: Any = trial.copy_and_resolve_references()
     # More steps than the time allows: a signal ends the run.
-    config.update(
+    longer.update(
         {
             "steps": int(rate * 60 * minutes * 3) + 100,
             "evaluate_every_steps": max(1, int(rate * 60)),
@@ -120,13 +117,13 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
         }
     )
     print(
-        f"{rate:.1f} steps/s; a checkpoint every {config.checkpoint_every_steps} steps, an evaluation every "
-        f"{config.evaluate_every_steps}",
+        f"{rate:.1f} steps/s; a checkpoint every {longer.checkpoint_every_steps} steps, an evaluation every "
+        f"{longer.evaluate_every_steps}",
         flush=True,
     )
     started, samples, done = time.monotonic(), [], threading.Event()
 
-    def watch():
+    def watch() -> None:
         before = None
         while not done.wait(interval):
             samples.append(sample(started))
@@ -151,7 +148,7 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
     with signals.handled():
         watcher.start()
         try:
-            train(config, os.path.join(workdir, "run"), quiet=True)
+            train(longer, os.path.join(workdir, "run"), quiet=True)
         except signals.Interrupted:
             pass
         finally:
@@ -160,15 +157,17 @@ def soak(config: ConfigDict, minutes: float, interval: float, workdir: str) -> l
     rows = read_metrics(os.path.join(workdir, "run"))
     steps = max(row["step"] for row in rows)
     print(
-        f"{steps} steps, {steps // config.checkpoint_every_steps} checkpoints, "
+        f"{steps} steps, {steps // longer.checkpoint_every_steps} checkpoints, "
         f"{sum(row['split'] == 'val' for row in rows)} evaluations"
     )
     return samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 1 if anything grew."""
-    parser = argparse.ArgumentParser(prog="python -m flax_augtl.benchmarks.soak", description=__doc__.splitlines()[0])
+    """Run the command line; return 1 if anything grew, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flax_augtl.benchmarks.soak", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "--config", default="configs/digits.py", help="a configuration; of variants, the first is taken"
     )
@@ -178,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     malloc.limit_heaps()  # As main.py does.
     if "" not in sys.path:
         sys.path.insert(0, "")  # A configuration imports its neighbours, as with main.py.
-    spec = importlib.util.spec_from_file_location("soak_config", options.config)
+    spec = importlib.util.spec_from_file_location("soak_config", shipped_configs.path_of(options.config))
+    assert spec is not None and spec.loader is not None, "the path of a configuration ends with .py"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()

@@ -1,4 +1,4 @@
-"""The small study that the benchmark runs, and the memory that it takes in a process of its own."""
+"""The small study that the benchmark runs, and its memory in a process of its own."""
 
 import contextlib
 import io
@@ -19,8 +19,8 @@ from flax_augtl.study.study import study
 CLASSES = 8
 
 
-def pictures(per_class: int, image_size: int) -> Dataset:
-    """Make pictures that can be told apart: a colour and a stripe a class, and noise."""
+def striped_images(per_class: int, image_size: int) -> Dataset:
+    """Return a dataset whose classes differ by a colour and a stripe, with noise."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES), per_class)
     images = rng.integers(0, 160, (len(labels), image_size, image_size, 3))
@@ -39,7 +39,7 @@ def pictures(per_class: int, image_size: int) -> Dataset:
 
 def configuration(network: str, weights: str, image_size: int, batch_size: int) -> ConfigDict:
     """Return the configuration of the study that is measured."""
-    config = default_config()
+    config: Any = default_config()
     config.update(
         {
             "name": "benchmark",
@@ -59,9 +59,11 @@ def configuration(network: str, weights: str, image_size: int, batch_size: int) 
 
 
 def quietly(config: ConfigDict, workdir: Path, dataset: Dataset) -> StudyResult:
-    """Run a study that prints nothing."""
+    """Run a study without its output."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return study(config, workdir, datasets={0: dataset})
+        result = study(config, workdir, datasets={0: dataset})
+    assert result is not None, "it is no dry run"
+    return result
 
 
 def peak_of_study(config: ConfigDict, changes: dict[str, Any], workdir: Path) -> float:
@@ -72,10 +74,10 @@ def peak_of_study(config: ConfigDict, changes: dict[str, Any], workdir: Path) ->
 
 def _peak_here(values: str, changes: dict[str, Any], workdir: Path) -> float:
     given = json.loads(values)
-    config = configuration(given["network"], given["weights"], given["image_size"], given["batch_size"])
-    # What it needs at once, it needs in its first steps.
+    config: Any = configuration(given["network"], given["weights"], given["image_size"], given["batch_size"])
+    # The first steps already need all the memory.
     config.update({"steps": 2, "evaluate_every_steps": 2})
     config.study.update(changes)
-    quietly(config, workdir, pictures(3 * config.batch_size // CLASSES + 8, config.image_size))
+    quietly(config, workdir, striped_images(3 * config.batch_size // CLASSES + 8, config.image_size))
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6

@@ -1,5 +1,6 @@
-"""The same fine-tuning as a plain PyTorch loop, for the benchmark to compare with. Needs torch and torchvision."""
+"""Fine-tuning as a plain PyTorch loop, to compare with. It needs torch and torchvision."""
 
+import importlib
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ def seconds_per_example(
     name: str,
     depth: str,
     groups: tuple[str, ...],
+    *,
     classes: int,
     image_size: int,
     batch_sizes: tuple[int, ...],
@@ -24,15 +26,15 @@ def seconds_per_example(
       depth: the topmost frozen layer group, or `none`.
       groups: all layer groups, bottom to top.
       classes: of the new classifier.
-      image_size: side of the pictures.
-      batch_sizes: of which the best is taken.
-      repeats: timed steps of each; the quickest counts.
+      image_size: side of the images.
+      batch_sizes: of which the fastest counts.
+      repeats: timed steps with each; the fastest counts.
 
     Returns:
-      Seconds an example, and the batch size that it was reached with.
+      Seconds for an example, and the batch size with which they were reached.
     """
-    import torch
-    import torchvision
+    # Neither is a dependency, so a type checker may not find them.
+    torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
 
     model = getattr(torchvision.models, name)(num_classes=classes).to(memory_format=torch.channels_last)
     frozen = groups[: groups.index(depth) + 1] if depth != "none" else ()

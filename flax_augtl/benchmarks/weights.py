@@ -1,11 +1,11 @@
-"""Measures how long a checkpoint takes to the device, and how much memory it takes on the way.
+"""Measure how long loading a checkpoint onto the device takes, and how much memory.
 
     python -m flax_augtl.benchmarks.weights [CHECKPOINT …]
 
 Without a checkpoint, random weights of ResNet-50 and VGG-16 are written as safetensors in a temporary folder. Each file
-is loaded in a process of its own. The time is that of `load_source`, from its call until every array is on the device:
-reading, checking, SHA-256, conversion and transfer. The memory is the peak of anonymous memory (RssAnon: the process's
-own, without the pages of mapped files) above what it was before the call, as a part of the file's size. Needs Linux.
+is loaded in a process of its own. The time is that of `load_source`, from the call until every array is on the device:
+reading, checking, SHA-256, conversion and transfer. The memory is the growth of anonymous memory (RssAnon, which does
+not include mapped files) at its peak, as a fraction of the file size. It needs Linux.
 """
 
 import argparse
@@ -23,31 +23,35 @@ NETWORKS = ("resnet50", "vgg16")
 
 
 def _anonymous_memory() -> int:
-    """Return this process's anonymous resident memory in bytes."""
+    """Return the anonymous resident memory of this process in bytes.
+
+    Raises:
+      UserError: the machine does not run Linux.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
-    raise UserError("/proc/self/status has no RssAnon: this needs Linux")
+    raise UserError("/proc/self/status has no RssAnon: this benchmark needs Linux.")
 
 
 def measure(path: Path) -> dict[str, float]:
     """Load a checkpoint in this process.
 
     Returns:
-        "seconds"; "processor", the seconds that all threads together worked, which is about what the time would be on
-        a machine that does nothing else; "file" and "memory" in bytes, the latter the peak above what was used before.
+      `seconds`; `processor`, the processor seconds of all threads; `file`, its size in bytes; `memory`, the largest
+      growth of memory in bytes.
     """
     import jax
     import jax.numpy as jnp
 
     from flax_augtl.pretrained import load_source
 
-    # Starting JAX belongs to any program that uses it, and is not loading.
+    # Start JAX first, which is no part of loading.
     jnp.zeros(1).block_until_ready()
     before = peak = _anonymous_memory()
     done = threading.Event()
 
-    def watch():
+    def watch() -> None:
         nonlocal peak
         while not done.wait(0.005):
             peak = max(peak, _anonymous_memory())
@@ -84,7 +88,7 @@ def _measured_apart(path: Path) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoint", nargs="*", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,1 +1,1 @@
-"""The schema of the configuration, and how older configurations are read. Imports no JAX."""
+"""The schema of the configuration, its checks, and how older configurations are read. Imports no JAX."""

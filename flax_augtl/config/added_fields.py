@@ -1,7 +1,7 @@
-"""Fields that came into the configuration after the first version: what an older config.json means by their absence.
+"""Fields added to the configuration after the first version, and what their absence from an older config.json means.
 
-A run or study that an earlier version wrote goes on as it began. The schema says of each added field which value has the
-effect of the versions without it.
+A run or study of an earlier version keeps the behaviour of that version when it is resumed. For each added field, the
+schema has the value with which the program does what the versions without the field did.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ ADDED: Mapping[str, Setting] = {name: field.setting for name, field in FIELDS.it
 
 
 def filled(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of a config.json, with the fields that it is too old to have set to what they were then."""
+    """Return the contents of a config.json with the added fields that it lacks, which get the behaviour of its version."""
     values = as_written(old)
     for field, added in ADDED.items():
         *parents, name = field.split(".")
-        place = values
+        place: dict[str, Any] | None = values
         for parent in parents:
             place = place.setdefault(parent, {}) if isinstance(place, dict) else None
         if isinstance(place, dict):
@@ -30,13 +30,13 @@ def filled(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def continued(config: Config, old: Mapping[str, Any]) -> Config:
-    """Return the configuration with which a run that `old` describes goes on.
+    """Return the configuration with which to resume a run.
 
-    Fields that `old` lacks and that `config` leaves at today's default get the value that they had when the run began.
+    Fields that `old` lacks and that have today's default in `config` get the behaviour of the version that wrote `old`.
 
     Args:
-      config: the one that was asked for.
-      old: the contents of the config.json in the run's directory.
+      config: the configuration that the user gave.
+      old: the contents of config.json in the run directory.
     """
     changes: dict[str, dict[str, Any]] = {}
     for field, added in ADDED.items():
@@ -51,13 +51,13 @@ def continued(config: Config, old: Mapping[str, Any]) -> Config:
 
 
 def still_lacking(values: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what to write into a config.json in place of `old`, without the fields that `old` lacks for its age.
+    """Return the new contents of a config.json, without the added fields that `old` lacks.
 
-    Written out, they would differ from today's defaults, and the same command would be refused at its next start.
+    If they were written, they would differ from today's defaults, and the same command could not resume the run.
 
     Args:
-      values: the contents of the new config.json.
-      old: the contents of the present one, of the same run.
+      values: the new contents.
+      old: the present contents, of the same run.
     """
     values = plain(values)
     for field, added in ADDED.items():

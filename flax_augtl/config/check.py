@@ -1,4 +1,4 @@
-"""What is wrong in a configuration: all of it, as sentences."""
+"""Checks of a configuration, which find all of its errors."""
 
 import difflib
 import math
@@ -15,12 +15,12 @@ from flax_augtl.errors import UserError
 
 
 def problems_of(values: Mapping[str, Any], kind: type = Config, prefix: str = "") -> list[str]:
-    """Return everything that is wrong in a configuration or a section of one, a sentence each.
+    """Return all errors of a configuration, or of a section of one, as sentences.
 
     Args:
-      values: the fields that are given; the others have their default.
-      kind: the dataclass that has the fields.
-      prefix: of the names of the fields in messages, such as `data.`.
+      values: the given fields; the others have their defaults.
+      kind: the dataclass of the configuration or section.
+      prefix: what to put in front of the fields' names in messages, such as `data.`.
     """
     own = {field.name: field for field in fields_of(kind)}
     found = _unknown(values, kind, prefix)
@@ -38,7 +38,7 @@ def problems_of(values: Mapping[str, Any], kind: type = Config, prefix: str = ""
 
 
 def _unknown(values: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
-    """Return a sentence for each field that does not exist, with the nearest name."""
+    """Return a sentence with the nearest name for each field that does not exist."""
     sections, found = sections_of(kind), []
     known = [field.name for field in fields_of(kind) if "." not in field.name] + list(sections)
     for name, value in values.items():
@@ -52,13 +52,13 @@ def _unknown(values: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
 
 
 def unknown_field(name: str, known: Sequence[str]) -> str:
-    """Return a sentence that says that a field does not exist, with the nearest of those that do."""
+    """Return a sentence that a field does not exist, with the nearest of the `known` names."""
     near = difflib.get_close_matches(name, known, 1)
     return f"There is no field config.{name}." + (f" Did you mean config.{near[0]}?" if near else "")
 
 
 def _problem(name: str, value: Any, field: Field) -> str | None:
-    """Return what is wrong with a value by itself, None if nothing is."""
+    """Return an error of a single value, None if it has none."""
     declared = field.setting
     if isinstance(value, float) and not math.isfinite(value):
         return f"{name}={value} is not a finite number."
@@ -66,7 +66,7 @@ def _problem(name: str, value: Any, field: Field) -> str | None:
     if whole and abs(value) > LARGEST and not name.endswith("seed"):
         return f"{name}={value} is above {LARGEST}."
     if (item := field.several) in (int, float):
-        number = numbers.Integral if item is int else numbers.Real
+        number: Any = numbers.Integral if item is int else numbers.Real
         right = isinstance(value, (tuple, list)) and all(
             isinstance(each, number) and not isinstance(each, bool) and abs(each) < math.inf for each in value
         )
@@ -75,6 +75,11 @@ def _problem(name: str, value: Any, field: Field) -> str | None:
         return f"{name}={value!r} must be a {field.kind.removesuffix(' or null')}."
     if declared.has_range and not declared.holds(value):
         return f"{name}={value} must be {declared.range_text()}."
+    if name == "config.compute_dtype" and value in ("float16", "half"):
+        return (
+            f"{name}={value!r} is not supported: its numbers end at 65504 and lose small gradients, which calls for "
+            "scaling the loss. Set bfloat16 instead: it has the range of float32, and is as fast."
+        )
     if declared.choices and value not in declared.choices:
         near = difflib.get_close_matches(str(value), declared.choices, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -117,13 +122,13 @@ def _crop_scale(values: Mapping[str, Any]) -> None:
         )
 
 
-# What can be judged while other fields are wrong, and what needs all fields to have the right type.
+# Checks that also work while other fields are wrong, and checks that need the right type of all fields.
 _ALONE: tuple[Callable[[Mapping[str, Any]], None], ...] = (_head, _network, _freeze)
 _TOGETHER = (*_ALONE, _lengths, _crop_scale)
 
 
 def _raised(check: Callable[[Mapping[str, Any]], None], values: Mapping[str, Any]) -> str | None:
-    """Return the sentence that a check raises; None if it raises none, or meets a type that is reported elsewhere."""
+    """Return the message of a check's UserError; None if there is none, or if a type is wrong, which others report."""
     try:
         check(values)
     except UserError as error:

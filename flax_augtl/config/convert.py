@@ -1,4 +1,4 @@
-"""From ConfigDict and JSON to the typed configuration, and back."""
+"""Conversions between ConfigDict, JSON and the typed configuration."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ _Kind = TypeVar("_Kind")
 
 
 def default_config() -> ConfigDict:
-    """Return the defaults of all fields as a locked ConfigDict: a field that does not exist cannot be set by mistake."""
+    """Return the defaults of all fields as a locked ConfigDict, which raises if a field does not exist."""
     return _default_dict(Config).lock()
 
 
@@ -34,7 +34,7 @@ def _default_dict(kind: type) -> ConfigDict:
         if isinstance(default, dict):
             config[name] = ConfigDict()
         elif default is None:
-            # A plain None could not be overridden on the command line.
+            # The command line could not override a plain None.
             config[name] = config_dict.placeholder(tuple if field.several else _one_type(field.kind))
         elif field.kind == ANY_OF_THREE:
             config[name] = config_dict.FieldReference(default, field_type=object)
@@ -52,10 +52,10 @@ def typed(config: ConfigDict | Mapping[str, Any]) -> Config:
     """Return a configuration as typed values.
 
     Args:
-      config: with all fields or some; those that it lacks have their default.
+      config: all fields, or some of them; the others have their defaults.
 
     Raises:
-      ConfigError: it has errors; the message has all of them.
+      ConfigError: it has errors; the message lists all of them.
     """
     return _checked(Config, plain(config), "")
 
@@ -64,7 +64,7 @@ def typed_data(data: DataConfig | Mapping[str, Any]) -> DataConfig:
     """Return `config.data`, or a mapping with some of its fields, as typed values.
 
     Raises:
-      ConfigError: it has errors; the message has all of them.
+      ConfigError: it has errors; the message lists all of them.
     """
     return data if isinstance(data, DataConfig) else _checked(DataConfig, plain(data), "data.")
 
@@ -77,7 +77,7 @@ def _checked(kind: type[_Kind], values: dict[str, Any], prefix: str) -> _Kind:
 
 
 def errors_in(problems: list[str]) -> ConfigError:
-    """Return the error that says what is wrong in a configuration, a line for each problem."""
+    """Return an error that lists the problems of a configuration, one per line."""
     if len(problems) == 1:
         return ConfigError(problems[0])
     lines = "\n".join(f"  {problem}" for problem in problems)
@@ -87,16 +87,16 @@ def errors_in(problems: list[str]) -> ConfigError:
 def from_json(values: Mapping[str, Any]) -> Config:
     """Return the contents of a config.json as typed values.
 
-    Fields that the schema does not have are left out: another version of the program may have written them.
+    Unknown fields are dropped, because another version of the program may have written them.
 
     Raises:
-      ConfigError: a field has the wrong type or is out of range; the message has all of them.
+      ConfigError: fields have the wrong type or are out of range; the message lists all of them.
     """
     return _checked(Config, _known(as_written(values), Config), "")
 
 
 def _known(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """Return the values whose fields a configuration dataclass has."""
+    """Return the values of the fields that a configuration dataclass has."""
     sections, names = sections_of(kind), {field.name for field in dataclasses.fields(kind)}
     return {
         name: _known(value, sections[name]) if name in sections and isinstance(value, Mapping) else value
@@ -106,7 +106,7 @@ def _known(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 
 def _built(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:
-    """Build a dataclass from a mapping, whose fields are right; others are left out."""
+    """Return a dataclass with the values of a mapping, which have been checked; unknown fields are ignored."""
     sections, given = sections_of(kind), {}
     for field in dataclasses.fields(kind):  # pyright: ignore[reportArgumentType]
         if field.name in values:
@@ -116,22 +116,22 @@ def _built(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:
 
 
 def _frozen(value: Any) -> Any:
-    """Return lists as tuples; mappings stay as they are."""
+    """Return a value with tuples instead of lists; mappings are not changed."""
     return tuple(_frozen(each) for each in value) if isinstance(value, (list, tuple)) else value
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Return a configuration as config.json has it, with tuples as lists."""
+    """Return a configuration as JSON values for config.json, in which tuples are lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def to_config_dict(config: Config) -> ConfigDict:
-    """Return a configuration as a locked ConfigDict, which is what `Run.config` is."""
+    """Return a configuration as a locked ConfigDict, such as `Run.config`."""
     made = default_config()
     with made.unlocked(), made.ignore_type():
         for name, value in _leaves(config, ""):
             *parents, last = name.split(".")
-            place = made
+            place: Any = made
             for parent in parents:
                 place = place[parent]
             place[last] = ConfigDict(value) if isinstance(value, Mapping) else value
@@ -148,7 +148,7 @@ def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def plain(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping and those in it as dicts, without references, and paths as texts."""
+    """Return a mapping, and the mappings in it, as dicts without references, and paths as strings."""
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     return {name: _plain_value(value) for name, value in values.items()}
 
@@ -160,9 +160,9 @@ def _plain_value(value: Any) -> Any:
 
 
 def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of a config.json, with values that mean the same written the same way."""
+    """Return the contents of a config.json in today's notation."""
     values = plain(values)
     data = values.get("data")
     if isinstance(data, dict) and isinstance(data.get("flip"), bool):
-        data["flip"] = "horizontal" if data["flip"] else "none"  # Before there were other flips, it was true or false.
+        data["flip"] = "horizontal" if data["flip"] else "none"  # The first version had true and false only.
     return values

@@ -1,4 +1,4 @@
-"""Durations in steps, epochs or examples: the unit is in the field's name, and everything is counted in steps."""
+"""Durations in steps, epochs or examples: the field's name has the unit, and training counts in steps."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.errors import UserError
 
 UNITS = ("steps", "epochs", "examples")
-# (section, name) of each duration; without a name it is the length of the run.
+# (section, name) of each duration; the length of the run has no name.
 DURATIONS = (
     ("", ""),
     ("schedule", "warmup"),
@@ -24,14 +24,14 @@ def field_of(name: str, unit: str) -> str:
 
 
 def given_unit(values: Mapping[str, Any], name: str) -> str | None:
-    """Return the unit in which a duration is given; None if it is not (None, 0 and () are not given).
+    """Return the unit of a duration that is set; None if it is not set. The values None, 0 and () do not set it.
 
     Args:
-      values: of the section that has the duration.
-      name: of the duration.
+      values: the section that has the duration.
+      name: name of the duration.
 
     Raises:
-      UserError: it is given in more than one unit.
+      UserError: it is set in more than one unit.
     """
     given = [unit for unit in UNITS if values.get(field_of(name, unit))]
     within = "config.schedule" if name in ("warmup", "boundaries") else "config"
@@ -42,17 +42,17 @@ def given_unit(values: Mapping[str, Any], name: str) -> str | None:
 
 
 def in_steps(config: Config | ScheduleConfig, name: str, *, examples: int, batch_size: int) -> Any:
-    """Return a duration as a number of steps, or, where the field holds several, as a tuple of them.
+    """Return a duration as a number of steps, or as a tuple of numbers if the field holds several.
 
     Args:
-      config: has the fields `<name>_steps`, `<name>_epochs`, `<name>_examples`, or, if `name` is empty, those without
-        it.
-      name: of the duration, such as `warmup`.
-      examples: in an epoch.
-      batch_size: examples in a step.
+      config: has the fields `<name>_steps`, `<name>_epochs` and `<name>_examples`, or `steps`, `epochs` and `examples`
+        if `name` is empty.
+      name: name of the duration, such as `warmup`.
+      examples: number of examples in an epoch.
+      batch_size: number of examples in a step.
 
     Returns:
-      At least 1; None where no field is set (None, 0 and () are not set).
+      Numbers of at least 1; None if no field is set.
 
     Raises:
       UserError: more than one field is set, or one is negative.
@@ -67,6 +67,6 @@ def in_steps(config: Config | ScheduleConfig, name: str, *, examples: int, batch
     if any(length < 0 for length in lengths):
         within = "config.schedule" if name in ("warmup", "boundaries") else "config"
         raise UserError(f"{within}.{field_of(name, unit)}={value} is negative.")
-    # The small amount keeps 3 epochs of 10 steps at 30, whatever the rounding of 10/3 * 3 does.
+    # The small number keeps rounding errors from adding a step.
     steps = tuple(math.ceil(length * size - 1e-6) for length in lengths)
     return steps if isinstance(value, (tuple, list)) else steps[0]

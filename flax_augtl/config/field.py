@@ -8,22 +8,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _KEY = "setting"
-# What an older config.json means by the absence of a field, where that is today's default.
+# For `absent`: versions without the field did what today's default does.
 SAME = object()
 ANY_OF_THREE = "text, number, true or false"
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a field besides its type.
+    """The declaration of a field besides its type.
 
     Attributes:
       comment: what the field does, for configs and docs.
-      default: its value where it is not given.
-      least, most: of a number.
-      above, below: of a number, bounds that are out of range themselves.
-      choices: of a text; none if it is free.
-      absent: the value that has the effect of the versions without the field, if older versions lack it.
+      default: the default value.
+      least: smallest allowed number.
+      most: largest allowed number.
+      above: exclusive lower bound of a number.
+      below: exclusive upper bound of a number.
+      choices: the allowed texts; () if every text is allowed.
+      absent: the value with the behaviour of versions without the field, if older versions lack it.
       added: whether older versions lack the field.
     """
 
@@ -44,7 +46,7 @@ class Setting:
         return any(math.isfinite(bound) for bound in bounds)
 
     def holds(self, value: float) -> bool:
-        """Tell whether a number is in range."""
+        """Return whether a number is in range."""
         return self.least <= value <= self.most and self.above < value < self.below
 
     def range_text(self) -> str:
@@ -62,10 +64,10 @@ def setting(default: Any, comment: str, *, absent: Any = dataclasses.MISSING, **
     """Declare a field of a configuration dataclass.
 
     Args:
-      default: its value where it is not given; a mapping is copied.
+      default: the default value; a mapping is copied.
       comment: what the field does.
-      absent: given if older versions lack the field: the value that has the effect of those versions, or `SAME`.
-      limits: `least`, `most`, `above`, `below` of a number; `choices` of a text.
+      absent: if older versions lack the field: the value with the behaviour of those versions, or `SAME`.
+      **limits: `least`, `most`, `above`, `below` for numbers; `choices` for texts.
     """
     added = absent is not dataclasses.MISSING
     declared = Setting(
@@ -86,9 +88,9 @@ class Field:
     """A field of the whole configuration.
 
     Attributes:
-      name: with dots between the levels, such as `data.shots`.
-      annotation: its type.
-      setting: what is declared of it.
+      name: the name with its sections, such as `data.shots`.
+      annotation: the type.
+      setting: the rest of the declaration.
     """
 
     name: str
@@ -102,14 +104,14 @@ class Field:
 
     @property
     def kind(self) -> str:
-        """Its type in words, such as `whole number or null`."""
+        """The type in words, such as `whole number or null`."""
         members = [member for member in _members(self.annotation) if member is not type(None)]
         kind = _WORDS[members[0]] if len(members) == 1 else ANY_OF_THREE
         return f"{kind} or null" if self.optional else kind
 
     @property
     def several(self) -> type | None:
-        """The type of the items, if the field holds several."""
+        """The type of the items if the field holds a tuple, otherwise None."""
         members = [member for member in _members(self.annotation) if typing.get_origin(member) is tuple]
         return typing.get_args(members[0])[0] if members else None
 
@@ -132,7 +134,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def fields_of(kind: type, prefix: str = "") -> Iterator[Field]:
-    """Yield all fields of a configuration dataclass, in their order; those of sections in the sections' place."""
+    """Yield all fields of a configuration dataclass in order, with the fields of sections in place of the sections."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         annotation, declared = hints[field.name], field.metadata[_KEY]

@@ -1,11 +1,11 @@
-"""What the command line sets of a configuration: `None`, lengths in another unit, and the mistakes that people make there.
+"""Overrides of configuration fields on the command line: `None`, lengths in another unit, and helpful errors.
 
-ml_collections parses `--config.FIELD=VALUE`. It knows no `None`, and of two units of one length it keeps both.
+ml_collections parses `--config.FIELD=VALUE`. It does not know `None`, and keeps two units of the same length.
 """
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,9 +15,9 @@ from flax_augtl.config.durations import DURATIONS, UNITS, field_of
 from flax_augtl.config.schema import FIELDS, KINDS
 from flax_augtl.errors import UserError
 
-# The field that people mean who set a group of fields to a word.
+# The field that a user means who sets a group of fields to a word.
 _MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
-# What other programs call a field.
+# The names that other programs have for a field.
 _SHORT = {
     "lr": "learning_rate",
     "bs": "batch_size",
@@ -31,24 +31,26 @@ _OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 
 
 def take_out_none(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take `--config.FIELD=None` out of the command line.
+    """Remove `--config.FIELD=None` from the command line.
 
     Args:
       arguments: the command line.
 
     Returns:
-      The other arguments, and the fields that are to be None.
+      The other arguments, and the fields to set to None.
 
     Raises:
-      ValueError: one of the fields always has a value.
+      UserError: one of the fields cannot be None.
     """
-    left, fields, skip = [], [], False
+    left: list[str] = []
+    fields: list[str] = []
+    skip = False
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
         match = _OVERRIDE.fullmatch(argument)
         value = None if match is None else match[2] if "=" in argument else after
         if skip:
             skip = False
-        elif value == "None":
+        elif match is not None and value == "None":
             skip = "=" not in argument
             fields.append(match[1])
         else:
@@ -64,18 +66,19 @@ def take_out_none(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def take_out_wrong(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take settings that cannot be parsed out of the command line.
+    """Remove invalid settings from the command line, so that all of them are reported together.
 
-    ml_collections ends at the first of them; so all are found, and reported together.
+    ml_collections would stop at the first one.
 
     Args:
       arguments: the command line.
 
     Returns:
-      The other arguments, and a sentence for every `--config.FIELD=VALUE` whose field does not exist, or whose value
-      does not have the field's type.
+      The other arguments, and a sentence for every `--config.FIELD=VALUE` whose field does not exist or whose value has
+      the wrong type.
     """
-    left, sentences = [], []
+    left: list[str] = []
+    sentences: list[str] = []
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
         sentence = match and _wrong(match[1], match[2])
@@ -88,7 +91,7 @@ def take_out_wrong(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _wrong(field: str, value: str | None) -> str | None:
     if field.split(".")[0] == "variants" or field.startswith("study.own_heads"):
-        return None  # These have fields of the user's own.
+        return None  # Users name the fields of these.
     if field not in FIELDS:
         return None if field in _groups() else unknown_field(field, list(FIELDS))
     kind = FIELDS[field].kind.removesuffix(" or null")
@@ -107,7 +110,7 @@ def _groups() -> set[str]:
 
 
 def check_groups(arguments: Sequence[str]) -> None:
-    """Raise ValueError if the command line sets a group of fields, such as `config.head`, as if it were one field."""
+    """Raise UserError if the command line sets a group of fields, such as `config.head`, as if it were a field."""
     groups = _groups()
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
@@ -123,27 +126,28 @@ def check_groups(arguments: Sequence[str]) -> None:
 
 
 def clear(config: ConfigDict, field: str) -> None:
-    """Set a field to None, whatever it holds."""
+    """Set a field to None, whatever its type."""
     *parents, name = field.split(".")
+    place: Any = config
     for parent in parents:
-        config = config[parent]
-    with config.ignore_type():
-        config[name] = None
+        place = place[parent]
+    with place.ignore_type():
+        place[name] = None
 
 
-def one_unit(config: ConfigDict, given: Iterable[str]) -> None:
-    """Of lengths that are given in one unit, clear the other units: what was given last is what counts.
+def one_unit(config: Any, given: Iterable[str]) -> None:
+    """Clear the other units of each length that is overridden, because the override replaces the length.
 
     Args:
-      config: a configuration, which is changed.
-      given: the fields that were given on top of it, such as `steps` and `schedule.warmup_epochs`.
+      config: the ConfigDict to change.
+      given: the overridden fields, such as `steps` and `schedule.warmup_epochs`.
     """
     given = set(given)
     for fields in _lengths():
         new = [field for field in fields if field in given and _value(config, field) not in (None, 0, ())]
         for field in fields if new else ():
             if field not in given and _value(config, field):
-                # Several boundaries are a tuple and never None.
+                # Boundaries are a tuple and never None.
                 if "boundaries" in field:
                     config.schedule[field.removeprefix("schedule.")] = ()
                 else:
@@ -151,17 +155,17 @@ def one_unit(config: ConfigDict, given: Iterable[str]) -> None:
 
 
 def same_length(field: str) -> tuple[str, ...]:
-    """Return the fields that give the same length as `field`, itself among them; `field` alone if it is no length."""
+    """Return all fields that set the same length as `field`; `field` alone if it sets no length."""
     return next((fields for fields in _lengths() if field in fields), (field,))
 
 
 def unknown_flag(name: str, value: str | None = None, flags: Iterable[str] = ()) -> str:
-    """Return a sentence for a flag that does not exist: is it a field of the configuration?
+    """Return a sentence about a flag that does not exist, with the flag or configuration field that the user may mean.
 
     Args:
-      name: of the flag.
-      value: what it was set to, None where that is not known.
-      flags: the names of the flags that exist.
+      name: name of the flag.
+      value: its value, None if it is not known.
+      flags: the names of the existing flags.
     """
     name = name.lstrip("-").split("=")[0]
     if name.startswith("config"):
@@ -189,7 +193,7 @@ def _lengths() -> list[tuple[str, ...]]:
     ]
 
 
-def _value(config: Mapping[str, Any], field: str) -> Any:
+def _value(config: Any, field: str) -> Any:
     for part in field.split("."):
         config = config.get(part) if hasattr(config, "get") else None
     return config

@@ -1,4 +1,4 @@
-"""Study presets: which fields of `config.study` a preset decides, and what the others are where they are not given."""
+"""Study presets: the fields of `config.study` that a preset sets, and the defaults of the others."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ GRID, HALVING, BUDGET = "grid", "halving", "budget"
 
 @dataclasses.dataclass(frozen=True)
 class StudyPreset:
-    """What a preset decides. A field of `config.study` that is given takes the place of what it decides.
+    """A preset. Fields of `config.study` that are set override it.
 
     Attributes:
       heads: names of heads; `config.study.heads` and `config.study.own_heads` are added to them.
-      seeds: their number.
+      seeds: number of seeds.
       minutes: the time budget; 0 for none.
-      depths: number of depths, spread evenly, without a time budget; 0 for every depth.
+      depths: number of evenly spread depths if there is no time budget; 0 for every depth.
     """
 
     heads: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ STUDIES: Mapping[str, StudyPreset] = {
 
 
 def preset_of(study: StudyConfig) -> StudyPreset:
-    """Return the preset of a study; one that decides nothing but defaults for ""."""
+    """Return the preset of a study; for "", one without heads."""
     return STUDIES.get(study.preset, StudyPreset())
 
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedStudy(StudyConfig):
-    """`config.study` with a value for every field that can be left to the preset."""
+    """`config.study` with a value for every field that the preset can set."""
 
     minutes: float = 0.0  # pyright: ignore[reportIncompatibleVariableOverride]  # A frozen field only gets narrower.
     heads: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def resolved(study: StudyConfig) -> ResolvedStudy:
     """Return `config.study` with a value for every field.
 
     Raises:
-      UserError: fields that are given do not go with one another.
+      UserError: fields contradict each other.
     """
     preset, search, minutes = preset_of(study), study.search, study.minutes
     if search in (GRID, HALVING) and minutes:
@@ -114,11 +114,11 @@ def resolved_config(config: Config) -> Config:
 
 
 def as_begun(study: StudyConfig, old: Mapping[str, Any]) -> StudyConfig:
-    """Return `config.study` with which a study of a version without time budgets goes on, with the seeds of then.
+    """Return `config.study` with which to resume a study; a version without time budgets had other seeds.
 
     Args:
-      study: the one that was asked for, `added_fields.continued`.
-      old: the contents of the config.json in the study's directory.
+      study: the study that the user asked for, after `added_fields.continued`.
+      old: the contents of config.json in the study's directory.
     """
     if "minutes" in old.get("study", {}):
         return study

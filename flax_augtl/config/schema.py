@@ -169,6 +169,11 @@ class Config:
     compute_dtype: str = setting(
         "float32", "float32, bfloat16; parameters are float32 in any case.", choices=COMPUTE_DTYPES
     )
+    deterministic: bool = setting(
+        False,
+        "On a GPU use only kernels that give the same bits every time, at the cost of speed; CPUs and TPUs always do.",
+        absent=SAME,
+    )
     remat: bool = setting(
         False,
         "Compute activations a second time for the backward pass instead of keeping them: less memory, more time.",

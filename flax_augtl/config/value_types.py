@@ -1,4 +1,4 @@
-"""The types of JSON values in words, and the check of objects against them: a run directory may come from anybody."""
+"""The types of JSON values in words, and checks of JSON objects, which may come from a stranger's run directory."""
 
 import math
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 from flax_augtl.errors import UserError
 
-# What loading, evaluating and predicting read. Other fields may be those of another version of this program.
+# The fields that loading, evaluating and predicting read. Other versions of this program may lack the others.
 NEEDED = ("seed", "batch_size", "compute_dtype", "head.preset", "data.name", "data.threads")
 
 
 def is_a(value: Any, kind: str) -> bool:
-    """Tell whether a JSON value has a type that is given in words, such as `whole number or null`.
+    """Return whether a JSON value has a type that is given in words, such as `whole number or null`.
 
-    NaN, infinities and what no int64 can hold are no numbers.
+    NaN, infinities and integers beyond int64 do not count as numbers.
     """
     if kind.endswith(" or null"):
         return value is None or is_a(value, kind.removesuffix(" or null"))
@@ -39,12 +39,12 @@ def check(values: Any, kinds: Mapping[str, str], needed: tuple[str, ...], where:
 
     Args:
       values: the object.
-      kinds: of its fields, with dots between the levels of nested ones; fields that are not among them are passed over.
+      kinds: the types of its fields, by names with dots for nested fields; other fields are not checked.
       needed: the fields that it must have.
-      where: what to call it in the message.
+      where: name of the object in the message.
 
     Raises:
-      UserError: it is no object, lacks a needed field, or fields are of another kind; the message has all of them.
+      UserError: it is not an object, lacks fields, or has fields of the wrong type; the message lists all of them.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be an object in braces, not {shown(values)}.")

@@ -1,6 +1,16 @@
-"""Labelled pictures: where they come from, how they are split, and how they reach the device."""
+"""Load labelled images, split them, and bring them to the devices."""
+
+from typing import TYPE_CHECKING
 
 from flax_augtl.runtime.lazy_imports import names_of
+
+if TYPE_CHECKING:  # Type checkers and editors do not follow the lazy imports below.
+    from flax_augtl.data.errors import DataError, UnreadablePicture
+    from flax_augtl.data.from_python import dataset_from_arrays, dataset_from_files
+    from flax_augtl.data.load import check_there, load_dataset
+    from flax_augtl.data.loading.cache import with_cache
+    from flax_augtl.data.loading.loader import eval_batches, train_batches
+    from flax_augtl.data.types import ArraySource, Dataset, Examples
 
 _MODULES = {
     "ArraySource": "types",
@@ -16,7 +26,20 @@ _MODULES = {
     "train_batches": "loading.loader",
     "with_cache": "loading.cache",
 }
-__all__ = sorted(_MODULES)
+__all__ = [
+    "ArraySource",
+    "DataError",
+    "Dataset",
+    "Examples",
+    "UnreadablePicture",
+    "check_there",
+    "dataset_from_arrays",
+    "dataset_from_files",
+    "eval_batches",
+    "load_dataset",
+    "train_batches",
+    "with_cache",
+]
 __getattr__ = names_of(__name__, _MODULES)
 
 

@@ -7,18 +7,27 @@ from flax_augtl.data.errors import DataError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one command; 0 if it succeeded."""
+    """Run one command.
+
+    Args:
+      arguments: of the command line; None for those of this process.
+
+    Returns:
+      The exit code: 0 if the command succeeded.
+    """
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.data")
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare = commands.add_parser("prepare", help="put a TFDS data set on disk, as ArrayRecord")
+    prepare = commands.add_parser("prepare", help="download and prepare a TFDS dataset as ArrayRecord")
     prepare.add_argument("name", help="as in TFDS, e.g. oxford_flowers102")
-    prepare.add_argument("--data_dir", help="where TFDS data sets are; default TFDS's own")
-    benchmark = commands.add_parser("benchmark", help="images a second, beside torchvision's loader")
-    benchmark.add_argument("root", help="a folder of images with a sub-folder a class")
+    prepare.add_argument("--data_dir", help="folder of the TFDS datasets (default: that of TFDS)")
+    benchmark = commands.add_parser("benchmark", help="measure images per second, beside torchvision's loader")
+    benchmark.add_argument("root", help="a folder with a sub-folder of images for each class")
     benchmark.add_argument("--image_size", type=int, default=224)
     benchmark.add_argument("--batch_size", type=int, default=64)
-    benchmark.add_argument("--workers", type=int, default=None, help="threads or worker processes; default the cores")
-    benchmark.add_argument("--seconds", type=float, default=5.0, help="how long to measure each way in each round")
+    benchmark.add_argument(
+        "--workers", type=int, default=None, help="number of threads or worker processes (default: number of cores)"
+    )
+    benchmark.add_argument("--seconds", type=float, default=5.0, help="how long each measurement takes")
     options = parser.parse_args(arguments)
     try:
         if options.command == "prepare":

@@ -1,4 +1,4 @@
-"""What can be wrong with data, as sentences that a user can act on."""
+"""Errors about data, as sentences that a user can act on."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from flax_augtl.errors import UserError
 
 
 class DataError(UserError):
-    """The data or their settings are wrong; the message says what, where, and what to do."""
+    """The data or their settings are invalid; the message says what is wrong, where, and what to do."""
 
 
 class UnreadablePicture(DataError):
-    """One picture cannot be decoded.
+    """An image cannot be decoded.
 
     Attributes:
-        path: where the picture is, as text.
-        reason: why, as a phrase without a full stop.
+      path: where the image is, as text.
+      reason: why, as a phrase without a period.
     """
 
     def __init__(self, path: str, reason: str):
@@ -31,7 +31,7 @@ class UnreadablePicture(DataError):
 
 
 class Refused(Exception):
-    """An image that is sound but cannot be used; the message is the reason, as a phrase without a full stop."""
+    """A valid image is not supported or not allowed; the message is the reason, as a phrase without a period."""
 
 
 def listed(names: Iterable[object], limit: int = 10) -> str:
@@ -42,6 +42,6 @@ def listed(names: Iterable[object], limit: int = 10) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase that names the known names nearest to `name`, or the empty string if none is near."""
+    """Return a hint with the known names nearest to `name`, or "" if none is near."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(near)}?" if near else ""

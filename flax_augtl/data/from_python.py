@@ -1,4 +1,4 @@
-"""Data sets given in Python: arrays, or any iterable of picture files."""
+"""Make datasets in Python, from arrays or from any iterable of image files."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from flax_augtl.runtime.paths import nfc
 
 Labels = Sequence[int | str] | np.ndarray
 Groups = Sequence[int | str] | np.ndarray | Mapping[str, Sequence[int | str] | np.ndarray]
-# What the groups are called that are given in Python, as if they were a column of a list.
+# Groups given in Python act as a column of a list with this name.
 _COLUMN = "groups"
 
 
@@ -39,22 +39,23 @@ def dataset_from_arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Dataset:
-    """Make a data set of pictures that are in memory.
+    """Make a dataset from images in memory.
 
     Args:
-        images: uint8 [n, H, W, 3], to train on, or to split if there is no `test`.
-        labels: n class numbers, or n class names.
-        test, val: further (images, labels), of the same H and W.
-        groups: the group of each image, such as its patient; all images of one group are in one split. With `test` or
-            `val`, a mapping such as {"train": groups, "test": groups}.
-        class_names: one a class number. Needed for numbers if not all classes are among them; default the numbers, or
-            the names in order.
-        data: fields of config.data that govern the splits.
-        seed: governs every choice but that of the test split, which `split_seed` in `data` governs.
-        name: for messages.
+      images: uint8 [n, H, W, 3], the training images, or all images if there is no `test`.
+      labels: n class numbers, or n class names.
+      test: (images, labels) of the test split, with the same H and W.
+      val: (images, labels) of the validation split, with the same H and W.
+      groups: the group of each image, such as its patient. All images of a group are in one split. With `test` or
+        `val`, a mapping such as {"train": groups, "test": groups}.
+      class_names: the name of each class number. Required for numbers if some class has no image. By default, the
+        numbers themselves, or the names in order.
+      data: fields of config.data for the splits.
+      seed: seed of all choices except the test split, which has `split_seed` in `data`.
+      name: what messages call the dataset.
 
     Raises:
-        DataError: arrays that do not go together, a label out of range, or whatever `divide` finds.
+      DataError: the arrays do not match, a label is out of range, or `divide` finds an error.
     """
     fields = _fields(data)
     if fields.group is not None:
@@ -94,10 +95,10 @@ def dataset_from_files(
     data: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Make a data set of picture files, given as (path, label) pairs; otherwise as `dataset_from_arrays`.
+    """Make a dataset from image files, given as (path, label) pairs; else like `dataset_from_arrays`.
 
     Raises:
-        DataError: a picture given twice, or whatever the scan or `divide` finds.
+      DataError: an image is given twice, or the scan or `divide` finds an error.
     """
     fields = _fields(data)
     given = {"train": list(files), "val": val and list(val), "test": test and list(test)}
@@ -125,11 +126,14 @@ def dataset_from_files(
 
 
 def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
-    """Return the group of each image by its id or path, "" where it has none; None if there are no groups.
+    """Return {id or path of an image: its group}, "" if it has none; None if there are no groups.
 
     Args:
-        groups: as they were given.
-        given: the ids or paths of the images of each split; "all" where there is one part only.
+      groups: as the user gave them.
+      given: the ids or paths of the images of each split; "all" if the images are not split yet.
+
+    Raises:
+      DataError: the groups do not match the images.
     """
     if groups is None:
         return None
@@ -143,7 +147,8 @@ def _column(groups: Groups | None, given: Mapping[str, Sequence[str]]) -> dict[s
         )
     found = {}
     for split, names in needed.items():
-        values = groups[split].tolist() if isinstance(groups[split], np.ndarray) else list(groups[split])
+        of_split = groups[split]
+        values = of_split.tolist() if isinstance(of_split, np.ndarray) else list(of_split)
         if len(values) != len(names):
             raise DataError(f"There are {len(names)} images and {len(values)} groups of {split}.")
         found |= {
@@ -159,30 +164,34 @@ def _notes(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fields(data: Mapping[str, Any] | None) -> DataConfig:
-    """Return config.data with the fields that are given in place of the defaults."""
+    """Return config.data with some fields replaced."""
     fields = typed_data(data or {})
     folds.check(fields)
     return fields
 
 
-def _numbers(labels: list[int | str], class_names: Sequence[str] | None) -> tuple[tuple[str, ...], dict]:
-    """(class names, {label as given: its number}); numbers out of range are left for `divide` to report.
+def _numbers(
+    labels: list[int | str], class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[int | str, int]]:
+    """Return (class names, {label as given: its number}).
 
-    The two Unicode forms of a name are one name.
+    Names that differ only by their Unicode form are one name. `divide` reports numbers out of range.
     """
     if class_names is not None and len(set(map(nfc, class_names))) < len(class_names):
         forms = list(map(nfc, class_names))
         twice = [name for name in dict.fromkeys(forms) if forms.count(name) > 1]
-        raise DataError(f"Class names must differ; {listed(map(repr, twice))} is there more than once.")
-    kinds = {type(label) for label in labels}
-    if not labels or not (kinds <= {int} or kinds <= {str}):
-        raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {kinds}.")
-    if kinds == {int}:
-        names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(labels) + 1))
-        return names, {label: label for label in labels}
-    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, labels))))
+        raise DataError(f"Class names must differ; {listed(map(repr, twice))} is given more than once.")
+    types = {type(label) for label in labels}
+    if not labels or not (types <= {int} or types <= {str}):
+        raise DataError(f"Labels must be whole numbers or names, and not both; there are {len(labels)}, of {types}.")
+    if types == {int}:
+        known = {int(label): int(label) for label in labels}
+        names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(max(known) + 1))
+        return names, {**known}
+    words = [str(label) for label in labels]
+    names = tuple(class_names) if class_names is not None else tuple(sorted(set(map(nfc, words))))
     numbers = {nfc(name): number for number, name in enumerate(names)}
-    return names, {label: numbers.get(nfc(label), -1) for label in labels}
+    return names, {word: numbers.get(nfc(word), -1) for word in words}
 
 
 def _content(examples: Examples, position: int) -> bytes:

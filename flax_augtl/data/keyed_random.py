@@ -1,7 +1,7 @@
-"""Random numbers that are a function of their key alone.
+"""Random numbers that depend on their key alone.
 
-Only `random_raw` of numpy's Philox is used. numpy promises that stream for good, and does not promise those of
-`permutation` or `choice`, on which a split or an order that must be the same everywhere cannot rest.
+Splits and orders must be the same on every machine and with every version of NumPy. NumPy guarantees this for
+`random_raw` of Philox, but not for `permutation` or `choice`. So this module uses `random_raw` only.
 """
 
 import hashlib
@@ -14,31 +14,36 @@ _of_thread = threading.local()
 
 
 def raw(n: int, seed: int, *key: int | str) -> np.ndarray:
-    """n random numbers, uint64 [n], for any non-negative seed and any further key."""
+    """Return uint64 [n] random numbers for a non-negative seed and any further key."""
     return _philox(seed, *key).random_raw(n)
 
 
 def uniforms(n: int, seed: int, *key: int | str) -> np.ndarray:
-    """n random numbers in [0, 1), float64 [n]."""
+    """Return float64 [n] random numbers in [0, 1)."""
     return (raw(n, seed, *key) >> np.uint64(11)) * 2.0**-53
 
 
 def permutation(n: int, seed: int, *key: int | str) -> np.ndarray:
-    """A random order of 0 … n−1, int64 [n]."""
+    """Return a random order of 0 … n−1, int64 [n]."""
     return np.argsort(raw(n, seed, *key), kind="stable")
 
 
 def example_uniforms(n: int, view_seed: int, draw_id: int, view: int) -> np.ndarray:
-    """The draws of one view of one example, float64 [n] in [0, 1); one call a view. Quick: this runs once a picture."""
-    # To make a generator costs ten times as much as to set one, since numpy first seeds it from the system.
+    """Return float64 [n] random numbers in [0, 1) for one view of one example; fast, because it runs for each image."""
+    # Making a generator takes ten times as long as setting its state, because NumPy first seeds it from the system.
     generator = getattr(_of_thread, "generator", None)
     if generator is None:
         generator = _of_thread.generator = np.random.Philox(key=0)
     # As an array: a list of large ints would become floats.
     key = np.array([view_seed & _64_BITS, int(draw_id) << 32 | int(view)], np.uint64)
-    state = {"counter": np.zeros(4, np.uint64), "key": key}
-    generator.state = {"bit_generator": "Philox", "state": state, "buffer": np.zeros(4, np.uint64), "buffer_pos": 4,
-                       "has_uint32": 0, "uinteger": 0}  # fmt: skip
+    generator.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": np.zeros(4, np.uint64), "key": key},
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
     return (generator.random_raw(n) >> np.uint64(11)) * 2.0**-53
 
 

@@ -1,4 +1,4 @@
-"""config.data → a data set with its three splits."""
+"""Load the dataset that config.data describes, with its three splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ from flax_augtl.runtime.paths import is_remote
 GLYPHS_PER_CLASS = 100
 GLYPHS_TEST_PER_CLASS = 10
 DIGIT_SHOTS = 10
-# Of 1797 digits. The rest, 77 to 81 a class, is what the shots of every seed are drawn from.
+# Of 1797 digits. The training examples of each seed are drawn from the rest, 77 to 81 for each class.
 DIGITS_TEST = 1000
 
 
 def check_there(data: DataConfig | Mapping[str, Any]) -> None:
-    """Check that a data set is where config.data says, which takes no time; `load_dataset` finds whatever else is wrong.
+    """Check quickly that the dataset exists where config.data says; `load_dataset` checks everything else.
 
     Args:
-        data: as for `load_dataset`.
+      data: as for `load_dataset`.
 
     Raises:
-        DataError: it is not there.
+      DataError: the dataset does not exist there.
     """
     data = _located(typed_data(data))
     folds.check(data)
@@ -55,16 +55,15 @@ def check_there(data: DataConfig | Mapping[str, Any]) -> None:
 
 
 def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: Spelling | None = None) -> Dataset:
-    """Find the examples of a data set and split them.
+    """Find the examples of a dataset and split them.
 
     Args:
-        data: config.data, or any mapping with some of its fields.
-        seed: governs every choice among examples but that of the test split, which `split_seed` governs.
-        spelling: of the class names and ids of a folder, where a run wrote them before; see
-          `unicode_names.spelling_of`.
+      data: config.data, or any mapping with some of its fields.
+      seed: seed of all choices among examples except the test split, which has `split_seed`.
+      spelling: how an earlier run wrote the class names and ids of a folder; see `unicode_names.spelling_of`.
 
     Raises:
-        DataError: whatever is wrong, as a sentence.
+      DataError: the data or their settings are invalid.
     """
     data = _located(typed_data(data))
     folds.check(data)
@@ -73,12 +72,12 @@ def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: S
 
 
 def _located(data: DataConfig) -> DataConfig:
-    """Return config.data with a root on this machine, or in a bucket."""
+    """Return config.data with `root` as a path on this machine or in a bucket."""
     root = data.root
     if root and is_url(root) and data.name != "list":
         raise DataError(
-            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its images "
-            "(config.data.name=list, config.data.train_list), or download it."
+            f"config.data.root={root}: a folder on the web cannot be listed. Give a list of the addresses of its "
+            "images (config.data.name=list, config.data.train_list), or download it."
         )
     return dataclasses.replace(data, root=local_path(root)) if root and is_remote(root) else data
 
@@ -98,12 +97,15 @@ def _load(data: DataConfig, seed: int, spelling: Spelling | None) -> Dataset:
 
 
 def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
-    """Scan labelled picture files, leave out or refuse bad ones, and split the rest.
+    """Scan labelled image files, skip or report unreadable ones, and split the rest.
 
     Args:
-        listing: the files.
-        data: config.data, all of `DEFAULTS` in it.
-        seed: governs every choice.
+      listing: the files.
+      data: config.data.
+      seed: seed of all choices, as for `load_dataset`.
+
+    Raises:
+      DataError: an image cannot be read and config.data.on_bad_image is "error", or `divide` finds an error.
     """
     total = sum(len(paths) for paths, _ in listing.splits.values())
     listing, skipped = fetched(listing, data.on_bad_image)
@@ -138,7 +140,7 @@ def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
 def examples_of(
     source: Source, labels: np.ndarray, ids: list[str] | tuple[str, ...], indices: np.ndarray | None = None
 ) -> Examples:
-    """Examples in the order given; `indices` int64 [n] are their positions in the source, default 0 … n−1."""
+    """Return examples in the given order; `indices`, int64 [n], are positions in the source, by default 0 … n−1."""
     indices = np.arange(len(labels), dtype=np.int64) if indices is None else np.asarray(indices, np.int64)
     return Examples(source, indices, np.asarray(labels, np.int32), tuple(ids))
 
@@ -150,7 +152,7 @@ def _digits(data: DataConfig, seed: int) -> Dataset:
     source, labels = digits.digits()
     everything = examples_of(source, labels, [f"digits/{i:04d}" for i in range(len(labels))])
     k = DIGIT_SHOTS if data.shots is None else data.shots
-    if data.split_seed is None and not data.folds:  # Earlier versions tested on all that a seed does not train on.
+    if data.split_seed is None and not data.folds:  # Earlier versions tested on all other digits.
         train, test = stratify.shots(everything, k, seed, digits.CLASS_NAMES)
         return divide(
             "digits", digits.CLASS_NAMES, {"train": train, "test": test}, dataclasses.replace(data, shots=None), seed
@@ -165,7 +167,7 @@ def _glyphs(data: DataConfig, seed: int) -> Dataset:
 
     groups.refuse(data.group, "glyphs")
     k = GLYPHS_PER_CLASS if data.shots is None else data.shots
-    # The test pictures are the same for every seed, as with any data set that has a test split.
+    # All seeds have the same test images, as with any dataset that comes with a test split.
     drawn = {"train": (k, seed), "test": (GLYPHS_TEST_PER_CLASS, 0)}
     parts = {}
     for split, (per_class, key) in drawn.items():

@@ -1,4 +1,4 @@
-"""Labelled images of another folder, for a network that was trained elsewhere."""
+"""Labelled images of another folder, to test a trained network on."""
 
 from collections.abc import Sequence
 
@@ -15,18 +15,18 @@ from flax_augtl.runtime.paths import nfc
 
 
 def labelled_images(root: epath.PathLike, class_names: Sequence[str], data: DataConfig) -> tuple[Examples, list[str]]:
-    """Find all images of a folder with a sub-folder a class, whatever splits it has.
+    """Find all images of a folder with one sub-folder for each class; its splits, if any, are joined.
 
     Args:
       root: the folder.
-      class_names: those that the network tells apart; the folder may have some of them only.
-      data: config.data of the run, for how images are read.
+      class_names: the classes of the network; the folder may have only some of them.
+      data: config.data of the run, which says how images are read.
 
     Returns:
-      The images, and sentences about them.
+      The images, and notes about them.
 
     Raises:
-      DataError: the folder has a class that the network does not know, or no image.
+      DataError: the folder has no images, or a class that the network does not know.
     """
     listing = list_folder(root, least_classes=1)
     position = {nfc(name): number for number, name in enumerate(class_names)}
@@ -42,7 +42,7 @@ def labelled_images(root: epath.PathLike, class_names: Sequence[str], data: Data
     seen = scan(source, data.on_bad_image, data.scan_dir)
     kept = np.array([index for index in range(len(paths)) if index not in seen.bad], np.int64)
     ids = tuple(listing.ids.get(paths[index], paths[index]) for index in kept)
-    # A split of one's own is of no interest here, so notes about splits are left out.
+    # The splits of the folder are joined, so notes about them would mislead.
     notes = [f"{len(kept)} images of {len(listing.class_names)} classes in {root}."]
     if seen.bad:
         notes.append(note({paths[index]: reason for index, reason in seen.bad.items()}, len(paths)))

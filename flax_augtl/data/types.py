@@ -1,4 +1,4 @@
-"""The examples of a data set and its three splits, all known by random access and stable ids."""
+"""Datasets and their examples, with random access and stable ids."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from flax_augtl.runtime.text import for_terminal
 
 
 class Source(Protocol):
-    """Pictures by number: `source[i]` is a PIL picture of mode RGB, or a uint8 array [H, W, 3]."""
+    """Give images by number: `source[i]` is an RGB Pillow image, or a uint8 array [H, W, 3]."""
 
     def __len__(self) -> int: ...
 
@@ -23,10 +23,10 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Pictures of one size that are already in memory.
+    """Hold images of one size in memory.
 
     Attributes:
-        images: uint8 [n, H, W, 3].
+      images: uint8 [n, H, W, 3].
     """
 
     def __init__(self, images: np.ndarray):
@@ -38,8 +38,8 @@ class ArraySource:
         return len(self.images)
 
     def stamp(self, index: int) -> str:
-        """Return what changes when the picture does."""
-        return str(zlib.crc32(np.ascontiguousarray(self.images[index])))
+        """Return a checksum of an image."""
+        return str(zlib.crc32(np.ascontiguousarray(self.images[index]).data))
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[index]
@@ -50,10 +50,10 @@ class Examples:
     """Some examples of a source, in a fixed order.
 
     Attributes:
-        source: where the pictures are.
-        indices: int64 [n], positions in the source.
-        labels: int32 [n], positions in the data set's class names.
-        ids: n texts, unique within the data set; the same picture has the same id on every machine.
+      source: holds the images.
+      indices: int64 [n], positions in the source.
+      labels: int32 [n], positions in the dataset's class names.
+      ids: n texts, unique within the dataset; the same image has the same id on every machine.
     """
 
     source: Source
@@ -75,23 +75,23 @@ class Examples:
         return f"<{len(self)} examples of {np.count_nonzero(np.bincount(self.labels))} classes>"
 
     def take(self, which: np.ndarray | Sequence[int]) -> "Examples":
-        """The examples at these positions (int [m]), in that order."""
+        """Return the examples at these positions, int [m], in that order."""
         which = np.asarray(which, np.int64)
         return Examples(self.source, self.indices[which], self.labels[which], tuple(self.ids[i] for i in which))
 
     @functools.cached_property
     def draw_ids(self) -> np.ndarray:
-        """uint32 [n]: the ids as numbers, from which random draws are keyed.
+        """Return the ids as numbers, uint32 [n], which are the keys of random numbers.
 
-        A hash of the id and not a position: adding a picture to a folder must not change the draws of the others.
-        Two examples may share a number (one pair in 2³²); they then share draws, and nothing else.
+        They are hashes of the ids, not positions, so that a new image in a folder changes no other image's random
+        numbers. If two examples have the same hash (one pair in 2³²), they share random numbers and nothing else.
         """
         digests = b"".join(hashlib.blake2b(name.encode(), digest_size=4).digest() for name in self.ids)
         return np.frombuffer(digests, "<u4").astype(np.uint32)
 
 
 class NearCopy(NamedTuple):
-    """Two examples, by id and label, whose images are alike but not equal; see `image_hash`."""
+    """Two examples whose images are alike but not equal, by id and label; see `image_hash`."""
 
     image: str
     label: int
@@ -103,19 +103,19 @@ class NearCopy(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled data set, split for one seed.
+    """A labelled dataset with the splits for one seed.
 
     Attributes:
-        name: what the user called it.
-        class_names: one name a class; a label is a position here.
-        train: the examples that are trained on.
-        val: those that choices are made on; None if there are none.
-        test: those that are looked at once.
-        metric: "top1" or "mean_per_class": the one that the literature reports for this data set.
-        notes: sentences that the log must say.
-        fingerprint: hexadecimal; differs if the pictures known to be there, the labels or the splits differ.
-        skipped: {path: reason} of the bad pictures that were left out.
-        near_copies: those that were found, nearest first, also of examples that are in no split.
+      name: what the user called it.
+      class_names: the name of each class; labels are positions in this tuple.
+      train: the training examples.
+      val: the validation examples; None if there are none.
+      test: the test examples.
+      metric: "top1" or "mean_per_class", whichever the literature reports for this dataset.
+      notes: sentences for the log.
+      fingerprint: hexadecimal digits that depend on the ids, the labels and the splits.
+      skipped: {path: reason} of the images that cannot be read and were skipped.
+      near_copies: all pairs that were found, nearest first, including examples that are in no split.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Dataset:
         return for_terminal(f"<Dataset {self.name}: {len(self.class_names)} classes; {sizes} examples>")
 
     def split_ids(self) -> dict[str, list[str]]:
-        """The ids of every split, for the run directory; JSON can hold it."""
+        """Return the ids of every split, as plain values for JSON."""
         return {name: list(split.ids) for name, split in self._splits().items()}
 
     def _splits(self) -> dict[str, Examples]:
@@ -150,7 +150,7 @@ class Dataset:
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hexadecimal digits that depend on the `repr` of every part."""
+    """Return 16 hexadecimal digits that depend on the `repr` of every part."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(repr(part).encode("utf-8", "surrogatepass"))

@@ -1,4 +1,7 @@
-"""What the layers below a cut make of every picture: computed once, by one pass of the source network a view."""
+"""Outputs of the frozen layers for every image and view, computed once and kept.
+
+A cut is the layer group at which training starts: what it reads is kept, so that the groups below need not run again.
+"""
 
 import dataclasses
 import functools
@@ -16,15 +19,14 @@ from flax_augtl.features.array_store import BLOCK, Store
 from flax_augtl.features.views import Rows
 from flax_augtl.models.augmented import AugmentedNetwork
 
-PICTURES, POOLED = "pictures", "_pooled"
-KINDS = ("auto", "file", "memory", "none")
+IMAGES, POOLED = "pictures", "_pooled"
 
 
 def cut_names(network: AugmentedNetwork, start: int) -> Any:
-    """Return the names of the arrays that layer group `start` of a network reads: one, or a dict of `top` and `below`."""
+    """Return the names of the arrays that layer group `start` reads: one name, or a dict of `top` and `below`."""
     groups = network.source.groups
     if start == 0:
-        return PICTURES
+        return IMAGES
     if start == len(groups) and network.head.settings.widen:
         return {"top": groups[-1], "below": groups[-2] + POOLED}
     return groups[start - 1]
@@ -33,16 +35,18 @@ def cut_names(network: AugmentedNetwork, start: int) -> Any:
 def outputs(
     model: Any, variables: Any, images: jax.Array, names: Sequence[str], preprocessing: Any
 ) -> dict[str, jax.Array]:
-    """Run the source network once and return what its layer groups leave.
+    """Run the source network once, and return the outputs of its layer groups by name.
 
     Args:
-      model, variables: the source network with its classification layer.
+      model: the source network with its classification layer.
+      variables: its variables.
       images: uint8 [b, S, S, 3].
-      names: layer groups, also with `POOLED` for the mean over space.
-      preprocessing: of the pictures.
+      names: layer groups; a name that ends with `POOLED` stands for the mean over space.
+      preprocessing: of the images.
     """
-    found, x = {}, preprocessing.normalise(images)
-    last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != PICTURES], default=-1)
+    found: dict[str, jax.Array] = {}
+    x = preprocessing.normalise(images)
+    last = max([model.groups.index(name.removesuffix(POOLED)) for name in names if name != IMAGES], default=-1)
     for index, group in enumerate(model.groups[: last + 1]):
         x = model.apply(variables, x, index, index + 1)
         if group in names:
@@ -57,9 +61,11 @@ class Activations:
     """The kept activations of some rows.
 
     Attributes:
-      rows: what the rows are.
+      rows: which images in which views.
       store: what is kept.
-      fill_seconds: what filling has taken in this process.
+      compute: runs the source network on images and returns arrays by name.
+      device_bytes: bytes that may be on the device at a time.
+      fill_seconds: seconds that filling took in this process.
     """
 
     rows: Rows
@@ -77,14 +83,11 @@ class Activations:
         """Return the highest cut at or below `depth` that is kept; 0 if none is."""
         return max((start for start in range(1, depth + 1) if self.has(network, start)), default=0)
 
-    def fill(
-        self, say: Callable[[int, int, float], None] | None = None, alive: Callable[[], None] | None = None
-    ) -> None:
-        """Compute what is missing, one pass of the source network over it; goes on where an earlier start ended.
+    def fill(self, say: Callable[[int, int, float], None] | None = None) -> None:
+        """Compute what is missing; an interrupted start loses at most the last 20 seconds.
 
         Args:
-          say: told rows done, rows in all, and seconds, about every second.
-          alive: called now and then, while this goes on.
+          say: called about every second with the rows done, all rows, and the seconds so far.
         """
         todo, names = list(self.store.missing()), tuple(self.store.arrays)
         if not todo or not names:
@@ -97,9 +100,9 @@ class Activations:
                 images = coming.result()
                 if number + 1 < len(todo):
                     coming = ahead.submit(self._block, todo[number + 1], decoders)
-                made = dict(self.compute(images, names))
-                if PICTURES in names:
-                    made[PICTURES] = images
+                made: dict[str, jax.Array | np.ndarray] = dict(self.compute(images, names))
+                if IMAGES in names:
+                    made[IMAGES] = images
                 self.store.put(first, {name: np.asarray(made[name])[: stop - first] for name in names})
                 now = time.monotonic()
                 if say and (now - told > 1 or number + 1 == len(todo)):
@@ -108,15 +111,13 @@ class Activations:
                 if now - flushed > 20:
                     flushed = now
                     self.store.flush()
-                    if alive:
-                        alive()
         self.store.flush()
         self.fill_seconds += time.monotonic() - started
 
     def _block(self, block: tuple[int, int], decoders: ThreadPoolExecutor) -> np.ndarray:
         rows = np.arange(*block)
-        # Always of one size, so that there is one compilation.
-        return self.rows.pictures(np.resize(rows, BLOCK), decoders)
+        # Always the same size, so that it compiles only once.
+        return self.rows.images(np.resize(rows, BLOCK), decoders)
 
     def fits(self, network: AugmentedNetwork, start: int) -> bool:
         """Return whether what layer group `start` reads is kept and fits into the device's share."""
@@ -127,17 +128,23 @@ class Activations:
         )
 
     def pool(self, network: AugmentedNetwork, start: int, place: Callable[[Any], Any]) -> Any:
-        """Return all rows of what layer group `start` reads, on the device; the last such pool is kept there."""
+        """Return all rows of what layer group `start` reads, on the device; the latest such pool stays there.
+
+        Args:
+          network: whose layer group it is.
+          start: index of the layer group.
+          place: puts host arrays on the device.
+        """
         names = cut_names(network, start)
         if self._on_device is None or self._on_device[0] != names:
-            self._on_device = None  # Freed first: there is room for one.
+            self._on_device = None  # Free it first: there is room for only one.
             self._on_device = names, place({"inputs": jax.tree.map(self.store.arrays.__getitem__, names)})
         return self._on_device[1]
 
     def gather(self, network: AugmentedNetwork, start: int, rows: np.ndarray, decoders: ThreadPoolExecutor) -> Any:
-        """Return what layer group `start` reads, of rows int [...]: a tree of arrays [..., ...], on the host."""
+        """Return what layer group `start` reads for rows int [...], as a tree of host arrays [..., ...]."""
         if not self.has(network, start):
-            flat = self.rows.pictures(rows.reshape(-1), decoders)
+            flat = self.rows.images(rows.reshape(-1), decoders)
             return flat.reshape(*rows.shape, *flat.shape[1:])
         return jax.tree.map(lambda name: self.store.arrays[name][rows], cut_names(network, start))
 
@@ -153,13 +160,13 @@ def row_shapes(
         functools.partial(outputs, model, names=names, preprocessing=preprocessing), variables, image
     )
     found = {name: (tuple(shape.shape[1:]), dtype) for name, shape in shapes.items()}
-    return found | ({PICTURES: ((size, size, 3), "uint8")} if PICTURES in names else {})
+    return found | ({IMAGES: ((size, size, 3), "uint8")} if IMAGES in names else {})
 
 
 def choose(shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, budget: float) -> list[str]:
-    """Return the names whose arrays are kept within a budget in bytes, the smallest first."""
+    """Return the names of the arrays that fit into a budget in bytes, the smallest first."""
 
-    def size(name):
+    def size(name: str) -> int:
         return int(np.prod(shapes[name][0])) * jnp.dtype(shapes[name][1]).itemsize * rows
 
     kept, used = [], 0
@@ -177,7 +184,7 @@ def open_activations(
     preprocessing: Any,
     names: Sequence[str],
     *,
-    kind: str,
+    place: str,
     budget: float,
     device_bytes: float,
     dtype: str,
@@ -187,29 +194,31 @@ def open_activations(
     """Open the activations of some rows; nothing is computed before `Activations.fill`.
 
     Args:
-      rows: of which pictures and views.
-      model, variables, preprocessing: the source network.
-      names: of the arrays that may be kept; those that fit are.
-      kind: `file`, `memory` or `none`.
+      rows: which images in which views.
+      model: the source network.
+      variables: its variables.
+      preprocessing: of the images.
+      names: of the arrays that may be kept; the smallest are kept, as many as fit.
+      place: `file`, `memory` or `none`.
       budget: bytes that may be kept.
       device_bytes: bytes that may be on the device at a time.
-      dtype: that activations are kept in: float32 or bfloat16.
-      key: of the weights, the code and whatever else the activations depend on, besides `rows.key`.
+      dtype: of the kept activations: float32 or bfloat16.
+      key: of all that the activations depend on besides `rows.key`, such as the weights and the code.
       folder: where files are.
     """
     shapes = row_shapes(model, preprocessing, names, dtype)
-    kept = choose(shapes, len(rows), budget) if kind != "none" else []
-    # With other cuts than another study of the same folder, the files differ; each array has its own sums.
+    kept = choose(shapes, len(rows), budget) if place != "none" else []
+    # A later start may need other arrays of the same folder: each array has its own file and checksums.
     store = Store(
         {name: shapes[name] for name in kept},
         len(rows),
         f"{key}-{rows.key}-{dtype}",
-        folder if kind == "file" and kept else None,
+        folder if place == "file" and kept else None,
     )
 
     @functools.partial(jax.jit, static_argnums=2)
     def compute(variables, images, names):
-        found = outputs(model, variables, images, [name for name in names if name != PICTURES], preprocessing)
+        found = outputs(model, variables, images, [name for name in names if name != IMAGES], preprocessing)
         return {name: x.astype(dtype) for name, x in found.items()}
 
     return Activations(rows, store, functools.partial(compute, variables), int(device_bytes))

@@ -1,4 +1,4 @@
-"""Rows of activations, in memory or in memory-mapped files that know what they hold and notice damage."""
+"""Arrays of activations, in memory or in memory-mapped files with checksums."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import numpy as np
 
 from flax_augtl.workdir import files
 
-MANIFEST = "manifest.json"
-BLOCK = 32  # Rows that are made, and checked, together.
+CHECKSUMS = "manifest.json"
+BLOCK = 32  # So many rows are computed, and checked, together.
 
 
 class Store:
-    """Arrays of one number of rows, filled block by block.
+    """Arrays with the same number of rows, filled block by block.
 
     Attributes:
       arrays: name → array [rows, ...].
@@ -27,16 +27,16 @@ class Store:
     def __init__(
         self, shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, key: str, folder: Path | None = None
     ):
-        """Open a store; what its files hold already is checked, block by block.
+        """Open a store, and check every block that its files already hold.
 
         Args:
           shapes: name → (shape of a row, dtype).
           rows: number of rows.
-          key: of the contents. Files of another key are discarded.
+          key: of the contents; files with another key are discarded.
           folder: where the files are; None keeps the arrays in memory.
 
         Raises:
-          CannotWrite: the files cannot be made.
+          CannotWrite: the files cannot be created.
         """
         self.rows, self.folder, self._key = rows, folder, key
         self._sums: dict[str, dict[str, int]] = {}
@@ -44,12 +44,12 @@ class Store:
         if folder is None:
             self.arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
             return
-        found = self._manifest()
-        if found:
-            self._sums = found["sums"]
+        self._sums = self._checksums(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.arrays = {name: self._file(name, shape, dtype) for name, (shape, dtype) in shapes.items()}
+            self.arrays = {
+                name: self._file(folder / f"{name}.bin", name, shape, dtype) for name, (shape, dtype) in shapes.items()
+            }
         except OSError as error:
             raise self._cannot_write(error) from error
         for name in shapes:
@@ -62,24 +62,26 @@ class Store:
             "none."
         )
 
-    def _manifest(self) -> dict[str, Any] | None:
-        """Return the manifest of the files, if they hold what this store shall hold."""
+    def _checksums(self, folder: Path) -> dict[str, dict[str, int]]:
+        """Return the checksums of the files, {array: {block: checksum}}; empty if the files have another key."""
         try:
-            found = json.loads((self.folder / MANIFEST).read_text())
-            sums = found["sums"].values()
-            return found if found["key"] == self._key and all(isinstance(each, dict) for each in sums) else None
+            found = json.loads((folder / CHECKSUMS).read_text())
+            sums = found["sums"]
+            return sums if found["key"] == self._key and all(isinstance(each, dict) for each in sums.values()) else {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
+            return {}
 
-    def _file(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        path, size = self.folder / f"{name}.bin", int(np.prod(shape)) * dtype.itemsize
+    def _file(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return a file as a memory-mapped array; create it if it is missing or has another size."""
+        size = int(np.prod(shape)) * dtype.itemsize
         if not path.exists() or path.stat().st_size != size:
             self._sums.pop(name, None)
             with path.open("wb") as file:
-                file.truncate(size)  # Sparse: disk is taken up only as it fills.
+                file.truncate(size)  # Sparse: it takes disk space only as it fills.
         return np.memmap(path, np.uint8, "r", shape=(size,)).view(dtype).reshape(shape)
 
     def _drop_damaged(self, name: str) -> None:
+        """Forget the blocks of an array whose checksum is wrong."""
         sums = self._sums.setdefault(name, {})
         for block in list(sums):
             known = block.isdecimal() and len(block) < 20 and int(block) * BLOCK < self.rows
@@ -87,7 +89,8 @@ class Store:
                 del sums[block]
 
     def _sum(self, name: str, block: int) -> int:
-        return zlib.crc32(np.ascontiguousarray(self.arrays[name][block * BLOCK : (block + 1) * BLOCK]).view(np.uint8))
+        rows = self.arrays[name][block * BLOCK : (block + 1) * BLOCK]
+        return zlib.crc32(np.ascontiguousarray(rows).view(np.uint8).data)
 
     @property
     def bytes(self) -> int:
@@ -95,7 +98,7 @@ class Store:
         return sum(array.nbytes for array in self.arrays.values())
 
     def missing(self) -> Iterator[tuple[int, int]]:
-        """Yield (first row, row after the last) of every block that is not filled."""
+        """Yield (first row, row after the last) of every block that is not filled yet."""
         for block in range(-(-self.rows // BLOCK)):
             if any(str(block) not in self._sums.get(name, {}) for name in self.arrays):
                 yield block * BLOCK, min((block + 1) * BLOCK, self.rows)
@@ -111,20 +114,20 @@ class Store:
             if self.folder is None:
                 array[first : first + len(value)] = value
             else:
-                self._write(name, first * array[0].nbytes, value.view(np.uint8).data)
+                self._write(self.folder / f"{name}.bin", first * array[0].nbytes, value.view(np.uint8).data)
             self._sums.setdefault(name, {})[str(first // BLOCK)] = self._sum(name, first // BLOCK)
 
-    def _write(self, name: str, offset: int, content: memoryview) -> None:
-        """Write into a file, and not through its mapping: on a full disk that would end the process by SIGBUS."""
+    def _write(self, path: Path, offset: int, content: memoryview) -> None:
+        """Write into a file, not through its mapping: on a full disk that would end the process by SIGBUS."""
         try:
-            with (self.folder / f"{name}.bin").open("r+b") as file:
+            with path.open("r+b") as file:
                 file.seek(offset)
                 file.write(content)
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def flush(self) -> None:
-        """Bring what is filled to the disk; another process, or a later start, finds it there.
+        """Write what is filled to the disk, where other processes and later starts find it.
 
         Raises:
           CannotWrite: the files cannot be written.
@@ -137,4 +140,4 @@ class Store:
                     os.fsync(file.fileno())
         except OSError as error:
             raise self._cannot_write(error) from error
-        files.write_text(self.folder / MANIFEST, json.dumps({"key": self._key, "sums": self._sums}))
+        files.write_text(self.folder / CHECKSUMS, json.dumps({"key": self._key, "sums": self._sums}))

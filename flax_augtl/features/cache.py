@@ -1,4 +1,4 @@
-"""Kept activations on disk: what they depend on, where they are kept, and how several workers fill them once."""
+"""Where kept activations are stored, on what they depend, and how several workers fill a cache only once."""
 
 import functools
 import hashlib
@@ -23,39 +23,39 @@ _CODE = ("models", "data", "features")
 
 
 class Lock(Protocol):
-    """What `fill` needs so that of several workers one fills a cache."""
+    """A lock that several workers share, so that only one of them fills a cache."""
 
     def take(self, name: str) -> bool:
-        """Return whether this worker now holds the name."""
+        """Try to lock a name; return whether this worker now holds it."""
         ...
 
     def release(self, name: str) -> None:
-        """Give the name back."""
+        """Unlock a name."""
         ...
 
 
-def kind_of(kind: str, folder: Path, gigabytes: float) -> str:
-    """Return where activations are kept: for `auto`, `file` if the disk has room for twice the budget, else `memory`.
+def place_of(setting: str, folder: Path, gigabytes: float) -> str:
+    """Return where activations are kept: `file`, `memory` or `none`.
+
+    For `auto` it is `file` if the disk has room for twice the budget, else `memory`.
 
     Args:
-      kind: config.study.cache.
+      setting: config.study.cache.
       folder: on the disk in question.
       gigabytes: the budget.
-
-    Raises:
-      ValueError: the setting is unknown.
     """
-    if kind != "auto":
-        return kind
+    if setting != "auto":
+        return setting
     return "file" if shutil.disk_usage(folder).free > 2e9 * gigabytes else "memory"
 
 
 def cache_key(variables: Mapping[str, Any], network: str, settings: Mapping[str, Any], compute_dtype: str) -> str:
-    """Return a key of everything that the activations of an image depend on, besides the image.
+    """Return a key of everything that the activations of an image depend on besides the image.
 
     Args:
       variables: of the source network.
-      network, settings: its name and the fields of its module.
+      network: its name.
+      settings: the fields of its module.
       compute_dtype: of the forward pass.
     """
     digest = hashlib.blake2b(digest_size=8)
@@ -77,7 +77,7 @@ def _code_key() -> str:
 
 
 def fill_seconds(folder: Path) -> float:
-    """Return the seconds that filling the caches of a study took, over all of its starts."""
+    """Return the seconds that filling the caches of a study took, summed over all starts."""
     return sum(_seconds(path) for path in folder.glob("fill-*.json"))
 
 
@@ -94,18 +94,18 @@ def fill(
     folder: Path,
     watch: Callable[[float], None] = lambda left: None,
 ) -> Activations:
-    """Fill a cache, once for all workers that share its files; return it, filled.
+    """Fill a cache, once for all workers that share its files, and return it.
 
     Args:
       activations: to fill.
       lock: shared by the workers.
       name: of the cache, for the lock and in messages.
-      reopen: opens the cache anew, to see what another worker filled.
+      reopen: opens the cache again, to see what another worker filled.
       folder: of the study.
-      watch: told from time to time how many seconds are left.
+      watch: called from time to time with the remaining seconds.
     """
 
-    def say(done, rows, seconds):
+    def say(done: int, rows: int, seconds: float) -> None:
         left = (rows - done) / max(done / seconds, 1e-9)
         print(
             f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
@@ -115,7 +115,7 @@ def fill(
 
     last = [-10.0]
 
-    def seldom(done, rows, seconds):
+    def say_seldom(done: int, rows: int, seconds: float) -> None:
         if seconds - last[0] >= 10 or done >= rows:
             last[0] = seconds
             say(done, rows, seconds)
@@ -124,7 +124,7 @@ def fill(
     while next(activations.store.missing(), None) is not None and activations.store.arrays:
         if activations.store.folder is None or lock.take(f"cache-{name}"):
             activations = activations if activations.store.folder is None else reopen()
-            activations.fill(seldom)
+            activations.fill(say_seldom)
             files.write_json(
                 folder / f"fill-{name}.json",
                 {"seconds": _seconds(folder / f"fill-{name}.json") + activations.fill_seconds},

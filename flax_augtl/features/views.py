@@ -1,4 +1,4 @@
-"""Which pictures a study needs, in which views, and in which row of its caches each of them is."""
+"""The images of a study in all their views, each with a row of its own in the caches."""
 
 import functools
 from collections.abc import Sequence
@@ -11,25 +11,34 @@ import numpy as np
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.images.augment import augment, augmentations
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.data.images.transforms import evaluation_path, training_path
 from flax_augtl.data.loading.cache import view_of
 from flax_augtl.data.types import Dataset, Examples, fingerprint
 
-EVALUATION = -1  # The view that is the weights' own evaluation transform.
+EVALUATION = -1  # The view that the evaluation transform of the weights gives.
 
 
 class Rows:
-    """Some examples in all of their views: row (v + 1) · n + i is view v of example i; view −1 is that of evaluation.
+    """Some examples in all of their views: row (v + 1) · n + i is view v of example i; view −1 is for evaluation.
 
     Attributes:
       ids: of the examples, in order.
-      views: number of training views; 0 if the training view is the evaluation view, or there is no training.
-      key: of what the rows hold: examples, transforms, draws.
+      views: number of training views; 0 if training uses the evaluation view, or there is no training.
+      key: of all that the rows depend on: examples, transforms and random augmentation.
     """
 
-    def __init__(self, parts: Sequence[Examples], preprocessing: Any, data: DataConfig, *, views: int):
+    def __init__(self, parts: Sequence[Examples], preprocessing: Preprocessing, data: DataConfig, *, views: int):
+        """Index the examples; nothing is decoded yet.
+
+        Args:
+          parts: the examples; duplicates by id count once.
+          preprocessing: of the images.
+          data: `config.data`.
+          views: number of training views.
+        """
         self._where: dict[str, int] = {}
-        chosen: list[tuple[Any, int]] = []
+        chosen: list[tuple[Examples, int]] = []
         for part in parts:
             for number, name in enumerate(part.ids):
                 if name not in self._where:
@@ -47,7 +56,7 @@ class Rows:
         self._augment = jax.jit(functools.partial(_augmented, draws=tuple(draws.items())))
         crop = {name: getattr(data, name) for name in ("crop", "crop_scale", "policy")} if views else None
         stamps = [
-            source.stamp(index) if hasattr(source, "stamp") else ""
+            getattr(source, "stamp", _no_stamp)(index)
             for source, index in zip(self._sources, self._indices, strict=True)
         ]
         self.key = fingerprint(self.ids, stamps, views, preprocessing.to_json(), crop, draws if views else None)
@@ -56,7 +65,7 @@ class Rows:
         return len(self.ids) * (self.views + 1)
 
     def of(self, ids: Sequence[str], views: np.ndarray | int) -> np.ndarray:
-        """Return the rows, int32 [n], of examples in training views (int [n], or one for all), or in `EVALUATION`."""
+        """Return the rows, int32 [n], of examples in training views (int [n], or one int for all) or in `EVALUATION`."""
         which = np.array([self._where[name] for name in ids], np.int64)
         return self.at(which, views)
 
@@ -69,8 +78,8 @@ class Rows:
         """Return the positions of examples in `ids`, int64 [n]."""
         return np.array([self._where[name] for name in ids], np.int64)
 
-    def pictures(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
-        """Decode rows, and draw their views: uint8 [n, S, S, 3]."""
+    def images(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+        """Decode rows and augment their views; return uint8 [n, S, S, 3]."""
         view, which = np.divmod(np.asarray(rows), len(self.ids))
         view = view - 1
 
@@ -86,17 +95,21 @@ class Rows:
         return np.asarray(self._augment(images, self._draw_ids[which], view.astype(np.int32)))
 
     def decoders(self) -> ThreadPoolExecutor:
-        """Return threads to decode with, for a with statement."""
+        """Return a thread pool for decoding, to be used in a `with` statement."""
         return ThreadPoolExecutor(self._threads)
 
 
-def _augmented(images, ids, views, *, draws):
+def _no_stamp(index: int) -> str:
+    return ""
+
+
+def _augmented(images: jax.Array, ids: jax.Array, views: jax.Array, *, draws: tuple[tuple[str, Any], ...]) -> jax.Array:
     changed = augment(images, ids, jnp.maximum(views, 0), **dict(draws))
     return jnp.where((views >= 0)[:, None, None, None], changed, images)
 
 
 def has_draws(data: DataConfig) -> bool:
-    """Return whether a training view differs from the evaluation view."""
+    """Return whether training views differ from the evaluation view."""
     return (
         data.crop != "none"
         or data.policy != "none"
@@ -104,12 +117,12 @@ def has_draws(data: DataConfig) -> bool:
     )
 
 
-def training_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
-    """Return the rows of all training and validation pictures of all seeds."""
+def training_rows(datasets: Sequence[Dataset], preprocessing: Preprocessing, data: DataConfig) -> Rows:
+    """Return the rows of all training and validation images of all seeds."""
     parts = [part for dataset in datasets for part in (dataset.train, dataset.val) if part is not None]
     return Rows(parts, preprocessing, data, views=data.views if has_draws(data) else 0)
 
 
-def test_rows(datasets: Sequence[Dataset], preprocessing: Any, data: DataConfig) -> Rows:
-    """Return the rows of all test pictures of all seeds. No picture is read before its row is."""
+def test_rows(datasets: Sequence[Dataset], preprocessing: Preprocessing, data: DataConfig) -> Rows:
+    """Return the rows of all test images of all seeds; images are only read when their rows are decoded."""
     return Rows([dataset.test for dataset in datasets], preprocessing, data, views=0)

@@ -1,7 +1,9 @@
 """The convolutions of the source networks, each computed in the way that is fast on the platform."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +13,20 @@ from flax_augtl.models.winograd import winograd, winograd_gradients
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # From this number of multiply-adds on, Winograd's filtering repays its compilation, one or two seconds a layer.
 LARGE = 1 << 28
+_PLAIN = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Have `convolve` use nothing but XLA's own convolution in what is traced meanwhile.
+
+    A program for other machines needs that: its batch size is a symbol, and its platform is not known.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def _plain(x, kernel, strides, padding):
@@ -63,6 +79,8 @@ def convolve(
     Returns:
       [N, H', W', out], with the dtype of x.
     """
+    if _PLAIN.get():
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
     strides, padding = tuple(window_strides), tuple((before, after) for before, after in padding)
     size = kernel.shape[:2]
     winograd_fits = (

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.config.heads import HeadSettings
+from flax_augtl.models.layers import bias_in_float32
 
 
 class L2Normalise(nn.Module):
@@ -62,6 +63,9 @@ class Head(nn.Module):
             [self._normalise(block, train, f"{layer}_norm{suffix}") for suffix, block in blocks.items()], axis=-1
         )
 
+    def _dense(self, width, kernel_init, name):
+        return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, promote_dtype=bias_in_float32, name=name)
+
     @nn.compact
     def __call__(self, top: jax.Array, below: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Apply the head.
@@ -78,20 +82,17 @@ class Head(nn.Module):
         if settings.widen:
             assert below is not None, "a head that widens the topmost layer needs the inputs of that layer"
             wide = self._normalise(below, train, "wide_norm")
-            wide = nn.Dense(settings.widen, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="wide")(
-                wide
-            )
+            wide = self._dense(settings.widen, nn.initializers.he_normal(), "wide")(wide)
             blocks["_wide"] = nn.relu(wide)
         for index, width in enumerate(settings.new_layers, start=1):
             name = f"layer{index}"
             x = self._join(blocks, train, name)
-            x = nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name)(x)
+            x = self._dense(width, nn.initializers.he_normal(), name)(x)
             blocks = {"": drop(nn.relu(x))}
         x = drop(self._join(blocks, train, "classifier"))
         # Zero: at the start every class is equally likely and no gradient disturbs the pretrained layers, whatever the
         # norm of the inputs is.
-        classifier = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="classifier")
-        return classifier(x).astype(jnp.float32)
+        return self._dense(self.num_classes, nn.initializers.zeros, "classifier")(x).astype(jnp.float32)
 
 
 def normalised(settings: HeadSettings, x: np.ndarray) -> np.ndarray:

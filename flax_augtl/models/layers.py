@@ -4,9 +4,12 @@ Arrays are NHWC; kernels are HWIO (convolution) and [in, out] (dense). Parameter
 whatever the compute dtype.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from flax_augtl.models.conv import convolve
 
@@ -26,9 +29,20 @@ def linear_bias_init(inputs: int):
     return init
 
 
+def bias_in_float32(*args: jax.Array | None, dtype: Any = None, inexact: bool = True) -> list[jax.Array | None]:
+    """Promote the inputs and the kernel of a layer to its compute dtype, but not its bias, the last argument.
+
+    The gradient of a bias is a sum over the examples, and the positions, of a batch: too many for a sum in bfloat16.
+    The layer then returns float32, and the caller rounds it.
+    """
+    *others, bias = args
+    return [*promote_dtype(*others, dtype=dtype, inexact=inexact), bias]
+
+
 def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: str) -> nn.Conv:
     """Return a square convolution padded by `size // 2` on every side.
 
+    With a bias it returns float32; the caller rounds that to the compute dtype.
     The padding is explicit because "SAME" pads at the end first when the stride is 2, and PyTorch pads both sides.
     """
     pad = size // 2
@@ -41,6 +55,7 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: 
         dtype=dtype,
         kernel_init=conv_init,
         conv_general_dilated=convolve,
+        promote_dtype=bias_in_float32,
         name=name,
     )
 

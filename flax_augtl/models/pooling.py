@@ -1,12 +1,29 @@
 """Pooling over the positions of [N, H, W, C], with PyTorch's windows."""
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from flax_augtl.runtime import determinism
+
+_BY_PLACES = contextvars.ContextVar("gradient_by_places", default=False)
+
+
+@contextlib.contextmanager
+def gradient_by_places(wanted: bool = True) -> Iterator[None]:
+    """Let max-pooling that is differentiated within take its gradient place by place on every platform."""
+    token = _BY_PLACES.set(wanted)
+    try:
+        yield
+    finally:
+        _BY_PLACES.reset(token)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -53,6 +70,10 @@ def _gradient(x, y, gradient, *, size, stride, pad):
 
 def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
+    # XLA has no deterministic form of its own gradient on a GPU, and refuses to compile it.
+    if _BY_PLACES.get() or determinism.is_on():
+        x, y = kept
+        return (_gradient(x, y, gradient, **settings),)
     # On a CPU, XLA's own gradient takes four times as long, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(
@@ -67,7 +88,7 @@ def _backward(size, stride, pad, kept, gradient):
 max_pool.defvjp(_forward, _backward)
 
 
-def _pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
+def pooling_matrix(inputs: int, outputs: int) -> np.ndarray:
     """Return float32 [outputs, inputs]: row i averages positions floor(i·in/out) to ceil((i+1)·in/out)."""
     matrix = np.zeros((outputs, inputs), np.float32)
     for i in range(outputs):
@@ -83,6 +104,6 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     """
     if x.shape[1:3] == (size, size):
         return x
-    rows, columns = _pooling_matrix(x.shape[1], size), _pooling_matrix(x.shape[2], size)
+    rows, columns = pooling_matrix(x.shape[1], size), pooling_matrix(x.shape[2], size)
     pooled = jnp.einsum("ih,nhwc,jw->nijc", rows, x.astype(jnp.float32), columns, precision=jax.lax.Precision.HIGHEST)
     return pooled.astype(x.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 
 from flax_augtl.config.networks import EXPANSION, Entry
 from flax_augtl.models.base import SourceNetwork, check_images, steps
-from flax_augtl.models.layers import batch_norm, conv, linear_bias_init, linear_init, rematerialised
+from flax_augtl.models.layers import batch_norm, bias_in_float32, conv, linear_bias_init, linear_init, rematerialised
 from flax_augtl.models.parameters import Slot, conv_slots, dense_slots, norm_slots
 from flax_augtl.models.pooling import max_pool
 
@@ -53,7 +53,7 @@ class Block(nn.Module):
         """Run the block."""
 
         def unit(y, name, features, size, stride):
-            y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y)
+            y = conv(features, size, stride, bias=self.conv_bias, dtype=self.dtype, name=name)(y).astype(self.dtype)
             norm_name = name.replace("conv", "bn")
             norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=norm_name)
             return norm(y)
@@ -88,6 +88,7 @@ class Stem(nn.Module):
         """Run the first layers."""
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(self.width, size, stride, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
+        x = x.astype(self.dtype)
         norm = batch_norm(train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name="bn1")
         x = nn.relu(norm(x))
         return max_pool(x, 3, 2, pad=1) if self.stem == "imagenet" else x
@@ -273,6 +274,7 @@ class ResNet(SourceNetwork):
                     dtype=self.dtype,
                     kernel_init=linear_init,
                     bias_init=linear_bias_init(x.shape[-1]),
+                    promote_dtype=bias_in_float32,
                     name=name,
                 )
                 x = fc(x).astype(jnp.float32)

@@ -11,7 +11,7 @@ import numpy as np
 
 from flax_augtl.config.networks import Entry
 from flax_augtl.models.base import SourceNetwork, check_images, steps
-from flax_augtl.models.layers import batch_norm, conv, rematerialised
+from flax_augtl.models.layers import batch_norm, bias_in_float32, conv, rematerialised
 from flax_augtl.models.parameters import Slot, conv_slots, dense_slots, norm_slots
 from flax_augtl.models.pooling import adaptive_average_pool, max_pool
 
@@ -33,7 +33,7 @@ class ConvGroup(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Run the convolutions, then the pooling."""
         for i in range(self.convs):
-            x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x)
+            x = conv(self.width, 3, bias=True, dtype=self.dtype, name=f"conv{i}")(x).astype(self.dtype)
             if self.batch_norm:
                 norm = batch_norm(
                     train, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name, name=f"bn{i}"
@@ -182,7 +182,13 @@ class VGG(SourceNetwork):
             if name == "fc8":
                 assert self.num_classes, "without classes there is no group fc8"
                 units = self.num_classes
-            dense = nn.Dense(units, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name=name)
+            dense = nn.Dense(
+                units,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                promote_dtype=bias_in_float32,
+                name=name,
+            )
             x = dense(x)
-            x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x)
+            x = x.astype(jnp.float32) if name == "fc8" else nn.relu(x).astype(self.dtype)
         return x

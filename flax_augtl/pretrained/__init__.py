@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from flax_augtl.runtime.lazy_imports import names_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # Type checkers and editors do not follow the lazy imports below.
     from flax_augtl.data.images.preprocessing import Preprocessing
     from flax_augtl.models.initializers import random_variables
     from flax_augtl.pretrained.convert import to_state_dict

@@ -1,4 +1,4 @@
-"""Which processes share a run: what flags, the environment, SLURM, Open MPI or a TPU VM say of it."""
+"""Cluster detection: the processes of a run, as told by flags, the environment, SLURM, Open MPI or a TPU VM."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flax_augtl.errors import UserError
 
-# One folder a GPU, where NVIDIA's driver is.
+# NVIDIA's driver has one folder per GPU here.
 _GPUS = "/proc/driver/nvidia/gpus"
 
 
@@ -17,21 +17,20 @@ def settings(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> dict[str, Any] | None:
-    """Return the arguments of `jax.distributed.initialize` that are called for; None for a process on its own.
+    """Return the arguments for `jax.distributed.initialize`; None for a process on its own.
 
-    Called for are, in this order: what the arguments say; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-      in
-    the environment; a SLURM or Open MPI job of several tasks; a TPU VM. Of the last three JAX finds the rest out
-    itself; to the first two such a job adds the number of processes and which one this is.
+    The first of these decides: the arguments; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in the
+    environment; a SLURM or Open MPI job of several tasks; a TPU VM. In the last two cases, JAX detects the rest itself.
+    In the first two cases, a SLURM or Open MPI job adds the number of processes and the number of this one.
 
     Args:
-      environment: such as `os.environ`.
+      environment: the environment, such as `os.environ`.
       coordinator: "HOST:PORT" of process 0.
-      num_processes: how many there are.
-      process_id: which of them this one is, from 0.
+      num_processes: number of processes.
+      process_id: number of this process, from 0.
 
     Raises:
-      ValueError: something is missing, or is not a number in its range.
+      UserError: something is missing, or is not a number in its range.
     """
     job = _job(environment)
     found = _said(environment, coordinator, num_processes, process_id, job)
@@ -43,18 +42,16 @@ def settings(
             )
         found = {"cluster_detection_method": job.detection}
     elif found is not None:
-        # All is said. JAX would look at the launcher all the same, and of Open MPI 5 it wants mpi4py.
+        # Nothing is left to detect. JAX would ask the launcher anyway, and needs mpi4py for Open MPI 5.
         found = {**found, "cluster_detection_method": "deactivate"}
         if job is not None and not job.gpus and not job.owns_gpus:
-            # What JAX takes where it looks: of GPUs that cannot be counted here, the one of the task's number.
+            # The GPUs cannot be counted; take the one with the task's number, as JAX does.
             found["local_device_ids"] = [job.index_on_host]
     if found is not None and job is not None and job.gpus:
-        # A task takes the one GPU of its number on the host, as JAX would have it; one that has a host to itself, or
-        # sees only its own, takes all that it sees.
+        # Like in JAX, a task takes the GPU with its number on the host; a task that shares none takes all it sees.
         own = list(range(job.gpus)) if job.owns_gpus or job.gpus == 1 else [job.index_on_host]
         return {**found, "local_device_ids": own}
-    # JAX marks the environment when it finds TPU chips. Where the list of hosts is given and has one, there is one
-    # process.
+    # JAX sets this variable when it finds TPU chips. A list of one host means one process.
     if found is None and environment.get("TPU_ML_PLATFORM") == "JAX" and importlib.util.find_spec("libtpu") is not None:
         hosts = environment.get("TPU_WORKER_HOSTNAMES")
         if environment.get("JAX_PLATFORMS", "tpu").startswith("tpu") and (hosts is None or "," in hosts):
@@ -63,17 +60,17 @@ def settings(
 
 
 class _Job(NamedTuple):
-    """What a launcher says of one of its tasks.
+    """A task of a launcher.
 
     Attributes:
-      name: of the launcher.
-      detection: JAX's name for finding the other tasks through it.
-      num_processes: how many tasks there are.
-      process_id: which of them this is.
-      index_on_host: which of those on this host.
-      gpus: how many GPUs it sees.
-      owns_gpus: no other task uses them.
-      has_coordinator: JAX finds out where the first task is.
+      name: name of the launcher.
+      detection: JAX's name for this launcher's detection method.
+      num_processes: number of tasks.
+      process_id: number of this task.
+      index_on_host: number of this task among those on this host.
+      gpus: number of GPUs that the task sees.
+      owns_gpus: whether no other task uses these GPUs.
+      has_coordinator: whether JAX can detect the address of the first task.
     """
 
     name: str
@@ -87,7 +84,7 @@ class _Job(NamedTuple):
 
 
 def _job(environment: Mapping[str, str]) -> _Job | None:
-    """Return what SLURM's `srun` or Open MPI's `mpirun` says of this task; None where neither started it."""
+    """Return this task of SLURM's `srun` or Open MPI's `mpirun`; None if neither started it."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if "SLURM_STEP_NODELIST" in environment:
         gpus = _gpus(
@@ -107,7 +104,7 @@ def _job(environment: Mapping[str, str]) -> _Job | None:
         )
     if "OMPI_COMM_WORLD_SIZE" in environment:
         gpus = _gpus(visible, len(os.listdir(_GPUS)) if os.path.isdir(_GPUS) else 0)
-        # Up to its version 4 it says where its first task is.
+        # Up to version 4, Open MPI tells the address of its first task.
         return _Job(
             "Open MPI",
             "ompi",
@@ -122,7 +119,7 @@ def _job(environment: Mapping[str, str]) -> _Job | None:
 
 
 def _gpus(visible: str | None, here: int) -> int:
-    """Return how many GPUs a list of those that are visible has; `here` where there is no list."""
+    """Return the number of GPUs in a list of visible ones; `here` if there is no list."""
     return here if visible is None else len([device for device in visible.split(",") if device])
 
 
@@ -133,7 +130,7 @@ def _said(
     process_id: int | None,
     job: _Job | None,
 ) -> dict[str, Any] | None:
-    """Return what the user said, in flags or in JAX's variables, as arguments for JAX; None for nothing."""
+    """Return the settings of the user, from flags or JAX's variables, as arguments for JAX; None if there are none."""
     said = {
         "coordinator": coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
         "num_processes": environment.get("JAX_NUM_PROCESSES") if num_processes is None else num_processes,

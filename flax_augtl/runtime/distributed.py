@@ -1,4 +1,4 @@
-"""Several processes, one run: starting JAX's own engine, and what the processes must agree on."""
+"""Several processes that share a run: how they start, and what they agree on."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import numpy as np
@@ -18,21 +18,23 @@ from jax.experimental import multihost_utils
 from flax_augtl.errors import UserError
 from flax_augtl.runtime import cluster
 
-# Seconds without a sign of life after which a process counts as dead. JAX then ends the others, with an exit code that
-# is not zero; with these figures in less than a minute.
+_Value = TypeVar("_Value")
+
+# Seconds without a heartbeat after which a process counts as dead. JAX then ends the others, with a nonzero exit code;
+# with these values in less than a minute.
 HEARTBEAT = 30
 SHUTDOWN = 30
-# Seconds until a host sees what another has written to a shared disk; NFS may take a while.
+# Seconds until a host sees what another host wrote to a shared disk; NFS may take a while.
 VISIBLE = 30
-# Seconds that the first process, with which JAX ends the others, leaves them to say what they may have met as well.
+# Seconds that the first process gives the others to print their errors: JAX ends them when it exits.
 LEAVING = 2
 
 
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Start `jax.distributed` where `launchers.settings` calls for it; before anything else uses a device of JAX.
+    """Start `jax.distributed` if `cluster.settings` has arguments for it; call this before anything uses a device.
 
     Raises:
-      ValueError: see `launchers.settings`; or the other processes cannot be reached.
+      UserError: see `cluster.settings`; or the other processes cannot be reached.
     """
     found = cluster.settings(os.environ, coordinator, num_processes, process_id)
     if found is None or jax.distributed.is_initialized():
@@ -48,7 +50,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
 
 
 def describe() -> str:
-    """Return one line: which process this is, of how many, and the devices."""
+    """Return one line with the number of this process, the number of processes, and the devices."""
     devices = jax.devices()
     kind = f"{devices[0].device_kind} ({jax.default_backend()})"
     if jax.process_count() == 1:
@@ -60,12 +62,12 @@ def describe() -> str:
 
 
 def is_first() -> bool:
-    """Tell whether this is process 0, the one that writes what is written once."""
+    """Return whether this is process 0, which writes the shared files."""
     return jax.process_index() == 0
 
 
 def gather(text: str) -> list[str]:
-    """Return the text of every process, in their order; all of them must call this at the same point."""
+    """Return the text of every process, in order; all processes must call this at the same point."""
     if jax.process_count() == 1:
         return [text]
     content = np.frombuffer(text.encode(), np.uint8)
@@ -77,14 +79,14 @@ def gather(text: str) -> list[str]:
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have called this."""
     gather("")
 
 
 def leave(code: int) -> NoReturn:
-    """End this program with an exit code, whatever other processes do.
+    """End this program with an exit code, without waiting for other processes.
 
-    JAX's own end waits half a minute for processes that wait for this one.
+    JAX's shutdown would wait half a minute for processes that wait for this one.
     """
     if jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -95,43 +97,46 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def together(function: Callable[[], Any]) -> Any:
-    """Call a function in every process and return its value there; a mistake found by one of them is raised in all.
+def together(function: Callable[[], _Value]) -> _Value:
+    """Call a function in every process and return its value there; an error in one process is raised in all.
 
     Raises:
-      ValueError: what the first process that met one met.
+      ValueError: the error of this process, or otherwise, as a UserError, that of the first process that has one.
     """
-    value, mistake = None, None
+    value, problem = None, None
     try:
         value = function()
     except ValueError as error:
-        mistake = error
+        problem = error
     if jax.process_count() > 1:
-        said = gather("" if mistake is None else str(mistake) or type(mistake).__name__)
+        said = gather("" if problem is None else str(problem) or type(problem).__name__)
         other = next((index for index, text in enumerate(said) if text), None)
-        if mistake is None and other is not None:
+        if problem is None and other is not None:
             raise UserError(f"Process {other}: {said[other]}")
-    if mistake is not None:
-        raise mistake
-    return value
+    if problem is not None:
+        raise problem
+    return cast(_Value, value)
 
 
 def first_decides(function: Callable[[], Any]) -> Any:
-    """Call a function in process 0 alone and return its value, which JSON can hold, in all: what files say is read once.
+    """Call a function in process 0 only, and return its value, which must fit into JSON, in all processes.
 
     Raises:
-      ValueError: what the function raised.
+      ValueError: the error that the function raised; in other processes than the first, a UserError.
     """
     value = together(lambda: function() if is_first() else None)
     return value if jax.process_count() == 1 else json.loads(gather(json.dumps(value) if is_first() else "")[0])
 
 
 def require_equal(text: str, message: str) -> None:
-    """Raise ValueError, in every process, unless the text is the same in all.
+    """Check that a text is the same in all processes.
 
     Args:
-      text: what must be equal.
-      message: a sentence, followed by what each process has.
+      text: the text of this process.
+      message: a sentence for the error, which also lists the text of each process.
+
+    Raises:
+      UserError: the texts differ; it is raised in every process.
     """
     texts = gather(text)
     if len(set(texts)) > 1:
@@ -139,7 +144,11 @@ def require_equal(text: str, message: str) -> None:
 
 
 def require_same_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError, in every process, unless all were started with the same settings; it names the first other one."""
+    """Check that all processes were started with the same settings.
+
+    Raises:
+      UserError: they differ; the message names the first setting that does. It is raised in every process.
+    """
     here = {name: repr(value) for name, value in settings.items()}
     first, *others = (json.loads(text) for text in gather(json.dumps(here)))
     for index, other in enumerate(others, start=1):
@@ -153,7 +162,11 @@ def require_same_settings(settings: Mapping[str, Any]) -> None:
 
 
 def require_shared(directory: epath.PathLike) -> None:
-    """Raise ValueError, in every process, unless all of them see the directory that process 0 sees, which exists."""
+    """Check that all processes see the same directory, which must exist.
+
+    Raises:
+      UserError: they do not; it is raised in every process.
+    """
     if jax.process_count() == 1:
         return
     directory = epath.Path(directory)
@@ -185,14 +198,15 @@ def require_shared(directory: epath.PathLike) -> None:
 
 
 def digest(tree: Any) -> str:
-    """Return hexadecimal digits that depend on every bit of a tree of host arrays; nothing where there is one process."""
+    """Return hexadecimal digits that depend on every bit of a tree of host arrays; constant for a single process."""
     found = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves(tree) if jax.process_count() > 1 else ():
-        found.update(np.ascontiguousarray(leaf))
+    leaves: list[Any] = jax.tree.leaves(tree) if jax.process_count() > 1 else []
+    for leaf in leaves:
+        found.update(cast(Any, np.ascontiguousarray(leaf)))  # NumPy declares buffers from Python 3.12 on only.
     return found.hexdigest()
 
 
 def replicated(tree: Any) -> Any:
-    """Return host arrays as arrays that lie, whole, on every device of every process, which is how Orbax wants them."""
+    """Return host arrays as global arrays that every device of every process holds whole, as Orbax needs them."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
     return multihost_utils.host_local_array_to_global_array(tree, mesh, jax.sharding.PartitionSpec())

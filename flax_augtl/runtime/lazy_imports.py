@@ -1,6 +1,6 @@
-"""Public names that are imported when they are first used.
+"""Public names that are imported at their first use.
 
-A worker process of the loader needs some modules of this package and none of JAX, whose import takes seconds.
+The loader's worker processes import this package, but should not import JAX, which takes seconds.
 """
 
 import importlib
@@ -15,10 +15,10 @@ def names_of(
     """Return the `__getattr__` of a package (PEP 562).
 
     Args:
-      package: its name.
-      modules: {public name: the module that has it}, relative to the package, or absolute if it begins with
-        `flax_augtl.`. Modules of the package can be had by their names, too.
-      aliases: {public name: the module, relative to the package, that stands for it}.
+      package: name of the package.
+      modules: {public name: its module}. The module is relative to the package, or absolute if it begins with
+        `flax_augtl.`. The package's modules themselves can be accessed by name, too.
+      aliases: {alias: the module that it stands for}, relative to the package.
     """
 
     def absolute(module: str) -> str:
@@ -27,7 +27,7 @@ def names_of(
     def get(name: str) -> Any:
         if name in modules:
             value = getattr(importlib.import_module(absolute(modules[name])), name)
-            setattr(sys.modules[package], name, value)  # The next time nobody asks here.
+            setattr(sys.modules[package], name, value)  # Python does not call this function again for the name.
             return value
         module = absolute((aliases or {}).get(name, name))
         try:

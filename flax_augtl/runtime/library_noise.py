@@ -1,4 +1,4 @@
-"""Messages of libraries about what is usual here."""
+"""Silence known-harmless warnings of Orbax and TensorStore."""
 
 import contextlib
 import sys
@@ -9,7 +9,7 @@ from absl import logging
 
 @contextlib.contextmanager
 def reading() -> Iterator[None]:
-    """Have Orbax not warn within a with statement, as it does of whatever is opened for reading only; errors pass."""
+    """Silence Orbax's warnings about read-only directories within a with statement; errors are still logged."""
     before = logging.get_verbosity()
     logging.set_verbosity(min(before, logging.ERROR))
     try:
@@ -19,10 +19,9 @@ def reading() -> Iterator[None]:
 
 
 def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Do what `sys.unraisablehook` does, but for one thing.
+    """Do what `sys.unraisablehook` does, except for one harmless error.
 
-    TensorStore prints, once for every array, that Orbax no longer waits for it, after the first that could not be
-    written.
+    After an array could not be written, TensorStore reports for every other array that Orbax no longer waits for it.
     """
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -1,8 +1,7 @@
-"""Have etils take the folder in `folder.glob(pattern)` literally, as pathlib does.
+"""A fix for etils: take the folder in `folder.glob(pattern)` literally, as pathlib does.
 
-etils hands the folder's name to `glob` as a part of the pattern: `[2026]` in it matches nothing, and `*` matches the
-folders of others. Orbax looks for the files that it merges in that way, so below such a folder its checkpoints lacked
-their index.
+etils passes the folder's name to `glob` as a part of the pattern: `[2026]` in it matches nothing, and `*` matches other
+folders. Orbax finds the files that it merges in this way, so that checkpoints below such a folder lacked their index.
 """
 
 import functools
@@ -14,7 +13,7 @@ from etils import epath
 
 
 def take_folders_literally() -> None:
-    """Mend `epath.Path.glob` for folders of this machine; calling it again changes nothing."""
+    """Fix `epath.Path.glob` for local folders; calling this again changes nothing."""
     owner = next((kind for kind in epath.Path("folder").__class__.__mro__ if "glob" in vars(kind)), None)
     if owner is None or not owner.__module__.startswith("etils") or hasattr(owner.glob, "__wrapped__"):
         return

@@ -1,4 +1,4 @@
-"""The heaps of the C library that this process allocates from. Only glibc's can be told something; others are left alone."""
+"""Cap glibc's malloc arenas, and return freed memory; no-op with other C libraries."""
 
 import ctypes
 import os
@@ -7,10 +7,10 @@ _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h.
 
 
 def limit_heaps() -> None:
-    """Have all threads share one heap a processor core, unless MALLOC_ARENA_MAX says how many.
+    """Limit the number of malloc arenas to the number of CPU cores, unless MALLOC_ARENA_MAX is set.
 
-    glibc opens up to eight a core, and each keeps what was freed in it. The threads that write checkpoints come and go,
-    and a long run's memory grew with the heaps that they leave behind. Only heaps that are not open yet can be saved.
+    glibc opens up to eight arenas per core, and each keeps its freed memory. Threads that write checkpoints come and go,
+    and leave such arenas behind, so that the memory of long runs grew. The limit does not close arenas that are open.
     """
     library = ctypes.CDLL(None)
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(library, "gnu_get_libc_version"):
@@ -18,7 +18,7 @@ def limit_heaps() -> None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system."""
+    """Return freed memory to the operating system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""HTML made of Python values: every text is escaped, unless it is markup already."""
+"""HTML from Python values: every text is escaped, unless it is markup already."""
 
 import html
 import importlib.resources
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 
 class Markup(str):
-    """Text that is HTML already and is not escaped again."""
+    """Text that is HTML and must not be escaped."""
 
 
 def text(value: object) -> Markup:
@@ -15,7 +15,7 @@ def text(value: object) -> Markup:
 
 
 def join(*parts: object) -> Markup:
-    """Return parts one after the other."""
+    """Return the concatenation of some parts."""
     return Markup("".join(map(text, parts)))
 
 
@@ -31,7 +31,7 @@ def paragraph(content: object, kind: str = "") -> Markup:
 
 
 def section(title: str, content: Markup) -> Markup:
-    """Return a section with a heading; nothing where it has no content."""
+    """Return a section with a heading; an empty text if it has no content."""
     if not content:
         return Markup("")
     name = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
@@ -39,7 +39,7 @@ def section(title: str, content: Markup) -> Markup:
 
 
 def details(title: str, content: Markup, *, open: bool = False) -> Markup:
-    """Return content that unfolds."""
+    """Return content that the reader can unfold."""
     return Markup(f"<details{' open' if open else ''}>{element('summary', title)}{content}</details>")
 
 
@@ -56,14 +56,14 @@ def table(
     shades: Sequence[Sequence[float]] | None = None,
     wrap: bool = False,
 ) -> Markup:
-    """Return a table that scrolls sideways where the window is narrower than it.
+    """Return a table that scrolls sideways if the window is narrower.
 
     Args:
-      header: texts of the header; none is shown where all are empty.
-      rows: texts.
-      marks: which rows stand out.
-      shades: of every cell in [0, 1], how strongly it is coloured.
-      wrap: long texts may break; otherwise every cell is one line.
+      header: the texts of the header, which is left out if all are empty.
+      rows: the texts of each row.
+      marks: which rows to highlight.
+      shades: how strongly to colour each cell, in [0, 1].
+      wrap: whether long texts may wrap; otherwise every cell is one line.
     """
     lines = []
     for i, row in enumerate(rows):
@@ -84,9 +84,9 @@ def table(
 
 
 def document(title: str, body: Markup) -> str:
-    """Return a whole page with the style of this program's reports.
+    """Return a whole page in the style of this program's reports.
 
-    It fetches nothing and runs no script, whatever a name in the data may contain.
+    The page cannot load anything or run a script, whatever the names in the data contain.
     """
     style = importlib.resources.files("flax_augtl.runtime").joinpath("page.css").read_text("utf-8")
     return (

@@ -1,4 +1,4 @@
-"""Paths that may lie in a bucket, such as gs://bucket/folder, beside paths of this machine."""
+"""Paths, local or in a bucket such as gs://bucket/folder."""
 
 import os
 import tempfile
@@ -11,41 +11,41 @@ from flax_augtl.runtime.text import readable
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Tell whether a path is not of this machine's file system."""
+    """Return whether a path is not in the local file system."""
     return "://" in os.fspath(path)
 
 
 def exists(path: epath.PathLike) -> bool:
-    """Tell whether there is a file, a folder, or a link that may lead nowhere."""
+    """Return whether there is a file, a folder, or a link, even a broken one."""
     return epath.Path(path).exists() if is_remote(path) else os.path.lexists(path)
 
 
 def is_folder(path: epath.PathLike) -> bool:
-    """Tell whether a path is a folder; False for what no path can be."""
+    """Return whether a path is a folder; False for an invalid path."""
     return epath.Path(path).is_dir() if is_remote(path) else os.path.isdir(path)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Return a path that does not depend on the current directory; `~` is the user's home, as in a shell.
+    """Return an absolute path; `~` is the user's home, as in a shell.
 
-    A path that exists with its names in the other Unicode form is that one.
+    If only the path in another Unicode form exists, return that one.
     """
     return epath.Path(path if is_remote(path) else as_on_disk(os.path.abspath(os.path.expanduser(path))))
 
 
 def nfc(name: str) -> str:
-    """Return a name in the form in which names are compared."""
+    """Return a name in NFC, the Unicode form for comparing names."""
     return name if name.isascii() else unicodedata.normalize("NFC", readable(name))
 
 
 class Finder:
-    """Finds files whose names the disk has in another Unicode form. Each folder is listed once."""
+    """Finds files whose names on disk have another Unicode form; lists each folder only once."""
 
     def __init__(self):
         self._listed: dict[str, dict[str, str]] = {}
 
     def __call__(self, path: str | os.PathLike) -> str:
-        """Return the path of the file or folder as the disk has it, and `path` itself where there is none."""
+        """Return the path of the file or folder as it is on disk, or `path` itself if there is none."""
         path = os.fspath(path)
         if path.isascii() or exists(path):
             return path
@@ -72,14 +72,14 @@ class Finder:
 
 
 def as_on_disk(path: epath.PathLike) -> epath.PathLike:
-    """Return a local path in the Unicode form that the disk has; as it is where nothing has either form."""
+    """Return a local path in its Unicode form on disk, or `path` itself if it does not exist in any form."""
     if os.fspath(path).isascii():
         return path
     return Finder()(path)
 
 
 def cache_folder() -> Path:
-    """Return the folder of this user's machine where the package keeps what it can make again."""
+    """Return the package's cache folder for this user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flax_augtl"
 
 
@@ -87,11 +87,11 @@ def fetched(path: epath.PathLike, beside: tuple[str, ...] = ()) -> tuple[epath.P
     """Copy a remote file, or the files of a remote folder, to this machine.
 
     Args:
-      path: of the file or folder.
-      beside: names of files in the same folder that are copied with a file where they are there.
+      path: the file or folder.
+      beside: names of files in the same folder to copy with a file, if they exist.
 
     Returns:
-      The path here, and the folder that holds it, which is gone once that object is.
+      The local path, and the temporary folder that holds it, which is removed together with that object.
     """
     path, holder = epath.Path(path), tempfile.TemporaryDirectory(prefix="flax-augtl-")
     here = epath.Path(holder.name)

@@ -1,22 +1,23 @@
-"""Texts from others, made fit for terminals and spreadsheets."""
+"""Text for terminals and spreadsheets, with untrusted characters escaped."""
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-_LONE = re.compile("[\ud800-\udfff]")  # What Python makes of bytes that are not UTF-8.
+_LONE = re.compile("[\ud800-\udfff]")  # Python decodes bytes that are not UTF-8 to these.
 
 
 def readable(name: str) -> str:
-    r"""Return a file name as text that can be written anywhere: bytes that are not UTF-8 become `\xe9`."""
+    r"""Return a file name as valid text: bytes that are not UTF-8 are escaped, such as `\xe9`."""
     return name if name.isascii() else _LONE.sub(lambda found: _escaped(found[0]), name)
 
 
 def for_terminal(text: str) -> str:
-    """Return a text with its control characters written out: they could move the cursor, or worse. Lines stay lines.
+    """Return a text with escaped control characters, which could move the cursor, or worse; line breaks stay.
 
-    So are bytes of file names that are no text.
+    Bytes of file names that are not UTF-8 are escaped as well.
     """
     return "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
 
@@ -25,29 +26,34 @@ def _escaped(char: str) -> str:
     return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode()
 
 
+def shows_bars() -> bool:
+    """Return whether progress bars can be drawn, as on a terminal and in a Jupyter notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")
+
+
 def on_one_line(text: str) -> str:
-    """Return a text as `for_terminal` does, with its line breaks written out as well."""
+    """Return a text like `for_terminal`, with line breaks escaped as well."""
     return for_terminal(text).replace("\n", "\\n")
 
 
 def first_line(error: Exception, length: int = 300) -> str:
-    """Return the first line of what an error says, its kind where it says nothing; of a long one the middle is left out.
+    """Return the first line of an error's message, or its type if it has none; long lines lose their middle.
 
-    Of TensorStore's, which may have all that it knows in one line, only what the operating system said is returned.
+    TensorStore writes very long lines; of those, only the operating system's message is returned.
     """
     if found := re.search(r"os_error_code='(\d{1,4})'", str(error)):
         return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if len(lines[0]) <= length:
         return lines[0]
-    # What was tried stands at its beginning, what stood in the way at its end.
+    # The beginning says what was tried, the end says why it failed.
     return f"{lines[0][: length // 2 - 2]} … {lines[0][-(length // 2 - 1) :]}"
 
 
 def for_spreadsheet(text: str) -> str:
-    """Return a text that spreadsheets show rather than compute: one that could be a formula gets a `'` before it.
+    """Return a text that spreadsheets do not evaluate: one that could be a formula is prefixed by `'`.
 
-    Numbers, which may have a sign, stay as they are.
+    Numbers, which may have a sign, do not change.
     """
     if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return text

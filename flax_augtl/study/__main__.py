@@ -6,10 +6,10 @@ from flax_augtl.benchmarks.study import benchmark
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out one command; 0 if it succeeded."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m flax_augtl.study")
     commands = parser.add_subparsers(dest="command", required=True)
-    measure = commands.add_parser("benchmark", help="what keeping activations is worth on this machine")
+    measure = commands.add_parser("benchmark", help="measure how much time keeping activations saves")
     measure.add_argument("--network", default="resnet18")
     measure.add_argument("--image_size", type=int, default=224)
     measure.add_argument("--batch_size", type=int, default=32)

@@ -1,4 +1,4 @@
-"""The time that a study may take, over all of its starts, and what it is spent on."""
+"""The time budget of a study, over all of its starts, and what it was spent on."""
 
 import contextlib
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_augtl.config.value_types import is_a
+from flax_augtl.errors import UserError
 from flax_augtl.runtime.text import duration
 from flax_augtl.workdir import files
 
@@ -18,16 +19,15 @@ PASSES, TRAININGS, TEST, FINALS, OTHER = (
     "final trainings",
     "start and report",
 )
-# Writing and loading the best network, LEEP, figures; and a share of the budget, for they take longer where everything
-# does.
+# For writing and loading the best network, LEEP and figures; and a share of the budget, since a slow machine needs more.
 REPORT_SECONDS, REPORT_SHARE = 12.0, 0.02
-# Where the pass over the images was slower than its timing, so many times more is put aside at most.
+# If the pass over the images was slower than timed, the reserve for the report grows by at most this factor.
 SLOWEST = 3.0
-# Of what is left when a study starts: the most that its passes over the images may take, with fewer and fewer views.
+# Largest shares of the remaining time for the passes over the images: to choose the number of views, and at all.
 PASSES_SHARE, PASSES_MOST = 0.35, 0.6
 
 
-class TooShort(ValueError):
+class TooShort(UserError):
     """A time budget is too short for the passes over the images."""
 
 
@@ -35,12 +35,12 @@ class Budget:
     """A time budget, kept in the study's directory."""
 
     def __init__(self, folder: Path, minutes: float, begun: float):
-        """Read what earlier starts have spent.
+        """Read what earlier starts spent.
 
         Args:
           folder: of the study.
-          minutes: that it may take.
-          begun: when this start began, of `time.monotonic`.
+          minutes: that the study may take.
+          begun: `time.monotonic()` when this start began.
         """
         self.seconds = 60 * minutes
         self._path, self._begun = folder / BUDGET, begun
@@ -52,29 +52,29 @@ class Budget:
         )
         self._now: dict[str, float] = {}
         views, chosen = found.get("views"), found.get("chosen")
-        # Decisions that depend on the clock, and that a later start must not make anew.
+        # These decisions depend on the clock, so a later start must not make them again.
         self.views: int | None = views if is_a(views, "whole number") else None
         depths = found.get("depths")
         self.depths: list[str] = list(depths) if isinstance(depths, list) and is_a(depths, "list of texts") else []
-        self.slowness = 1.0  # How many times longer than its timing the pass over the images took, at least 1.
+        self.slowness = 1.0  # How many times longer than timed the pass over the images took, at least 1.
         self.planned = bool(self.depths) and self._is_enough(found)
         self.chosen: dict[str, Any] | None = chosen if isinstance(chosen, dict) and self._is_enough(found) else None
 
     def _is_enough(self, found: Mapping[str, Any]) -> bool:
-        """Return whether what was chosen before had all of this budget."""
+        """Return whether the earlier choice was made with at least this budget."""
         return is_a(found.get("minutes"), "number") and self.seconds <= 60 * found["minutes"] + 1e-6
 
     def left(self) -> float:
-        """Return the seconds that are left."""
+        """Return the remaining seconds."""
         return self.seconds - sum(self._earlier.values()) - (time.monotonic() - self._begun)
 
     def report(self) -> float:
-        """Return the seconds that are put aside for the report."""
+        """Return the seconds that are reserved for the report."""
         return min(self.slowness, SLOWEST) * (REPORT_SECONDS + REPORT_SHARE * self.seconds)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what happens within as a part of the study, and write down what was spent."""
+        """Add the time spent in the `with` block to a part of the study, and save it."""
         begun = time.monotonic()
         try:
             yield
@@ -90,7 +90,7 @@ class Budget:
         }
 
     def describe(self) -> str:
-        """Return what was spent, and on what, as a sentence."""
+        """Return a sentence about the time that was spent, and on what."""
         parts = self.account()
         return (
             f"{duration(sum(parts.values()))} of {self.seconds / 60:g} minutes (config.study.minutes): "
@@ -99,10 +99,10 @@ class Budget:
         )
 
     def save(self) -> None:
-        """Write down what was spent and decided.
+        """Save what was spent and decided.
 
         Raises:
-          CannotWrite: it cannot be written.
+          CannotWrite: the file cannot be written.
         """
         files.write_json(
             self._path,
@@ -116,17 +116,17 @@ class Budget:
         )
 
     def choose_views(self, images: int, test_images: int, row_seconds: float, most: int, *, given: bool) -> int:
-        """Return in how many views images are trained on: as many as asked for, or fewer where the passes take too long.
+        """Return the number of training views: as many as requested, or fewer if the passes would take too long.
 
         Args:
           images: number of training and validation images.
           test_images: number of test images.
-          row_seconds: of one image in one view.
-          most: number of views without a time budget; 0 if training images are not changed at random.
-          given: the user asked for that number.
+          row_seconds: seconds for one image in one view.
+          most: number of views without a time budget; 0 without random augmentation.
+          given: whether the user asked for that number.
 
         Raises:
-          TooShort: the passes over the images take most of the budget.
+          TooShort: the passes over the images would take most of the budget.
         """
         if self.views is not None:
             return min(self.views, most)

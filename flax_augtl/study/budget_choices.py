@@ -1,4 +1,4 @@
-"""What a search within a time budget chose, and the final trainings for which there is time."""
+"""What a search within a time budget chose, and the final trials for which there is time."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,8 @@ from typing import Any
 
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.grid import Grid, Group, Trial
+from flax_augtl.study.result import Row
 from flax_augtl.study.trials.worker import Work
 
 
@@ -15,27 +16,27 @@ class Found:
     """What the search found.
 
     Attributes:
-      cells: that were trained to choose.
-      rows: theirs.
-      chosen: of each head that has a result, its choice as `selection.winners` has it, and the `length` of the
-        trainings among which it was made.
-      best: the best head.
+      trials: that were trained to choose.
+      rows: of these trials.
+      chosen: for each head with a result, its choice as in `selection.winners`, and the `length` of the trainings
+        among which it was made.
+      best: the best head; None without a result.
       left_out: sentences about what there was no time for.
     """
 
-    cells: list[Cell]
+    trials: list[Trial]
     rows: list[dict[str, Any]]
     chosen: dict[str, dict[str, Any]]
     best: str | None
     left_out: list[str]
 
 
-def choices(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], str | None]:
+def choices(rows: Sequence[Row]) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Return what validation chose for each head, and the best head.
 
-    A head's choice is made among trainings of one length, the longest that the best of the shorter ones had as well; it
-    has the length of a shorter training of the same choice if that was better. Heads are compared by the longest
-    trainings that all of them have.
+    A head's choice is made among trainings of one length: the longest for which the best of the shorter trainings was
+    trained, too. If a shorter training of the same choice was better, its length is chosen. Heads are compared by the
+    longest trainings that all of them have.
     """
     by_head = {head: _choice(some) for head, some in selection.by(rows, "head").items()}
     found = {head: choice for head, choice in by_head.items() if choice is not None}
@@ -57,12 +58,12 @@ def choices(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]
     return found, max(scores, key=lambda head: scores[head])
 
 
-def _choice(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the choice among the rows of one head, None if every training failed."""
+def _choice(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return the choice among the rows of one head; None if every training failed."""
     chosen, length = None, 0
     for steps in sorted({row["steps"] for row in rows if row["val"] is not None}):
         if chosen is not None and not any(row["steps"] == steps for row in _alike(rows, chosen)):
-            continue  # Only others were trained for so long.
+            continue  # The choice so far was not trained for so long.
         best = selection.winners([row for row in rows if row["steps"] == steps], _head)
         if best:
             (chosen,), length = best.values(), steps
@@ -74,8 +75,8 @@ def _choice(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {**found, "length": length}
 
 
-def _alike(rows: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the rows with the settings of a choice, of any length."""
+def _alike(rows: Sequence[Row], choice: Mapping[str, Any]) -> list[Row]:
+    """Return the rows that have the settings of a choice and any length."""
     return [
         row
         for row in rows
@@ -85,35 +86,35 @@ def _alike(rows: Sequence[Mapping[str, Any]], choice: Mapping[str, Any]) -> list
 
 
 def found_before(work: Work, budget: Budget) -> Found | None:
-    """Return what a search in an earlier start found in the whole of this budget; None if there was none.
+    """Return what the search of an earlier start found with this whole budget; None if there was none.
 
-    Another search would have less time than that one had, and may choose otherwise.
+    Another search would have less time than the earlier one, and might choose differently.
     """
     if budget.chosen is None:
         return None
     try:
-        cells = [Cell(**fields) for fields in budget.chosen["cells"]]
+        trials = [Trial(**fields) for fields in budget.chosen["cells"]]
         left_out = [str(sentence) for sentence in budget.chosen["left_out"]]
-        groups = set(work.material.grid.groups())
-        rows = [work.row(cell) for cell in cells if cell.group in groups]
+        groups = set(work.context.grid.groups())
+        rows = [row for trial in trials if trial.group in groups and (row := work.row(trial)) is not None]
     except (KeyError, TypeError, ValueError):
-        return None  # Not written by this program: the search begins anew, with the rows that there are.
-    if len(rows) < len(cells) or any(row is None for row in rows):
+        return None  # This program did not write it: the search starts again, with the existing rows.
+    if len(rows) < len(trials):
         return None
-    return Found(cells, rows, *choices(rows), left_out)
+    return Found(trials, rows, *choices(rows), left_out)
 
 
-def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
-    """Return the final cells, those of the best head first.
+def final_trials(grid: Grid, found: Found, *, by_depth: bool) -> list[Trial]:
+    """Return the final trials, with those of the best head first.
 
     Args:
       grid: what is compared.
       found: what the search found.
-      by_depth: with the best of each head and depth, and not only of each head.
+      by_depth: whether to include the best of each head and depth, and not only of each head.
     """
     choices = sorted(found.chosen.items(), key=lambda item: item[0] != found.best)
     if by_depth:
-        by = {}
+        by: dict[tuple[str, str], dict[str, Any]] = {}
         rows = [row for row in found.rows if row["val"] is not None]
         for length in sorted({row["steps"] for row in rows}):
             by |= selection.winners(
@@ -123,30 +124,30 @@ def final_cells(grid: Grid, found: Found, *, by_depth: bool) -> list[Cell]:
             (head, choice) for (head, depth), choice in by.items() if depth != found.chosen.get(head, {}).get("depth")
         ]
     return [
-        Cell("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
+        Trial("final", head, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
         for head, choice in choices
         for seed in grid.seeds
     ]
 
 
-def train_finals(work: Work, budget: Budget, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Train final cells while time lasts, those of the first head in any case.
+def train_finals(work: Work, budget: Budget, trials: Sequence[Trial]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Train final trials while there is time, but those of the first head in any case.
 
     Returns:
-      The rows, and sentences about those for which there was no time.
+      The rows, and sentences about the trials for which there was no time.
     """
     rows, missing = [], []
-    for group, some in selection.by(
-        [{"cell": cell, "key": (cell.group, cell.learning_rate, cell.steps)} for cell in cells], "key"
-    ).items():
-        some = [each["cell"] for each in some]
+    settings: dict[tuple[Group, float, int | None], list[Trial]] = {}
+    for trial in trials:
+        settings.setdefault((trial.group, trial.learning_rate, trial.steps), []).append(trial)
+    for (group, *_), some in settings.items():
         if rows and work.expected(some) > budget.left() - budget.report():
-            missing.append(f"{group[0][0]} at {work.material.grid.label(*group[0][:2])}")
+            missing.append(f"{group[0]} at {work.context.grid.label(*group[:2])}")
         else:
             rows += work.do(some)
             budget.save()
     return rows, [f"No time was left to train and test: {', '.join(missing)}."] if missing else []
 
 
-def _head(row: Mapping[str, Any]) -> str:
+def _head(row: Row) -> str:
     return row["head"]

@@ -4,27 +4,27 @@ from collections.abc import Sequence
 
 from flax_augtl.runtime.text import duration
 from flax_augtl.study.budget_search import LONGER, Search
-from flax_augtl.study.grid import Cell
+from flax_augtl.study.grid import Trial
 
 
 class _Planned(Search):
-    """A search that trains nothing, and counts what it would take."""
+    """A search that trains nothing, but counts the time that it would take."""
 
     taken = 0.0
 
-    def _do(self, cells: Sequence[Cell]) -> None:
-        self.taken += self.work.expected(cells)
+    def _do(self, trials: Sequence[Trial]) -> None:
+        self.taken += self.work.expected(trials)
 
     def _left(self) -> float:
         return super()._left() - self.taken
 
 
-def plan_of(search: Search, *, passes: float) -> "_Planned":
-    """Return a search that went downwards without training anything.
+def plan_of(search: Search, *, passes: float) -> _Planned:
+    """Return a copy of a search that tried all depths without training anything.
 
     Args:
       search: that has not begun.
-      passes: seconds of the passes over the images to train and validate with.
+      passes: seconds that the passes over training and validation images take.
     """
     plan = _Planned(search.grid, search.work, search.budget, search.own, reserved=passes + search.reserved)
     plan.downwards()
@@ -32,21 +32,21 @@ def plan_of(search: Search, *, passes: float) -> "_Planned":
 
 
 def describe(search: Search, *, passes: float, images: str) -> str:
-    """Return the plan of a search.
+    """Return the plan of a search as text.
 
     Args:
       search: that has not begun; nothing is trained.
-      passes: seconds of the passes over the images to train and validate with.
-      images: what these are.
+      passes: seconds that the passes over training and validation images take.
+      images: describes these images.
     """
     grid, work, budget = search.grid, search.work, search.budget
     plan = plan_of(search, passes=passes)
     lines = [f"{'depth':14} {'seconds a step':>15} {'first trainings':>16} {'(estimated)':>12}"]
     for label, some in plan.first.items():
         groups = [group for group in grid.groups() if grid.label(*group[:2]) == label]
-        step = max(work.timed.cell_seconds[" ".join(group)] for group in groups) / plan.total
-        cells = [cell for each in some for cell in plan.cells(each, plan.shortest)]
-        said = f"{len(cells):16} {duration(work.expected(cells)):>12}" if cells else f"{'no time':>16}"
+        step = max(work.times.timed.trial_seconds[" ".join(group)] for group in groups) / plan.total
+        trials = [trial for each in some for trial in plan.trials(each, plan.shortest)]
+        said = f"{len(trials):16} {duration(work.expected(trials)):>12}" if trials else f"{'no time':>16}"
         lines.append(f"{label:14} {step:15.3f} {said}")
     more = max(0.0, budget.left() - plan.reserved - plan.taken)
     lines += [

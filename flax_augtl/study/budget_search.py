@@ -1,6 +1,6 @@
-"""The search within a time budget: from depth `all` downwards; short trainings first, the best third three times longer.
+"""The search within a time budget: from depth `all` downwards, with short trainings first, then longer ones.
 
-Like is compared with like: a choice is made among trainings of one length.
+The best third continues with three times as many steps. A choice is only made among trainings of one length.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from typing import Any
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
 from flax_augtl.study.budget_choices import Found, choices
-from flax_augtl.study.grid import ALL, Cell, Grid
+from flax_augtl.study.grid import ALL, Grid, Group, Trial
 from flax_augtl.study.trials.worker import Work
 
-KEPT, LONGER, SHORTEST = 3, 3, 9  # One in so many goes on; so many times longer; the first length is such a part.
-LENGTHENED = 4  # Times its own length that a training whose curve still rises is lengthened to at most.
-SHARE = 0.5  # Of the time that is left: the most that depths besides the first two, or second choices, may take.
-CHEAP = 0.1  # Of the time that is left: what a depth may take in any case.
-FEWER = (None, 3, 1)  # How many learning rates a depth is tried with: all, or as many as there is time for.
-OVERRUN = 0.05  # Of the budget: by how much a training that has begun may go beyond the time that there was for it.
-WIDENED = 2  # How often a learning rate is added where the lowest or highest is the best.
-
-Group = tuple[str, str, str]
+KEPT = 3  # One in so many candidates continues.
+LONGER = 3  # Each round trains so many times longer than the one before.
+SHORTEST = 9  # The first trainings have such a part of the full length.
+LENGTHENED = 4  # A training that still improves is lengthened to at most so many times the full length.
+SHARE = 0.5  # Largest share of the remaining time for depths after the first two, or for second choices.
+CHEAP = 0.1  # Share of the remaining time that a depth may always take.
+FEWER = (None, 3, 1)  # Numbers of learning rates to try at a depth, until one fits the time; None: all of them.
+OVERRUN = 0.05  # A training that has begun may exceed its time by this share of the budget.
+WIDENED = 2  # How often a learning rate is added if the lowest or highest one is the best.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
 
 
 def order_of(grid: Grid, own: str) -> list[str]:
-    """Return the depths in the order in which they are tried: `all`, the configuration's own, and downwards.
+    """Return the depths in the order in which they are tried: `all`, then that of the config, then downwards.
 
     Args:
       grid: what is compared.
@@ -59,27 +59,27 @@ class Search:
 
         Args:
           grid: what is compared.
-          work: that trains its cells.
+          work: trains the trials.
           budget: of the study.
           own: `config.freeze`.
-          reserved: seconds that are needed after the search, besides final trainings.
+          reserved: seconds that are needed after the search, besides those of the final trials.
         """
         self.grid, self.work, self.budget, self.own, self.reserved = grid, work, budget, own, reserved
-        first = Cell("select", *grid.groups()[0], grid.rates[0], grid.seeds[0])
-        self.total = len(work.material.schedule(first)[0])
+        first = Trial("select", *grid.groups()[0], grid.rates[0], grid.seeds[0])
+        self.total = len(work.context.schedule(first)[0])
         self.shortest = max(1, math.ceil(self.total / SHORTEST))
-        self.trained: list[Cell] = []
+        self.trained: list[Trial] = []
         self.rows: list[dict[str, Any]] = []
         self.left_out: list[str] = []
-        self.stopped: dict[Cell, None] = {}  # For want of time, in their order.
-        self.first: dict[str, list[Candidate]] = {}  # What each depth was tried with, in the order of the depths.
+        self.stopped: dict[Trial, None] = {}  # For lack of time, in their order.
+        self.first: dict[str, list[Candidate]] = {}  # By depth, in their order: the candidates that were tried first.
 
     def run(self) -> Found:
-        """Search while time lasts."""
+        """Search while there is time."""
         standing = self.downwards()
         length = self.shortest
         while longer := self._longer(length, standing):
-            done = self._go_on(standing, length, longer)
+            done = self._continue(standing, length, longer)
             if not done:
                 break
             standing, length = standing | done, longer
@@ -89,62 +89,61 @@ class Search:
         self._tell_stopped()
         return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
 
-    def cells(self, candidate: Candidate, length: int, stage: str = "select") -> list[Cell]:
-        """Return the cells of a candidate at a length, one a seed; the full length has no number in its name."""
+    def trials(self, candidate: Candidate, length: int, stage: str = "select") -> list[Trial]:
+        """Return the trials of a candidate at a length, one for each seed; names omit the full length."""
         steps = None if length == self.total and stage == "select" else length
         seeds = self.grid.selection_seeds if stage == "select" else self.grid.seeds
-        return [Cell(stage, *candidate.group, candidate.rate, seed, steps) for seed in seeds]
+        return [Trial(stage, *candidate.group, candidate.rate, seed, steps) for seed in seeds]
 
-    def _do(self, cells: Sequence[Cell]) -> None:
-        new = [cell for cell in dict.fromkeys(cells) if cell not in self.trained]
-        known = any(row["val"] is not None for row in self.rows)  # Else there would be nothing to choose from.
+    def _do(self, trials: Sequence[Trial]) -> None:
+        new = [trial for trial in dict.fromkeys(trials) if trial not in self.trained]
+        known = any(row["val"] is not None for row in self.rows)  # Otherwise there would be nothing to choose from.
         rows = self.work.do(new, room=functools.partial(self._room_of, new) if known else None)
         done = {row["cell"] for row in rows}
         self.rows += rows
-        self.trained += [cell for cell in new if cell.name in done]
-        self.stopped |= {cell: None for cell in new if cell.name not in done}
+        self.trained += [trial for trial in new if trial.name in done]
+        self.stopped |= {trial: None for trial in new if trial.name not in done}
         self.budget.save()
 
-    def _room_of(self, cells: Sequence[Cell]) -> float:
-        """Return the seconds that are left for trainings that have begun, if their final trainings are as long."""
-        candidates = {Candidate(cell.group, cell.learning_rate) for cell in cells}
-        length = max(cell.steps or self.total for cell in cells)
+    def _room_of(self, trials: Sequence[Trial]) -> float:
+        """Return the seconds left for trials that have begun, if their final trials are as long."""
+        candidates = {Candidate(trial.group, trial.learning_rate) for trial in trials}
+        length = max(trial.steps or self.total for trial in trials)
         return self._room(candidates, length, compilation=False) + OVERRUN * self.budget.seconds
 
     def _left(self) -> float:
-        """Return the seconds that are left for trainings."""
+        """Return the seconds left for trainings."""
         return self.budget.left() - self.reserved
 
     def _room(self, candidates: Iterable[Candidate], length: int, **more: bool) -> float:
-        """Return the seconds that are left for choosing, if the final trainings of these candidates are of some length."""
+        """Return the seconds left for choosing, if the final trials of these candidates have some length."""
         return self._left() - self._slowest(candidates, length, "final", **more)
 
     def _slowest(self, candidates: Iterable[Candidate], length: int, stage: str, **more: bool) -> float:
         """Return the seconds of one training of each head, by its slowest candidate.
 
-        Where final trainings of all heads would take more than half of what is left, only one head's is counted on.
+        If the final trials of all heads would take more than half of the remaining time, only one head's are counted.
         """
         slowest: dict[str, float] = {}
         for candidate in candidates:
-            seconds = self.work.expected(self.cells(candidate, length, stage), **more)
+            seconds = self.work.expected(self.trials(candidate, length, stage), **more)
             slowest[candidate.group[0]] = max(seconds, slowest.get(candidate.group[0], 0.0))
         together = sum(slowest.values())
         whole = stage == "select" or together <= SHARE * self._left()
         return together if whole else max(slowest.values(), default=0.0)
 
     def downwards(self) -> dict[str, list[Candidate]]:
-        """Try depth after depth with the shortest trainings; return the candidates of each head, the best first."""
+        """Try one depth after the other with the shortest trainings; return each head's candidates, best first."""
         tried: list[Candidate] = []
         beginning = self._left()
         for position, label in enumerate(order_of(self.grid, self.own)):
             groups = [group for group in self.grid.groups() if self.grid.label(*group[:2]) == label]
             wanted: list[Candidate] = []
-            # Of depths that nothing is kept for, every step would compute the frozen layers.
+            # Without kept activations of a depth, every step would compute the frozen layers.
             kept = not self.budget.planned or label in self.budget.depths
             for count in FEWER if kept else ():
                 some = [Candidate(group, rate) for group in groups for rate in self._rates(group, count)]
-                # The first two depths are tried in any case; what they take beyond that, and others, leaves time for
-                # more.
+                # The first two depths are always tried. All else must leave time for longer trainings.
                 if self._seconds(some, self.shortest) <= self._for_depth(
                     [*tried, *some], beginning, least=position == 0 or position == 1 and count == 1
                 ):
@@ -155,7 +154,7 @@ class Search:
             self.first[label] = wanted
             if not wanted:
                 continue
-            self._do([cell for candidate in wanted for cell in self.cells(candidate, self.shortest)])
+            self._do([trial for candidate in wanted for trial in self.trials(candidate, self.shortest)])
             tried += wanted
             if len(wanted) == len(groups) * len(self.grid.rates):
                 tried += self._widened(groups)
@@ -169,9 +168,9 @@ class Search:
         """Return the seconds that the first trainings of a depth may take.
 
         Args:
-          candidates: all that are then tried.
-          beginning: seconds that there were for trainings.
-          least: final trainings as short as these are enough; else there must be time for longer ones.
+          candidates: all candidates that will have been tried then.
+          beginning: seconds that were left for trainings at the beginning.
+          least: whether final trials as short as these are enough; otherwise there must be time for longer ones.
         """
         if least:
             return self._room(candidates, self.shortest, compilation=False)
@@ -197,7 +196,7 @@ class Search:
             self.left_out.append(f"Not every head and learning rate was tried at {', '.join(fewer)}.")
 
     def _that_fit(self, groups: Sequence[Group], tried: Sequence[Candidate], *, always: bool) -> list[Candidate]:
-        """Return one learning rate of each of the first heads for which there is time; of one head at least for `always`."""
+        """Return a candidate for each of the first groups for which there is time; at least one if `always`."""
         wanted: list[Candidate] = []
         for group in groups:
             more = [*wanted, *(Candidate(group, rate) for rate in self._rates(group, 1))]
@@ -208,10 +207,10 @@ class Search:
         return wanted
 
     def _seconds(self, candidates: Iterable[Candidate], length: int) -> float:
-        return self.work.expected([cell for each in candidates for cell in self.cells(each, length)])
+        return self.work.expected([trial for each in candidates for trial in self.trials(each, length)])
 
     def _rates(self, group: Group, count: int | None) -> list[float]:
-        """Return the learning rates nearest to the one that was best at the head's last depth; all of them for None."""
+        """Return the learning rates nearest to the best one at the head's last depth; all of them for None."""
         if count is None or count >= len(self.grid.rates):
             return list(self.grid.rates)
         rows = [row for row in self.rows if row["head"] == group[0] and row["depth"] != group[1]]
@@ -220,7 +219,7 @@ class Search:
         return sorted(self.grid.rates, key=lambda rate: (round(abs(math.log(rate / middle)), 6), rate))[:count]
 
     def _widened(self, groups: Sequence[Group]) -> list[Candidate]:
-        """Try further learning rates where the lowest or highest is the best, while there is time; return what was tried."""
+        """Add learning rates where the lowest or highest is the best, while there is time; return the new candidates."""
         tried: list[Candidate] = []
         for _ in range(WIDENED):
             new = []
@@ -237,41 +236,36 @@ class Search:
                     f"trying {each.rate:g} too",
                     flush=True,
                 )
-            self._do([cell for each in new for cell in self.cells(each, self.shortest)])
+            self._do([trial for each in new for trial in self.trials(each, self.shortest)])
             tried += new
         return tried
 
     def _merit(self, candidate: Candidate, length: int) -> tuple[float, float] | None:
-        names = {cell.name for cell in self.cells(candidate, length)}
+        names = {trial.name for trial in self.trials(candidate, length)}
         rows = [row for row in self.rows if row["cell"] in names]
         return selection.score(rows) if len(rows) == len(names) else None
 
     def _ranked(self, candidates: Iterable[Candidate], length: int) -> list[Candidate]:
-        scored = [(self._merit(each, length), each) for each in candidates]
-        return [
-            each
-            for _, each in sorted(
-                (pair for pair in scored if pair[0] is not None), key=lambda pair: pair[0], reverse=True
-            )
-        ]
+        scored = [(merit, each) for each in candidates if (merit := self._merit(each, length)) is not None]
+        return [each for _, each in sorted(scored, key=lambda pair: pair[0], reverse=True)]
 
     def _longer(self, length: int, standing: Mapping[str, Sequence[Candidate]]) -> int | None:
-        """Return the next length; None where nothing would be learnt from it."""
+        """Return the next length; None if longer trainings would not help."""
         if length < self.total:
             return min(self.total, LONGER * length)
         firsts = [some[0] for some in standing.values() if some]
         rising = any(
             selection.still_rising(
-                [row for row in self.rows if row["cell"] in {cell.name for cell in self.cells(each, length)}]
+                [row for row in self.rows if row["cell"] in {trial.name for trial in self.trials(each, length)}]
             )
             for each in firsts
         )
         return 2 * length if rising and 2 * length <= LENGTHENED * self.total else None
 
-    def _go_on(
+    def _continue(
         self, standing: Mapping[str, Sequence[Candidate]], length: int, longer: int
     ) -> dict[str, list[Candidate]]:
-        """Train the best third of each head longer, while time lasts; return what each head has then, the best first."""
+        """Train the best third of each head longer, while there is time; return each head's candidates, best first."""
         kept = {head: some[: max(1, math.ceil(len(some) / KEPT))] for head, some in standing.items()}
         firsts = [some[0] for some in kept.values() if some]
         firsts.sort(key=lambda each: self._merit(each, length) or (-math.inf, -math.inf), reverse=True)
@@ -279,27 +273,27 @@ class Search:
         seconds.sort(key=lambda each: self._merit(each, length) or (-math.inf, -math.inf), reverse=True)
         trained: list[Candidate] = []
         for each in firsts:
-            # The best of all goes on first, so that there is one longer training at least.
+            # The best of all comes first, so that at least one training is longer.
             if self._seconds([each], longer) <= self._room([*trained, each], longer):
-                self._do(self.cells(each, longer))
+                self._do(self.trials(each, longer))
                 trained.append(each)
-        going_on = {each.group[0] for each in trained}
-        seconds = [each for each in seconds if each.group[0] in going_on]
+        continuing = {each.group[0] for each in trained}
+        seconds = [each for each in seconds if each.group[0] in continuing]
         while seconds:
-            # Those that can be trained together are; of those that cannot, one after the other.
+            # Candidates of one group train together if there is time for all of them, otherwise one after the other.
             room = SHARE * self._room([*trained, *seconds], longer)
             some = [each for each in seconds if each.group == seconds[0].group]
             if self._seconds(some, longer) > room:
                 some = some[:1]
             if self._seconds(some, longer) <= room:
-                self._do([cell for each in some for cell in self.cells(each, longer)])
+                self._do([trial for each in some for trial in self.trials(each, longer)])
                 trained += some
             seconds = [each for each in seconds if each not in some]
         found = {head: self._ranked([each for each in trained if each.group[0] == head], longer) for head in standing}
         return {head: some for head, some in found.items() if some}
 
     def _refine(self) -> None:
-        """Try learning rates beside those of the choices that were not tried at that depth, at the same length."""
+        """Try untried learning rates next to those of the choices, at the same depth and length."""
         while True:
             winners, _ = choices(self.rows)
             chosen = [
@@ -310,16 +304,16 @@ class Search:
             for each in chosen:
                 length = winners[each.group[0]]["length"]
                 new = [Candidate(each.group, rate) for rate in self._neighbours(each)]
-                new = [one for one in new if not {*self.cells(one, length)} & {*self.stopped}]
+                new = [one for one in new if not {*self.trials(one, length)} & {*self.stopped}]
                 fitting = [one for one in new if self._seconds([one], length) <= self._room([*chosen, one], length)]
                 if fitting:
-                    self._do(self.cells(fitting[0], length))
+                    self._do(self.trials(fitting[0], length))
                     break
             else:
                 return
 
     def _neighbours(self, candidate: Candidate) -> list[float]:
-        """Return the learning rates next to a candidate's, above and below, that were not tried at its head and depth."""
+        """Return the untried learning rates just above and below that of a candidate."""
         rows = [row for row in self.rows if _group(row) == candidate.group]
         tried = {row["learning_rate"] for row in rows}
         rates = sorted({*self.grid.rates, candidate.rate})
@@ -327,7 +321,7 @@ class Search:
         return [rate for rate in (*rates[at + 1 : at + 2], *rates[max(at - 1, 0) : at]) if rate not in tried]
 
     def _compare(self, length: int) -> None:
-        """Train each depth with its best rate at the length of the choice, where there is time: for like with like."""
+        """Train each depth with its best rate at the length of the choice, if there is time, for a fair comparison."""
         rows = [row for row in self.rows if row["val"] is not None]
         tried = dict.fromkeys((_group(row), row["learning_rate"]) for row in rows)
         best: dict[Group, Candidate] = {}
@@ -343,7 +337,7 @@ class Search:
         ]
         for each in sorted(best.values(), key=lambda each: self._seconds([each], length)):
             if self._seconds([each], length) <= self._room([*chosen, each], length):
-                self._do(self.cells(each, length))
+                self._do(self.trials(each, length))
 
     def _tell_lengths(self, length: int) -> None:
         if length < self.total:
@@ -357,9 +351,9 @@ class Search:
     def _tell_stopped(self) -> None:
         if self.stopped:
             names = dict.fromkeys(
-                f"{cell.head} at {self.grid.label(cell.head, cell.depth)} with the learning rate "
-                f"{cell.learning_rate:g} ({cell.steps or self.total} steps)"
-                for cell in self.stopped
+                f"{trial.head} at {self.grid.label(trial.head, trial.depth)} with the learning rate "
+                f"{trial.learning_rate:g} ({trial.steps or self.total} steps)"
+                for trial in self.stopped
             )
             self.left_out.append(
                 f"Stopped, because they would have taken longer than the time that was left: {', '.join(names)}."

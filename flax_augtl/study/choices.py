@@ -1,33 +1,34 @@
-"""How sure the choices on validation data are: too few images to choose with, and ties."""
+"""How certain the choices on validation data are: warn about too few validation images, and report ties."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.context import Material
+from flax_augtl.study.context import Context
+from flax_augtl.study.result import Row
 from flax_augtl.study.successive_halving import complete
 
-# A lead of more than this share of the validation images should not be needed to choose.
+# Choosing should not need a lead of more than this share of the validation images.
 NEEDED = 0.05
 LEVEL = 0.05
 METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"}
 
 
 def least_lead(settings: int) -> int:
-    """Return the least number of images, all in its favour, by which the best of some settings can be told from another.
+    """Return the smallest lead, in images, with which the best of some settings is significantly better than another.
 
-    By the exact McNemar test, corrected for the comparisons of the best with all others (Bonferroni).
+    The exact McNemar test decides, corrected for the comparisons of the best with all others (Bonferroni). All images
+    on which the two differ are taken to favour the best.
     """
     return math.ceil(1 + math.log2(max(settings - 1, 1) / LEVEL))
 
 
 def too_few(images: int, settings: int) -> str | None:
-    """Return a warning where a validation split is too small to choose between what a study compares.
+    """Return a warning if a validation split is too small to choose between what a study compares; else None.
 
     Args:
-      images: different validation images that choices are made with.
-      settings: heads × depths × learning rates.
+      images: number of different validation images that choices are made with.
+      settings: number of settings: heads × depths × learning rates.
     """
     lead = least_lead(settings)
     if settings < 2 or lead <= NEEDED * images:
@@ -48,34 +49,34 @@ def too_few(images: int, settings: int) -> str | None:
     )
 
 
-def too_few_of(material: Material) -> str | None:
-    """Return `too_few` for a study."""
-    grid = material.grid
-    images = {name for seed in grid.selection_seeds for name in material.datasets[seed].val.ids}
+def too_few_of(context: Context) -> str | None:
+    """Return the warning of `too_few` for a study, if it needs one."""
+    grid = context.grid
+    images = {name for seed in grid.selection_seeds for name in context.validation(seed).ids}
     return too_few(len(images), len(grid.groups()) * len(grid.rates))
 
 
-def ties(material: Material, rows: Sequence[Mapping[str, Any]], best: str) -> list[str]:
-    """Return sentences about settings that validation could not tell apart by accuracy.
+def ties(context: Context, rows: Sequence[Row], best: str) -> list[str]:
+    """Return sentences about settings to which validation gave equal accuracies.
 
     Args:
-      material: of the study.
-      rows: of all selecting cells.
+      context: of the study.
+      rows: of all selecting trials.
       best: the head that was chosen.
     """
-    seeds = material.grid.selection_seeds
-    if material.study.search == "halving":
-        rows = complete(list(rows), len(seeds))
-    images = len(material.datasets[seeds[0]].val)
+    seeds = context.grid.selection_seeds
+    if context.study.search == "halving":
+        rows = complete(rows, len(seeds))
+    images = len(context.validation(seeds[0]))
     where = f"on {images} validation images" + (f" of each of {len(seeds)} seeds" if len(seeds) > 1 else "")
-    return tied(rows, best, f"{METRICS[material.metric]} {where}")
+    return tied(rows, best, f"{METRICS[context.metric]} {where}")
 
 
-def tied(rows: Sequence[Mapping[str, Any]], best: str, where: str) -> list[str]:
-    """Return sentences about ties: between heads, between the depths and rates of the best head, and which others had any.
+def tied(rows: Sequence[Row], best: str, where: str) -> list[str]:
+    """Return sentences about ties between heads, between the depths or rates of the best head, and in other heads.
 
     Args:
-      rows: of selecting cells that could be chosen.
+      rows: of the selecting trials that could be chosen.
       best: the head that was chosen.
       where: the metric, and on what it was measured.
     """
@@ -88,8 +89,8 @@ def tied(rows: Sequence[Mapping[str, Any]], best: str, where: str) -> list[str]:
         at = [row for row in own if row["depth"] == winner["depth"]]
         rates = selection.winners(at, lambda row: (row["classifier_rate"], row["learning_rate"]))
         found = [
-            _sentence(kind, f"Of {head}, ", scores, chosen, where)
-            for kind, scores, chosen in (
+            _sentence(what, f"Of {head}, ", scores, chosen, where)
+            for what, scores, chosen in (
                 ("depths", {depth: each["score"] for depth, each in depths.items()}, winner["depth"]),
                 (
                     "learning rates",
@@ -111,12 +112,12 @@ def _rate(key: tuple[str, float]) -> str:
     return f"{key[1]:g}" + (" (classification layer at the rate of new layers)" if key[0] == "new" else "")
 
 
-def _sentence(kind: str, before: str, scores: Mapping[str, tuple[float, float]], chosen: str, where: str) -> str:
+def _sentence(what: str, before: str, scores: Mapping[str, tuple[float, float]], chosen: str, where: str) -> str:
     equal = [name for name, score in scores.items() if score[0] == scores[chosen][0]]
     if len(equal) < 2:
         return ""
     number = "both" if len(equal) == 2 else f"all {len(equal)}" if len(equal) == len(scores) else f"{len(equal)}"
-    text = f"{before}{number} {kind} {_listed(equal)} had {100 * scores[chosen][0]:.1f} % {where}; "
+    text = f"{before}{number} {what} {_listed(equal)} had {100 * scores[chosen][0]:.1f} % {where}; "
     lowest = [name for name in equal if scores[name] == scores[chosen]]
     reason = (
         f"the lower loss decided for {chosen}."

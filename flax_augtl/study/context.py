@@ -1,7 +1,7 @@
-"""What the cells of a study share: weights, data of every seed, networks, and where the activations begin that they read."""
+"""What the trials of a study share: the weights, the data of every seed, networks and schedules."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,30 +10,30 @@ from flax_augtl.config.durations import in_steps
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.config.presets import BUDGET, ResolvedStudy, resolved_config
 from flax_augtl.config.schema import Config, ScheduleConfig
-from flax_augtl.data import Dataset, check_there, load_dataset
+from flax_augtl.data import check_there, load_dataset
+from flax_augtl.data.types import Dataset, Examples
 from flax_augtl.errors import UserError
 from flax_augtl.models import augmented as network
 from flax_augtl.models import leep
 from flax_augtl.models.augmented import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
-from flax_augtl.study.grid import SCRATCH, Cell, Grid, make_grid
+from flax_augtl.study.grid import SCRATCH, Grid, Trial, make_grid
 from flax_augtl.training import freezing
 from flax_augtl.training.experiment import check_batch, hashable, schedule_of, source_of, variant_of
 from flax_augtl.training.step import AXIS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Material:
-    """What all cells share.
+class Context:
+    """What all trials share.
 
     Attributes:
-      config: the study's configuration, with finite views.
+      config: the configuration of the study, with a fixed number of views.
       grid: what is compared.
       source: the pretrained source network with its classification layer.
-      described: what `run_directory.SOURCE` says of it.
-      preprocessing: of the pictures.
+      described: the description of the source network in a run directory (`workdir.files.SOURCE`).
+      preprocessing: of the images.
       datasets: by seed.
-      metric: of the data set, by which validation chooses.
     """
 
     config: Config
@@ -46,33 +46,33 @@ class Material:
 
     @property
     def study(self) -> ResolvedStudy:
-        """`config.study`, in which no field is left to the preset."""
+        """`config.study` with every field resolved."""
         assert isinstance(self.config.study, ResolvedStudy)
         return self.config.study
 
-    def with_views(self, views: int) -> "Material":
-        """Return the same with another number of views of an image."""
+    def with_views(self, views: int) -> "Context":
+        """Return a copy with another number of views of each image."""
         data = dataclasses.replace(self.config.data, views=views)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, data=data))
 
     @property
     def metric(self) -> str:
-        """Name of the data set's own metric."""
+        """Name of the metric of the dataset, by which validation chooses."""
         return self.datasets[self.grid.seeds[0]].metric
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the target task."""
+        """Names of the target classes."""
         return self.datasets[self.grid.seeds[0]].class_names
 
-    def settings(self, cell: Cell) -> HeadSettings:
-        """Return the settings of a cell's head."""
-        return dataclasses.replace(self.grid.heads[cell.head], classifier_rate=cell.classifier_rate)
+    def settings(self, trial: Trial) -> HeadSettings:
+        """Return the settings of a trial's head."""
+        return dataclasses.replace(self.grid.heads[trial.head], classifier_rate=trial.classifier_rate)
 
-    def network(self, cell: Cell) -> AugmentedNetwork:
-        """Return a cell's network. What only changes initial variables has one value in all: they share compilations."""
+    def network(self, trial: Trial) -> AugmentedNetwork:
+        """Return the network of a trial; settings that only affect initialization are reset, to share compilations."""
         settings = dataclasses.replace(
-            self.settings(cell),
+            self.settings(trial),
             scale=10.0,
             classifier_rate="pretrained",
             classifier_init="pretrained",
@@ -89,36 +89,39 @@ class Material:
             remat=self.config.remat,
         )
 
-    def freezing(self, cell: Cell) -> freezing.FreezingPlan:
-        """Return what a cell freezes."""
+    def freezing(self, trial: Trial) -> freezing.FreezingPlan:
+        """Return which parameters a trial freezes."""
         return freezing.freezing_plan(
-            self.network(cell).groups, cell.depth, pretrained=cell.head != SCRATCH, classifier_rate=cell.classifier_rate
+            self.network(trial).groups,
+            trial.depth,
+            pretrained=trial.head != SCRATCH,
+            classifier_rate=trial.classifier_rate,
         )
 
-    def shared(self, cell: Cell) -> int:
-        """Return how many layer groups at the bottom of a network are frozen, and as the source network has them."""
-        settings, depth = self.settings(cell), self.freezing(cell).depth
+    def shared(self, trial: Trial) -> int:
+        """Return the number of bottom layer groups that are frozen and equal to those of the source network."""
+        settings, depth = self.settings(trial), self.freezing(trial).depth
         if settings.keep_classifier and settings.classifier_init != "pretrained":
             return min(depth, len(self.source.groups) - 1)
         return depth
 
-    def variables(self, cell: Cell, start: int, inputs: np.ndarray | None = None) -> dict[str, Any]:
-        """Return the initial variables of the layer groups from `start` on, of numpy arrays.
+    def variables(self, trial: Trial, start: int, inputs: np.ndarray | None = None) -> dict[str, Any]:
+        """Return the initial variables of the layer groups from `start` on, as NumPy arrays.
 
         Args:
-          cell: whose seed draws what is random.
+          trial: whose seed determines the random values.
           start: index of the first group.
-          inputs: outputs of the kept layer for the cell's training examples, [n, Z], where its target classifier starts
+          inputs: outputs of the kept layer for the trial's training examples, [n, Z], if its target classifier starts
             from LEEP; else None.
         """
-        settings = self.settings(cell)
-        # With the cell's own settings, which `self.network` leaves out.
-        own = network.AugmentedNetwork(self.network(cell).source, self.network(cell).head.clone(settings=settings))
+        settings = self.settings(trial)
+        # With all settings of the trial, some of which `self.network` resets.
+        own = network.AugmentedNetwork(self.network(trial).source, self.network(trial).head.clone(settings=settings))
         variables = network.initial_variables(
-            own, cell.seed, self.preprocessing.image_size, None if cell.head == SCRATCH else self.source.variables
+            own, trial.seed, self.preprocessing.image_size, None if trial.head == SCRATCH else self.source.variables
         )
         if inputs is not None:
-            started = leep.start_classifier(settings, inputs, self.examples(cell)[1], len(self.class_names))
+            started = leep.start_classifier(settings, inputs, self.examples(trial)[1], len(self.class_names))
             variables["params"][HEAD]["classifier"] = started
         below = set(own.source.groups[:start])
         return {
@@ -129,35 +132,41 @@ class Material:
             for collection, parts in variables.items()
         }
 
-    def examples(self, cell: Cell) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return the ids and labels of what a cell trains on: training data, for a final cell with validation data."""
-        dataset = self.datasets[cell.seed]
-        if cell.stage != "final" or dataset.val is None:
+    def validation(self, seed: int) -> Examples:
+        """Return the validation split of a seed."""
+        examples = self.datasets[seed].val
+        assert examples is not None, "gather() refuses data without a validation split"
+        return examples
+
+    def examples(self, trial: Trial) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return the ids and labels that a trial trains on: training data, plus validation data for a final trial."""
+        dataset = self.datasets[trial.seed]
+        if trial.stage != "final" or dataset.val is None:
             return dataset.train.ids, dataset.train.labels
         return (*dataset.train.ids, *dataset.val.ids), np.concatenate([dataset.train.labels, dataset.val.labels])
 
-    def schedule(self, cell: Cell) -> tuple[np.ndarray, int]:
-        """Return a cell's learning rate at every step, and the steps between two evaluations."""
-        key = cell.learning_rate, cell.steps, len(self.examples(cell)[1])
+    def schedule(self, trial: Trial) -> tuple[np.ndarray, int]:
+        """Return the learning rate of a trial at every step, and the steps between two evaluations."""
+        key = trial.learning_rate, trial.steps, len(self.examples(trial)[1])
         if key not in self._schedules:
-            self._schedules[key] = self._schedule(cell)
+            self._schedules[key] = self._schedule(trial)
         return self._schedules[key]
 
-    def _schedule(self, cell: Cell) -> tuple[np.ndarray, int]:
-        config = dataclasses.replace(self.config, learning_rate=cell.learning_rate)
-        if cell.steps is not None:
+    def _schedule(self, trial: Trial) -> tuple[np.ndarray, int]:
+        config = dataclasses.replace(self.config, learning_rate=trial.learning_rate)
+        if trial.steps is not None:
             schedule = config.schedule
             if self.study.search == BUDGET:
-                schedule = self._shorter_warmup(cell, cell.steps)
+                schedule = self._shorter_warmup(trial, trial.steps)
             # The chosen length may be shorter than the warm-up.
-            if cell.steps < 2:
+            if trial.steps < 2:
                 schedule = _with_warmup(schedule, None)
-            config = dataclasses.replace(config, steps=cell.steps, epochs=None, examples=None, schedule=schedule)
-        return schedule_of(config, len(self.examples(cell)[1]))
+            config = dataclasses.replace(config, steps=trial.steps, epochs=None, examples=None, schedule=schedule)
+        return schedule_of(config, len(self.examples(trial)[1]))
 
-    def _shorter_warmup(self, cell: Cell, steps: int) -> ScheduleConfig:
-        """Return the schedule with a warm-up that has the share of `steps` that it has of the config's own length."""
-        config, lengths = self.config, {"examples": len(self.examples(cell)[1]), "batch_size": self.config.batch_size}
+    def _shorter_warmup(self, trial: Trial, steps: int) -> ScheduleConfig:
+        """Return the schedule with a warm-up that is shortened in the same proportion as the training."""
+        config, lengths = self.config, {"examples": len(self.examples(trial)[1]), "batch_size": self.config.batch_size}
         warmup, total = in_steps(config.schedule, "warmup", **lengths), in_steps(config, "", **lengths)
         if warmup and total and steps < total:
             return _with_warmup(config.schedule, warmup * steps // total or None)
@@ -168,15 +177,15 @@ def _with_warmup(schedule: ScheduleConfig, steps: int | None) -> ScheduleConfig:
     return dataclasses.replace(schedule, warmup_steps=steps, warmup_epochs=None, warmup_examples=None)
 
 
-def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Material:
+def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Context:
     """Load the weights and the data of all seeds of a study.
 
     Args:
       config: of the study.
-      datasets: by seed; takes the place of what `config.data` names.
+      datasets: by seed; replaces what `config.data` names.
 
     Raises:
-      UserError: something in the configuration, the data or the weights is wrong.
+      UserError: the configuration, the data or the weights are invalid.
     """
     config = resolved_config(config)
     check_batch(config)
@@ -184,12 +193,12 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Mat
         if getattr(config.data, name):
             raise UserError(
                 f"A study reuses activations, but config.data.{name}={getattr(config.data, name)} mixes images anew in "
-                "every step: set it to 0."
+                "every step. Set it to 0."
             )
     if not config.data.views:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, views=config.study.views or 0))
     if config.data.views < 1:
-        raise UserError("A study needs a fixed number of views of each image: set config.study.views to at least 1.")
+        raise UserError("A study needs a fixed number of views of each image. Set config.study.views to at least 1.")
     if datasets is None:
         check_there(config.data)
     source, preprocessing, described = source_of(config)
@@ -201,12 +210,7 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Mat
     for seed in grid.seeds:
         if datasets[seed].val is None:
             raise UserError(
-                "A study chooses on validation data, but there are none: set config.data.validation above 0, "
+                "A study chooses on validation data, but there are none. Set config.data.validation above 0, "
                 "such as 0.2."
             )
-    return Material(config, grid, source, described, preprocessing, {seed: datasets[seed] for seed in grid.seeds})
-
-
-def cuts(material: Material, groups: Sequence[tuple[str, str, str]]) -> set[int]:
-    """Return at which cuts cells of these (head, depth, classifier rate) read."""
-    return {material.shared(Cell("select", *group, 1.0, 0)) for group in groups}
+    return Context(config, grid, source, described, preprocessing, {seed: datasets[seed] for seed in grid.seeds})

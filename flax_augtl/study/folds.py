@@ -1,8 +1,7 @@
-"""A study over all folds of the data: one whole study for each fold, so that no choice has seen what it is tested on.
+"""A study over all folds of the data: one whole study for each fold, so that choices never use test images.
 
-With folds in place of seeds, a choice over all of them would be made on validation images that are test images of
-another fold. Here each fold chooses heads, depths and rates by itself (nested cross-validation), and only the results
-are averaged.
+If one study used folds in place of seeds, it would choose on validation images that are test images of another fold.
+Here each fold chooses heads, depths and rates by itself (nested cross-validation), and only the results are averaged.
 """
 
 import csv
@@ -28,13 +27,13 @@ _COLUMNS = ("fold", "head", "chosen", "depth", "learning_rate", "steps", "seeds"
 def study_folds(
     config: ConfigDict, workdir: os.PathLike | str, *, dry_run: bool = False, part: tuple[int, int] | None = None
 ) -> dict[str, Any] | None:
-    """Do a study for each fold in a directory below `workdir`, write folds.json, .csv and .html, and print a table.
+    """Run a study for each fold in a directory below `workdir`, write folds.json, .csv and .html, and print a table.
 
     Args:
       config: with config.data.folds, and config.data.fold unset.
-      workdir: gets `fold0`, `fold1` and so on, each the directory of a study.
+      workdir: for the directories `fold0`, `fold1` and so on, one for each study.
       dry_run: print the plan of the first fold and stop.
-      part: see `study`; of each fold.
+      part: see `study`; it applies to each fold.
 
     Returns:
       The contents of folds.json; None after a dry run or a part.
@@ -49,7 +48,7 @@ def study_folds(
             return None
     if part is not None:
         return None
-    summary = summary_of(config.name, results)
+    summary = summary_of(typed(config).name, results)
     files.write_json(folder / JSON, summary)
     files.write_text(folder / CSV, as_csv(summary))
     files.write_text(folder / NAME, study_page(summary, to_json(typed(config))))
@@ -64,7 +63,7 @@ def summary_of(name: str, results: Sequence[StudyResult]) -> dict[str, Any]:
 
     Args:
       name: config.name.
-      results: of the studies, one a fold.
+      results: of the studies, one for each fold.
     """
     metric = results[0].metric
     rows = [row for fold, result in enumerate(results) for row in _rows(fold, result, metric)]
@@ -92,7 +91,7 @@ def summary_of(name: str, results: Sequence[StudyResult]) -> dict[str, Any]:
 
 
 def _rows(fold: int, result: StudyResult, metric: str) -> list[dict[str, Any]]:
-    """Return one row for each head that has a tested winner in a fold; its metrics are means over the fold's seeds."""
+    """Return a row for each head with a tested winner in a fold; its metrics are means over the seeds of the fold."""
     rows = []
     for head, winner in result.winners.items():
         tested = queries.values(queries.finals(result, head, winner["depth"]), "test", metric)
@@ -115,7 +114,7 @@ def _rows(fold: int, result: StudyResult, metric: str) -> list[dict[str, Any]]:
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """Return what all folds found as text: a line a head, and one for the head that each fold chose."""
+    """Return the results of all folds as text: a line for each head, and one for the heads that the folds chose."""
     width = max(20, *(len(head) for head in summary["heads"]))
     name = {"top1": "top-1", "mean_per_class": "per class"}[summary["metric"]]
     lines = [f"{'test ' + name + ', all folds':{width}} {'mean':>8} {'sd':>8} {'folds':>6}  depth chosen in each fold"]

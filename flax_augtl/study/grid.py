@@ -1,4 +1,4 @@
-"""What a study compares: heads × freeze depths × learning rates × seeds, as cells with stable names."""
+"""What a study compares: heads × freeze depths × learning rates × seeds, as trials with stable names."""
 
 import dataclasses
 import difflib
@@ -12,20 +12,22 @@ from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION
 
 NONE, ALL, BLOCKS = "none", "all", "blocks"
+Group = tuple[str, str, str]  # Head, depth and classifier rate.
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Trial:
     """One training of a study.
 
     Attributes:
-      stage: `select` (validation chooses) or `final` (trained on training and validation data, and tested).
+      stage: `select` (trained on training data; validation chooses among these) or `final` (trained on training and
+        validation data, and tested).
       head: its name in the study.
-      depth: the topmost frozen layer group, or `none`; `Grid.label` has the name that is shown.
-      classifier_rate: at which the kept classification layer learns; controls are tried with both.
+      depth: the topmost frozen layer group, or `none`; `Grid.label` gives the name that is shown.
+      classifier_rate: which learning rate the kept classification layer has, `pretrained` or `new`; controls try both.
       learning_rate: of pretrained layers.
-      seed: of split, initialisation and order.
-      steps: length of the training, None for the config's own.
+      seed: of the split, the initialisation and the order of the data.
+      steps: length of the training; None for the length that the config gives.
     """
 
     stage: str
@@ -38,14 +40,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that is the same in every start of the study, and a file name."""
+        """Name that is the same in every start of the study, and valid as a file name."""
         rate = "" if self.classifier_rate == "pretrained" else "-new"
         steps = "" if self.steps is None else f"-{self.steps}"
         return f"{self.stage}-{self.head}-{self.depth}{rate}-{self.learning_rate:g}-{self.seed}{steps}"
 
     @property
-    def group(self) -> tuple[str, str, str]:
-        """Head, depth and classifier rate: what has a grid of learning rates of its own."""
+    def group(self) -> Group:
+        """Head, depth and classifier rate: each such group has a grid of learning rates of its own."""
         return self.head, self.depth, self.classifier_rate
 
 
@@ -54,13 +56,13 @@ class Grid:
     """What a study compares.
 
     Attributes:
-      heads: settings of every head, by name; `scratch` stands for random weights under the traditional head.
-      depths: freeze depths of every head, from `none` upwards, as `Cell.depth` has them.
-      labels: of every head, the depths that were asked for and that it has, and their `Cell.depth`.
-      axis: all of these depths as they were asked for, bottom to top, `all` last.
+      heads: settings of every head, by name; `scratch` is the traditional head on random weights.
+      depths: freeze depths of every head, from `none` upwards, as in `Trial.depth`.
+      labels: for every head, its requested depths, each with the `Trial.depth` that it stands for.
+      axis: all requested depths, bottom to top, `all` last.
       rates: learning rates, ascending.
-      seeds: paired over all heads.
-      selection_seeds: those of them that choices are made with.
+      seeds: the same for all heads, so that results are paired.
+      selection_seeds: those of the seeds that choices are made with.
     """
 
     heads: Mapping[str, HeadSettings]
@@ -71,11 +73,11 @@ class Grid:
     seeds: tuple[int, ...]
     selection_seeds: tuple[int, ...]
 
-    def groups(self) -> list[tuple[str, str, str]]:
+    def groups(self) -> list[Group]:
         """Return every (head, depth, classifier rate) that is tried."""
         found = []
         for name, settings in self.heads.items():
-            # Held to the rate of pretrained layers alone, a control's stand-in would be rigged (METHOD.md §4).
+            # A control at the rate of pretrained layers alone would be an unfair comparison (METHOD.md §4).
             control = settings.keep_classifier and settings.classifier_init != "pretrained"
             for depth in self.depths[name]:
                 rates = (
@@ -85,17 +87,17 @@ class Grid:
         return found
 
     def label(self, head: str, depth: str) -> str:
-        """Return the one name under which a head's depth is shown: `all` where everything below the new layers is frozen."""
+        """Return the name under which a head's depth is shown: `all` if everything below the new layers is frozen."""
         found = [label for label, group in self.labels[head].items() if group == depth]
         return ALL if ALL in found else found[0]
 
-    def title(self, group: tuple[str, str, str]) -> str:
-        """Return a (head, depth, classifier rate) as it is shown."""
+    def title(self, group: Group) -> str:
+        """Return the text that is shown for a (head, depth, classifier rate)."""
         head, depth, rate = group
         return f"{head} {self.label(head, depth)}{' (at new rate)' if rate == 'new' else ''}"
 
     def same_depths(self) -> dict[str, dict[str, str]]:
-        """Return, of each head, the depths that were asked for and are shown under another name, and that name."""
+        """Return, for each head, the requested depths that are shown under another name, with that name."""
         return {
             head: {
                 label: self.label(head, depth) for label, depth in labels.items() if self.label(head, depth) != label
@@ -103,19 +105,19 @@ class Grid:
             for head, labels in self.labels.items()
         }
 
-    def cells(self, group: tuple[str, str, str], rate: float) -> list[Cell]:
-        """Return the selecting cells of a group at a learning rate, one a seed."""
-        return [Cell("select", *group, rate, seed) for seed in self.selection_seeds]
+    def trials(self, group: Group, rate: float) -> list[Trial]:
+        """Return the selecting trials of a group at a learning rate, one for each seed."""
+        return [Trial("select", *group, rate, seed) for seed in self.selection_seeds]
 
 
 def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scratch: bool = False) -> str | None:
-    """Return the name of a freeze depth for a head: its topmost group for `all`; None where the head has no such depth.
+    """Return the `Trial.depth` of a requested depth for a head; None if the head has no such depth.
 
     Args:
       settings: of the head.
       groups: layer groups of the source network with its classification layer, bottom to top.
       depth: one of them, `none` or `all`.
-      scratch: the network has random weights, of which none can be frozen.
+      scratch: the network has random weights, none of which can be frozen.
     """
     kept = [group for group in groups if settings.keep_classifier or group not in CLASSIFICATION]
     if scratch:
@@ -129,13 +131,13 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
     """Return the grid that a configuration asks for.
 
     Args:
-      config: see configs/common.py, `config.study`.
+      config: of the study; `config.study` says what to compare.
       groups: layer groups of the source network, bottom to top.
       pretrained: there are pretrained weights.
       classifier: the source network has a classification layer.
 
     Raises:
-      ValueError: an unknown preset, head, setting or depth, or nothing to compare.
+      UserError: a preset, head, setting or depth is unknown, or there is nothing to compare.
     """
     study, preset = resolved(config.study), preset_of(config.study)
     names = tuple(dict.fromkeys((*preset.heads, *study.heads)))
@@ -177,7 +179,9 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
     rates = tuple(sorted({float(rate) for rate in study.learning_rates}))
     seeds = tuple(dict.fromkeys(study.seeds))
     if not rates or not seeds or rates[0] <= 0:
-        raise UserError("config.study.learning_rates and config.study.seeds must not be empty, nor a rate 0 or less.")
+        raise UserError(
+            "config.study.learning_rates and config.study.seeds must not be empty, and rates must be above 0."
+        )
     return Grid(
         heads,
         depths,
@@ -192,16 +196,16 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
 def _labels(
     asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings], count: int
 ) -> dict[str, dict[str, str]]:
-    """Return of every head the depths that were asked for, and the topmost group that it freezes at each of them.
+    """Return, for every head, the requested depths and the topmost group that it freezes at each of them.
 
     Args:
       asked: `config.study.depths`.
       groups: layer groups of the source network, bottom to top.
       heads: their settings, by name.
-      count: how many depths are chosen where none was asked for; 0 for every one.
+      count: how many depths to choose if none is requested; 0 for all of them.
 
     Raises:
-      ValueError: a depth is unknown, or a head has none of them.
+      UserError: a depth is unknown, or a head has none of the depths.
     """
     backbone = [group for group in groups if group not in CLASSIFICATION]
     every, axis = (NONE, *backbone, ALL), (NONE, *groups)
@@ -210,7 +214,7 @@ def _labels(
         chosen = [round(i * len(backbone) / (count - 1)) for i in range(count)]
         given = tuple(ALL if index == len(backbone) else axis[index] for index in chosen)
     elif given is every and not any(settings.keep_classifier for settings in heads.values()):
-        given = (*every[:-2], ALL)  # What is frozen up to the topmost group is `all` for every head.
+        given = (*every[:-2], ALL)  # For every head, freezing up to the topmost group is `all`.
     for depth in given:
         if depth not in (*axis, ALL):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What the source network has seen of the target task, and what seeds have seen of test images, declared (METHOD.md §5)."""
+"""Report overlaps of the source and target tasks, and of seeds with the test images of others (METHOD.md §5)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flax_augtl.data import Dataset
 from flax_augtl.pretrained.class_names import imagenet_names
 
-# Of data sets, by the name of TFDS, what is known to be shared with ImageNet.
+# By the TFDS name of a dataset: what it is known to share with ImageNet.
 KNOWN = {
     "stanford_dogs": "Stanford Dogs is made of ImageNet images: the source network has been trained on them, "
                      "test images included, and a kept classification layer already tells these breeds apart.",
@@ -16,12 +16,12 @@ KNOWN = {
 
 
 def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences about what source and target task share: the pictures or classes of known data sets, equal names.
+    """Return sentences about what the source and target tasks share: known datasets, or classes of the same name.
 
     Args:
       dataset_name: config.data.name.
       class_names: of the target task.
-      source_class_names: of the source network; empty where they are not known.
+      source_class_names: of the source network; empty if they are unknown.
     """
     imagenet = not source_class_names or len({*source_class_names} & {*imagenet_names()}) > len(source_class_names) / 2
     sentences = [KNOWN[dataset_name]] if imagenet and dataset_name in KNOWN else []
@@ -38,7 +38,7 @@ def leakage(dataset_name: str, class_names: Sequence[str], source_class_names: S
 
 
 def seen_by_other_seeds(datasets: Mapping[int, Dataset]) -> tuple[str, ...]:
-    """Return a sentence if test images of one seed are in the training or validation data of another; else nothing.
+    """Return a sentence if test images of one seed are in the training or validation data of another seed.
 
     Args:
       datasets: by seed.
@@ -62,5 +62,5 @@ def one_test_split(datasets: Mapping[int, Dataset]) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Return a class name without case, underscores, hyphens and the s of a plural."""
+    """Return a class name without case, underscores, hyphens and a plural s."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold().removesuffix("s")

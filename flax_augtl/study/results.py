@@ -1,4 +1,4 @@
-"""What a finished study leaves: its best network as a run directory, LEEP's predictor, and all that the report tells."""
+"""What a finished study leaves: the best network as a run directory, LEEP's results, and the result for the report."""
 
 import dataclasses
 import os
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.heads import PRESETS
@@ -22,13 +24,13 @@ from flax_augtl.models import leep
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 from flax_augtl.run import load_run
 from flax_augtl.study import choices
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import ALL, NONE, SCRATCH, Cell, Grid
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import ALL, NONE, SCRATCH, Grid, Trial
 from flax_augtl.study.overlap import leakage, one_test_split, seen_by_other_seeds
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.trials import predictions as predicted
 from flax_augtl.study.trials.batches import source_logits
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.worker import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
@@ -45,123 +47,121 @@ from flax_augtl.workdir.description import PLACE, Description, place_of, read_re
 BEST = "best"
 
 
-def winner_config(material: Material, cell: Cell) -> Config:
-    """Return the configuration of a final cell, as a run of its own."""
-    config, settings = material.config, material.settings(cell)
-    preset = cell.head if cell.head in PRESETS else "traditional"
+def winner_config(context: Context, trial: Trial) -> Config:
+    """Return the configuration with which `train` would run a final trial."""
+    config, settings = context.config, context.settings(trial)
+    preset = trial.head if trial.head in PRESETS else "traditional"
     return dataclasses.replace(
         config,
-        name=f"{config.name}/{cell.head}",
-        seed=cell.seed,
-        freeze=material.grid.label(cell.head, cell.depth),
-        learning_rate=cell.learning_rate,
-        steps=cell.steps,
+        name=f"{config.name}/{trial.head}",
+        seed=trial.seed,
+        freeze=context.grid.label(trial.head, trial.depth),
+        learning_rate=trial.learning_rate,
+        steps=trial.steps,
         epochs=None,
         examples=None,
         head=HeadConfig(preset, **dataclasses.asdict(settings)),
         data=dataclasses.replace(config.data, validation=0.0),
-        weights=None if cell.head == SCRATCH else config.weights,
+        weights=None if trial.head == SCRATCH else config.weights,
     )
 
 
-def keep_best(material: Material, winner: Cell, folder: Path) -> Callable[[Pack], None]:
-    """Return what writes the best network as a run directory, once the pack that it is in is trained."""
+def keep_best(context: Context, winner: Trial, folder: Path) -> Callable[[TrialBatch], None]:
+    """Return a function that writes the best network as a run directory if it is in a finished batch."""
 
-    def keep(pack: Pack) -> None:
-        if winner in pack.cells:
-            write_run(material, pack, pack.cells.index(winner), folder / BEST)
+    def keep(batch: TrialBatch) -> None:
+        if winner in batch.trials:
+            write_run(context, batch, batch.trials.index(winner), folder / BEST)
 
     return keep
 
 
-def write_run(material: Material, pack: Pack, index: int, workdir: Path) -> None:
-    """Write one trained cell as a run directory, with the layers below its cut in their place."""
-    cell, above = pack.cells[index], pack.variables(index)
-    start = pack.shape.start
+def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) -> None:
+    """Write one trained trial as a run directory, including the frozen layers below its kept activations."""
+    trial, above = batch.trials[index], batch.variables(index)
+    start = batch.signature.start
     variables = {}
     for collection in ("params", "batch_stats"):
         parts = {part: dict(tree) for part, tree in above.get(collection, {}).items()}
         below = {
             group: tree
-            for group, tree in material.source.variables.get(collection, {}).items()
-            if group in material.source.groups[:start]
+            for group, tree in context.source.variables.get(collection, {}).items()
+            if group in context.source.groups[:start]
         }
         if below or parts.get("source"):
             parts["source"] = {**below, **parts.get("source", {})}
         variables[collection] = jax.tree.map(np.asarray, parts)
-    plan = pack.shape.plan
-    state = create_state(variables, create_optimizer(optimizer_of(material.config), plan), plan, cell.seed)
-    state = state.replace(step=np.int32(pack.step))
-    dataset = material.datasets[cell.seed]
-    shutil.rmtree(workdir, ignore_errors=True)  # The best network of a smaller study.
+    plan = batch.signature.plan
+    state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
+    state = state.replace(step=np.int32(batch.step))
+    dataset = context.datasets[trial.seed]
+    shutil.rmtree(workdir, ignore_errors=True)  # It may hold the best network of a smaller study.
     files.prepare(workdir)
     with open_checkpoints(workdir / files.CHECKPOINTS, frozen=plan.frozen) as checkpoints:
-        checkpoints.save(state, Progress(step=pack.step, position=pack.step, seconds=pack.seconds))
-    config = winner_config(material, cell)
+        checkpoints.save(state, Progress(step=batch.step, position=batch.step, seconds=batch.seconds))
+    config = winner_config(context, trial)
     write_description(
-        workdir,
-        Description(to_json(config), material.class_names, material.preprocessing.to_json(), material.described),
+        epath.Path(workdir),
+        Description(to_json(config), context.class_names, context.preprocessing.to_json(), context.described),
         {
             "fingerprint": dataset.fingerprint,
             PLACE: place_of(config.data.root),
-            "train": list(material.examples(cell)[0]),
+            "train": list(context.examples(trial)[0]),
             "test": list(dataset.test.ids),
         },
     )
-    row = pack.results()[index]
+    row = batch.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:
-        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(material.class_names)))
+        intervals = confusion_intervals(metrics.confusion_matrix(dataset.test.labels, said, len(context.class_names)))
     files.write_json(
         workdir / files.RESULT,
         {
             "test": row["test"],
             "val": None,
             "intervals": {"test": intervals, "val": None},
-            "best_step": pack.step,
-            "metric": material.metric,
-            "seconds": pack.seconds,
-            "config_name": f"{material.config.name}/{cell.head}",
-            "cell": cell.name,
+            "best_step": batch.step,
+            "metric": context.metric,
+            "seconds": batch.seconds,
+            "config_name": f"{context.config.name}/{trial.head}",
+            "cell": trial.name,
         },
     )
 
 
-def kept_cell(folder: Path) -> str | None:
-    """Return the name of the cell whose network is kept as the best, None if there is none."""
+def kept_trial(folder: Path) -> str | None:
+    """Return the name of the trial whose network is kept as the best; None if there is none."""
     found = read_result(folder / BEST)
     return None if found is None else found.get("cell")
 
 
-def leep_row(material: Material, train: Activations, test: Activations) -> dict[str, Any] | None:
-    """Return what LEEP's predictor does on validation data (counted on training data) and on test data (on both).
+def leep_row(context: Context, train: Activations, test: Activations) -> dict[str, Any] | None:
+    """Return the results of LEEP's predictor; None if the source network has no classification layer.
+
+    It is estimated on training data to be tested on validation data, and on both to be tested on test data.
 
     Returns:
-      `StudyResult.leep`; None where the source network has no classification layer.
+      See `StudyResult.leep`.
     """
-    if material.source.groups[-1] not in CLASSIFICATION:
+    if context.source.groups[-1] not in CLASSIFICATION:
         return None
-    classes, tested, validated, said = len(material.class_names), [], [], []
-    of_source = probabilities = None
-    for seed in material.grid.seeds:
-        dataset = material.datasets[seed]
-        fitted = {
-            name: _softmax(source_logits(material, train, part.ids))
-            for name, part in (("train", dataset.train), ("val", dataset.val))
-        }
-        only = leep.conditional(fitted["train"], dataset.train.labels, classes)
-        validated.append(_summary(leep.predict(fitted["val"], only), dataset.val.labels))
-        together = np.concatenate([fitted["train"], fitted["val"]])
-        both = leep.conditional(together, np.concatenate([dataset.train.labels, dataset.val.labels]), classes)
-        of_test = leep.predict(_softmax(source_logits(material, test, dataset.test.ids)), both)
+    classes, tested, validated, said, estimated = len(context.class_names), [], [], [], []
+    for seed in context.grid.seeds:
+        dataset, val = context.datasets[seed], context.validation(seed)
+        on_train, on_val = (_softmax(source_logits(context, train, part.ids)) for part in (dataset.train, val))
+        from_train = leep.conditional(on_train, dataset.train.labels, classes)
+        validated.append(_summary(leep.predict(on_val, from_train), val.labels))
+        on_both = np.concatenate([on_train, on_val])
+        from_both = leep.conditional(on_both, np.concatenate([dataset.train.labels, val.labels]), classes)
+        of_test = leep.predict(_softmax(source_logits(context, test, dataset.test.ids)), from_both)
         tested.append(_summary(of_test, dataset.test.labels))
         said.append(predicted.written(of_test.argmax(axis=1)))
-        if of_source is None:
-            of_source, probabilities = both, together
-    names = material.source.class_names
+        if not estimated:  # The related source classes are those of the first seed.
+            estimated = leep.speakers(from_both, on_both)
+    names = context.source.class_names
     speaks = {
         name: [[names[z] if names else str(z), share] for z, share in some]
-        for name, some in zip(material.class_names, leep.speakers(of_source, probabilities), strict=True)
+        for name, some in zip(context.class_names, estimated, strict=True)
     }
     return {
         "val": _mean(validated),
@@ -181,11 +181,10 @@ def _summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _sums(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    logits = np.log(np.maximum(probabilities, 1e-30)).astype(np.float32)
-    targets = np.eye(logits.shape[1], dtype=np.float32)[labels]
-    return metrics.add(
-        [metrics.evaluation_sums(logits, cross_entropy(logits, targets), labels, np.ones(len(labels), np.float32))]
-    )
+    logits = jnp.asarray(np.log(np.maximum(probabilities, 1e-30)).astype(np.float32))
+    targets = jnp.asarray(np.eye(logits.shape[1], dtype=np.float32)[labels])
+    losses, mask = cross_entropy(logits, targets), jnp.ones(len(labels), jnp.float32)
+    return metrics.add([metrics.evaluation_sums(logits, losses, jnp.asarray(labels, jnp.int32), mask)])
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -193,23 +192,25 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def predictions(
-    material: Material, test: Activations, folder: Path
+    context: Context, test: Activations, folder: Path
 ) -> tuple[dict[str, list] | None, dict[str, Any] | None]:
-    """Return what the best network says of the test images of its seed, and its scores; None if there is no such network."""
+    """Return the predictions of the best network for the test images of its seed, and its scores; None without one."""
     if not (folder / BEST / files.RESULT).exists():
         return None, None
     run = load_run(folder / BEST)
-    examples = material.datasets[run.config.seed].test
+    config: Any = run.config
+    examples = context.datasets[config.seed].test
     groups = [group for group in run.network.groups if group != HEAD]
-    frozen = groups[-1] if run.config.freeze == ALL else run.config.freeze
+    frozen = groups[-1] if config.freeze == ALL else config.freeze
     depth = groups.index(frozen) + 1 if frozen != NONE else 0
-    kept = run.config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
+    kept = config.head.classifier_init == "pretrained" or frozen not in CLASSIFICATION
     start = test.nearest(run.network, depth if kept else depth - 1)
 
     @jax.jit
-    def apply(variables, inputs):
-        x = kept_inputs({"inputs": inputs}, None, start, material.preprocessing)
-        return jax.nn.softmax(run.network.apply(variables, x, start))
+    def apply(variables: Any, inputs: Any) -> jax.Array:
+        x = kept_inputs({"inputs": inputs}, None, start, context.preprocessing)
+        logits: Any = run.network.apply(variables, x, start)
+        return jax.nn.softmax(logits)
 
     rows, size = test.rows.of(examples.ids, EVALUATION), 64
     with test.rows.decoders() as decoders:
@@ -230,37 +231,48 @@ def predictions(
     return said, {
         "metrics": evaluated.metrics,
         "intervals": evaluated.intervals,
-        "classes": evaluated.class_table(material.class_names),
+        "classes": evaluated.class_table(context.class_names),
     }
 
 
 def shown_rows(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of cells as the report has them: `depth` as it was asked for, `frozen` the topmost frozen layer group."""
+    """Return rows as the report has them: `depth` is the requested depth, `frozen` the topmost frozen layer group."""
     return [{**row, "depth": grid.label(row["head"], row["depth"]), "frozen": row["depth"]} for row in rows]
 
 
 def outcome(
-    material: Material,
     work: Work,
-    folder: Path,
     chosen: list[dict[str, Any]],
     tested: list[dict[str, Any]],
     winners: dict[str, dict[str, Any]],
     best: str,
-    left_out: Sequence[str] = (),
-    account: Mapping[str, float] | None = None,
+    left_out: Sequence[str],
+    *,
+    account: Mapping[str, float],
 ) -> StudyResult:
-    """Return what a study measured, for its report; `winners` have `Cell.depth`."""
-    first = material.datasets[material.grid.seeds[0]]
-    said, scores = predictions(material, work.test, folder)
-    rows = shown_rows(material.grid, [*chosen, *tested])
-    winners = {
-        head: {**winner, "depth": material.grid.label(head, winner["depth"])} for head, winner in winners.items()
-    }
+    """Return what a study measured, for its report.
 
-    def picture(index: int) -> np.ndarray:
-        with work.test.rows.decoders() as decoders:
-            return work.test.rows.pictures(work.test.rows.of([said["id"][index]], EVALUATION), decoders)[0]
+    Args:
+      work: of the study.
+      chosen: rows of the selecting trials.
+      tested: rows of the final trials.
+      winners: `Trial.depth`, `learning_rate` and `steps` of each head.
+      best: the head that validation chose.
+      left_out: sentences about what there was no time for.
+      account: seconds that each part of a study with a time budget took.
+    """
+    context, folder, test = work.context, work.folder, work.test
+    assert test is not None, "the final trials have been tested"
+    first = context.datasets[context.grid.seeds[0]]
+    said, scores = predictions(context, test, folder)
+    rows = shown_rows(context.grid, [*chosen, *tested])
+    winners = {head: {**winner, "depth": context.grid.label(head, winner["depth"])} for head, winner in winners.items()}
+
+    ids = said["id"] if said else []
+
+    def image(index: int) -> np.ndarray:
+        with test.rows.decoders() as decoders:
+            return test.rows.images(test.rows.of([ids[index]], EVALUATION), decoders)[0]
 
     names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     versions = {
@@ -269,36 +281,40 @@ def outcome(
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
     }
     return StudyResult(
-        config=to_json(material.config),
-        metric=material.metric,
-        depths=material.grid.axis,
+        config=to_json(context.config),
+        metric=context.metric,
+        depths=context.grid.axis,
         rows=rows,
         winners=winners,
         best=best,
-        counts={"train": len(first.train), "val": len(first.val), "test": len(first.test)},
-        class_names=material.class_names,
-        finals_by_depth=material.study.finals == "depths",
-        leep=leep_row(material, work.activations, work.test),
-        notes=(*first.notes, *seen_by_other_seeds(material.datasets)),
-        one_test_split=one_test_split(material.datasets),
-        leakage=leakage(material.config.data.name, material.class_names, material.source.class_names),
+        counts={
+            "train": len(first.train),
+            "val": len(context.validation(context.grid.seeds[0])),
+            "test": len(first.test),
+        },
+        class_names=context.class_names,
+        finals_by_depth=context.study.finals == "depths",
+        leep=leep_row(context, work.activations, test),
+        notes=(*first.notes, *seen_by_other_seeds(context.datasets)),
+        one_test_split=one_test_split(context.datasets),
+        leakage=leakage(context.config.data.name, context.class_names, context.source.class_names),
         versions=versions,
         seconds=sum(row["seconds"] for row in rows) + fill_seconds(folder),
         predictions=said,
         tests={
-            seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in material.datasets.items()
+            seed: {"id": dataset.test.ids, "label": dataset.test.labels} for seed, dataset in context.datasets.items()
         },
-        choices=tuple(filter(None, (choices.too_few_of(material), *choices.ties(material, chosen, best)))),
+        choices=tuple(filter(None, (choices.too_few_of(context), *choices.ties(context, chosen, best)))),
         scores=scores,
-        same_depths=material.grid.same_depths(),
+        same_depths=context.grid.same_depths(),
         left_out=tuple(left_out),
-        account=account or {},
-        picture=None if said is None else picture,
+        account=account,
+        image=None if said is None else image,
     )
 
 
 def _version(name: str) -> str:
-    """Return the version of an installed package; main.py also runs from a checkout that is not installed."""
+    """Return the version of a package; main.py also runs from a checkout that is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -1,26 +1,30 @@
 """What validation chooses: learning rates, depths, lengths and the best head."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-RISING = 0.05  # Share by which the validation loss falls at the end of a curve that is still rising.
-LARGEST_GRID = 12  # Learning rates that a grid grows to at most.
+from flax_augtl.study.result import Row
+
+RISING = 0.05  # A training is still improving if its validation loss falls by at least this share at the end.
+LARGEST_GRID = 12  # The most learning rates that a grid grows to.
+
+R = TypeVar("R", bound=Row)
 
 
-def by(rows: Iterable[Mapping[str, Any]], *fields: str) -> dict[Any, list[Mapping[str, Any]]]:
-    """Return rows by the value of a field, or by the tuple of the values of several."""
-    found: dict[Any, list[Mapping[str, Any]]] = {}
+def by(rows: Iterable[R], *fields: str) -> dict[Any, list[R]]:
+    """Return rows by the value of a field, or by the tuple of the values of several fields."""
+    found: dict[Any, list[R]] = {}
     for row in rows:
         key = row[fields[0]] if len(fields) == 1 else tuple(row[field] for field in fields)
         found.setdefault(key, []).append(row)
     return found
 
 
-def score(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+def score(rows: Sequence[Row]) -> tuple[float, float] | None:
     """Return (mean validation metric, −mean validation loss) over the seeds of one setting; the larger tuple is better.
 
-    Equal accuracies are decided by the loss: small validation splits often give them. None if a seed diverged or
-      failed.
+    The loss decides between equal accuracies, which are common with small validation splits. The score is None if a
+    seed diverged or failed.
     """
     if not rows or any(row["val"] is None for row in rows):
         return None
@@ -29,27 +33,26 @@ def score(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     return round(sum(values) / len(values), 12), -sum(losses) / len(losses)
 
 
-def choose(rows: Iterable[Mapping[str, Any]], *fields: str) -> tuple[Any, list[Mapping[str, Any]]] | None:
-    """Return the best value of some fields, and its rows; None if no setting came to a finite end on every seed."""
-    scored = [(score(some), key, some) for key, some in by(rows, *fields).items()]
-    scored = [each for each in scored if each[0] is not None]
+def choose(rows: Iterable[R], *fields: str) -> tuple[Any, list[R]] | None:
+    """Return the best value of some fields, and its rows; None if every setting failed or diverged on some seed."""
+    scored = [(found, key, some) for key, some in by(rows, *fields).items() if (found := score(some)) is not None]
     if not scored:
         return None
     _, key, some = max(scored, key=lambda each: each[0])
     return key, some
 
 
-def length(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return the number of steps that validation chose: the mean of the best steps over the seeds."""
+def length(rows: Sequence[Row]) -> int:
+    """Return the number of steps that validation chose: the mean over the seeds of their best step."""
     return max(1, round(sum(row["best_step"] for row in rows) / len(rows)))
 
 
-def widened(rows: Sequence[Mapping[str, Any]], tried: Sequence[float]) -> float | None:
-    """Return the learning rate by which the grid of one head and depth must grow; None if its choice is not at an edge.
+def widened(rows: Sequence[Row], tried: Sequence[float]) -> float | None:
+    """Return the learning rate to add to the grid of one head and depth; None if its choice is not at an edge.
 
     Args:
       rows: of one head and depth.
-      tried: all learning rates of its grid.
+      tried: all learning rates that its grid has.
     """
     rates = sorted(tried)
     found = choose(rows, "learning_rate")
@@ -59,19 +62,19 @@ def widened(rows: Sequence[Mapping[str, Any]], tried: Sequence[float]) -> float 
     return float(f"{new:.3g}")
 
 
-def still_rising(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a training was still getting better at its end: a longer one may be better.
+def still_rising(rows: Sequence[Row]) -> bool:
+    """Return whether a training was still improving at its end, so that a longer one may be better.
 
-    It was, if its last evaluation was its best one, and the validation loss fell by a twentieth or more over the last
-    third of its steps.
+    It was if its last evaluation was its best, and the validation loss fell by 5 % or more over the last third of its
+    steps.
 
     Args:
-      rows: of one setting, one a seed; more than half of them must have been getting better.
+      rows: of one setting, one for each seed; more than half of them must have been improving.
     """
     return bool(rows) and sum(map(_rising, rows)) > len(rows) / 2
 
 
-def _rising(row: Mapping[str, Any]) -> bool:
+def _rising(row: Row) -> bool:
     points = [point for point in row["history"] or () if point["val"] is not None]
     if len(points) < 3 or row["diverged"]:
         return False
@@ -86,19 +89,19 @@ def _rising(row: Mapping[str, Any]) -> bool:
     return last["val_loss"] <= (1 - RISING) * before["val_loss"]
 
 
-def winners(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, dict[str, Any]]:
+def winners(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, dict[str, Any]]:
     """Return what validation chose for each value of a key.
 
     Args:
-      rows: of selecting cells.
-      key: of a row: its head, or its head and depth.
+      rows: of selecting trials.
+      key: gives the key of a row: its head, or its head and depth.
 
     Returns:
-      `depth`, `classifier_rate`, `learning_rate`, `steps`, `score` of each; a key of which every setting failed is not
-      among them.
+      `depth`, `classifier_rate`, `learning_rate`, `steps` and `score` of each. A key whose settings all failed is
+      missing.
     """
     found = {}
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     for name, some in groups.items():

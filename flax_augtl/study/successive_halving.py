@@ -1,43 +1,46 @@
-"""Successive halving: short trainings choose learning rates, some seeds choose depths, and what is left is trained in full.
+"""Successive halving: short trainings choose learning rates, few seeds choose depths, the rest is trained in full.
 
 After Jamieson, Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016
 (arXiv 1502.07943), with a third of the settings kept at each step.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flax_augtl.study import selection
-from flax_augtl.study.grid import Cell, Grid
+from flax_augtl.study.grid import Grid, Group, Trial
+from flax_augtl.study.result import Row
+from flax_augtl.study.selection import R
 from flax_augtl.study.trials.worker import Work
 
-KEPT = 3  # One in so many goes on.
-RUNGS = (9, 3)  # Parts of the full length that learning rates are tried with.
+KEPT = 3  # One in so many continues.
+RUNGS = (9, 3)  # Learning rates are tried with such a part of the full length: a ninth, then a third.
 
 
 def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
-    """Return the rows of all selecting cells that were trained.
+    """Return the rows of all selecting trials that were trained.
 
-    First the learning rates of each head and depth: all of them with a ninth of the steps, the best third with a third
-    of the steps, on the first seed. Then the depths of each head, with the rate that was chosen: all of them in full on
-    a third of the seeds, the best third (two at least) on all seeds.
+    First it chooses the learning rate of each head and depth, on the first seed: it tries all rates with a ninth of the
+    steps, and the best third of them with a third of the steps. Then it chooses the depth of each head, at that rate:
+    it trains all depths in full on a third of the seeds, and the best third of them (at least two) on all seeds.
     """
     rows: list[dict[str, Any]] = []
-    total = len(work.material.schedule(Cell("select", *grid.groups()[0], grid.rates[0], grid.seeds[0]))[0])
+    total = len(work.context.schedule(Trial("select", *grid.groups()[0], grid.rates[0], grid.seeds[0]))[0])
     left = {group: list(grid.rates) for group in grid.groups()}
     tried = {group: list(grid.rates) for group in grid.groups()}
 
-    def do(cells: list[Cell]) -> list[dict[str, Any]]:
-        done = work.do(cells)
+    def do(trials: list[Trial]) -> list[dict[str, Any]]:
+        done = work.do(trials)
         rows.extend(done)
         return done
 
-    def short(group, rates, part):
+    def short(group: Group, rates: Iterable[float], part: int) -> list[Trial]:
         steps = max(1, math.ceil(total / part))
-        return [Cell("select", *group, rate, grid.selection_seeds[0], steps) for rate in rates]
+        return [Trial("select", *group, rate, grid.selection_seeds[0], steps) for rate in rates]
 
     for rung, part in enumerate(RUNGS):
-        done = do([cell for group, rates in left.items() if len(rates) > 1 for cell in short(group, rates, part)])
+        done = do([trial for group, rates in left.items() if len(rates) > 1 for trial in short(group, rates, part)])
         while rung == 0:
             grown = []
             for group, some in _by_group(done).items():
@@ -55,9 +58,9 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
         for group, some in _by_group(done).items():
             left[group] = _best(some, max(1, math.ceil(len(some) / KEPT)) if rung + 1 < len(RUNGS) else 1)
     few = grid.selection_seeds[: max(1, math.ceil(len(grid.selection_seeds) / KEPT))]
-    rates = {group: some[0] for group, some in left.items() if some}
-    done = do([Cell("select", *group, rate, seed) for group, rate in rates.items() for seed in few])
-    lasting = []
+    rates: dict[Group, float] = {group: some[0] for group, some in left.items() if some}
+    done = do([Trial("select", *group, rate, seed) for group, rate in rates.items() for seed in few])
+    lasting: list[Group] = []
     for head in grid.heads:
         groups = [group for group in rates if group[0] == head]
         scored = [(selection.score([row for row in done if _group(row) == group]), group) for group in groups]
@@ -65,7 +68,7 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
         lasting += [group for _, group in scored[: max(2, math.ceil(len(scored) / KEPT))]]
     do(
         [
-            Cell("select", *group, rates[group], seed)
+            Trial("select", *group, rates[group], seed)
             for group in lasting
             for seed in grid.selection_seeds
             if seed not in few
@@ -74,8 +77,8 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
     return rows
 
 
-def complete(rows: list[dict[str, Any]], seeds: int) -> list[dict[str, Any]]:
-    """Return the rows among which a winner may be chosen: of settings that were trained in full on all seeds."""
+def complete(rows: Sequence[R], seeds: int) -> list[R]:
+    """Return the rows among which a winner may be chosen: settings that were trained in full on all seeds."""
     longest = max((row["steps"] for row in rows), default=0)
     groups = selection.by(
         [row for row in rows if row["steps"] == longest], "head", "depth", "classifier_rate", "learning_rate"
@@ -83,15 +86,15 @@ def complete(rows: list[dict[str, Any]], seeds: int) -> list[dict[str, Any]]:
     return [row for some in groups.values() if len(some) == seeds for row in some]
 
 
-def _group(row: dict[str, Any]) -> tuple[str, str, str]:
+def _group(row: Row) -> Group:
     return row["head"], row["depth"], row["classifier_rate"]
 
 
-def _by_group(rows: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
+def _by_group(rows: Sequence[R]) -> dict[Group, list[R]]:
     return selection.by(rows, "head", "depth", "classifier_rate")
 
 
-def _best(rows: list[dict[str, Any]], count: int) -> list[float]:
+def _best(rows: Sequence[Row], count: int) -> list[float]:
     scored = [(selection.score([row]), row["learning_rate"]) for row in rows]
     scored = sorted(((score, rate) for score, rate in scored if score is not None), reverse=True)
     return [rate for _, rate in scored[:count]]

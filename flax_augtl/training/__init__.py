@@ -1,1 +1,1 @@
-"""Freezing, the optimizer, the pmapped step, the loop, checkpoints and metrics."""
+"""Training: the freezing plan, the optimizer, the compiled step, the loop, checkpoints, metrics and the log."""

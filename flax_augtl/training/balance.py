@@ -1,4 +1,4 @@
-"""A warning where some classes have far fewer training images than others."""
+"""A warning if some classes have far fewer training images than others."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ RATIO = 10
 
 
 def imbalance(labels: np.ndarray, class_names: Sequence[str], config: Config) -> str | None:
-    """Return a warning where the largest class has ten times the images of the smallest, or more.
+    """Return a warning if the largest class has ten times the images of the smallest, or more.
 
-    None where the configuration weights the classes already. A class without any image is not counted.
+    Return None if the configuration weights the classes already. Classes without images do not count.
 
     Args:
-      labels: of the training examples, int [n].
-      class_names: of the task.
-      config: its `balance_classes` and `class_weights`.
+      labels: labels of the training examples, int [n].
+      class_names: the names of the classes.
+      config: the configuration; its `balance_classes` and `class_weights` are read.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     there = np.flatnonzero(counts)

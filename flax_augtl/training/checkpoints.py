@@ -1,7 +1,7 @@
-"""Checkpoints of a run, with Orbax: the network, what is needed to go on, and how far it is.
+"""Checkpoints of a run, written by Orbax: the network, the rest of the training state, and the progress.
 
-A checkpoint counts once it has its manifest (`flax_augtl.workdir.checksums`), which is written after Orbax has
-committed it. One without, because the program was killed in between, is not used: the one before it is.
+A checkpoint is complete once it has its file of checksums (`flax_augtl.workdir.checksums`), which is written after
+Orbax has committed the checkpoint. If the program is killed in between, the checkpoint before is used.
 """
 
 import contextlib
@@ -10,19 +10,20 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import serialization, traverse_util
+from flax import serialization
 
 from flax_augtl.errors import UserError
 from flax_augtl.runtime import distributed, library_noise, literal_glob
 from flax_augtl.runtime.paths import is_remote
 from flax_augtl.runtime.text import first_line
 from flax_augtl.training import orbax_leak
+from flax_augtl.training.orbax_manager import BestAndLast, Manager
 from flax_augtl.training.progress import Progress, from_json
 from flax_augtl.training.state import TrainState
 from flax_augtl.workdir import checkpoint_index, checksums, network_checkpoint
@@ -36,37 +37,8 @@ class CheckpointError(CannotWrite):
     """A checkpoint cannot be written or read; the message says which and why."""
 
 
-class _BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
-    """Keep the newest checkpoints, and those that were the best when the newest and the one before it were written."""
-
-    def __init__(self, last: int):
-        # Until the newest has its manifest, the one before it is the only one that could be restored.
-        self._last = max(last, 2)
-        self._best: tuple[int | None, int | None] = (None, None)
-
-    def best_is(self, step: int | None) -> None:
-        """Take note of the best step at the next checkpoint. Should that be damaged, the one before needs its own best."""
-        self._best = (self._best[1], step)
-
-    def should_preserve(self, checkpoints, *, context):
-        newest = {info.step for info in list(checkpoints)[-self._last :]}
-        return [info.step in newest or info.step in self._best for info in checkpoints]
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's manager, without its question after a preemption (a public method of it).
-
-    It would ask JAX with the number of the checkpoint's step, also from its own threads, and so set back the number
-    that `interruption.requested` asks with: the processes would agree on a step that one of them is already past, and
-    wait for each other for ever.
-    """
-
-    def reached_preemption(self, step: int) -> bool:
-        return False
-
-
 class Checkpoints:
-    """The checkpoints in a directory. Writing goes on in the background; `close` waits for it."""
+    """The checkpoints in a directory. They are written in the background; `close` waits for that."""
 
     def __init__(
         self, directory: epath.PathLike, *, keep: int = 2, read_only: bool = False, frozen: Collection[str] = ()
@@ -74,16 +46,16 @@ class Checkpoints:
         """Open a directory of checkpoints.
 
         Args:
-          directory: absolute; it is created when the first checkpoint is written.
-          keep: how many of the newest are kept, besides the best.
+          directory: an absolute path; the first checkpoint creates it.
+          keep: number of newest checkpoints to keep, besides the best one.
           read_only: never write or delete.
-          frozen: layer groups that never change; they are written once, not with every checkpoint.
+          frozen: the frozen layer groups; they are written once, not with every checkpoint.
         """
         self._frozen = frozenset(frozen)
         self._frozen_is_written = False
         self._frozen_damage: str | None = None
         self._directory = epath.Path(directory)
-        self._policy = _BestAndLast(keep)
+        self._policy = BestAndLast(keep)
         self._sealing: threading.Thread | None = None
         self._error: Exception | None = None
         with self._saying("The checkpoints in", directory), library_noise.reading():
@@ -93,14 +65,14 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 preservation_policy=self._policy,
             )
-            self._manager = _Manager(directory, options=options, item_names=("network", "training", "progress"))
+            self._manager = Manager(directory, options=options, item_names=("network", "training", "progress"))
 
     def steps(self) -> list[int]:
-        """Return the steps of all checkpoints that Orbax has committed, in order, sound or not."""
+        """Return the steps of all checkpoints that Orbax has committed, in order, damaged ones included."""
         return sorted(self._manager.all_steps())
 
     def damage(self, step: int) -> str:
-        """Return what is wrong with a checkpoint, as a phrase; the empty string if it is as it was written."""
+        """Return how a checkpoint is damaged, as a phrase; the empty string if it is not."""
         if reason := checksums.damage(self._directory / str(step)):
             return reason
         if self._frozen_damage is None:
@@ -108,24 +80,23 @@ class Checkpoints:
         return self._frozen_damage
 
     def newest_sound(self, say: Callable[[str], Any]) -> int | None:
-        """Return the newest step whose files are as they were written, None where there is no checkpoint yet.
+        """Return the newest step that is not damaged; None if there is no checkpoint yet.
 
         Args:
-          say: is given a sentence about each newer one, which is not used.
+          say: called with a sentence about each newer, damaged checkpoint.
 
         Raises:
           CheckpointError: there are checkpoints, but all of them are damaged.
         """
-        # Of several processes the first looks: it writes the manifests, and what a host sees of a shared disk can be
-        # old.
+        # The first process writes the checksums, and other hosts may see an old state of a shared disk.
         step, sentences = distributed.first_decides(self._newest_sound)
         for sentence in sentences:
             say(sentence)
         return step
 
     def _newest_sound(self) -> tuple[int | None, list[str]]:
-        """Return the newest step that is sound, None where there is no checkpoint, and sentences about newer ones."""
-        found = {}
+        """Return the newest step that is not damaged, or None, and sentences about the newer ones."""
+        found: dict[int, str] = {}
         for step in reversed(self.steps()):
             if not (reason := self.damage(step)):
                 return step, [
@@ -151,7 +122,7 @@ class Checkpoints:
         return None, []
 
     def remove_after(self, step: int | None) -> None:
-        """Remove the checkpoints of later steps, all for None: a run that goes on from `step` writes them again."""
+        """Remove the checkpoints after `step`, or all for None; the resumed run writes them again."""
         for later in self.steps():
             if step is None or later > step:
                 with self._saying("The damaged checkpoint of step", later):
@@ -161,20 +132,20 @@ class Checkpoints:
             self._frozen_is_written, self._frozen_damage = False, None
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Write a checkpoint in the background. One of the same step is left as it is.
+        """Write a checkpoint in the background, unless the step has one.
 
         Raises:
-          CheckpointError: it, or the one before, cannot be written.
+          CheckpointError: this checkpoint or the one before cannot be written.
         """
         self.wait()
         if progress.step in self._manager.all_steps():
             return
         self._policy.best_is(progress.best_step)
-        # A copy: the next step is given the state's own buffers, which Orbax may still be reading.
-        tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
+        # Copy, because the next step reuses the state's buffers while Orbax may still be reading.
+        tree: Any = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
         distributed.together(lambda: self._check_room(progress.step, tree))
         if jax.process_count() > 1:
-            # Of these each process writes a part; arrays of the host would be written by the first one alone.
+            # Each process then writes a part; the first one alone would write host arrays.
             tree = distributed.replicated(tree)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         network, frozen = network_checkpoint.split(network, self._frozen)
@@ -195,14 +166,14 @@ class Checkpoints:
                 item: checkpoint_index.names_of(arrays) for item, arrays in (("network", network), ("training", tree))
             }
             self._sealing = threading.Thread(
-                target=self._seal, args=(progress.step, names), name="manifest", daemon=True
+                target=self._seal, args=(progress.step, names), name="checksums", daemon=True
             )
             self._sealing.start()
 
     def _check_room(self, step: int, tree: Any) -> None:
         """Raise CheckpointError if the disk has no room for a checkpoint.
 
-        Orbax would find out too, but of several processes the one that does leaves the others waiting for ten minutes.
+        Orbax would raise as well, but in one process only; the others would then wait for ten minutes.
         """
         if is_remote(self._directory):
             return
@@ -216,17 +187,16 @@ class Checkpoints:
             )
 
     def _seal(self, step: int, names: Mapping[str, set[str]]) -> None:
-        """Write the manifest of a checkpoint once Orbax has committed it and every array can be found in it.
+        """Write the checksums of a checkpoint once Orbax has committed it; check that its index lists every array.
 
         Args:
-          step: of the checkpoint.
-          names: of the arrays of each item.
+          step: step of the checkpoint.
+          names: names of the arrays of each item.
         """
         try:
             while self._manager.is_saving_in_progress():
                 time.sleep(0.01)
-            # Where saving failed there is no such directory, in a bucket none that is committed, and `wait` raises
-            # Orbax's own error.
+            # If saving failed, no committed directory exists, and `wait` raises Orbax's error.
             directory = self._directory / str(step)
             if directory.exists() and ocp.utils.is_checkpoint_finalized(directory):
                 for item, expected in names.items():
@@ -239,37 +209,41 @@ class Checkpoints:
         """Return the state and the progress at a step.
 
         Args:
-          state: gives the expected names, shapes and dtypes.
+          state: has the expected names, shapes and dtypes.
           step: one of `steps()`.
 
         Raises:
           CheckpointError: the checkpoint does not fit `state`.
         """
-        tree = serialization.to_state_dict(state)
+        tree: Any = serialization.to_state_dict(state)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         with self._saying("The checkpoint of step", step, "read"):
             _check_shapes(network_checkpoint.shapes(self._directory, step), network)
             with library_noise.reading(), ocp.StandardCheckpointer() as checkpointer:
                 written = checkpointer.metadata(self._directory / str(step) / "training").item_metadata.tree
-            _check_shapes(_shapes(written), tree)
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(training=ocp.args.StandardRestore(tree), progress=ocp.args.JsonRestore())
+            _check_shapes(network_checkpoint.shapes_of(written), tree)
+            restored: Any = cast(
+                Any,  # Orbax returns a mapping with attributes.
+                self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(training=ocp.args.StandardRestore(tree), progress=ocp.args.JsonRestore()),
+                ),
             )
             progress = from_json(restored.progress, "its progress")
             network = network_checkpoint.read(self._directory, step)
         tree = {**network, **jax.tree.map(np.asarray, restored.training)}
         self._policy.best_is(progress.best_step)
-        return serialization.from_state_dict(state, tree), progress
+        return cast(TrainState, serialization.from_state_dict(state, tree)), progress
 
     def restore_variables(self, step: int, like: Any) -> dict[str, Any]:
-        """Return the variables of the network, {"params", "batch_stats"}, at a step, without the optimizer's state.
+        """Return the network's variables, {"params", "batch_stats"}, at a step.
 
         Args:
           step: one of `steps()`.
           like: variables with the expected names, shapes and dtypes.
 
         Raises:
-          CheckpointError: the checkpoint is not there, is damaged, or does not fit `like`.
+          CheckpointError: the checkpoint is missing, is damaged, or does not fit `like`.
         """
         if reason := self.damage(step):
             raise CheckpointError(
@@ -287,16 +261,14 @@ class Checkpoints:
           CheckpointError: it cannot be read.
         """
         with self._saying("The checkpoint of step", step, "read"):
-            return from_json(
-                self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress,
-                "its progress",
-            )
+            restored = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+            return from_json(cast(Any, restored).progress, "its progress")
 
     def wait(self) -> None:
-        """Wait until what was saved is on disk.
+        """Wait until all checkpoints are on disk.
 
         Raises:
-          CheckpointError: it could not be written.
+          CheckpointError: a checkpoint could not be written.
         """
         with self._saying("The last checkpoint in", self._directory):
             self._manager.wait_until_finished()
@@ -308,28 +280,22 @@ class Checkpoints:
                 raise error
 
     def close(self) -> None:
-        """Wait for writing and release the directory."""
+        """Wait until all checkpoints are on disk, and close the directory."""
         self.wait()
         self._manager.close()
 
     @contextlib.contextmanager
     def _saying(self, what: str, which: Any, done: str = "written") -> Iterator[None]:
-        """Turn whatever Orbax raises into a sentence: it raises a dozen kinds of error, by storage and by depth."""
+        """Raise CheckpointError for whatever Orbax raises: it has a dozen error types, depending on the storage."""
         try:
             yield
         except Exception as error:
             raise CheckpointError(f"{what} {which} cannot be {done}: {first_line(error)}") from error
 
 
-def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
-    return {
-        path: tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items() if hasattr(leaf, "shape")
-    }
-
-
 def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any) -> None:
-    """Raise ValueError unless the arrays of a checkpoint, by path, have the shapes of those in `like`."""
-    asked = _shapes(like)
+    """Raise UserError unless the arrays of a checkpoint, by path, have the shapes of those in `like`."""
+    asked = network_checkpoint.shapes_of(like)
     for path in sorted({*written, *asked}):
         if written.get(path) != asked.get(path):
             raise UserError(
@@ -340,14 +306,13 @@ def _check_shapes(written: Mapping[tuple[str, ...], tuple[int, ...]], like: Any)
 
 
 @contextlib.contextmanager
-def open_checkpoints(directory: epath.PathLike, **settings: Any):
-    """Open checkpoints for a with statement; leaving it waits for writing."""
+def open_checkpoints(directory: epath.PathLike, **settings: Any) -> Iterator[Checkpoints]:
+    """Open checkpoints for a with statement, which ends once they are on disk."""
     checkpoints = Checkpoints(directory, **settings)
     try:
         yield checkpoints
     except BaseException:
-        # What went wrong first is what its reader needs to know; that the last checkpoint failed too is one of its
-        # effects.
+        # The user needs the first error; an error of the last checkpoint may be its consequence.
         with contextlib.suppress(Exception):
             checkpoints.close()
         raise

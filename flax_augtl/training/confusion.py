@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The confusion matrix as an image."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from flax_augtl.runtime.text import for_terminal
 _LONGEST = 24  # Columns of a name.
 
 
-def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def confusion_image(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Draw a confusion matrix.
 
     Args:
-      confusion: counts [C, C], a row a label and a column a prediction.
+      confusion: counts [C, C], one row per label and one column per prediction.
       class_names: C names.
 
     Returns:
-      uint8 [H, W, 3] picture; numbers are written into the cells of up to 20 classes, names beside up to 120.
-      A name in letters that no installed font has is replaced by the number of its class.
+      An image, uint8 [H, W, 3]. It shows the counts for up to 20 classes, and the class names for up to 120. A name
+      with a letter that no installed font has is replaced by the number of its class.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,16 +31,16 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
     names = [_cut(for_terminal(name).replace("\n", " ")) for name in class_names]
     fonts, without = _fonts(set().union(*names))
     names = [f"class {index}" if set(name) & without else name for index, name in enumerate(names)]
-    # Room for the matrix, besides the names: a column of the terminal is about 0.6 of the size of the font.
+    # Room for the names: a terminal column is about 0.6 of the font size wide.
     room = max(map(_columns, names), default=0) * 0.6 * size / 72 if count <= 120 else 0.0
     side = float(np.clip(2.0 + 0.42 * count, 4.0, 20)) + room
     figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    picture = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    drawn = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="prediction", ylabel="label")
     if count <= 120:
-        # A dollar sign would start mathematics.
+        # A dollar sign would start a formula.
         shown = [name.replace("$", r"\$") for name in names]
         axes.set_xticks(range(count), shown, rotation=90, fontsize=size, fontfamily=fonts)
         axes.set_yticks(range(count), shown, fontsize=size, fontfamily=fonts)
@@ -51,24 +51,24 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
                     axes.text(
                         column,
                         row,
-                        int(confusion[row, column]),
+                        str(int(confusion[row, column])),
                         ha="center",
                         va="center",
                         fontsize=8,
                         color="white" if share[row, column] > 0.5 else "black",
                     )
-    figure.colorbar(picture, label="share of the class's images", shrink=0.8, format=PercentFormatter(1.0))
+    figure.colorbar(drawn, label="share of the class's images", shrink=0.8, format=PercentFormatter(1.0))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _columns(text: str) -> int:
-    """Return the width of a text in columns; the letters of East Asia take two."""
+    """Return the width of a text in terminal columns; East Asian letters take two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _cut(name: str) -> str:
-    """Return a name, or its beginning with an ellipsis: very long ones would leave no room for the matrix."""
+    """Return a name, shortened with an ellipsis if it would leave no room for the matrix."""
     if _columns(name) <= _LONGEST:
         return name
     while _columns(name) >= _LONGEST:
@@ -77,7 +77,7 @@ def _cut(name: str) -> str:
 
 
 def _fonts(letters: set[str]) -> tuple[list[str], set[str]]:
-    """Return the fonts, matplotlib's own first, that letters need, and the letters that none of those installed has."""
+    """Return the fonts that letters need, matplotlib's own first, and the letters that no installed font has."""
     from matplotlib import font_manager
 
     chosen, missing = ["DejaVu Sans"], {letter for letter in letters if not letter.isspace()}
@@ -85,11 +85,11 @@ def _fonts(letters: set[str]) -> tuple[list[str], set[str]]:
     for name, path in [("DejaVu Sans", own), *((font.name, font.fname) for font in font_manager.fontManager.ttflist)]:
         if not missing:
             break
-        if "LastResort" in path:  # It comes with matplotlib, and has a box for each letter.
+        if "LastResort" in path:  # This font of matplotlib's draws a box for each letter.
             continue
         try:
             known = font_manager.get_font(path).get_charmap()
-        except (OSError, RuntimeError):  # A font file that is gone, or damaged.
+        except (OSError, RuntimeError):  # The font file is missing or damaged.
             continue
         if found := {letter for letter in missing if ord(letter) in known}:
             missing -= found

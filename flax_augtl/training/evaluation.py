@@ -1,4 +1,4 @@
-"""What a network says of every image of a split, and the metrics that people report of it."""
+"""The evaluation of a network on a split: probabilities, metrics, and scores of each class."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from flax_augtl.data import Examples
 from flax_augtl.training import loop, metrics
 from flax_augtl.training.intervals import confusion_intervals
 
-# Probabilities that would take more bytes are not kept, and metrics that need them are None.
+# Larger arrays of probabilities are not kept; metrics that need them are then None.
 MOST_BYTES = 2**30
 
 
@@ -22,10 +22,10 @@ class Evaluation:
     """An evaluation of one split.
 
     Attributes:
-      sums: what `metrics.evaluation_sums` adds up over all images.
-      labels: int [N], in the order of the examples.
-      probabilities: float32 [N, C] in the order of the examples; None above `MOST_BYTES`.
-      ids: of the examples, in their order; empty if they are not known.
+      sums: the sums of `metrics.evaluation_sums` over all images.
+      labels: the labels int [N], in the order of the examples.
+      probabilities: float32 [N, C], in the order of the examples; None above `MOST_BYTES`.
+      ids: the ids of the examples, in their order; empty if they are not known.
     """
 
     sums: Mapping[str, np.ndarray]
@@ -35,21 +35,21 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """Counts [C, C], a row a label and a column a prediction."""
+        """The confusion matrix: counts [C, C], one row per label and one column per prediction."""
         return self.sums["confusion"]
 
     @functools.cached_property
     def metrics(self) -> dict[str, Any]:
-        """The metrics of `metrics.summary` and `averages`: numbers, None where one is not defined."""
+        """The metrics of `metrics.summary` and `averages`; None for a metric that is not defined."""
         return {**metrics.summary(self.sums), **averages(self._scores)}
 
     @functools.cached_property
     def intervals(self) -> dict[str, list[float]]:
-        """The ends of the 95 % bootstrap intervals over images of `top1` and `mean_per_class`."""
+        """The ends of the 95 % bootstrap intervals of `top1` and `mean_per_class` over images."""
         return confusion_intervals(self.confusion)
 
     def class_table(self, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Return the rows of `metrics.class_table`, with `precision`, `recall` (the accuracy), `f1` and `roc_auc`."""
+        """Return the rows of `metrics.class_table` with `precision`, `recall` (the accuracy), `f1` and `roc_auc`."""
         return [
             {**row, **{name: _or_none(self._scores[name][index]) for name in ("precision", "recall", "f1", "roc_auc")}}
             for index, row in enumerate(metrics.class_table(self.confusion, class_names))
@@ -63,11 +63,11 @@ class Evaluation:
 def evaluation(
     network: Any, preprocessing: Any, variables: Any, examples: Examples, data: DataConfig, *, batch_size: int
 ) -> Evaluation:
-    """Evaluate a network on a split; the same in every process of a run.
+    """Evaluate a network on a split; every process of a run gets the same result.
 
     The arguments are those of `loop.evaluate`.
     """
-    probabilities = None
+    probabilities: np.ndarray | None = None
 
     def keep(places: np.ndarray, found: np.ndarray) -> None:
         nonlocal probabilities
@@ -83,50 +83,59 @@ def evaluation(
 
 
 def fits(images: int, classes: int) -> bool:
-    """Tell whether the probabilities of a split are kept."""
+    """Return whether the probabilities of a split are kept."""
     return 4 * images * classes <= MOST_BYTES
 
 
 def class_scores(
     confusion: np.ndarray, labels: np.ndarray | None = None, probabilities: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Return scikit-learn's scores of each class, float64 [C]; NaN where one is not defined.
+    """Return scikit-learn's scores of each class, float64 [C]; NaN for a score that is not defined.
 
     Args:
-      confusion: counts [C, C], a row a label and a column a prediction.
+      confusion: counts [C, C], one row per label and one column per prediction.
       labels: int [N].
       probabilities: float32 [N, C].
 
     Returns:
-      `n`; `precision`, not defined for a class that is never predicted; `recall`, which is the accuracy of the class,
-      not defined for one without images; `f1`, not defined where there are neither; `roc_auc`, one class against the
-      rest, not defined without images of either, nor without probabilities that are finite; and `kappa`, a single
-      value.
+      A dict of
+        `n`: the number of images;
+        `precision`: not defined for a class that is never predicted;
+        `recall`: the accuracy of the class, not defined for a class without images;
+        `f1`: not defined for a class that is neither predicted nor has images;
+        `roc_auc`: one class against the rest, not defined without images of both or without finite probabilities;
+        `kappa`: a single value.
     """
     from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support, roc_auc_score  # Slow to import.
 
     label, prediction = np.nonzero(confusion)
     counts, classes = confusion[label, prediction], len(confusion)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        label, prediction, labels=np.arange(classes), sample_weight=counts, zero_division=np.nan
+        label,
+        prediction,
+        labels=np.arange(classes),
+        sample_weight=counts,
+        zero_division=np.nan,  # pyright: ignore[reportArgumentType]  # The default "warn" is taken for the type.
     )
-    # Where all images are of one class, and predicted to be, nothing is left that chance could not do.
+    # With a single class of labels and predictions, kappa would be 0/0.
     kappa = cohen_kappa_score(label, prediction, sample_weight=counts) if len({*label, *prediction}) > 1 else np.nan
     n, areas = confusion.sum(axis=1), np.full(classes, np.nan)
     if probabilities is not None and np.isfinite(probabilities).all():
         for index in np.flatnonzero((n > 0) & (n < n.sum())):
             areas[index] = roc_auc_score(labels == index, probabilities[:, index])
-    return {"n": n, "precision": precision, "recall": recall, "f1": f1, "roc_auc": areas, "kappa": np.asarray(kappa)}
+    found = {"n": n, "precision": precision, "recall": recall, "f1": f1, "roc_auc": areas, "kappa": kappa}
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def averages(scores: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """Return averages of the scores of classes, over the classes that occur in the split.
+    """Return averages of class scores over the classes that occur in the split.
+
+    `metrics.summary` has the others: `mean_per_class` is the balanced accuracy and the mean recall, `top1` the weighted
+    recall, and `loss` the log-loss.
 
     Returns:
-      `precision`, `f1` and `roc_auc`, means over classes; `weighted_precision` and `weighted_f1`, means over images;
-      `kappa`. A class that is never predicted counts with a precision of 0. Not among them, for they have their names
-      in `metrics.summary`: `mean_per_class` is the balanced accuracy and the mean recall, `top1` the weighted recall,
-      and `loss` the log-loss.
+      `precision`, `f1` and `roc_auc` as means over classes, `weighted_precision` and `weighted_f1` as means over images,
+      and `kappa`. The precision of a class that is never predicted counts as 0.
     """
     occurs = scores["n"] > 0
     share = scores["n"][occurs] / scores["n"].sum()
@@ -145,7 +154,7 @@ def _or_none(value: np.ndarray) -> float | None:
 
 
 def as_lines(values: Mapping[str, Any]) -> list[str]:
-    """Return what `metrics` holds besides the accuracies and the loss as lines for people."""
+    """Return the metrics besides the accuracies and the loss as lines of text."""
 
     def shown(name: str) -> str:
         return "not defined" if values.get(name) is None else f"{values[name]:.4f}"

@@ -1,4 +1,4 @@
-"""From a configuration to everything that training needs, with every mistake in it found before anything is written."""
+"""Everything that training needs, built from a configuration; its errors are found before anything is written."""
 
 import dataclasses
 import math
@@ -29,18 +29,19 @@ from flax_augtl.training.step import AXIS, StepSettings
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All that a run is made of.
+    """Everything that a run needs.
 
     Attributes:
       config: the configuration.
-      dataset: pictures and their splits.
-      source: what `run_directory.SOURCE` holds: the source network's name, settings, classes and terms.
+      dataset: the images and their splits.
+      source: the contents of source.json: the source network's name, settings, classes and terms.
       network: the network that is trained.
       variables: its initial variables.
       plan: what is frozen.
-      preprocessing: from pictures to what the network reads.
-      optimizer, step: settings of the compiled step.
-      pool: the training pictures, where they live on the device; else None.
+      preprocessing: the evaluation transform, from images to the network's input.
+      optimizer: settings of the optimizer.
+      step: settings of the compiled step.
+      pool: the training images if they live on the device, otherwise None.
       rates: the learning rate of pretrained layers at every step, float32 [total steps].
       evaluate_every: steps between two evaluations.
       checkpoint_every: steps between two further checkpoints, or None.
@@ -62,7 +63,7 @@ class Experiment:
 
     @property
     def total_steps(self) -> int:
-        """Length of the run."""
+        """The length of the run in steps."""
         return len(self.rates)
 
 
@@ -73,16 +74,21 @@ def head_of(config: Config) -> HeadSettings:
 
 
 def variant_of(model: nn.Module) -> dict[str, Any]:
-    """Return the fields of a source network that make it what it is, besides its classes and how it is computed."""
+    """Return the fields that define a source network, without its classes and how it is computed."""
     common = {"parent", "name", "num_classes", "dtype", "axis_name", "remat"}
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in common}
 
 
 def build_network(source: Mapping[str, Any], config: Config, num_classes: int) -> network.AugmentedNetwork:
-    """Return the network of a run from what its directory holds: `source.json`, its config and its number of classes.
+    """Return the network of a run.
+
+    Args:
+      source: the contents of source.json.
+      config: the run's configuration.
+      num_classes: number of target classes.
 
     Raises:
-      ValueError: one of these asks for something that there is not.
+      UserError: the source or the configuration has a setting that does not exist.
     """
     return network.create_network(
         source["network"],
@@ -97,9 +103,9 @@ def build_network(source: Mapping[str, Any], config: Config, num_classes: int) -
 
 
 def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with tuples in place of lists, as Flax needs them."""
+    """Return settings with tuples instead of lists: Flax modules must be hashable."""
 
-    def tuples(value):
+    def tuples(value: Any) -> Any:
         return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
     return {name: tuples(value) for name, value in settings.items()}
@@ -110,20 +116,20 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
 
     Args:
       config: see configs/common.py.
-      dataset: takes the place of what `config.data` names, as `data.dataset_from_arrays` makes it.
-      spelling: how a run that goes on writes the names of classes and examples.
+      dataset: replaces the dataset that `config.data` names; see `data.dataset_from_arrays`.
+      spelling: how a run that is resumed writes the names of classes and examples.
 
     Raises:
-      ValueError: something in the configuration, the data or the weights is wrong; nothing has been written.
+      UserError: the configuration, the data or the weights are wrong; nothing has been written.
     """
     settings = head_of(config)
     optimizer = optimizer_of(config)
     check_batch(config)
     if dataset is None:
         check_there(config.data)
-    # The network is checked before the data are read and the weights are loaded, which can take long.
+    # Find errors of the configuration before the data are read, which can take long.
     source, preprocessing, described = source_of(config)
-    training_path(config.data, preprocessing, preprocessing.image_size)  # Refuses an unknown crop or policy.
+    training_path(config.data, preprocessing, preprocessing.image_size)  # Raises for an unknown crop or policy.
     changes = augmentations(config.data)
     if settings.keep_classifier and not source.model.num_classes:
         raise UserError(
@@ -189,10 +195,10 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
 
 
 def source_of(config: Config) -> tuple[Source, Preprocessing, dict[str, Any]]:
-    """Return the source network that a configuration names, its preprocessing, and what `run_directory.SOURCE` says of it.
+    """Return the source network that a configuration names, its preprocessing, and the contents of source.json.
 
     Raises:
-      ValueError: the network, its weights or the preprocessing are wrong.
+      UserError: the network, its weights or the preprocessing are wrong.
     """
     source = load_source(
         config.network,
@@ -237,11 +243,11 @@ def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
     """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
 
     Args:
-      config: its lengths and schedule.
+      config: the configuration; its lengths and its schedule are read.
       examples: number of training examples.
 
     Raises:
-      ValueError: the run has no length, or the schedule does not fit it.
+      UserError: the run has no length, or the schedule does not fit it.
     """
     lengths = {"examples": examples, "batch_size": config.batch_size}
     total = in_steps(config, "", **lengths)
@@ -258,7 +264,7 @@ def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
 
 
 def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: Config) -> np.ndarray:
-    """Return what the kept classification layer gives for examples as they are evaluated, float32 [n, Z]."""
+    """Return the source network's logits for examples in their evaluation view, float32 [n, Z]."""
     apply = jax.jit(lambda variables, images: source.model.apply(variables, preprocessing.normalise(images)))
     batches = eval_batches(
         examples, preprocessing, config.data, batch_size=config.batch_size, image_size=preprocessing.image_size
@@ -267,7 +273,11 @@ def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examp
 
 
 def check_batch(config: Config) -> None:
-    """Raise ValueError unless the batch divides by the devices and the micro-batches."""
+    """Check that the batch divides by the number of devices and micro-batches.
+
+    Raises:
+      UserError: it does not.
+    """
     if config.batch_size < 1 or config.accumulate < 1:
         raise UserError(
             f"config.batch_size={config.batch_size} and config.accumulate={config.accumulate} must be at least 1."
@@ -283,7 +293,11 @@ def check_batch(config: Config) -> None:
 
 
 def class_weights(config: Config, labels: np.ndarray, classes: int) -> tuple[float, ...]:
-    """Return the weight of each class in the loss for training labels int [n]; () for equal ones."""
+    """Return the weight of each class in the loss for training labels int [n]; () for equal weights.
+
+    Raises:
+      UserError: the configured weights are invalid.
+    """
     weights = config.class_weights
     if config.balance_classes:
         if weights:

@@ -1,4 +1,4 @@
-"""What is frozen: said once here, and used by the optimizer, the step, the table and the study."""
+"""The plan of what is frozen, which the optimizer, the step, the log and the study use."""
 
 import dataclasses
 import difflib
@@ -17,10 +17,10 @@ LABELS = (FROZEN, PRETRAINED, NEW)
 
 @dataclasses.dataclass(frozen=True)
 class FreezingPlan:
-    """Which label the parameters of each layer group have.
+    """The label of each layer group: frozen, pretrained or new.
 
     Attributes:
-      groups: layer groups of the network, bottom to top, the head last.
+      groups: the layer groups of the network, bottom to top, the head last.
       labels: the label of each group.
     """
 
@@ -29,19 +29,19 @@ class FreezingPlan:
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """The layer groups that are frozen."""
+        """The frozen layer groups."""
         return self.groups[: self.depth]
 
     @property
     def depth(self) -> int:
-        """Number of frozen layer groups: the index of the first group that trains."""
+        """The number of frozen layer groups, which is the index of the first trainable group."""
         return self.labels.count(FROZEN)
 
     def label(self, path: Sequence[Any]) -> str:
         """Return the label of the parameter at a tree path such as ("source", "layer1", ...) or ("head", ...).
 
         Raises:
-          ValueError: no layer group covers the path.
+          UserError: the parameter belongs to no layer group.
         """
         names = [str(getattr(key, "key", key)) for key in path]
         group = names[0] if names[0] == HEAD else (names[1] if len(names) > 1 else "")
@@ -50,18 +50,18 @@ class FreezingPlan:
         return self.labels[self.groups.index(group)]
 
     def label_tree(self, params: Any) -> Any:
-        """Return a tree like `params` with the label of each leaf in its place."""
+        """Return a tree like `params` that has the label of each leaf."""
         return jax.tree_util.tree_map_with_path(lambda path, _: self.label(path), params)
 
     def partition(self, params: Any) -> tuple[Any, Any]:
-        """Split parameters into (trainable, frozen): trees of the same shape with None where the other has the leaf."""
+        """Split parameters into (trainable, frozen): trees of the same shape; each has None for the other's leaves."""
         labels = self.label_tree(params)
         trainable = jax.tree.map(lambda leaf, label: None if label == FROZEN else leaf, params, labels)
         frozen = jax.tree.map(lambda leaf, label: leaf if label == FROZEN else None, params, labels)
         return trainable, frozen
 
     def norms(self, trainable: Any) -> jax.Array:
-        """Return the norm of each layer group of a trainable partition, float32 [groups]; 0 for a frozen one."""
+        """Return the norm of each layer group of a trainable partition, float32 [groups]; 0 for frozen groups."""
         trees = [trainable[HEAD] if group == HEAD else trainable["source"].get(group, {}) for group in self.groups]
         return jnp.stack(
             [
@@ -72,7 +72,7 @@ class FreezingPlan:
 
 
 def merge(trainable: Any, frozen: Any) -> Any:
-    """Join the two trees that `FreezingPlan.partition` made."""
+    """Return the whole tree of two trees from `FreezingPlan.partition`."""
     return jax.tree.map(
         lambda one, other: other if one is None else one, trainable, frozen, is_leaf=lambda leaf: leaf is None
     )
@@ -84,13 +84,13 @@ def freezing_plan(
     """Return the plan that freezes all groups up to and including `freeze`.
 
     Args:
-      groups: layer groups of the network, bottom to top, the head last.
+      groups: the layer groups of the network, bottom to top, the head last.
       freeze: the topmost frozen group, or `none`, or `all` (all but the head).
-      pretrained: False if the source network has random weights: its groups are then as new as the head.
-      classifier_rate: label of the kept classification layer where it is not frozen.
+      pretrained: False if the source network has random weights; its groups are then new, like the head.
+      classifier_rate: label of the kept classification layer if it is not frozen.
 
     Raises:
-      ValueError: the group is unknown, or layers without pretrained weights would be frozen.
+      UserError: the group is unknown, or layers with random weights would be frozen.
     """
     source = tuple(group for group in groups if group != HEAD)
     choices = ("none", *source, "all")
@@ -115,7 +115,7 @@ def freezing_plan(
 
 
 def table(plan: FreezingPlan, params: Any, learning_rate: float, multiplier: float) -> str:
-    """Return the plan as text, a line a layer group: group, parameters, label, learning rate."""
+    """Return the plan as text with one line per layer group: group, parameters, label, learning rate."""
     counts = dict.fromkeys(plan.groups, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [key.key for key in path]

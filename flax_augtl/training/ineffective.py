@@ -1,4 +1,4 @@
-"""Settings that a run never gets to use: each would be silently without effect, so the log says so at the start."""
+"""Settings that have no effect on a run; the log names them at the start."""
 
 from flax_augtl.config.durations import UNITS, in_steps
 from flax_augtl.config.schema import Config
@@ -10,8 +10,8 @@ def ineffective_settings(
     """Return a sentence for every setting that has no effect on a run.
 
     Args:
-      config: see configs/common.py.
-      total_steps: length of the run.
+      config: the configuration.
+      total_steps: length of the run in steps.
       evaluate_every: steps between two evaluations.
       examples: number of training examples.
       has_validation: whether the dataset has a validation split.

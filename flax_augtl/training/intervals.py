@@ -1,52 +1,51 @@
-"""How much an accuracy would differ on other images of the same kind: intervals and paired tests over images.
+"""Intervals and paired tests over images: how much an accuracy would differ on other images like these.
 
-They say nothing about training again: that is what several seeds are for (`study.statistics`).
+They do not cover the variance between trainings; several seeds do (`training.statistics`).
 """
 
 import functools
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
 FLIPS = 20_000
 
 
 def image_interval(
-    right: Sequence[float],
-    tested: Sequence[float],
-    strata: Sequence[int] | None = None,
+    right: ArrayLike,
+    tested: ArrayLike,
+    strata: ArrayLike | None = None,
     *,
     lowest: float = 0.0,
     confidence: float = 0.95,
 ) -> tuple[float, float, float]:
     """Return an accuracy and the ends of its bias-corrected and accelerated (BCa) bootstrap interval over images.
 
-    The images are drawn anew, each with all that was said of it by several networks. The same values give the same
-    ends. Where all images agree there is nothing to draw from: the ends are then those of the exact binomial interval.
+    Images are resampled together with the predictions of all networks. The same values give the same interval. If all
+    images agree, resampling shows no spread; the interval is then the exact binomial one.
 
     Args:
-      right: how many networks were right about each image; of a difference, how many more than of the others.
-      tested: by how many networks each image was seen.
+      right: number of networks that predict each image correctly; for a difference, how many more do than of the others.
+      tested: number of networks that predicted each image.
       strata: class of each image, for a mean over classes, whose sizes are kept; None for the plain accuracy.
-      lowest: the least value that there can be; −1 for differences.
-      confidence: of the interval.
+      lowest: the smallest possible value; −1 for differences.
+      confidence: confidence of the interval.
     """
-    right, tested = np.asarray(right, np.float64), np.asarray(tested, np.float64)
-    strata = np.zeros(len(right), np.int64) if strata is None else np.asarray(strata, np.int64)
-    return _interval(right.tobytes(), tested.tobytes(), strata.tobytes(), lowest, confidence)
+    rights, counts = np.asarray(right, np.float64), np.asarray(tested, np.float64)
+    classes = np.zeros(len(rights), np.int64) if strata is None else np.asarray(strata, np.int64)
+    return _interval(rights.tobytes(), counts.tobytes(), classes.tobytes(), lowest, confidence)
 
 
 @functools.lru_cache(maxsize=1024)  # A report shows the same figures several times.
 def _interval(
-    right: bytes, tested: bytes, strata: bytes, lowest: float, confidence: float
+    right_bytes: bytes, tested_bytes: bytes, strata_bytes: bytes, lowest: float, confidence: float
 ) -> tuple[float, float, float]:
     from scipy.special import ndtr, ndtri  # Slow to import.
 
-    right, tested, strata = (
-        np.frombuffer(part, kind) for part, kind in ((right, np.float64), (tested, np.float64), (strata, np.int64))
-    )
+    right, tested = np.frombuffer(right_bytes, np.float64), np.frombuffer(tested_bytes, np.float64)
+    strata = np.frombuffer(strata_bytes, np.int64)
     if not len(right):
         return math.nan, math.nan, math.nan
     tail, rng = (1 - confidence) / 2, np.random.default_rng(0)
@@ -65,7 +64,7 @@ def _interval(
         influence = (kinds[:, 0] - share * kinds[:, 1]) / (counts @ kinds[:, 1]) / len(parts)
         square, cube = square + counts @ influence**2, cube + counts @ influence**3
     if square < 1e-20:
-        # So large may the share of other images be where none of these n was another.
+        # The largest share of disagreeing images that is compatible with none among these n.
         unseen = 1 - tail ** (1 / len(right))
         return float(mean), float(max(lowest, mean - unseen)), float(min(1.0, mean + unseen))
     below = np.mean(drawn < mean - 1e-12) / 2 + np.mean(drawn < mean + 1e-12) / 2
@@ -76,10 +75,10 @@ def _interval(
 
 
 def confusion_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
-    """Return the 95 % intervals over images of the `top1` and `mean_per_class` of one network.
+    """Return the 95 % intervals over images of one network's `top1` and `mean_per_class`.
 
     Args:
-      confusion: counts [C, C], a row a label and a column a prediction.
+      confusion: counts [C, C], one row per label and one column per prediction.
     """
     confusion = np.asarray(confusion, np.float64).round().astype(np.int64)
     labels = np.repeat(np.arange(len(confusion)), confusion.sum(axis=1))
@@ -91,25 +90,25 @@ def confusion_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def paired_p(differences: Sequence[int], weights: Sequence[float] | None = None) -> float:
-    """Return the two-sided p of a sum of paired differences, one an image, under flips of their signs.
+def paired_p(differences: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the two-sided p of a sum of paired differences, one per image, under flips of their signs.
 
-    Of two networks on the same images, whose differences are −1, 0 and 1, this is the exact McNemar test. It is exact
-    for equal weights; otherwise 20,000 flips are drawn, always the same.
+    For two networks on the same images, whose differences are −1, 0 and 1, this is the exact McNemar test. It is exact
+    for equal weights; for others it draws 20,000 flips from a fixed seed.
 
     Args:
-      differences: how many more networks of the one kind than of the other were right about each image.
-      weights: of the images in the sum; None for equal ones.
+      differences: per image, how many more networks of one group than of the other are right.
+      weights: weights of the images in the sum; None for equal weights.
     """
-    differences = np.asarray(differences, np.int64)
-    weights = np.ones(len(differences)) if weights is None else np.asarray(weights, np.float64)
-    differs = differences != 0
-    differences, weights = differences[differs], weights[differs]
-    if not len(differences):
+    each = np.asarray(differences, np.int64)
+    shares = np.ones(len(each)) if weights is None else np.asarray(weights, np.float64)
+    differs = each != 0
+    each, shares = each[differs], shares[differs]
+    if not len(each):
         return 1.0
-    if np.ptp(weights) > 1e-9 * weights.max():
-        return _drawn_p(differences, weights)
-    return _exact_p(differences)
+    if np.ptp(shares) > 1e-9 * shares.max():
+        return _drawn_p(each, shares)
+    return _exact_p(each)
 
 
 def _exact_p(differences: np.ndarray) -> float:
@@ -130,5 +129,5 @@ def _drawn_p(differences: np.ndarray, weights: np.ndarray) -> float:
     for size, count in zip(*np.unique(np.abs(differences) * weights, return_counts=True), strict=True):
         sums += size * (2 * rng.binomial(count, 0.5, FLIPS) - count)
     far = abs(differences @ weights)
-    # The flip that was observed is one of them, so that p is never zero.
+    # The observed signs count as one flip, so that p is never zero.
     return float((1 + np.sum(np.abs(sums) >= far * (1 - 1e-9))) / (FLIPS + 1))

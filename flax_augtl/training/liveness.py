@@ -1,8 +1,8 @@
-"""How much memory the intermediate values of a traced function take at once, by a model of what XLA keeps.
+"""The peak memory of a traced function's intermediate values, by a model of what XLA keeps.
 
-XLA joins chains of elementwise operations into one, so that what is between them never exists as a whole; such a chain
-may even be computed twice. What exists are the results of convolutions, matrix products, reductions and the like, and
-what these read. A value lives from where it is made to the last operation that needs it, directly or through a chain.
+XLA fuses chains of elementwise operations, so that values within a chain never exist in memory; it may even compute a
+chain twice. The results of convolutions, matrix products, reductions and the like do exist, and so do their inputs. A
+value lives from the operation that makes it to the last one that needs it, directly or through a chain.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-# Operations that do not take part in a chain, by the start of their names: what they read must exist.
+# Operations that XLA does not fuse into chains, by the start of their names: their inputs must exist.
 _WHOLE = (
     "conv_general",
     "dot_general",
@@ -34,7 +34,7 @@ _WHOLE = (
     "ragged",
 )
 _REDUCTIONS = ("reduce_", "argmax", "argmin")
-# Their result is what they read, under another name; a sum over devices can be made in place.
+# Operations whose result shares the memory of their input; XLA can sum over devices in place.
 _SAME = (
     "reshape",
     "squeeze",
@@ -55,16 +55,16 @@ class _Value:
     size: int
     made: int
     exists: bool
-    needs: frozenset[int] = frozenset()  # What must exist for a value of a chain to be computed.
+    needs: frozenset[int] = frozenset()  # The values from which a chain computes this one.
 
 
 def peak(jaxpr: Any, *, platform: str = "tpu") -> int:
-    """Return the largest number of bytes that intermediate values of a jaxpr take at once, its inputs not counted.
+    """Return the peak memory in bytes of a jaxpr's intermediate values, without its inputs.
 
     Args:
-      jaxpr: of a function for one device.
-      platform: cpu, gpu, tpu. XLA's CPU compiler computes bfloat16 in float32, keeps what a batch norm has centred, and
-        has no gradient of max-pooling: it makes pairs of values and places for it.
+      jaxpr: the jaxpr of a function for one device.
+      platform: cpu, gpu or tpu. XLA's CPU compiler computes bfloat16 in float32, keeps the centred values of a batch
+        norm, and makes pairs of values and positions for the gradient of max-pooling.
     """
     trace = _Trace(platform)
     inputs = [trace.add(0, True) for _ in (*jaxpr.constvars, *jaxpr.invars)]
@@ -73,7 +73,7 @@ def peak(jaxpr: Any, *, platform: str = "tpu") -> int:
 
 
 def on_each_device(jaxpr: Any) -> Any:
-    """Return the part of a pmapped function's jaxpr that each device runs, in the shapes that it sees."""
+    """Return the part of a pmapped function's jaxpr that each device runs, with the shapes on one device."""
     for equation in jaxpr.eqns:
         inner = _all_called(equation)
         found = (
@@ -90,13 +90,13 @@ def size_of(tree: Any) -> int:
 
 
 class _Trace:
-    """Operations in their order, with functions that are called written out in their place."""
+    """The operations of a jaxpr in their order, with called functions inlined."""
 
     def __init__(self, platform: str):
         self._platform = platform
         self._values: list[_Value] = []
         self._uses: list[tuple[int, frozenset[int]]] = []
-        self._inside: dict[int, int] = {}  # Bytes that a loop needs on top, by its place.
+        self._inside: dict[int, int] = {}  # Bytes inside of a loop, by the time of the loop.
         self._time = 0
 
     def add(self, size: int, exists: bool, needs: frozenset[int] = frozenset()) -> int:
@@ -130,7 +130,7 @@ class _Trace:
                 if self._platform == "cpu" and name.startswith("select_and_scatter"):
                     self._inside[self._time] = 6 * self._size(equation.outvars[0].aval)
             needs = frozenset().union(*(self._roots(operand) for operand in operands))
-            # Centred activations, which batch norm reads several times.
+            # Batch norm reads its centred activations several times.
             centred = self._platform == "cpu" and name == "sub" and equation.outvars[0].aval.ndim == 4
             exists = whole or name.startswith(_REDUCTIONS) or centred
             if exists:
@@ -139,7 +139,7 @@ class _Trace:
                 names[out] = self.add(self._size(out.aval), exists, needs)
 
     def _chosen(self, equation: Any) -> Any:
-        """Return the branch of `jax.lax.platform_dependent` that the platform takes; None where the choice is another."""
+        """Return the branch of `jax.lax.platform_dependent` for the platform; None for another condition."""
         for names, branch in zip(
             equation.params.get("branches_platforms") or (), equation.params["branches"], strict=False
         ):
@@ -157,7 +157,7 @@ class _Trace:
         return frozenset({value}) if self._values[value].exists else self._values[value].needs
 
     def _make(self, index: int) -> None:
-        """Let a value of a chain exist, from where it stands in the order."""
+        """Mark a value of a chain as one that exists, from the time when it is made."""
         value = self._values[index]
         if not value.exists:
             value.exists = True
@@ -191,6 +191,6 @@ def _all_called(equation: Any) -> list[Any]:
 
 
 def _called(equation: Any) -> Any:
-    """Return the one jaxpr that an operation calls with its operands, if it does."""
+    """Return the jaxpr that an operation calls with its operands; None if it calls none."""
     found = _all_called(equation)
     return found[0] if len(found) == 1 or equation.primitive.name.startswith("custom_") and found else None

@@ -1,11 +1,11 @@
-"""What a person sees of a run: progress bar, lines, metrics.jsonl, TensorBoard and the picture of the confusion matrix."""
+"""The log of a run: progress bar, lines of text, metrics.jsonl, TensorBoard, and the image of the confusion matrix."""
 
 import contextlib
 import io
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,36 @@ from tqdm import tqdm
 
 from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import is_remote
-from flax_augtl.runtime.text import duration, for_terminal
-from flax_augtl.training.confusion import confusion_picture
+from flax_augtl.runtime.text import duration, for_terminal, shows_bars
+from flax_augtl.training.confusion import confusion_image
 from flax_augtl.workdir import files
 
 BRACKETS = "in brackets: 95 % bootstrap intervals over these images, for this trained network"
 
 
 class _Events:
-    """An event file for TensorBoard, written at once: tensorboardX's own thread dies of a full disk, and then blocks."""
+    """An event file for TensorBoard.
+
+    It is written in the calling thread: tensorboardX's own writer thread dies when the disk is full, and then blocks.
+    """
 
     def __init__(self, directory: epath.Path, step: int):
-        # Here, because it takes a tenth of a second that `predict` need not wait.
+        # Importing this takes a tenth of a second, which `predict` should not wait for.
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
-        self._summary, self._pb, self._directory = summary, event_pb2, directory
+        self._summary, self._directory = summary, directory
+        self._pb: Any = event_pb2  # Protobuf makes its classes at runtime.
         with self._saying():
             directory.mkdir(parents=True, exist_ok=True)
             self._writer = event_file_writer.EventsWriter(str(directory / "events"))
-            if step:  # What a run that goes on writes again.
-                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                self._writer.write_event(event_pb2.Event(step=step + 1, session_log=start))
+            if step:  # Have TensorBoard drop the later steps, which a resumed run writes again.
+                start = self._pb.SessionLog(status=self._pb.SessionLog.START)
+                self._writer.write_event(self._pb.Event(step=step + 1, session_log=start))
 
     @contextlib.contextmanager
-    def _saying(self):
+    def _saying(self) -> Iterator[None]:
+        """Raise UserError if the file cannot be written."""
         try:
             yield
         except OSError as error:
@@ -59,16 +64,16 @@ class _Events:
             self._writer.flush()
 
     def close(self) -> None:
-        # Whatever could not be written has been said, or is about to be.
+        # Another method has raised this error, or will.
         with contextlib.suppress(OSError):
             self._writer.close()
 
 
 class RunLog:
-    """Log of a run; only the first of several processes should have one that writes.
+    """Log of a run; if there are several processes, only the first one has a log.
 
-    On a terminal a bar shows step, loss, pictures/s and the time left; elsewhere a line says the same from time to
-    time.
+    On a terminal or in a notebook, a bar shows step, loss, images/s and the time left. Elsewhere, a line says the same
+    from time to time.
     """
 
     def __init__(
@@ -84,19 +89,20 @@ class RunLog:
         self.workdir = epath.Path(workdir)
         self._total, self._first, self._step, self._batch_size = total_steps, step, step, batch_size
         events = self.workdir / files.TENSORBOARD
-        # tensorboardX writes files of this machine; those of a remote workdir are copied there from time to time.
+        # tensorboardX writes local files only; for a remote workdir they are copied from time to time.
         self._holder = tempfile.TemporaryDirectory(prefix="flax-augtl-") if is_remote(events) else None
         self._events = _Events(epath.Path(self._holder.name) if self._holder else events, step)
         self._interval = seconds_between_lines
         self._quiet = quiet
-        self._started = self._last_line = None
+        self._started: float | None = None
+        self._last_line = 0.0
         self._bar = tqdm(
             total=total_steps,
             initial=step,
             unit="step",
             dynamic_ncols=True,
             smoothing=0.1,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not shows_bars(),
         )
 
     def say(self, text: str) -> None:
@@ -105,7 +111,7 @@ class RunLog:
             tqdm.write(for_terminal(text), file=sys.stderr)
 
     def step(self, step: int, loss: float) -> None:
-        """Show that `step` steps are done. The first call starts the clock: what came before was compilation."""
+        """Show that `step` steps are done. The first call starts the clock, so that compilation does not count."""
         now = time.monotonic()
         if self._started is None:
             self._started, self._last_line, self._first = now, now, step
@@ -126,18 +132,18 @@ class RunLog:
                 )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Append a row to metrics.jsonl, and the values to TensorBoard."""
+        """Append a row to metrics.jsonl, and write the values for TensorBoard."""
         files.append_metrics(self.workdir, [{"step": step, "split": split, **values}])
         for name, value in values.items():
-            if value is not None:  # A metric that is not defined for these images.
+            if value is not None:  # None: the metric is not defined for these images.
                 self._events.scalar(f"{split}/{name}", value, step)
         self._events.flush()
         if split != "train":
             self._copy_events()
 
     def write_confusion(self, split: str, confusion: np.ndarray, class_names: Sequence[str], step: int) -> None:
-        """Write the confusion matrix as `confusion_<split>.png`, and to TensorBoard."""
-        image = confusion_picture(confusion, class_names)
+        """Write the confusion matrix as `confusion_<split>.png`, and for TensorBoard."""
+        image = confusion_image(confusion, class_names)
         from PIL import Image
 
         content = io.BytesIO()
@@ -146,7 +152,7 @@ class RunLog:
         self._events.image(f"{split}/confusion", image, step)
 
     def close(self) -> None:
-        """End the bar and the TensorBoard file."""
+        """Close the progress bar and the TensorBoard file."""
         self._bar.close()
         self._events.close()
         self._copy_events()
@@ -154,7 +160,7 @@ class RunLog:
             self._holder.cleanup()
 
     def _copy_events(self) -> None:
-        """Bring the TensorBoard file of a remote workdir up to date."""
+        """Copy the TensorBoard file to a remote workdir."""
         if self._holder is None:
             return
         there = self.workdir / files.TENSORBOARD
@@ -164,7 +170,7 @@ class RunLog:
 
 
 def describe(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]] | None = None) -> str:
-    """Return evaluation metrics as one short text, with intervals over images where there are any (`BRACKETS`)."""
+    """Return evaluation metrics as one short text, with their intervals over images, if given (`BRACKETS`)."""
     ends = {name: f" [{low:.4f}, {high:.4f}]" for name, (low, high) in (intervals or {}).items()}
     return (
         f"top-1 {values['top1']:.4f}{ends.get('top1', '')}, mean per class {values['mean_per_class']:.4f}"

@@ -1,4 +1,4 @@
-"""What a training step takes of a device's memory, estimated before it is compiled, and what to do if that is too much."""
+"""The memory of a training step, estimated before compilation, and advice if a device has too little of it."""
 
 import contextlib
 import dataclasses
@@ -23,14 +23,14 @@ class OutOfMemory(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Bytes on each device.
+    """Memory on each device, in bytes.
 
     Attributes:
-      parameters: of the whole network, with its running statistics.
-      optimizer: state of the optimizer, of what trains.
-      batch: one device's share of the batch, and the data set where it lives on the device.
-      gradients: of what trains.
-      activations: what a micro-batch leaves for the backward pass, and what that needs at once besides.
+      parameters: the whole network, with its running statistics.
+      optimizer: the state of the optimizer.
+      batch: one device's share of the batch, and the dataset if it lives on the device.
+      gradients: the gradients of the trainable parameters.
+      activations: the activations that a micro-batch keeps for the backward pass, and its temporary values.
     """
 
     parameters: int
@@ -41,7 +41,7 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        """The sum of all."""
+        """The sum of all fields."""
         return sum(dataclasses.asdict(self).values())
 
     def __str__(self) -> str:
@@ -50,11 +50,11 @@ class Estimate:
 
 
 def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate:
-    """Estimate what the training step of an experiment takes; it is traced, not compiled.
+    """Estimate the memory of an experiment's training step, which is traced, not compiled.
 
     Args:
-      experiment: what is trained.
-      platform: cpu, gpu, tpu; None for the one that runs.
+      experiment: the experiment.
+      platform: cpu, gpu or tpu; None for the one that JAX uses.
     """
     state, batch, pool = shapes(experiment)
     step = pmapped_train_step(
@@ -68,14 +68,14 @@ def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate
         parameters=liveness.size_of((state.params, state.batch_stats)),
         optimizer=liveness.size_of(state.opt_state),
         batch=liveness.size_of(batch) // jax.local_device_count() + liveness.size_of(pool),
-        # XLA's CPU compiler holds the gradient of a kernel twice, as it is computed and transposed.
+        # XLA's CPU compiler holds the gradient of a kernel twice, as computed and transposed.
         gradients=gradients * (2 if platform == "cpu" and experiment.step.accumulate == 1 else 1),
         activations=max(0, peak - gradients),
     )
 
 
 def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
-    """Return the shapes of what the pmapped step reads: state, a host's batch, and the data set on the device or None."""
+    """Return the shapes of the pmapped step's inputs: the state, a host's batch, and the dataset on the device or None."""
     of = jax.ShapeDtypeStruct
     params, batch_stats = (
         jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), experiment.variables[name])
@@ -91,12 +91,12 @@ def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str
     )
     lead = (jax.local_device_count(), experiment.config.batch_size // jax.device_count())
     side, pool = experiment.preprocessing.image_size, experiment.pool
-    pictures = (
+    images = (
         {"image": of((*lead, side, side, 3), np.uint8)}
         if pool is None
         else {"index": of(lead, np.int32), "box": of((*lead, 4), np.int32)}
     )
-    batch = {**pictures, "label": of(lead, np.int32), "id": of(lead, np.uint32), "view": of(lead, np.int32)}
+    batch = {**images, "label": of(lead, np.int32), "id": of(lead, np.uint32), "view": of(lead, np.int32)}
     return (
         state,
         batch,
@@ -105,7 +105,7 @@ def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str
 
 
 def most_in_use() -> str:
-    """Return a sentence about the most memory that this program has had of a device; empty where devices do not count it."""
+    """Return a sentence about the peak memory of a device; empty if the devices do not count it."""
     counts = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
     if not counts:
         return ""
@@ -116,10 +116,10 @@ def most_in_use() -> str:
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Answer an error for want of memory, of a device or of the host, with the settings that would help.
+    """Replace an out-of-memory error, of a device or of the host, by one that names settings that help.
 
     Raises:
-      OutOfMemory: in its place.
+      OutOfMemory: in place of the error.
     """
     try:
         yield
@@ -139,7 +139,7 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
 
 
 def _advice(config: Config) -> str:
-    """Return what can be set otherwise than in this configuration, the cheapest first."""
+    """Return settings that would save memory, the cheapest first."""
     advice = [f"config.accumulate={2 * config.accumulate} (micro-batches of half the size; the same batch)"]
     if not config.remat:
         advice.append("config.remat=True (activations are computed twice instead of kept)")
@@ -150,7 +150,7 @@ def _advice(config: Config) -> str:
     advice.append(f"a config.batch_size below {config.batch_size}")
     advice.append("a smaller config.image_size")
     if config.data.cache == "device":
-        advice.append("config.data.cache=auto (the data set stays on the host)")
+        advice.append("config.data.cache=auto (the dataset stays on the host)")
     return "What would help, the cheapest first: " + "; ".join(advice) + "."
 
 

@@ -1,4 +1,4 @@
-"""Metrics of classification, made of sums over examples: exact for any batch size, padding and number of devices."""
+"""Metrics of classification from sums over examples: exact for any batch size, padding and number of devices."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,8 +22,8 @@ def evaluation_sums(logits: jax.Array, losses: jax.Array, labels: jax.Array, mas
       mask: float32 [N], 1 for an example and 0 for padding.
 
     Returns:
-      `confusion` [C, C] (row: label, column: prediction), `loss`, `top5`, and, in 15 equal bins of the confidence (the
-      highest probability), `bin_count`, `bin_confidence`, `bin_correct` [15].
+      `confusion` [C, C] (row: label, column: prediction), `loss` and `top5`; and `bin_count`, `bin_confidence` and
+      `bin_correct` [15], in 15 equal bins of the confidence, which is the highest probability.
     """
     probabilities = jax.nn.softmax(logits)
     predicted = jnp.argmax(logits, axis=-1)
@@ -31,7 +31,7 @@ def evaluation_sums(logits: jax.Array, losses: jax.Array, labels: jax.Array, mas
     classes = logits.shape[-1]
     of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     above = jnp.sum(logits > of_label, axis=-1)
-    # Bins are open on the left, as in the definition of the error; a confidence of 1 is in the last.
+    # Bins are open on the left, as in the definition of the calibration error; the last one includes 1.
     index = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
     bins = jnp.zeros(BINS)
     return {
@@ -48,7 +48,7 @@ def add(sums: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Add the sums of several batches in float64.
 
     Raises:
-      ValueError: there is no batch.
+      UserError: there is no batch.
     """
     total: dict[str, np.ndarray] = {}
     for batch in sums:
@@ -60,11 +60,11 @@ def add(sums: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def summary(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the metrics that sums stand for.
+    """Return the metrics of summed batches.
 
     Returns:
-      `top1`, `top5`, `mean_per_class` (the mean accuracy over the classes that occur), `calibration_error` (expected,
-      15 equal bins), all fractions in [0, 1]; `loss`, the mean cross-entropy in nats; `n`, the number of examples.
+      The fractions `top1`, `top5`, `mean_per_class` (the mean accuracy over the classes that occur) and
+      `calibration_error` (expected, 15 equal bins); `loss`, the mean cross-entropy in nats; `n`, the number of examples.
     """
     confusion = sums["confusion"]
     n = confusion.sum()
@@ -80,7 +80,7 @@ def summary(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return counts [C, C], a row a label and a column a prediction."""
+    """Return counts [C, C], one row per label and one column per prediction."""
     return np.bincount(np.asarray(labels) * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -91,7 +91,7 @@ def class_accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def class_table(confusion: np.ndarray, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return a row a class: `label`, `n`, `accuracy` (None without examples), `taken_for` (its most frequent mistake)."""
+    """Return a row per class: `label`, `n`, `accuracy` (None without examples), `taken_for` (most frequent wrong class)."""
     rows = []
     for index, (name, accuracy) in enumerate(zip(class_names, class_accuracy(confusion), strict=True)):
         wrong = confusion[index].copy()

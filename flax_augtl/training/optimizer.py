@@ -1,4 +1,4 @@
-"""Schedules of the learning rate, and the optimizer with one transform a label."""
+"""Learning rate schedules, and the optimizer, which has one transform per label of the freezing plan."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """Settings of the optimizer; the learning rate is not among them, so that one compiled step serves all rates.
+    """Settings of the optimizer without the learning rate, so that all rates share one compiled step.
 
     Attributes:
       name: `sgd` (Nesterov momentum) or `adamw`.
-      momentum: of `sgd`.
-      weight_decay: of kernels; biases, norms and scales have none. Coupled in `sgd`, decoupled in `adamw`.
-      gradient_clip: largest global norm of the gradient of what trains; 0 for no limit.
-      new_layer_multiplier: learning rate of new layers over that of pretrained ones.
+      momentum: momentum of `sgd`.
+      weight_decay: decay of kernels, coupled in `sgd` and decoupled in `adamw`; biases, norms and scales have none.
+      gradient_clip: largest global norm of the gradient of the trainable parameters; 0 for no limit.
+      new_layer_multiplier: learning rate of new layers divided by that of pretrained layers.
     """
 
     name: str = "sgd"
@@ -35,9 +35,9 @@ class OptimizerSettings:
 def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.GradientTransformation:
     """Return the transform from gradients to updates for a learning rate of 1.
 
-    `optax.multi_transform` gives frozen parameters an update of exactly zero, weight decay included, and new ones
-    `new_layer_multiplier` times the update of pretrained ones. It takes whole trees and, equally, the trainable
-    partition alone (`FreezingPlan.partition`), for which it keeps no state of frozen parameters.
+    Frozen parameters get an update of exactly zero, weight decay included. New parameters get `new_layer_multiplier`
+    times the update of pretrained ones. The transform takes whole trees, or the trainable partition alone
+    (`FreezingPlan.partition`), for which it keeps no state of frozen parameters.
     """
 
     def kernels(params):
@@ -68,15 +68,14 @@ def learning_rates(
     """Return the learning rate of pretrained layers at every step, float32 [total_steps].
 
     Args:
-      schedule: `config.schedule`: `name` (one of `SCHEDULES`), `final` (of `cosine`: the last rate as a share of the
-        first), `factor` (of `step`: what the rate is multiplied by at every boundary).
-      learning_rate: the highest rate.
-      total_steps: length of the run.
-      warmup: steps over which the rate rises linearly to the highest.
-      boundaries: of `step`: the steps at which the rate falls.
+      schedule: `config.schedule`.
+      learning_rate: the highest learning rate.
+      total_steps: length of the run in steps.
+      warmup: number of steps over which the rate rises linearly to the highest.
+      boundaries: the steps at which the schedule `step` lowers the rate.
 
     Raises:
-      ValueError: the schedule is unknown, lacks boundaries, or warm-up is not shorter than the run.
+      UserError: the schedule `step` has no boundaries, or the warm-up is not shorter than the run.
     """
     if warmup >= total_steps:
         raise UserError(
@@ -91,7 +90,7 @@ def learning_rates(
                 "config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples)."
             )
         scales: dict[int, float] = {}
-        for step in boundaries:  # Epochs can be so short that two boundaries fall on one step.
+        for step in boundaries:  # Two boundaries can fall on one step.
             scales[step - warmup] = scales.get(step - warmup, 1.0) * schedule.factor
         main = optax.piecewise_constant_schedule(learning_rate, scales)
     else:

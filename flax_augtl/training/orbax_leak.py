@@ -1,7 +1,7 @@
-"""TensorStore's specifications of where arrays lie, of which Orbax makes one for each array of each checkpoint.
+"""A workaround for a memory leak: Orbax asks TensorStore for a specification of each array of each checkpoint.
 
-For each it asks TensorStore for `KvStore.Spec.to_json`, which loses four strings, 257 bytes, at every call (0.1.71 to
-0.1.86 do). A long run of many checkpoints would grow by that. They differ in the array's name alone.
+`KvStore.Spec.to_json` leaks four strings, 257 bytes, per call (TensorStore 0.1.71 to 0.1.86). The memory of a run with
+many checkpoints would grow. The specifications of a directory differ in the array's name alone, so one call is enough.
 """
 
 import copy
@@ -15,8 +15,8 @@ _PARAMETERS = ["directory", "name", "process_spec", "write_options", "temporary_
 
 
 def once_a_directory(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Return a function that gives what `build(directory, name=None, **settings)` does, but calls it once a directory."""
-    # A checkpoint has a few directories, and no other checkpoint has them.
+    """Return a function like `build(directory, name=None, **settings)` that calls it once per directory."""
+    # A checkpoint has a few directories of its own, so few need to be kept.
     nameless = functools.lru_cache(maxsize=16)(functools.partial(build, name=None))
 
     @functools.wraps(build)
@@ -30,7 +30,7 @@ def once_a_directory(build: Callable[..., dict[str, Any]]) -> Callable[..., dict
 
 
 def resolve_once_a_directory() -> None:
-    """Have Orbax resolve one specification a directory. An Orbax that does it in another way is left as it is."""
+    """Have Orbax resolve one specification per directory; do nothing if Orbax has changed that function."""
     try:
         from orbax.checkpoint._src.serialization import tensorstore_utils
     except ImportError:

@@ -1,4 +1,4 @@
-"""CSV files of predictions: what is in them for a labelled split, and where predictions may be written."""
+"""CSV files of predictions: their content for a labelled split, and where they may be written."""
 
 import csv
 import io
@@ -14,27 +14,28 @@ from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.workdir import files
 
-# Up to so many classes a file has the probability of every class, above it those of the likeliest.
+# With up to so many classes, a file has the probability of every class; with more, only those of the likeliest.
 MOST_COLUMNS = 20
 TOP = 5
 
 
 def name_of(split: str, step: int | None = None) -> str:
-    """Return the name of the file of a split; `step` if the weights are not the best ones."""
+    """Return the name of the file of a split; give `step` if the weights are not the best ones."""
     return files.SPLIT_PREDICTIONS.format(split if step is None else f"{split}_step{step}")
 
 
 def as_csv(evaluated: Evaluation, class_names: Sequence[str], folder: str | None = None) -> str:
     """Return an evaluation as CSV: path, label, prediction, probability, and the probabilities of other classes.
 
-    With up to 20 classes there is a column `probability_NAME` for each class; with more there are `prediction2`,
-    `probability2` and so on up to 5. A path or label that a spreadsheet would take for a formula has a `'` before it.
+    With up to 20 classes, there is a column `probability_NAME` for each class. With more, there are `prediction2`,
+    `probability2` and so on up to 5. A path or label that a spreadsheet would take for a formula is prefixed by `'`.
 
     Args:
-      evaluated: with probabilities and ids.
-      class_names: one name a class.
-      folder: what the ids are relative to, if the paths are to begin with it.
+      evaluated: an evaluation that has probabilities and ids.
+      class_names: the names of the classes.
+      folder: a folder to put in front of the ids; None for none.
     """
+    assert evaluated.probabilities is not None, "write_split checks this"
     every = len(class_names) <= MOST_COLUMNS
     header = ["path", "label", "prediction", "probability"]
     if every:
@@ -56,11 +57,13 @@ def as_csv(evaluated: Evaluation, class_names: Sequence[str], folder: str | None
 def write_split(
     path: epath.Path, evaluated: Evaluation, class_names: Sequence[str], folder: str | None = None
 ) -> list[str]:
-    """Write the file of an evaluation, and return what is to be said about it, a line each.
+    """Write the predictions of an evaluation, and return lines about it for the log.
 
     Args:
-      path: of the file.
-      evaluated, class_names, folder: see `as_csv`.
+      path: path of the file.
+      evaluated: the evaluation; without probabilities no file is written.
+      class_names: see `as_csv`.
+      folder: see `as_csv`.
 
     Raises:
       CannotWrite: the file cannot be written.
@@ -74,7 +77,7 @@ def write_split(
 
 
 def write(path: epath.Path, text: str) -> list[str]:
-    """Write a file of predictions; return a line that says so if predictions of other images were there.
+    """Write a file of predictions; return a line about the predictions of other images that it replaced, if any.
 
     Raises:
       CannotWrite: the file cannot be written.
@@ -97,7 +100,7 @@ def output_path(output: str) -> epath.Path:
     """Return the path that --output names.
 
     Raises:
-      ValueError: it is not the name of a CSV file, its folder does not exist, or another kind of file is there.
+      UserError: it does not end in .csv, its folder does not exist, or the file exists and holds something else.
     """
     if not output.lower().endswith(".csv"):
         raise UserError(
@@ -106,7 +109,7 @@ def output_path(output: str) -> epath.Path:
     path = absolute(output)
     if is_folder(path):
         raise UserError(f"--output={output} is a folder. Give the name of a file in it.")
-    if not is_remote(path) and not is_folder(path.parent):  # In a bucket a folder is there with its first file.
+    if not is_remote(path) and not is_folder(path.parent):  # In a bucket, the first file creates the folder.
         raise UserError(f"--output={output}: the folder {path.parent} does not exist. Create it.")
     if _paths_in(path) is None:
         raise UserError(f"--output={output} exists and does not hold predictions. Choose another name, or remove it.")
@@ -114,10 +117,10 @@ def output_path(output: str) -> epath.Path:
 
 
 def _paths_in(path: epath.Path) -> list[str] | None:
-    """Return the paths in a file of predictions, none if there is no such file; None if it holds something else."""
+    """Return the paths in a file of predictions, [] if there is no such file; None if it holds something else."""
     if not exists(path):
         return []
-    if not is_remote(path) and not os.path.isfile(path):  # A pipe, for one, would be waited for.
+    if not is_remote(path) and not os.path.isfile(path):  # Reading a named pipe, say, would block.
         return None
     try:
         return _paths(path.read_bytes().decode("utf-8-sig"))

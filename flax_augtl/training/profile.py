@@ -8,22 +8,22 @@ from etils import epath
 
 from flax_augtl.runtime.text import first_line
 
-# Compilation, and the first steps that fill the loader's buffers, are left out where the run is long enough.
+# If the run is long enough, skip compilation and the first steps, which fill the loader's buffers.
 WARM_UP = 10
 STEPS = 5
 
 
 class Profile:
-    """Traces steps 11 to 15 of those that this start of a run takes, or the last ones of a shorter run."""
+    """A trace of steps 11 to 15 since the start of the program, or of the last steps of a shorter run."""
 
     def __init__(self, directory: epath.PathLike | None, step: int, total: int, say: Callable[[str], Any] = print):
         """Prepare a trace.
 
         Args:
-          directory: where it is written; None for no trace.
-          step: steps done before.
-          total: steps of the whole run.
-          say: is given a sentence where the trace cannot be written; no training ends for that.
+          directory: where to write it; None for no trace.
+          step: number of steps done before.
+          total: number of steps of the whole run.
+          say: called with a warning if the trace cannot be written; training continues.
         """
         self._say = say
         left = total - step

@@ -1,4 +1,4 @@
-"""How far a run is: what its checkpoints say besides arrays."""
+"""The progress of a run, which its checkpoints keep beside the arrays."""
 
 import dataclasses
 from typing import Any
@@ -9,18 +9,18 @@ from flax_augtl.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-      step: steps done.
-      position: global batches of data seen; the order of the data is a function of (seed, position).
-      best_step: step of the best evaluation so far, None before the first.
-      best_value: its value of the metric that chooses.
-      best_loss: its loss, which decides between equal values.
-      evaluations_since_best: for early stopping.
-      seconds: spent in training and evaluation so far, over all starts of the run.
-      evaluation_due: the program was interrupted in the evaluation that belongs to `step`.
-      not_finite: steps so far whose loss or gradient was not finite (`config.on_nan`).
+      step: number of steps done.
+      position: number of global batches seen; the order of the data is a function of (seed, position).
+      best_step: step of the best evaluation so far; None before the first evaluation.
+      best_value: metric of the best evaluation.
+      best_loss: loss of the best evaluation, which decides between equal metrics.
+      evaluations_since_best: number of evaluations since the best one, for early stopping.
+      seconds: time spent in training and evaluation, over all starts of the run.
+      evaluation_due: whether the program was interrupted during the evaluation after `step`.
+      not_finite: number of steps whose loss or gradient was not finite (`config.on_nan`).
     """
 
     step: int = 0
@@ -41,18 +41,18 @@ _KINDS = {
     "seconds": "number",
     "evaluation_due": "true or false",
 }
-_BEST = ("best_value", "best_loss")  # These may be infinite, which no kind of number is.
+_BEST = ("best_value", "best_loss")  # These may be infinite, which `value_types` does not allow.
 
 
 def from_json(values: Any, where: str) -> Progress:
-    """Return what a checkpoint says, which may be anybody's, with the kind of every value checked.
+    """Return the progress in a checkpoint, with the type of every value checked: it may come from a stranger.
 
     Args:
       values: the JSON object.
-      where: what to call it in the message.
+      where: name of the object in messages.
 
     Raises:
-      ValueError: it is no such object, or a value is of another kind.
+      UserError: it is not an object, or a value has the wrong type.
     """
     value_types.check(values, _KINDS, ("step", "position"), where)
     for name in _BEST:

@@ -12,11 +12,14 @@ from flax_augtl.training.step import AXIS
 
 
 def check_replicas(state: Any, step: int) -> None:
-    """Raise ValueError unless all devices of all processes hold the same bits of a state that they should share.
+    """Check that all devices of all processes hold the same bits of a state.
 
     Args:
-      state: a tree of arrays, as the pmapped step left it.
-      step: for the message.
+      state: a tree of arrays that the pmapped step returned.
+      step: number of the step, for the message.
+
+    Raises:
+      UserError: they do not.
     """
     paths = [
         jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(state)
@@ -25,14 +28,14 @@ def check_replicas(state: Any, step: int) -> None:
     if different := [path for path, equal in zip(paths, same, strict=True) if not equal]:
         raise UserError(
             f"After step {step} the state is not the same on all devices: {len(different)} of {len(paths)} "
-            f"arrays differ, the first is {different[0]}. Nothing of it can be trusted: go on from an earlier "
+            f"arrays differ, the first is {different[0]}. None of it can be trusted: resume from an earlier "
             "checkpoint, and report this with the configuration."
         )
 
 
 @functools.cache
 def _compare():
-    """Return a pmapped function: leaves, each device's own -> bool [leaves], the same everywhere."""
+    """Return a pmapped function: leaves on each device -> bool [leaves], whether all devices have the same."""
 
     def compare(leaves, _):
         sums = jnp.stack([_checksum(leaf) for leaf in leaves])
@@ -42,9 +45,9 @@ def _compare():
 
 
 def _checksum(leaf: jax.Array) -> jax.Array:
-    """Return a uint32 that depends on every bit of an array and on its place."""
+    """Return a uint32 that depends on every bit of an array and on the bit's position."""
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[leaf.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32).reshape(-1)
-    # Odd factors keep every bit; a plain sum would not see two values that changed places.
+    # Odd factors keep every bit; a plain sum would not notice that two values are swapped.
     factors = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1
     return jnp.sum((bits ^ (bits >> 15)) * factors, dtype=jnp.uint32)

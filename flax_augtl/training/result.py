@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: the description that loading it needs, and its result."""
+"""What a run writes besides its checkpoints: its description and its result."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import BRACKETS, RunLog, describe
 from flax_augtl.training.progress import Progress
+from flax_augtl.version import __version__
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import PLACE, Description, place_of, write_description
 
 
 def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
-    """Write everything that loading the run needs besides its checkpoints, and what is known of its data."""
+    """Write what loading the run needs besides its checkpoints, and what is known about its data."""
     dataset = experiment.dataset
     if dataset.skipped:
         files.write_json(workdir / files.SKIPPED, dataset.skipped)
@@ -34,7 +35,7 @@ def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
 def result(
     experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog | None
 ) -> dict[str, Any]:
-    """Evaluate the chosen weights, write what there is to see, and return the contents of result.json."""
+    """Evaluate the chosen weights, write predictions and figures, and return the contents of result.json."""
     found: dict[str, Any] = {"test": None, "val": None}
     intervals: dict[str, Any] = dict(found)
     classes: list[dict[str, Any]] = []
@@ -73,4 +74,5 @@ def result(
         "metric": experiment.dataset.metric,
         "seconds": progress.seconds,
         "config_name": experiment.config.name,
+        "version": __version__,
     }

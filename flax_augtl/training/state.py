@@ -1,4 +1,4 @@
-"""What a training step reads and leaves behind."""
+"""The state of training."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ class TrainState(flax.struct.PyTreeNode):
     """State of training; the same on every device after every step.
 
     Attributes:
-      step: int32, steps done.
+      step: int32, number of steps done.
       params: parameters of the whole network, float32.
-      batch_stats: running statistics of batch norm, float32; {} where there is none.
+      batch_stats: running statistics of batch norm, float32; {} without batch norm.
       opt_state: state of the optimizer for the trainable partition.
-      rng: uint32 [2], key data from which the draws of step t are folded.
+      rng: uint32 [2], key data from which the key of each step is folded.
     """
 
     step: Any
@@ -29,7 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(variables: Any, optimizer: optax.GradientTransformation, plan: FreezingPlan, seed: int) -> TrainState:
-    """Create the state before the first step, of numpy arrays, which every device can take a copy of."""
+    """Return the state before the first step, as NumPy arrays that every device can copy."""
     trainable, _ = plan.partition(variables["params"])
     state = TrainState(
         step=np.int32(0),

@@ -1,9 +1,9 @@
-"""One step of training and of evaluation: functions of (state, batch), and, only here, their `jax.pmap`."""
+"""One step of training, evaluation and prediction, and the same steps compiled for all local devices."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,22 @@ from flax_augtl.training.state import TrainState
 
 AXIS = "batch"
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result", covariant=True)
+
+
+class _Cached(Protocol[_Arguments, _Result]):
+    """A function whose results `functools.lru_cache` keeps."""
+
+    def __call__(self, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result: ...
+
+    def cache_clear(self) -> None: ...
+
+
+def _cached(maxsize: int) -> Callable[[Callable[_Arguments, _Result]], _Cached[_Arguments, _Result]]:
+    """Return `functools.lru_cache`, which keeps the argument types; type checkers take Flax modules for unhashable."""
+    return cast(Any, functools.lru_cache(maxsize))
+
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
@@ -29,17 +45,23 @@ class StepSettings:
 
     Attributes:
       label_smoothing: share of the probability that is spread evenly over all classes.
-      class_weights: weight of each class in the loss; () for equal ones.
-      accumulate: micro-batches into which a device's share of the batch is cut. Trainable batch norm then normalises by
-        the statistics of one micro-batch over all devices.
-      flip, shift, jitter, erase, rotate, blur: see `data.augment.augment`.
-      mixup, cutmix: see `data.mix.mix`.
-      view_seed: of their draws.
-      skip_not_finite: leave the state as it was where the loss or the gradient is not finite.
-      pool: crop and interpolation of a data set that lives on the device (`data.pool`); None if pictures come in
-        batches.
-      start: index of the layer group that reads the inputs, where these are kept activations, or finished views (0),
-        and not pictures that are still to be augmented; None for those.
+      class_weights: weight of each class in the loss; () for equal weights.
+      accumulate: number of micro-batches per device and step. Trainable batch norm normalises by the statistics of one
+        micro-batch over all devices.
+      flip: see `data.images.augment.augment`, also for the next five.
+      shift: see `flip`.
+      jitter: see `flip`.
+      erase: see `flip`.
+      rotate: see `flip`.
+      blur: see `flip`.
+      mixup: see `data.images.mixup.mix`.
+      cutmix: see `data.images.mixup.mix`.
+      view_seed: seed of the random augmentations.
+      skip_not_finite: keep the old state if the loss or the gradient is not finite.
+      pool: crop and interpolation of a dataset on the device (`data.loading.device_dataset`); None if batches bring the
+        images.
+      start: index of the layer group that reads the inputs. The inputs are then kept activations, or finished views for
+        0. None if the inputs are images that the step augments.
     """
 
     label_smoothing: float = 0.0
@@ -64,6 +86,11 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
+def logits_of(network: AugmentedNetwork, variables: Any, inputs: Any, start: int = 0) -> jax.Array:
+    """Return the logits [N, C] of a network in inference mode; `start` is the layer group that reads the inputs."""
+    return cast(jax.Array, network.apply(variables, inputs, start))  # Nothing is mutable, so there is one result.
+
+
 def train_step(
     state: TrainState,
     batch: Mapping[str, jax.Array],
@@ -76,23 +103,28 @@ def train_step(
     preprocessing: Preprocessing,
     settings: StepSettings,
     axis_name: str,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """Take one step of gradient descent on this device's share of a batch.
 
     Args:
-      state: the same on every device.
-      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `id` and `view` [b] for the random draws; of a pool `index`
-        and `box` instead of `image`; where `settings.start` is set, `inputs` [b, ...], or `index` [b] into the pool's.
-      learning_rate: float32 scalar, of pretrained layers.
-      pool: `images` and `sizes` of a data set that lives on the device, or `inputs` of all rows.
-      network, plan, optimizer, preprocessing, settings: what the step is made of.
+      state: the state before the step, the same on every device.
+      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], and `id` and `view` [b] for the random augmentations. With a
+        pool: `index` and `box` instead of `image`. With `settings.start`: `inputs` [b, ...], or `index` [b] into the
+        pool's `inputs`.
+      learning_rate: learning rate of pretrained layers, a float32 scalar.
+      pool: `images` and `sizes` of a dataset on the device, or `inputs` of all rows.
+      network: the network.
+      plan: what is frozen.
+      optimizer: from `create_optimizer`.
+      preprocessing: normalises the images.
+      settings: settings of the step.
       axis_name: axis of the devices.
 
     Returns:
-      The state after the step, equal on every device, and scalars of the global batch before it: `loss` (with label
-      smoothing and class weights), `top1`, `gradient_norm` of what trains; and `norms`, float32 [layer groups], of each
-      group's `gradient` and, before the step, of its trainable `parameter`s. A batch whose classes all have weight 0
-      has loss 0 and changes nothing but the number of the step.
+      The state after the step, equal on every device, and values of the global batch before the step: the scalars
+      `loss` (with label smoothing and class weights), `top1` and `gradient_norm` (of what trains); and `norms`, a dict
+      of float32 [layer groups] with the norms of each group's `gradient` and trainable `parameter`s. A batch whose
+      classes all have weight 0 has loss 0 and changes only the number of the step.
     """
     trainable, frozen = plan.partition(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -102,9 +134,9 @@ def train_step(
     def weights_of(labels):
         return class_weights[labels] if settings.class_weights else jnp.ones(labels.shape, jnp.float32)
 
-    # The weights are summed over the global batch first, so that the mean over devices is the mean over examples.
+    # Sum the weights over the global batch first, so that the mean over devices is the mean over examples.
     total_weight = jax.lax.pmean(jnp.sum(weights_of(batch["label"])), axis_name)
-    # Of a batch that holds only classes of weight 0; the loss would be 0/0.
+    # In a batch of classes of weight 0 only, the loss would be 0/0.
     empty = total_weight == 0 if 0 in settings.class_weights else None
     if empty is not None:
         total_weight = jnp.where(empty, 1.0, total_weight)
@@ -116,6 +148,7 @@ def train_step(
         if settings.pool is None:
             images = micro["image"]
         else:
+            assert pool is not None, "settings.pool is set, so the images are in a pool"
             crop, method = settings.pool
             images = cut(
                 pool["images"],
@@ -151,7 +184,7 @@ def train_step(
         )
         losses = cross_entropy(logits, targets, settings.label_smoothing) * weights_of(micro["label"])
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
-        # A network without batch norm changes nothing; its collection stays the empty one.
+        # A network without batch norm changes no statistics; its collection stays empty.
         return jnp.sum(losses) / total_weight, (changed.get("batch_stats", batch_stats), correct)
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -168,7 +201,7 @@ def train_step(
 
         micros = jax.tree.map(lambda x: x.reshape(settings.accumulate, -1, *x.shape[1:]), dict(batch))
         zeros = jax.tree.map(jnp.zeros_like, trainable)
-        # The sums start as device-varying values, which they are from the first addition on.
+        # The first addition makes the sums device-varying, so they start as such.
         start = jax.lax.pcast((zeros, jnp.float32(0), jnp.float32(0)), axis_name, to="varying")
         (batch_stats, gradient, loss, correct, _), _ = jax.lax.scan(
             accumulate, (state.batch_stats, *start, jnp.int32(0)), micros
@@ -198,22 +231,27 @@ def train_step(
 def kept_inputs(
     batch: Mapping[str, Any], pool: Mapping[str, Any] | None, start: int, preprocessing: Preprocessing
 ) -> Any:
-    """Return what layer group `start` reads: float32 activations, or normalised pictures where `start` is 0.
+    """Return what layer group `start` reads: float32 activations, or normalised images if `start` is 0.
 
     Args:
       batch: `inputs`, a tree of arrays [b, ...], or `index` int32 [b] of its rows in the pool.
       pool: `inputs`, a tree of arrays [rows, ...].
-      start, preprocessing: as the activations were made.
+      start: index of the layer group.
+      preprocessing: normalises the images.
     """
-    kept = batch["inputs"] if "inputs" in batch else jax.tree.map(lambda rows: rows[batch["index"]], pool["inputs"])
+    if "inputs" in batch:
+        kept = batch["inputs"]
+    else:
+        assert pool is not None, "a batch without inputs has indices into the pool"
+        kept = jax.tree.map(lambda rows: rows[batch["index"]], pool["inputs"])
     return jax.tree.map(lambda x: x.astype(jnp.float32), kept) if start else preprocessing.normalise(kept)
 
 
 def predict_step(
     variables: Any, images: jax.Array, *, network: AugmentedNetwork, preprocessing: Preprocessing
 ) -> jax.Array:
-    """Return the class probabilities, float32 [N, num_classes], of uint8 pictures [N, H, W, 3]."""
-    return jax.nn.softmax(network.apply(variables, preprocessing.normalise(images)))
+    """Return the class probabilities, float32 [N, num_classes], of uint8 images [N, H, W, 3]."""
+    return jax.nn.softmax(logits_of(network, variables, preprocessing.normalise(images)))
 
 
 def eval_step(
@@ -224,15 +262,18 @@ def eval_step(
     preprocessing: Preprocessing,
     axis_name: str,
 ) -> dict[str, jax.Array]:
-    """Return sums over the global batch of what the metrics are made of (`metrics.evaluation_sums`).
+    """Return the sums over the global batch from which metrics are computed (`metrics.evaluation_sums`).
 
     Args:
-      variables: of the network.
-      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], `mask` float32 [b], 0 where the batch is padded. With
+      variables: the network's variables.
+      batch: `image` uint8 [b, H, W, 3], `label` int32 [b], and `mask` float32 [b], which is 0 for padding. With
         `place` int32 [b], the position of each image in its split, the step also returns `place` [B] and
         `probabilities` float32 [B, C] of the global batch.
+      network: the network.
+      preprocessing: normalises the images.
+      axis_name: axis of the devices.
     """
-    logits = network.apply(variables, preprocessing.normalise(batch["image"]))
+    logits = logits_of(network, variables, preprocessing.normalise(batch["image"]))
     losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
     sums = jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), axis_name)
     if "place" not in batch:
@@ -241,8 +282,8 @@ def eval_step(
     return {**sums, **jax.lax.all_gather(each, axis_name, tiled=True)}
 
 
-# Cells of a study differ in seed, rate and schedule only: one compiled step serves them all.
-@functools.lru_cache(maxsize=64)
+# Trials of a study differ in seed, rate and schedule only, so they share one compiled step.
+@_cached(maxsize=64)
 def pmapped_train_step(
     network: AugmentedNetwork,
     plan: FreezingPlan,
@@ -252,7 +293,7 @@ def pmapped_train_step(
 ) -> Callable:
     """Return `train_step` over all local devices: (state, batch [devices, b, ...], rate, pool) -> (state, scalars).
 
-    State, pool and scalars are not stacked: they go in and come out once, and the state given is used up.
+    State, pool and scalars are not stacked over devices. The function donates the state that it gets.
     """
     step = functools.partial(
         train_step,
@@ -266,15 +307,15 @@ def pmapped_train_step(
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=None, donate_argnums=(0,))
 
 
-@functools.lru_cache(maxsize=64)
+@_cached(maxsize=64)
 def pmapped_eval_step(network: AugmentedNetwork, preprocessing: Preprocessing) -> Callable:
-    """Return `eval_step` over all local devices: (variables, batch [devices, b, ...]) -> what it returns, once."""
+    """Return `eval_step` over all local devices: (variables, batch [devices, b, ...]) -> sums, not stacked."""
     step = functools.partial(eval_step, network=network, preprocessing=preprocessing, axis_name=AXIS)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
 
 def _each(function: Callable, count: int, axes: tuple[int | None, ...]) -> Callable:
-    """Map a function over a leading axis of `count`; one alone is not mapped, which convolutions would pay for."""
+    """Map a function over a leading axis of `count`; an axis of 1 is not mapped, as vmap slows convolutions down."""
     if count > 1:
         return jax.vmap(function, in_axes=axes)
 
@@ -288,21 +329,21 @@ def _each(function: Callable, count: int, axes: tuple[int | None, ...]) -> Calla
     return one
 
 
-@functools.lru_cache(maxsize=128)
+@_cached(maxsize=128)
 def pmapped_pack_step(
     network: AugmentedNetwork,
     plan: FreezingPlan,
     optimizer: OptimizerSettings,
     preprocessing: Preprocessing,
     settings: StepSettings,
-    cells: int,
+    trials: int,
     steps: int,
 ) -> Callable:
-    """Return up to `steps` steps of `cells` independent trainings on kept activations, over all local devices.
+    """Return a function that takes up to `steps` steps of several trials on kept activations, over all local devices.
 
-    Args of it: states stacked [cells, ...]; batches [devices, steps, cells, b, ...]; learning rates [steps, cells];
-    the pool; how many of the steps to take. It returns the states and, for each cell, the sum of the losses [cells].
-    One step is not put into a loop: XLA's convolutions on a CPU are 50 times slower within one.
+    Its arguments: states stacked [trials, ...]; batches [devices, steps, trials, b, ...]; learning rates
+    [steps, trials]; the pool; the number of steps to take. It returns the states and each trial's sum of losses
+    [trials]. A single step is not put into a loop, in which XLA's convolutions on a CPU are 50 times slower.
     """
     step = functools.partial(
         train_step,
@@ -313,7 +354,7 @@ def pmapped_pack_step(
         settings=settings,
         axis_name=AXIS,
     )
-    step = _each(step, cells, (0, 0, 0, None))
+    step = _each(step, trials, (0, 0, 0, None))
 
     def pack(states, batches, rates, pool, count):
         def body(index, carry):
@@ -321,35 +362,35 @@ def pmapped_pack_step(
             states, scalars = step(states, jax.tree.map(lambda x: x[index], batches), rates[index], pool)
             return states, losses + scalars["loss"]
 
-        start = states, jnp.zeros(cells, jnp.float32)
+        start = states, jnp.zeros(trials, jnp.float32)
         return body(0, start) if steps == 1 else jax.lax.fori_loop(0, count, body, start)
 
     return jax.pmap(pack, axis_name=AXIS, in_axes=(None, 0, None, None, None), out_axes=None, donate_argnums=(0,))
 
 
-@functools.lru_cache(maxsize=128)
+@_cached(maxsize=128)
 def pmapped_pack_eval_step(
-    network: AugmentedNetwork, preprocessing: Preprocessing, start: int, cells: int, each: bool = False
+    network: AugmentedNetwork, preprocessing: Preprocessing, start: int, trials: int, each: bool = False
 ) -> Callable:
-    """Return the evaluation of `cells` networks, each on its own batch of kept activations, over all local devices.
+    """Return a function that evaluates several trials, each on its own batch of kept activations, over all devices.
 
-    Args of it: variables stacked [cells, ...]; batches [devices, cells, b, ...] with `label` and `mask`; the pool. It
-    returns the sums of `eval_step`, stacked [cells, ...], and with `each` also `probabilities` [cells, B, C] in the
-    order of the global batch.
+    Its arguments: variables stacked [trials, ...]; batches [devices, trials, b, ...] with `label` and `mask`; the pool.
+    It returns the sums of `eval_step`, stacked [trials, ...]. With `each` it also returns `probabilities`
+    [trials, B, C] in the order of the global batch.
     """
 
     def evaluate(variables, batch, pool):
-        logits = network.apply(variables, kept_inputs(batch, pool, start, preprocessing), start)
+        logits = logits_of(network, variables, kept_inputs(batch, pool, start, preprocessing), start)
         losses = cross_entropy(logits, jax.nn.one_hot(batch["label"], logits.shape[-1]))
         sums = jax.lax.psum(evaluation_sums(logits, losses, batch["label"], batch["mask"]), AXIS)
         if each:
             sums["probabilities"] = jax.lax.all_gather(jax.nn.softmax(logits), AXIS, tiled=True)
         return sums
 
-    return jax.pmap(_each(evaluate, cells, (0, 0, None)), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
+    return jax.pmap(_each(evaluate, trials, (0, 0, None)), axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
 
 
-@functools.lru_cache(maxsize=8)
+@_cached(maxsize=8)
 def compiled_predict_step(network: AugmentedNetwork, preprocessing: Preprocessing) -> Callable:
     """Return `predict_step` compiled for one device."""
     return jax.jit(functools.partial(predict_step, network=network, preprocessing=preprocessing))
@@ -365,7 +406,7 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
     """Reshape every array [b, ...] of a host's batch to [devices, b / devices, ...].
 
     Raises:
-      ValueError: b does not divide by the devices.
+      UserError: b does not divide by the number of devices.
     """
     size = len(batch["label"])
     if size % devices:

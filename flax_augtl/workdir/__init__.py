@@ -1,1 +1,1 @@
-"""The run directory: its files, with one reader and one writer of each, its lock and its checksums."""
+"""The run directory: one reader and one writer for each file, the lock, and the checksums."""

@@ -1,4 +1,4 @@
-"""The index of the arrays in a checkpoint. Orbax writes it last; without it the arrays are on disk and cannot be found."""
+"""The index of the arrays in a checkpoint. Orbax writes it last; without it, no array can be read."""
 
 import os
 from typing import Any
@@ -26,14 +26,14 @@ def check(item: epath.Path, names: set[str]) -> None:
 
     Args:
       item: directory of the item, such as `checkpoints/20/network`.
-      names: of the arrays, see `names_of`.
+      names: names of the arrays, see `names_of`.
 
     Raises:
-      ValueError: arrays are missing; the message names the first.
+      UserError: arrays are missing; the message names the first one.
     """
     base = f"{item}/" if is_remote(item) else {"driver": "file", "path": f"{os.fspath(item)}/"}
     keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result().list().result()
-    # A key is the name of an array, a slash, and the name of a chunk or of the description of the array.
+    # A key is the name of an array, a slash, and the name of a chunk or of the array's metadata.
     listed = {key.decode().rpartition("/")[0] for key in keys}
     if missing := sorted(names - listed):
         raise UserError(
@@ -42,7 +42,7 @@ def check(item: epath.Path, names: set[str]) -> None:
 
 
 def missing_index(directory: epath.Path) -> str:
-    """Return a phrase about the first item of a checkpoint that has arrays and no index; the empty string if none has."""
+    """Return a phrase about the first item of a checkpoint that has arrays but no index; otherwise an empty string."""
     for item in sorted(directory.iterdir()):
         if item.is_dir():
             inside = {path.name for path in item.iterdir()}

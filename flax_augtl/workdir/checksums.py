@@ -1,14 +1,16 @@
-"""The manifest of a checkpoint: the SHA-256 of every file in its directory, in the format of the command `sha256sum`.
+"""The checksums of a checkpoint: the SHA-256 of every file in its directory, in the format of the command `sha256sum`.
 
-Orbax commits a checkpoint by renaming its directory, and restores most bit flips without noticing. So the manifest is
-written once the directory is final, and checked before anything is restored: a directory without one is not a
-checkpoint yet, and one that does not fit is damaged.
+Orbax commits a checkpoint by renaming its directory, and does not notice most bit flips when it restores one. The
+checksums are therefore written once the directory is final, and checked before a checkpoint is restored. A directory
+without them is not a complete checkpoint; one that does not match them is damaged.
 """
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
+from typing import cast
 
 from etils import epath
 
@@ -19,28 +21,28 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def write(directory: epath.PathLike) -> None:
-    """Write the manifest of a directory that nobody writes to any more, whole or not at all.
+    """Write the checksums of a directory whose files are final; the file appears whole or not at all.
 
     Raises:
-      OSError: a file cannot be read, or the manifest not be written.
+      OSError: a file cannot be read, or the checksums cannot be written.
     """
     directory = epath.Path(directory)
     text = "".join(f"{_digest(path)}  {name}\n" for name, path in _files(directory))
-    # A partial manifest would be one of a damaged checkpoint; the name keeps it out of the list of files.
+    # With a partial file of checksums the checkpoint would look damaged; `_files` leaves this name out.
     partial = directory / f"{NAME}.partial"
     partial.write_text(text)
     partial.replace(directory / NAME)
 
 
 def exists(directory: epath.PathLike) -> bool:
-    """Tell whether a directory has a manifest."""
+    """Return whether a directory has checksums."""
     return (epath.Path(directory) / NAME).exists()
 
 
 def damage(directory: epath.PathLike) -> str:
-    """Return what is wrong with a checkpoint's directory, as a phrase; the empty string if it can be restored.
+    """Return how a checkpoint's directory is damaged, as a phrase; the empty string if it is not.
 
-    Every file must be as the manifest says, and the arrays must have their index.
+    Every file must match its checksum, and the arrays must have their index.
     """
     directory = epath.Path(directory)
     path = directory / NAME
@@ -60,7 +62,7 @@ def damage(directory: epath.PathLike) -> str:
             return f"{missing[0]} is missing"
         if foreign := sorted(set(found) - set(listed)):
             return f"{foreign[0]} is not in {NAME}"
-        # Names come from the directory and never from the manifest, which could lead out of it.
+        # Take names from the directory, as names in the file of checksums could lead out of it.
         for name, file in found.items():
             if _digest(file) != listed[name]:
                 return f"{name} is damaged: its SHA-256 is not the one in {NAME}"
@@ -71,11 +73,11 @@ def damage(directory: epath.PathLike) -> str:
 
 def _digest(path: epath.Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def _files(directory: epath.Path) -> Iterator[tuple[str, epath.Path]]:
-    """Yield (name relative to the directory, path) of every file but the manifest."""
+    """Yield (name relative to the directory, path) of every file except the checksums."""
     folders = [(directory, "")]
     while folders:
         folder, prefix = folders.pop()

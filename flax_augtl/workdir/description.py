@@ -1,4 +1,4 @@
-"""What a run directory says of its run besides the weights: plain values, with the type of each one checked."""
+"""The description of a run in its directory: plain JSON values, with the type of each one checked."""
 
 import dataclasses
 import os
@@ -26,18 +26,18 @@ _PREPROCESSING = {
     "resize": "text",
     "crop_rounding": "text",
 }
-# In splits.json: where the data were when the run was trained.
+# In splits.json: the folder of the data when the run was trained.
 PLACE = "data_root"
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What stands beside the checkpoints of a run.
+    """What loading a run needs besides its checkpoints.
 
     Attributes:
       config: the contents of config.json.
-      class_names: one name a target class.
-      preprocessing: the contents of preprocessing.json, from images to what the network reads.
+      class_names: the names of the target classes.
+      preprocessing: the contents of preprocessing.json, which describes the evaluation transform.
       source: the contents of source.json, which describes the source network.
     """
 
@@ -48,12 +48,12 @@ class Description:
 
 
 def write_description(workdir: epath.Path, description: Description, splits: Mapping[str, Any]) -> None:
-    """Write everything that loading a run needs besides its checkpoints. The config comes last: it marks a run.
+    """Write what loading a run needs besides its checkpoints; config.json comes last, because it marks a run.
 
     Args:
-      workdir: of the run.
-      description: of the run.
-      splits: the contents of splits.json: `fingerprint`, the ids of each split, and where the data are (`PLACE`).
+      workdir: the run directory.
+      description: the description of the run.
+      splits: the contents of splits.json: `fingerprint`, the ids of each split, and the folder of the data (`PLACE`).
     """
     files.write_json(workdir / files.CLASS_NAMES, list(description.class_names))
     files.write_json(workdir / files.PREPROCESSING, description.preprocessing)
@@ -68,15 +68,15 @@ def write_description(workdir: epath.Path, description: Description, splits: Map
 
 
 def place_of(root: str | None) -> str | None:
-    """Return where the data of a configuration are, as a path that holds in any directory; None if it names none."""
+    """Return the absolute path of a configuration's data; None if it names no existing folder."""
     return str(absolute(root)) if root and absolute(root).exists() else None
 
 
 def read_description(workdir: os.PathLike | str) -> Description:
-    """Read and check everything in a run directory that loading its network needs, besides a checkpoint.
+    """Read and check what loading a run needs besides a checkpoint.
 
     Raises:
-      ValueError: it is no run directory, or a value in it has the wrong type; the message says which.
+      UserError: it is not a run directory, or a value in it has the wrong type; the message says which.
     """
     workdir = epath.Path(workdir)
     config = read_config(workdir)
@@ -90,7 +90,7 @@ def read_description(workdir: os.PathLike | str) -> Description:
 
 
 def read_config(workdir: os.PathLike | str) -> Mapping[str, Any]:
-    """Read and check config.json of a run, as it was written."""
+    """Read and check config.json of a run, without adding the fields that it lacks."""
     path = epath.Path(workdir) / files.CONFIG
     config = files.read_json(path)
     value_types.check(config, KINDS, value_types.NEEDED, str(path))
@@ -131,7 +131,7 @@ def read_splits(path: epath.Path) -> Mapping[str, Any]:
 
 
 def read_result(workdir: os.PathLike | str) -> Mapping[str, Any] | None:
-    """Read and check result.json of a run; None where it has none, because it is not finished."""
+    """Read and check result.json of a run; return None if there is none, because the run is not finished."""
     path = epath.Path(workdir) / files.RESULT
     if not path.exists():
         return None

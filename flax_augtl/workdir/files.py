@@ -1,6 +1,6 @@
-"""The files of a run: their names, how they are written whole or not at all, and how they are read.
+"""The files of a run: their names, atomic writing, and reading.
 
-Of several processes the first one writes; in the others writing does nothing.
+If there are several processes, only the first one writes; in the others, the functions that write do nothing.
 """
 
 import json
@@ -53,16 +53,16 @@ _OURS = (
 
 
 class CannotWrite(UserError):
-    """What belongs into a directory cannot be written there: its disk is full, gone or read-only."""
+    """A file cannot be written: the disk is full, missing or read-only."""
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    r"""Write a text file in UTF-8, see `write_bytes`; what UTF-8 cannot hold becomes `\udce9`, as JSON writes it."""
+    r"""Write a text file in UTF-8 with `write_bytes`; characters that UTF-8 lacks are escaped, such as `\udce9`."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part.
+    """Write a file atomically: readers see the old file or the new one, never a part.
 
     Raises:
       CannotWrite: the file cannot be written.
@@ -73,7 +73,7 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
-            # A link of that name is not followed, wherever it leads.
+            # Do not follow a link of that name.
             temporary.unlink(missing_ok=True)
             temporary.write_bytes(content)
             temporary.replace(path)
@@ -88,12 +88,12 @@ def _cannot_write(path: epath.PathLike, error: OSError) -> CannotWrite:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _runs_below(folder: epath.Path) -> str:
-    """Return a sentence about the runs that lie in a folder: of variants, or the best one of a study."""
+    """Return a sentence about the runs in a folder, such as the variants, or the best run of a study."""
     if not folder.is_dir():
         return " There is no such folder."
     found = sorted(path.name for path in folder.iterdir() if (path / CLASS_NAMES).exists())
@@ -104,7 +104,7 @@ def read_json(path: epath.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-      ValueError: it does not exist or is not JSON.
+      UserError: it does not exist, cannot be read, or is not JSON.
     """
     path = epath.Path(path)
     try:
@@ -112,17 +112,17 @@ def read_json(path: epath.PathLike) -> Any:
     except FileNotFoundError as error:
         below = _runs_below(path.parent)
         raise UserError(f"{path.parent} is not a run directory: it has no {path.name}.{below}") from error
-    except (ValueError, RecursionError) as error:  # Also for bytes that are no text, and numbers of very many digits.
+    except (ValueError, RecursionError) as error:  # ValueError also for bytes that are not UTF-8, and huge integers.
         raise UserError(f"{path} is not valid JSON: {error}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def prepare(workdir: epath.PathLike) -> epath.Path:
-    """Create the run directory where it does not exist, and check that it can be written.
+    """Create the run directory if it does not exist, and check that it can be written.
 
     Raises:
-      CannotWrite: it cannot.
+      CannotWrite: it cannot be written.
     """
     workdir = epath.Path(workdir)
     if "\\" in os.fspath(workdir):
@@ -131,7 +131,7 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
             "backslash for the end of a folder's name. Choose a directory without one in its path."
         )
     if readable(os.fspath(workdir)) != os.fspath(workdir):
-        # TensorStore, which writes the checkpoints, takes UTF-8 only.
+        # TensorStore, which writes the checkpoints, needs UTF-8 names.
         raise CannotWrite(f"--workdir={readable(os.fspath(workdir))} has a name that is not UTF-8. Choose another.")
     if not distributed.is_first():
         return workdir
@@ -146,26 +146,26 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
 
 
 def clear_leftovers(workdir: epath.PathLike) -> None:
-    """Remove the temporary files of a program that was killed while it wrote; to be called by the one that may write."""
-    # Not by a pattern: the directory's own name may have signs of one.
+    """Remove the temporary files of a program that was killed while it wrote; only the holder of the lock may."""
+    # Do not use glob: the directory's own name may be a pattern.
     workdir = epath.Path(workdir)
-    # In a bucket a folder without files does not exist.
+    # In a bucket, a folder without files does not exist.
     for path in list(workdir.iterdir()) if workdir.exists() else ():
         if path.name.startswith(".") and path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
 
 
 def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
-    """Check that the files of a run are where its directory is; the directory itself may be a link.
+    """Check that no file of a run is a link out of its directory; the directory itself may be a link.
 
-    A run directory from elsewhere could otherwise have this program read, or write to, any file of its user.
+    A stranger's run directory could otherwise make this program read or write any file of its user.
 
     Args:
-      workdir: the directory.
-      names: of the files and folders; those below checkpoints/, frozen/ and tensorboard/ are looked at as well.
+      workdir: the run directory.
+      names: names of the files and folders to check; those below checkpoints/, frozen/ and tensorboard/ are checked too.
 
     Raises:
-      ValueError: one of them is a symbolic link that leads out of the directory, or neither a file nor a folder.
+      UserError: one of them is a symbolic link out of the directory, or neither a file nor a folder.
     """
     if "://" in os.fspath(workdir):
         return
@@ -182,11 +182,11 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
                     f"{place} is a link to {target}, outside of the run directory, and is neither read nor "
                     "written. Replace it by the file that it points to, or link the whole directory."
                 )
-        # A pipe, for one, would be waited for.
+        # Reading a named pipe, say, would block.
         if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
             raise UserError(f"{place} is neither a file nor a folder. Remove it.")
     for name, place in zip(names, places, strict=False):
-        # Of the names here those of files have an extension.
+        # In `names`, files have an extension and folders have none.
         if os.path.exists(place) and os.path.isdir(place) == bool(os.path.splitext(name)[1]):
             raise UserError(
                 f"{place} is {'a folder, not a file' if os.path.isdir(place) else 'a file, not a folder'}. Remove it."
@@ -194,17 +194,17 @@ def check_links(workdir: epath.PathLike, names: Sequence[str] = _OURS) -> None:
 
 
 def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append one JSON object a line to metrics.jsonl; the first process does.
+    """Append rows to metrics.jsonl, one JSON object per line.
 
     Raises:
-      CannotWrite: it cannot be written.
+      CannotWrite: the file cannot be written.
     """
     if not distributed.is_first():
         return
     path = epath.Path(workdir) / METRICS
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if is_remote(path):
-        # What lies in a bucket cannot be appended to.
+        # Buckets cannot append to a file.
         write_text(path, (path.read_text() if path.exists() else "") + text)
         return
     try:
@@ -215,26 +215,26 @@ def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl; none where there is no such file."""
+    """Return the rows of metrics.jsonl; [] if there is no such file."""
     path = epath.Path(workdir) / METRICS
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            continue  # The line that was being written when the run was killed.
+            continue  # The run was killed while it wrote this line.
         if isinstance(row, Mapping) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str):
             rows.append(dict(row))
     return rows
 
 
 def drop_metrics_after(workdir: epath.PathLike, step: int, *, evaluation_due: bool = False) -> None:
-    """Drop the rows of later steps, and those of tests, which a run that goes on from `step` writes again.
+    """Remove the rows that a run resumed from `step` writes again: those of later steps and of the test split.
 
     Args:
-      workdir: of the run.
-      step: of its checkpoint.
-      evaluation_due: the evaluation of `step` is written again as well.
+      workdir: the run directory.
+      step: step of the checkpoint.
+      evaluation_due: whether the evaluation after `step` is written again as well.
     """
     path = epath.Path(workdir) / METRICS
     if path.exists():

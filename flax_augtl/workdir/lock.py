@@ -1,7 +1,7 @@
-"""The lock of a run directory: two programs that write into one would each spoil the other's run.
+"""The lock of a run directory, so that no two programs write into it.
 
-The operating system holds the lock for as long as the program lives (`flock`), so that one that was killed leaves none
-behind, only the file that says who it was. Readers take no lock. A bucket such as gs:// has none to offer.
+The operating system holds the lock (`flock`) for as long as the program lives. A killed program leaves no lock behind,
+only the file with its name. Readers take no lock. Buckets such as gs:// have no locks.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 
 
 class Locked(UserError):
-    """Another program writes into the run directory; the message says which."""
+    """Another program is writing into the run directory; the message says which one."""
 
 
 @contextlib.contextmanager
@@ -35,12 +35,12 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
     """Hold the lock of a run directory within a with statement.
 
     Args:
-      workdir: it exists.
-      say: is given a sentence where the directory was left by a program that was killed, or where it cannot be locked.
+      workdir: an existing run directory.
+      say: called with a sentence if the program before was killed, or if the directory cannot be locked.
 
     Raises:
-      Locked: another program holds it.
-      ValueError: the lock cannot be written.
+      Locked: another program holds the lock.
+      UserError: the lock file cannot be written.
     """
     if "://" in os.fspath(workdir) or fcntl is None:
         yield
@@ -56,7 +56,7 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
         return
     try:
         if (left := os.pread(descriptor, 4096, 0)).strip():
-            say(f"The program that wrote into {workdir} before did not end properly ({_holder(left)}); going on.")
+            say(f"The program that wrote into {workdir} before did not end properly ({_holder(left)}); continuing.")
         owner = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -69,14 +69,14 @@ def lock(workdir: epath.PathLike, say: Callable[[str], Any] = print) -> Iterator
             raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
         yield
     finally:
-        with contextlib.suppress(OSError):  # The directory may be gone, or read-only by now, or another one.
+        with contextlib.suppress(OSError):  # The directory may be gone, read-only, or replaced by another one.
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 os.unlink(path)
         os.close(descriptor)
 
 
 def check(workdir: epath.PathLike) -> None:
-    """Raise Locked if another program holds the lock; nothing is written."""
+    """Raise Locked if another program holds the lock; write nothing."""
     path = os.path.join(os.fspath(workdir), NAME)
     if "://" in os.fspath(workdir) or fcntl is None or not os.path.exists(path):
         return
@@ -87,11 +87,11 @@ def check(workdir: epath.PathLike) -> None:
 def _locked(path: str) -> int:
     """Open and lock the file, and return its descriptor."""
     while True:
-        # A link is not followed: the file that it leads to is none of ours.
+        # Do not follow a link to a file that is not ours.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             _take(descriptor, path)
-            # The holder before may have removed the file between the two calls; then the lock is on no file.
+            # If the previous holder has removed the file in between, the lock is on a deleted file: try again.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     return descriptor
@@ -102,6 +102,7 @@ def _locked(path: str) -> int:
 
 
 def _take(descriptor: int, path: str) -> None:
+    assert fcntl is not None, "callers check this"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -112,7 +113,7 @@ def _take(descriptor: int, path: str) -> None:
 
 
 def _holder(content: bytes) -> str:
-    """Say who is named in a lock file."""
+    """Return a phrase about the program that a lock file names."""
     try:
         owner = json.loads(content)
         return f"process {int(owner['pid'])} on {str(owner['host'])[:100]}, since {str(owner['since'])[:40]}"

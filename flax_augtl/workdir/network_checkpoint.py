@@ -1,13 +1,13 @@
-"""The network in a run's checkpoints: what changes is in each of them, what is frozen is kept once beside them.
+"""The network in a run's checkpoints: each has the trained layer groups; the frozen ones are written once.
 
     checkpoints/20/network    the trained layer groups at step 20
-    frozen/                   the frozen ones, the same at every step
+    frozen/                   the frozen layer groups, the same at every step
 
-A run of an earlier version, or one that freezes nothing, has the whole network in each checkpoint and no `frozen`.
+A run of an earlier version, or without frozen layers, has the whole network in each checkpoint and no `frozen`.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,15 +22,15 @@ NETWORK = "network"
 
 
 def split(network: Mapping[str, Any], frozen: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the part of a network that changes, and the part that does not.
+    """Return the trained part of a network and the frozen part.
 
     Args:
-      network: {"params", "batch_stats"}, the layer groups of the source network below "source".
-      frozen: the layer groups that are frozen.
+      network: {"params", "batch_stats"}; the source network's layer groups are below "source".
+      frozen: the frozen layer groups.
     """
 
     def part(keep: bool) -> dict[str, Any]:
-        flat = traverse_util.flatten_dict(dict(network))
+        flat = _flat(dict(network))
         return traverse_util.unflatten_dict(
             {
                 path: leaf
@@ -43,11 +43,11 @@ def split(network: Mapping[str, Any], frozen: Collection[str]) -> tuple[dict[str
 
 
 def write_frozen(checkpoints: epath.Path, frozen: Mapping[str, Any]) -> None:
-    """Write the frozen part of a network, unless it is there and sound; every process calls this.
+    """Write the frozen part of a network, unless it exists and is not damaged; every process must call this.
 
     Args:
       checkpoints: the directory of the checkpoints.
-      frozen: as `split` returns it; of several processes in arrays that all of them hold.
+      frozen: the frozen part from `split`; if there are several processes, as arrays that all of them hold.
     """
     directory = _frozen(checkpoints)
     if distributed.first_decides(lambda: directory.exists() and not checksums.damage(directory)):
@@ -60,14 +60,14 @@ def write_frozen(checkpoints: epath.Path, frozen: Mapping[str, Any]) -> None:
 
 
 def remove_frozen(checkpoints: epath.Path) -> None:
-    """Remove the frozen part, as no checkpoint is left that it belongs to; the first process does."""
+    """Remove the frozen part, in the first process, because no checkpoint is left that needs it."""
     directory = _frozen(checkpoints)
     if distributed.is_first() and directory.exists():
         directory.rmtree()
 
 
 def frozen_damage(checkpoints: epath.Path) -> str:
-    """Return what is wrong with the frozen part, as a phrase; the empty string if it is sound or there is none."""
+    """Return how the frozen part is damaged, as a phrase; the empty string if it is not, or does not exist."""
     directory = _frozen(checkpoints)
     reason = checksums.damage(directory) if directory.exists() else ""
     return f"of the frozen weights in {directory.name}/, {reason}" if reason else ""
@@ -76,25 +76,34 @@ def frozen_damage(checkpoints: epath.Path) -> str:
 def shapes(checkpoints: epath.Path, step: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return the shape of every array of the network at a step, by its path, without reading the arrays."""
     return {
-        path: tuple(leaf.shape)
+        path: shape
         for directory in _directories(checkpoints, step)
-        for path, leaf in traverse_util.flatten_dict(_written(directory)).items()
-        if hasattr(leaf, "shape")
+        for path, shape in shapes_of(_written(directory)).items()
     }
 
 
+def shapes_of(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Return the shape of every array in a nested dictionary, by its path."""
+    return {path: tuple(leaf.shape) for path, leaf in _flat(tree).items() if hasattr(leaf, "shape")}
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    """Return the leaves of a nested dictionary by their paths; Flax's own annotation takes leaves for dictionaries."""
+    return cast(dict[tuple[str, ...], Any], traverse_util.flatten_dict(tree))
+
+
 def read(checkpoints: epath.Path, step: int) -> dict[str, Any]:
-    """Return the network at a step, {"params", "batch_stats"} of arrays of the host, whatever devices wrote them."""
+    """Return the network at a step, {"params", "batch_stats"}, as host arrays, whatever devices wrote them."""
     flat: dict[tuple[str, ...], np.ndarray] = {}
     with library_noise.reading(), ocp.StandardCheckpointer() as checkpointer:
         for directory in _directories(checkpoints, step):
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _written(directory))
-            flat |= traverse_util.flatten_dict(jax.tree.map(np.asarray, checkpointer.restore(directory, like)))
+            flat |= _flat(jax.tree.map(np.asarray, checkpointer.restore(directory, like)))
     return {"params": {}, "batch_stats": {}, **traverse_util.unflatten_dict(flat)}
 
 
 def _directories(checkpoints: epath.Path, step: int) -> list[epath.Path]:
-    """Return where the arrays are; what a checkpoint has itself comes last and wins."""
+    """Return the directories of the arrays; the checkpoint's own comes last and takes precedence."""
     frozen = _frozen(checkpoints)
     return [*([frozen] if frozen.exists() else []), checkpoints / str(step) / NETWORK]
 

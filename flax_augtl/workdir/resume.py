@@ -1,7 +1,4 @@
-"""May a run that is asked for go on in a directory: is what the directory holds the same run on the same data?
-
-And do all processes ask for the same one?
-"""
+"""Checks that a run may resume in a directory: same configuration, same data, and the same in all processes."""
 
 from collections.abc import Sequence
 
@@ -16,7 +13,7 @@ from flax_augtl.runtime import distributed
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_config, read_splits
 
-# Fields that `--extend` may change: how long and how fast, not what.
+# Fields that `--extend` may change: lengths and schedules.
 EXTENSIBLE = (
     "steps",
     "epochs",
@@ -35,9 +32,9 @@ EXTENSIBLE = (
     "on_nan",
     "on_nan_limit",
 )
-# Fields of config.data that another machine may set otherwise: how pictures get to the devices, not which.
+# Fields of config.data that may differ on another machine: how images get to the devices.
 _MACHINE = ("threads", "workers", "cache_gb", "cache_dir", "scan_dir")
-# Fields that hosts may set otherwise besides: where each has the weights and the data, which are compared themselves.
+# Fields that may differ between the hosts of a run; the weights and the data themselves are compared.
 _PLACES = (
     "weights",
     *(f"data.{name}" for name in (*_MACHINE, "root", "train_list", "val_list", "test_list", "class_list")),
@@ -45,7 +42,7 @@ _PLACES = (
 
 
 def check_processes(config: Config, extend: bool) -> None:
-    """Raise ValueError, in every process, if they were given different configurations."""
+    """Raise UserError in every process if the processes have different configurations."""
     flat = traverse_util.flatten_dict(to_json(config), sep=".")
     distributed.require_same_settings(
         {"--extend": extend, **{f"config.{name}": value for name, value in flat.items() if name not in _PLACES}}
@@ -53,20 +50,24 @@ def check_processes(config: Config, extend: bool) -> None:
 
 
 def as_begun(config: Config, workdir: epath.Path) -> Config:
-    """Return the configuration with which the run in `workdir` goes on; `config` itself where there is none.
+    """Return the configuration with which to resume the run in `workdir`; `config` itself if there is no run.
 
-    A run that an earlier version began keeps the behaviour of that version; see `added_fields`.
+    A run of an earlier version keeps the behaviour of that version; see `added_fields`.
     """
     exists = (workdir / files.CONFIG).exists()
     return added_fields.continued(config, read_config(workdir)) if exists else config
 
 
 def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
-    """Raise ValueError if `workdir` holds a run of another configuration, or nothing that could be extended."""
+    """Check that `workdir` holds no run of another configuration, and, if `extend`, that it holds a run.
+
+    Raises:
+      UserError: it holds another run, or none that could be extended.
+    """
     if not (workdir / files.CONFIG).exists():
         if extend:
             raise UserError(f"--extend continues a run, but {workdir} holds none.")
-        # One without any that is committed is of a run that was killed before its description was whole.
+        # Without a committed checkpoint, the folder is from a run that was killed before config.json was written.
         checkpoints = workdir / files.CHECKPOINTS
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise UserError(f"{workdir} holds checkpoints without {files.CONFIG}; choose another --workdir.")
@@ -75,7 +76,7 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
     old, new = added_fields.filled(old), to_json(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
-        for name in ("check_replicas_every", "study"):  # Not of what a run is.
+        for name in ("check_replicas_every", "study"):  # They do not change a run.
             values.pop(name, None)
     if extend:
         old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
@@ -89,18 +90,21 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
 
 
 def is_same(config: Config, workdir: epath.Path) -> bool:
-    """Tell whether the run in `workdir` has just this configuration, lengths and schedule included."""
+    """Return whether the run in `workdir` has exactly this configuration, lengths and schedule included."""
     old = read_config(workdir)
     new = to_json(added_fields.continued(config, old))
     return all(added_fields.filled(old).get(name) == new.get(name) for name in EXTENSIBLE)
 
 
 def check_data(fingerprint: str, workdir: epath.Path) -> None:
-    """Raise ValueError if the run in `workdir` was started with other data: going on would mix two datasets.
+    """Check that the run in `workdir` was started with the same data.
 
     Args:
-      fingerprint: of the dataset.
-      workdir: of the run.
+      fingerprint: fingerprint of the dataset.
+      workdir: the run directory.
+
+    Raises:
+      UserError: it was started with other data.
     """
     path = workdir / files.SPLITS
     if path.exists() and read_splits(path).get("fingerprint") != fingerprint:
@@ -111,7 +115,7 @@ def check_data(fingerprint: str, workdir: epath.Path) -> None:
 
 
 def _hint_of_split_seed(workdir: epath.Path) -> str:
-    """Return how a dataset made in Python gets the test split that earlier versions gave it; "" for a run of today's."""
+    """Return a hint for datasets made in Python, which had another test split in earlier versions; "" for new runs."""
     config = workdir / files.CONFIG
     if not config.exists() or "split_seed" in read_config(workdir)["data"]:
         return ""
@@ -122,12 +126,15 @@ def _hint_of_split_seed(workdir: epath.Path) -> str:
 
 
 def check_split(ids: Sequence[str], split: str, workdir: epath.Path) -> None:
-    """Raise ValueError if examples are not those of a split of the run in `workdir`: it may have been trained on them.
+    """Check that examples are those of a split of the run in `workdir`, which may have been trained on others.
 
     Args:
-      ids: of the examples.
+      ids: ids of the examples.
       split: `train`, `val` or `test`.
-      workdir: of a run.
+      workdir: the run directory.
+
+    Raises:
+      UserError: the examples have changed.
     """
     path = workdir / files.SPLITS
     known = read_splits(path) if path.exists() else {}

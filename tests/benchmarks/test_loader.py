@@ -22,8 +22,8 @@ def test_the_command_measures_every_way(make_folder, capsys):
         "two views of each image in memory (`config.data.views=2`), 1 threads",
         "decoded images in a scratch file, 1 threads",
     ):
-        cells = rows[name]
-        assert len(cells) == 8 and all(float(cells[i]) > 0 for i in (1, 3, 5))
+        fields = rows[name]
+        assert len(fields) == 8 and all(float(fields[i]) > 0 for i in (1, 3, 5))
     grown = [line for line in lines if line.startswith("Memory after each of 4 epochs")]
     assert len(grown) == 2 and all(line.count(",") == 4 for line in grown)
 
@@ -33,21 +33,21 @@ def test_time_and_memory_of_other_processes_count():
     program += "while time.process_time() < t: pass\nprint(flush=True); time.sleep(60)"
     before = memory(), processor_seconds()
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
+        assert process.stdout is not None and process.stdout.readline()
         grown, used = memory() - before[0], processor_seconds() - before[1]
         process.kill()
-    # This process may give some memory back meanwhile, some tens of MB after other tests.
+    # This process may give some memory back in the meantime, tens of MB after other tests.
     assert 200 < grown < 450 and used >= 0.5
-    assert processor_seconds() - before[1] >= 0.5  # Also once it has ended.
+    assert processor_seconds() - before[1] >= 0.5  # It also counts after the process has ended.
 
 
-def test_a_root_that_is_not_there_is_a_sentence(capsys, tmp_path):
+def test_a_missing_root_is_reported(capsys, tmp_path):
     assert main(["benchmark", str(tmp_path / "gone")]) == 1
     assert "does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["prepare"], ["unknown", "x"]])
-def test_a_command_that_is_not_one_is_told_the_choices(arguments, capsys):
+def test_an_unknown_command_is_answered_with_the_choices(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2 and "usage: python -m flax_augtl.data" in capsys.readouterr().err
@@ -60,4 +60,4 @@ def test_memory_does_not_grow_over_epochs(make_folder, preprocessing, data):
     for step, _ in enumerate(batches):
         if step in (60, 240):
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert peaks[1] - peaks[0] < 8 * 1024  # Kilobytes; one batch is 110, so 180 that were kept would be 20,000.
+    assert peaks[1] - peaks[0] < 8 * 1024  # Kilobytes; a batch has 110, so 180 kept batches would have 20,000.

@@ -1,4 +1,4 @@
-"""What the soak calls growth."""
+"""What the soak test counts as growth."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from flax_augtl.benchmarks import soak
 from tests.conftest import ROOT
 
 
-def test_growth_after_the_second_minute_is_told_from_a_start_that_settles():
+def test_a_leak_is_distinguished_from_a_start_that_settles():
     steady = [(15.0 * i, 500.0 if i > 6 else 100.0 * i, 12 + 3 * (i % 5 == 0), 40) for i in range(1, 41)]
     assert {name: more for name, (_, _, more) in soak.verdict(steady).items()} == {
         "memory, MB": False,
@@ -46,7 +46,7 @@ def test_threads_of_tensorstore_are_not_counted():
 
 def test_a_sample_counts_this_process():
     seconds, megabytes, _, threads = soak.sample(0.0)
-    # In a process of its own: threads that other tests left behind may close their files meanwhile.
+    # In a process of its own, because threads of other tests may close their files in the meantime.
     counted = (
         "from flax_augtl.benchmarks import soak; before = soak.sample(0.0)[2]; one, two = open('main.py'), open('main.py'); "
         "print(soak.sample(0.0)[2] - before)"

@@ -1,4 +1,4 @@
-"""Small pictures on disk, and what a loader needs besides them."""
+"""Small images on disk, and what a loader needs besides them."""
 
 import numpy as np
 import pytest
@@ -25,24 +25,24 @@ def data():
 
 
 @pytest.fixture
-def picture():
-    """(number, size=(width, height)) → a picture of noise that no other number has."""
+def noise_image():
+    """(number, size=(width, height)) → an image of noise that no other number has."""
     return lambda number, size=(40, 30): Image.fromarray(
         np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     )
 
 
 @pytest.fixture
-def make_folder(tmp_path, picture):
-    """({"train/ants": 3, …}, root="pictures", suffix=".png") → a root with so many pictures in each folder."""
+def make_folder(tmp_path, noise_image):
+    """({"train/ants": 3, …}, root="images", suffix=".png") → a root with so many images in each folder."""
 
-    def make(counts, root="pictures", suffix=".png"):
+    def make(counts, root="images", suffix=".png"):
         number = 0
         for folder, count in counts.items():
             (tmp_path / root / folder).mkdir(parents=True, exist_ok=True)
             for i in range(count):
                 number += 1
-                picture(number).save(tmp_path / root / folder / f"{i:03d}{suffix}")
+                noise_image(number).save(tmp_path / root / folder / f"{i:03d}{suffix}")
         return tmp_path / root
 
     return make
@@ -55,7 +55,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def load_lists(tmp_path, picture):
+def load_lists(tmp_path, noise_image):
     """({name of a list: its text}, files=names of the images, fields of config.data) → dataset.
 
     The images are a/000.png … b/003.png where no others are named.
@@ -65,7 +65,7 @@ def load_lists(tmp_path, picture):
     def run(lists, files=usual, **fields):
         for number, name in enumerate(files):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            picture(number).save(tmp_path / name)
+            noise_image(number).save(tmp_path / name)
         for name, text in lists.items():
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         named = {

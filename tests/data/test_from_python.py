@@ -42,7 +42,7 @@ def test_arrays_with_test_and_names():
             {"data": {"validatoin": 0.2}},
             "no field config.data.validatoin. Did you mean config.data.validation",
         ),
-        (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is there more than once"),
+        (IMAGES, np.arange(30) % 3, {"class_names": ("a", "b", "a")}, "must differ; 'a' is given more than once"),
         (IMAGES, np.arange(30) % 3, {"val": (IMAGES, np.arange(30) % 3)}, "Give `test` with `val`"),
     ],
 )
@@ -63,7 +63,7 @@ def test_an_iterable_of_files(make_folder):
 
 def test_files_that_are_wrong(make_folder):
     root = make_folder({"x": 2, "y": 2})
-    with pytest.raises(DataError, match="x/000.png .* is there twice"):
+    with pytest.raises(DataError, match="x/000.png .* occurs twice"):
         dataset_from_files([(root / "x/000.png", 0), (root / "x/000.png", 0), (root / "y/000.png", 1)])
     with pytest.raises(DataError, match="no files to train on"):
         dataset_from_files([])

@@ -63,9 +63,9 @@ def mutated(content, rng):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
-def test_a_damaged_file_is_a_picture_or_a_named_error(form):
+def test_a_damaged_file_is_an_image_or_a_named_error(form):
     originals = list(seeds(form))
-    pictures = errors = 0
+    images = errors = 0
     for number in range(PER_FORMAT):
         rng = np.random.default_rng([number, len(form)])
         content = mutated(originals[number % len(originals)], rng)
@@ -77,11 +77,11 @@ def test_a_damaged_file_is_a_picture_or_a_named_error(form):
             errors += 1
             assert error.path == f"{form} {number}" and error.reason and "\n" not in error.reason
         else:
-            pictures += 1
+            images += 1
             assert image.mode == "RGB" and np.asarray(image).shape == (*image.size[::-1], 3)
         assert time.perf_counter() - start < 2, number
-    assert pictures + errors == PER_FORMAT
-    assert pictures >= 3 and errors > 100  # PNG has check sums, so few of its files pass.
+    assert images + errors == PER_FORMAT
+    assert images >= 3 and errors > 100  # PNG has check sums, so few of its files pass.
 
 
 NAMES = (

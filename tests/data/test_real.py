@@ -1,4 +1,4 @@
-"""Real pictures, as people have them."""
+"""Real images, as people have them."""
 
 import numpy as np
 

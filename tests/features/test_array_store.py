@@ -1,4 +1,4 @@
-"""Kept activations on disk: found again, checked, and made anew where they are damaged or of something else."""
+"""Kept activations on disk: reused, checked, and computed again if they are damaged or have another key."""
 
 import json
 
@@ -22,7 +22,7 @@ def filled(folder, key="key", rows=ROWS):
     return store
 
 
-def test_a_store_in_memory_holds_what_was_put():
+def test_a_store_in_memory_returns_its_rows():
     store = filled(None)
     np.testing.assert_array_equal(store.arrays["fc"][:, 1], np.arange(ROWS))
     assert not list(store.missing()) and store.bytes == ROWS * (12 + 8)
@@ -35,11 +35,11 @@ def test_files_are_found_again(tmp_path):
     np.testing.assert_array_equal(store.arrays["fc"][:, 2], np.arange(ROWS))
 
 
-def test_a_full_disk_is_an_error_and_what_fitted_is_found_again(small_disk):
-    """Written through a memory map it would have been the end of the process, by SIGBUS."""
+def test_a_full_disk_is_an_error_and_what_was_written_is_reused(small_disk):
+    """Writing through a memory map would end the process by SIGBUS."""
     folder, remount = small_disk
     remount("size=1m")
-    rows = 3 * 2**20 // 20  # Three times what fits.
+    rows = 3 * 2**20 // 20  # Three times as much as fits.
     with pytest.raises(
         CannotWrite, match=r"The cache in .* cannot be written: No space left on device. Free some disk,"
     ):
@@ -52,7 +52,7 @@ def test_a_full_disk_is_an_error_and_what_fitted_is_found_again(small_disk):
 
 
 @pytest.mark.parametrize("name", ["fc", "stem"])
-def test_a_flipped_bit_costs_its_block_alone(tmp_path, name):
+def test_a_flipped_bit_invalidates_only_its_block(tmp_path, name):
     filled(tmp_path)
     path = tmp_path / f"{name}.bin"
     content = bytearray(path.read_bytes())
@@ -61,25 +61,25 @@ def test_a_flipped_bit_costs_its_block_alone(tmp_path, name):
     assert list(Store(SHAPES, ROWS, "key", tmp_path).missing()) == [(BLOCK, 2 * BLOCK)]
 
 
-def test_a_truncated_file_is_made_anew(tmp_path):
+def test_a_truncated_file_is_created_again(tmp_path):
     filled(tmp_path)
     (tmp_path / "fc.bin").write_bytes((tmp_path / "fc.bin").read_bytes()[:-1])
     assert len(list(Store(SHAPES, ROWS, "key", tmp_path).missing())) == 3
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "other", "sums": {}}', '{"key": "key", "sums": []}'])
-def test_a_manifest_that_is_not_this_stores_counts_for_nothing(tmp_path, content):
+def test_a_checksum_file_of_another_store_is_ignored(tmp_path, content):
     filled(tmp_path)
     (tmp_path / "manifest.json").write_text(content)
     assert len(list(Store(SHAPES, ROWS, "key", tmp_path).missing())) == 3
 
 
-def test_another_key_is_another_content(tmp_path):
+def test_files_with_another_key_are_discarded(tmp_path):
     filled(tmp_path, key="weights of yesterday")
     assert len(list(Store(SHAPES, ROWS, "key", tmp_path).missing())) == 3
 
 
-def test_what_an_interrupted_filling_flushed_is_not_computed_again(tmp_path):
+def test_rows_flushed_before_an_interruption_are_not_computed_again(tmp_path):
     store = Store(SHAPES, ROWS, "key", tmp_path)
     store.put(0, {"fc": np.ones((BLOCK, 3)), "stem": np.ones((BLOCK, 2, 2))})
     store.flush()
@@ -87,7 +87,7 @@ def test_what_an_interrupted_filling_flushed_is_not_computed_again(tmp_path):
     assert json.loads((tmp_path / "manifest.json").read_text())["key"] == "key"
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written.*config.study.cache"):
         Store(SHAPES, ROWS, "key", tmp_path / "file" / "below")

@@ -52,8 +52,8 @@ def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, pictu
 
 
 def test_an_unknown_format_is_an_error(traditional):
-    with pytest.raises(ValueError, match="--format=onnx is unknown. Formats: safetensors"):
-        export(traditional, "onnx")
+    with pytest.raises(ValueError, match="--format=tflite is unknown. Formats: safetensors, onnx, stablehlo"):
+        export(traditional, "tflite")
 
 
 def test_what_is_in_the_way_of_a_file_is_a_sentence_and_a_link_is_not_followed(traditional, tmp_path):

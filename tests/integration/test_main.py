@@ -148,6 +148,20 @@ def test_export_holds_every_tensor_and_names(trained):
     assert sheet["class_names"] == [str(digit) for digit in range(10)] and sheet["head"]["new_layers"] == [16]
 
 
+def test_export_as_onnx(trained):
+    for library in ("onnx", "onnxruntime"):
+        pytest.importorskip(library, reason="needs the extra `onnx`")
+    workdir, _ = trained
+    export = "--mode=export", f"--workdir={workdir}", "--format=onnx"
+    said, log = main(*export, "--outputs=logits,probabilities", "--weights=float16")
+    assert said.split() == [str(workdir / name) for name in ("export.onnx", "export_onnx.json", "predict_onnx.py")]
+    assert "float16 weights: top-1 " in log and f"The model card is {workdir / 'README.md'}" in log
+    _, said = main(*export, "--outputs=familiarity", code=1)
+    assert said == "error: --outputs=familiarity is unknown. Choices: probabilities, logits, features.\n"
+    _, said = main("--mode=evaluate", f"--workdir={workdir}", "--outputs=logits", code=1)
+    assert said == "error: --outputs has no effect with --mode=evaluate: it belongs to --mode=export. Leave it out.\n"
+
+
 def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     workdir, _ = trained
     _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--config.freeze=layer3", code=1)

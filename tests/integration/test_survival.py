@@ -200,7 +200,7 @@ def test_a_signal_leaves_a_checkpoint_and_its_own_exit_code(number, code, change
     assert process.returncode == code, said
     (step,) = (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 3 <= step < 300 and f"Interrupted after step {step} of 300; its checkpoint is written." in said
-    assert "The same command goes on from the last checkpoint." in said and "Traceback" not in said
+    assert "The same command resumes from the last checkpoint." in said and "Traceback" not in said
     assert not (tmp_path / "run" / "lock.json").exists()
     train(changes, tmp_path / "run")
     assert_same_end(tmp_path / "run", undisturbed(changes))

@@ -117,6 +117,10 @@ def test_training_statistics_are_those_of_the_whole_mapped_batch():
 def test_compute_dtype_leaves_parameters_and_logits_in_float32():
     model, variables, x = build("bottleneck", dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    # Means above 0 leave nothing behind the ReLUs, and the logits would be the bias alone.
+    variables["batch_stats"] = jax.tree.map_with_path(
+        lambda path, leaf: leaf * (path[-1].key == "var"), variables["batch_stats"]
+    )
     assert run(model, variables, x, stop=2).dtype == jnp.bfloat16
     logits = run(model, variables, x)
     assert logits.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""Results of studies that never ran, made up from a seed."""
+"""Made-up results of studies, from a seed."""
 
 import dataclasses
 
@@ -22,8 +22,8 @@ def metrics(value, n=500):
     }
 
 
-def cell(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
-    """A row of a study whose accuracy is `value`."""
+def trial(stage, head, depth, rate, seed, value, *, depths=DEPTHS, rng=None, **changes):
+    """Return a row of a study whose accuracy is `value`."""
     rng = rng or np.random.default_rng(seed)
     preset = PRESETS.get(head, PRESETS["kept"])
     frozen = depths[1:].index(depth) + 1 if depth in depths[1:] else 0
@@ -63,7 +63,7 @@ def study(
     seed=0,
     **changes,
 ):
-    """A study in which later heads are a little better and the middle depths best, with noise that the seeds share."""
+    """Return a study with better later heads, best middle depths, and noise that the seeds share."""
     rng = np.random.default_rng(seed)
     shared = rng.normal(0, 0.01, seeds)
     rows, winners = [], {}
@@ -75,11 +75,11 @@ def study(
             for run in range(seeds):
                 noise = shared[run] + rng.normal(0, 0.004, 3)
                 rows += [
-                    cell("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
+                    trial("select", head, depth, rate, run, base + noise[k] - 0.02 * k, depths=depths, rng=rng)
                     for k, rate in enumerate((0.003, 0.01))
                 ]
                 if finals_by_depth or depth == chosen:
-                    rows.append(cell("final", head, depth, 0.003, run, base + 0.01 + noise[2], depths=depths, rng=rng))
+                    rows.append(trial("final", head, depth, 0.003, run, base + 0.01 + noise[2], depths=depths, rng=rng))
         winners[head] = {"depth": chosen, "learning_rate": 0.003, "steps": 100}
     names = tuple(class_names or (f"class {index}" for index in range(classes)))
     labels = rng.integers(0, len(names), 500)
@@ -108,6 +108,6 @@ def study(
         "versions": {"jax": "0.10.2", "flax": "0.12.8"}, "seconds": 4321.0,
         "predictions": {"id": [f"photos/{i}.jpg" for i in range(500)], "label": labels.tolist(),
                         "prediction": predictions.tolist(), "confidence": rng.uniform(0.3, 1, 500).tolist()},
-        "picture": lambda index: np.random.default_rng(index).integers(0, 255, (120, 200, 3)).astype(np.uint8),
+        "image": lambda index: np.random.default_rng(index).integers(0, 255, (120, 200, 3)).astype(np.uint8),
     }  # fmt: skip
     return StudyResult(**(fields | changes))

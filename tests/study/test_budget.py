@@ -1,4 +1,4 @@
-"""The time budget of a study: what is counted, what it buys, and in which order."""
+"""The time budget of a study: how time is counted, what is trained, and in which order."""
 
 import json
 import re
@@ -12,19 +12,19 @@ from flax_augtl.config.convert import typed
 from flax_augtl.study import budget as module
 from flax_augtl.study import budget_study
 from flax_augtl.study.budget import Budget
-from flax_augtl.study.budget_choices import choices, final_cells, found_before, train_finals
+from flax_augtl.study.budget_choices import choices, final_trials, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
 from flax_augtl.study.budget_search import Search, order_of
-from flax_augtl.study.grid import Cell, make_grid
+from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
-# Seconds of a step at each depth, about as a ResNet-18 at 224 pixels takes them on two cores.
+# Seconds of a step at each depth, about those of a ResNet-18 at 224 pixels on two cores.
 STEP = {"none": 4.0, "stem": 3.8, "layer1": 2.6, "layer2": 1.7, "layer3": 1.0, "layer4": 0.01, "fc": 0.01}
 TOTAL = 160
 
 
 class Clock:
-    """A budget whose time passes only with trainings."""
+    """A budget whose time passes only during trainings."""
 
     planned, depths = False, ()
 
@@ -42,45 +42,45 @@ class Clock:
 
 
 class FakeWork:
-    """Trains nothing; deeper trainings and longer ones are better, and take their time."""
+    """Pretends to train; deeper and longer trainings are better and take longer."""
 
-    def __init__(self, grid, clock, merit=lambda cell, steps: 0.0, slower=1.0):
+    def __init__(self, grid, clock, merit=lambda trial, steps: 0.0, slower=1.0):
         self.grid, self.clock, self.merit, self.slower, self.trained = grid, clock, merit, slower, {}
-        # How many times longer than expected the trainings of a depth take, and of which depths that was seen.
+        # How many times longer than expected the trainings of a depth take, and the depths for which that was noticed.
         self.grows, self.seen = {}, {}
-        self.material = types.SimpleNamespace(schedule=self._schedule, grid=grid)
+        self.context = types.SimpleNamespace(schedule=self._schedule, grid=grid)
         seconds = {" ".join(group): TOTAL * STEP[group[1]] for group in grid.groups()}
-        self.timed = types.SimpleNamespace(cell_seconds=seconds, row_seconds=0.02)
+        self.times = types.SimpleNamespace(timed=types.SimpleNamespace(trial_seconds=seconds, row_seconds=0.02))
 
-    def _schedule(self, cell):
-        return np.zeros(cell.steps or TOTAL), 16
+    def _schedule(self, trial):
+        return np.zeros(trial.steps or TOTAL), 16
 
-    def row(self, cell):
-        return self.trained.get(cell.name)
+    def row(self, trial):
+        return self.trained.get(trial.name)
 
-    def expected(self, cells, *, compilation=True):
-        missing = [cell for cell in cells if cell.name not in self.trained]
-        return sum((cell.steps or TOTAL) * STEP[cell.depth] * self.seen.get(cell.depth, 1.0) for cell in missing)
+    def expected(self, trials, *, compilation=True):
+        missing = [trial for trial in trials if trial.name not in self.trained]
+        return sum((trial.steps or TOTAL) * STEP[trial.depth] * self.seen.get(trial.depth, 1.0) for trial in missing)
 
-    def do(self, cells, room=None):
-        for cell in cells:
-            if cell.name in self.trained:
+    def do(self, trials, room=None):
+        for trial in trials:
+            if trial.name in self.trained:
                 continue
-            self.seen |= {depth: grows for depth, grows in self.grows.items() if depth == cell.depth}
-            seconds = self.slower * self.expected([cell])
-            if room is not None and seconds > room():  # Noticed after its first step.
-                self.clock.now -= seconds / (cell.steps or TOTAL)
+            self.seen |= {depth: grows for depth, grows in self.grows.items() if depth == trial.depth}
+            seconds = self.slower * self.expected([trial])
+            if room is not None and seconds > room():  # It is noticed after the first step.
+                self.clock.now -= seconds / (trial.steps or TOTAL)
                 continue
             self.clock.now -= seconds
-            steps = cell.steps or TOTAL
-            value = 0.5 + self.merit(cell, steps)
-            self.trained[cell.name] = {
-                "cell": cell.name,
-                "head": cell.head,
-                "depth": cell.depth,
-                "classifier_rate": cell.classifier_rate,
-                "learning_rate": cell.learning_rate,
-                "seed": cell.seed,
+            steps = trial.steps or TOTAL
+            value = 0.5 + self.merit(trial, steps)
+            self.trained[trial.name] = {
+                "cell": trial.name,
+                "head": trial.head,
+                "depth": trial.depth,
+                "classifier_rate": trial.classifier_rate,
+                "learning_rate": trial.learning_rate,
+                "seed": trial.seed,
                 "steps": steps,
                 "best_step": steps,
                 "metric": "top1",
@@ -88,7 +88,7 @@ class FakeWork:
                 "history": [],
                 "diverged": False,
             }
-        return [self.trained[cell.name] for cell in cells if cell.name in self.trained]
+        return [self.trained[trial.name] for trial in trials if trial.name in self.trained]
 
 
 def grid_of(**study):
@@ -97,19 +97,19 @@ def grid_of(**study):
     return make_grid(typed(config), RESNET, pretrained=True, classifier=True)
 
 
-def search(minutes, own="layer3", merit=lambda cell, steps: 0.0, slower=1.0, **study):
+def search(minutes, own="layer3", merit=lambda trial, steps: 0.0, slower=1.0, **study):
     grid, clock = grid_of(**study), Clock(minutes)
     work = FakeWork(grid, clock, merit, slower)
     return Search(grid, work, clock, own, reserved=30.0), work, clock
 
 
-def better_below(cell, steps):
-    """Training layers pays, longer training too; the rate 0.003 is best."""
-    trained = RESNET.index(cell.depth) if cell.depth in RESNET else -1
-    return 0.05 * (5 - trained) * (trained >= 3) + 0.0001 * steps - 0.01 * abs(np.log(cell.learning_rate / 0.003))
+def better_below(trial, steps):
+    """Return a merit: training more layers and longer is better, and the rate 0.003 is best."""
+    trained = RESNET.index(trial.depth) if trial.depth in RESNET else -1
+    return 0.05 * (5 - trained) * (trained >= 3) + 0.0001 * steps - 0.01 * abs(np.log(trial.learning_rate / 0.003))
 
 
-def test_the_depths_are_tried_from_all_downwards_and_the_configurations_own_early():
+def test_depths_are_tried_from_all_downwards_and_that_of_the_config_early():
     assert order_of(grid_of(), "layer3") == ["all", "layer3", "layer4", "layer2", "layer1", "stem", "none"]
     assert order_of(grid_of(), "none")[:3] == ["all", "none", "layer4"]
     assert order_of(grid_of(), "all")[:3] == ["all", "layer4", "layer3"]
@@ -118,11 +118,11 @@ def test_the_depths_are_tried_from_all_downwards_and_the_configurations_own_earl
 
 @pytest.mark.parametrize("minutes", [1, 2, 5, 10, 30, 240])
 @pytest.mark.parametrize("slower", [1.0, 1.3])
-def test_a_budget_is_kept(minutes, slower):
-    """With what it reserves; trainings that take longer than expected cost what is reserved first."""
+def test_a_search_stays_within_its_budget(minutes, slower):
+    """The reserve stays; trainings that take longer than expected use it up first."""
     one, work, clock = search(minutes, merit=better_below, slower=slower)
     found = one.run()
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert rows and clock.now >= -0.2 * clock.seconds
     assert found.best in found.chosen
 
@@ -132,9 +132,9 @@ def test_a_training_that_would_take_the_rest_of_the_time_is_stopped(minutes):
     one, work, clock = search(minutes, merit=better_below)
     work.grows = {"layer3": 10.0}
     found = one.run()
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert rows and clock.now >= -0.2 * clock.seconds
-    assert {cell.name for cell in found.cells} == {row["cell"] for row in found.rows}
+    assert {trial.name for trial in found.trials} == {row["cell"] for row in found.rows}
     assert any(row["depth"] == "layer3" for row in found.rows) == (minutes > 5)
     if minutes == 5:
         assert found.left_out[-1] == (
@@ -143,7 +143,7 @@ def test_a_training_that_would_take_the_rest_of_the_time_is_stopped(minutes):
         )
 
 
-def test_what_is_put_aside_grows_where_the_pass_over_the_images_was_slow(tmp_path):
+def test_the_reserve_grows_if_the_pass_over_the_images_was_slow(tmp_path):
     budget = Budget(tmp_path, 10.0, 0.0)
     assert budget.report() == 24.0
     budget.slowness = 2.0
@@ -152,14 +152,14 @@ def test_what_is_put_aside_grows_where_the_pass_over_the_images_was_slow(tmp_pat
     assert budget.report() == 72.0
 
 
-def test_a_few_minutes_try_the_own_depth_and_choose_it():
+def test_a_few_minutes_try_and_choose_the_depth_of_the_config():
     one, _, _ = search(7, merit=better_below)
     found = one.run()
     assert {head: (choice["depth"], choice["learning_rate"]) for head, choice in found.chosen.items()} == {
         "traditional": ("layer3", 0.003),
         "kept_deeper": ("layer3", 0.003),
     }
-    tried = {(cell.head, cell.depth) for cell in found.cells}
+    tried = {(trial.head, trial.depth) for trial in found.trials}
     assert (
         ("traditional", "layer3") in tried and ("kept_deeper", "fc") in tried and ("traditional", "none") not in tried
     )
@@ -169,12 +169,12 @@ def test_a_few_minutes_try_the_own_depth_and_choose_it():
 
 def test_more_time_goes_further_down_and_trains_longer():
     few, many = (search(minutes, merit=better_below)[0].run() for minutes in (10, 600))
-    assert {cell.depth for cell in few.cells} < {cell.depth for cell in many.cells} == {"none", *RESNET}
+    assert {trial.depth for trial in few.trials} < {trial.depth for trial in many.trials} == {"none", *RESNET}
     assert max(row["steps"] for row in few.rows) < max(row["steps"] for row in many.rows) == TOTAL
     assert many.left_out == []
 
 
-def test_the_best_third_goes_on_three_times_as_long():
+def test_the_best_third_continues_three_times_as_long():
     one, _, _ = search(600, heads=(), depths=("all",), merit=better_below)
     found = one.run()
     rates = {
@@ -185,18 +185,18 @@ def test_the_best_third_goes_on_three_times_as_long():
     assert all(0.003 in some for some in rates.values())
 
 
-def test_time_that_is_left_tries_more_learning_rates_at_the_chosen_depth():
-    """Also at the length of the choice, and on both sides of it."""
+def test_remaining_time_tries_more_learning_rates_at_the_chosen_depth():
+    """They are at the length of the choice, and on both sides of its rate."""
     one, _, clock = search(7, merit=better_below)
     found = one.run()
     rates = {row["learning_rate"] for row in found.rows if row["depth"] == "layer3" and row["head"] == found.best}
     assert {0.001, 0.003, 0.01} <= rates
-    finals = sum(one.work.expected([cell]) for cell in final_cells(one.grid, found, by_depth=False))
+    finals = sum(one.work.expected([trial]) for trial in final_trials(one.grid, found, by_depth=False))
     assert clock.now - 30.0 - finals < 0.2 * clock.seconds
 
 
-def test_what_is_compared_has_one_length():
-    """A depth that lost early is trained at the length of the winner, where there is time."""
+def test_only_trainings_of_one_length_are_compared():
+    """A depth that lost early is trained at the length of the winner, if there is time."""
     one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
     found = one.run()
     longest = {
@@ -224,20 +224,20 @@ def test_heads_are_compared_by_their_longest_common_training():
 
     chosen, best = choices([row("a", 18, 0.5), row("b", 18, 0.6), row("a", 54, 0.9)])
     assert best == "b" and (chosen["a"]["steps"], chosen["b"]["steps"]) == (54, 18)
-    # A longer training that was worse is not chosen, nor is a setting for its shorter training alone.
+    # Neither a longer training that was worse is chosen, nor a setting for its shorter training alone.
     worse, _ = choices([row("a", 18, 0.7), row("a", 54, 0.6), {**row("a", 18, 0.65), "depth": "none"}])
     assert (worse["a"]["depth"], worse["a"]["steps"]) == ("layer3", 18)
     assert choices([{**row("a", 18, 0.5), "val": None}]) == ({}, None)
 
 
-def test_cheap_trainings_that_went_on_alone_do_not_win():
-    """At three minutes only depths that cost nothing are trained in full: the better depth was not."""
+def test_cheap_trainings_that_alone_continued_do_not_win():
+    """With three minutes, only the cheapest depths are trained in full; the better depth is not."""
     for minutes in (3, 30):
         found = search(minutes, merit=better_below)[0].run()
         assert {choice["depth"] for choice in found.chosen.values()} == {"layer3"}
 
 
-def test_a_curve_that_still_rises_is_lengthened(monkeypatch):
+def test_a_training_that_still_improves_is_lengthened(monkeypatch):
     monkeypatch.setattr("flax_augtl.study.selection.still_rising", lambda rows: True)
     rows = search(600, depths=("all",), merit=better_below)[0].run().rows
     assert max(row["steps"] for row in rows) == 4 * TOTAL
@@ -246,36 +246,36 @@ def test_a_curve_that_still_rises_is_lengthened(monkeypatch):
     assert max(row["steps"] for row in rows) == TOTAL
 
 
-def test_every_seed_that_is_given_is_trained():
+def test_every_selection_seed_is_trained():
     one, work, clock = search(600, seeds=(0, 1, 5), depths=("all",), selection_seeds=2, merit=better_below)
     found = one.run()
-    assert {cell.seed for cell in found.cells} == {0, 1}
-    rows, _ = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    assert {trial.seed for trial in found.trials} == {0, 1}
+    rows, _ = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert {row["seed"] for row in rows} == {0, 1, 5}
 
 
-def test_trainings_that_fail_are_passed_over():
+def test_failed_trainings_are_skipped():
     one, work, _ = search(600, depths=("layer3", "all"), merit=better_below)
     do = work.do
 
-    def failing(cells, room=None):
-        rows = do(cells, room)
-        for row, cell in zip(rows, cells, strict=True):
-            if cell.head == "kept_deeper":
-                row.update(val=None, steps=cell.steps)
+    def failing(trials, room=None):
+        rows = do(trials, room)
+        for row, trial in zip(rows, trials, strict=True):
+            if trial.head == "kept_deeper":
+                row.update(val=None, steps=trial.steps)
         return rows
 
     work.do = failing
     found = one.run()
     assert list(found.chosen) == ["traditional"] == [found.best]
-    assert {cell.head for cell in final_cells(one.grid, found, by_depth=True)} == {"traditional"}
+    assert {trial.head for trial in final_trials(one.grid, found, by_depth=True)} == {"traditional"}
 
 
-def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():
+def test_final_trials_begin_with_the_best_head_and_end_with_the_time():
     one, work, clock = search(10, merit=better_below)
     found = one.run()
     clock.now = 20.0
-    rows, said = train_finals(work, clock, final_cells(one.grid, found, by_depth=False))
+    rows, said = train_finals(work, clock, final_trials(one.grid, found, by_depth=False))
     assert [row["head"] for row in rows] == [found.best]
     other = next(head for head in found.chosen if head != found.best)
     assert said == [f"No time was left to train and test: {other} at layer3."]
@@ -284,14 +284,14 @@ def test_final_trainings_begin_with_the_best_head_and_end_with_the_time():
 def test_finals_of_every_depth_come_after_those_of_the_winners():
     one, _, _ = search(600, depths=("layer3", "all"), merit=better_below)
     found = one.run()
-    cells = final_cells(one.grid, found, by_depth=True)
-    assert len(cells) == 4 and {cell.depth for cell in cells[:2]} == {"layer3"}
+    trials = final_trials(one.grid, found, by_depth=True)
+    assert len(trials) == 4 and {trial.depth for trial in trials[:2]} == {"layer3"}
 
 
-def test_another_start_finds_what_was_found(tmp_path):
+def test_another_start_reuses_what_was_found(tmp_path):
     one, work, _ = search(10, merit=better_below)
     found = one.run()
-    one.budget.chosen = {"cells": [vars(cell) for cell in found.cells], "left_out": found.left_out}
+    one.budget.chosen = {"cells": [vars(trial) for trial in found.trials], "left_out": found.left_out}
     assert found_before(work, one.budget) == found
     work.trained.popitem()
     assert found_before(work, one.budget) is None
@@ -299,7 +299,7 @@ def test_another_start_finds_what_was_found(tmp_path):
     assert found_before(work, one.budget) is None
 
 
-def test_the_plan_trains_nothing_and_says_what_there_is_no_time_for():
+def test_the_plan_trains_nothing_and_names_what_there_is_no_time_for():
     one, work, _ = search(10)
     said = describe(one, passes=100.0, images="640 images in 5 views")
     assert not work.trained and one.rows == []
@@ -325,10 +325,10 @@ def test_time_is_counted_over_all_starts(tmp_path, clock):
     with first.part(module.PASSES):
         clock[0] += 100
     assert first.left() == 470.0
-    with pytest.raises(RuntimeError), first.part(module.TRAININGS):  # A start that is killed within a part.
+    with pytest.raises(RuntimeError), first.part(module.TRAININGS):  # A start that is killed during a part.
         clock[0] += 50
         raise RuntimeError
-    clock[0] += 10000  # Time between two starts does not count.
+    clock[0] += 10000  # The time between two starts does not count.
     second = Budget(tmp_path, 10.0, clock[0])
     assert second.left() == 420.0
     assert second.account() == {
@@ -345,13 +345,13 @@ def test_time_is_counted_over_all_starts(tmp_path, clock):
 
 
 @pytest.mark.parametrize("content", ["[]", '{"seconds": 3}', '{"seconds": {"a": "b"}, "views": "4", "depths": 3}'])
-def test_a_budget_of_another_kind_is_begun_anew(content, tmp_path, clock):
+def test_a_damaged_budget_file_is_ignored(content, tmp_path, clock):
     (tmp_path / "budget.json").write_text(content)
     found = Budget(tmp_path, 1.0, 1000.0)
     assert (found.left(), found.views, found.depths, found.chosen) == (60.0, None, [], None)
 
 
-def test_what_was_chosen_stands_until_there_is_more_time(tmp_path, clock):
+def test_a_choice_is_final_unless_the_budget_grows(tmp_path, clock):
     first = Budget(tmp_path, 10.0, 1000.0)
     first.chosen, first.depths, first.views = {"cells": [], "left_out": []}, ["all"], 2
     first.save()
@@ -360,7 +360,7 @@ def test_what_was_chosen_stands_until_there_is_more_time(tmp_path, clock):
     assert more.views == 2 and more.depths == ["all"]
 
 
-def test_fewer_views_are_kept_where_the_passes_take_too_long(tmp_path, clock):
+def test_fewer_views_are_kept_if_the_passes_take_too_long(tmp_path, clock):
     budget = Budget(tmp_path, 10.0, 1000.0)
     views = [budget.choose_views(640, 160, seconds, 4, given=False) for seconds in (0.01, 0.05, 0.07, 0.13)]
     assert views == [4, 4, 3, 1]
@@ -368,7 +368,7 @@ def test_fewer_views_are_kept_where_the_passes_take_too_long(tmp_path, clock):
     assert budget.choose_views(640, 160, 0.09, 0, given=False) == 0
 
 
-def test_a_budget_that_the_passes_exceed_is_refused_with_what_would_do(tmp_path, clock):
+def test_a_budget_that_the_passes_exceed_is_refused_with_advice(tmp_path, clock):
     with pytest.raises(
         ValueError,
         match=re.escape(
@@ -384,14 +384,14 @@ def test_a_budget_that_the_passes_exceed_is_refused_with_what_would_do(tmp_path,
 def test_the_account_is_written_as_json(tmp_path, clock):
     Budget(tmp_path, 10.0, 1000.0).save()
     assert json.loads((tmp_path / "budget.json").read_text())["minutes"] == 10.0
-    assert Cell("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
+    assert Trial("select", "kept", "layer3", "pretrained", 0.003, 0, 18).name == "select-kept-layer3-0.003-0-18"
 
 
-def test_a_pass_that_will_exceed_the_budget_is_told_once(tmp_path, monkeypatch, capsys):
+def test_a_pass_that_will_exceed_the_budget_is_reported_once(tmp_path, monkeypatch, capsys):
     budget = Budget(tmp_path, 10.0, budget_study.time.monotonic())
     watch = budget_study._Watch(budget)
     watch(1e6)
-    assert capsys.readouterr().out == ""  # The first images tell nothing yet.
+    assert capsys.readouterr().out == ""  # The first images are too slow to judge by.
     monkeypatch.setattr(budget_study, "SETTLED_SECONDS", 0.0)
     watch(500.0)
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""What is said of choices on few validation images, and of ties."""
+"""Reports about choices on few validation images, and about ties."""
 
 import pytest
 from scipy import stats
@@ -9,7 +9,7 @@ from tests.study.test_selection import row
 WHERE = "top-1 accuracy on 48 validation images"
 
 
-def test_equal_heads_are_told_with_the_figure_the_images_and_what_decided():
+def test_tied_heads_are_reported_with_accuracy_images_and_reason():
     rows = [
         row(0.1, 0, 39 / 48, head="traditional", loss=0.7),
         row(0.1, 0, 39 / 48, head="kept", loss=0.6),
@@ -21,7 +21,7 @@ def test_equal_heads_are_told_with_the_figure_the_images_and_what_decided():
     ]
 
 
-def test_equal_losses_are_told_too():
+def test_equal_losses_are_reported_too():
     rows = [row(0.1, 0, 0.5, head=head) for head in ("a", "b", "c")]
     assert choices.tied(rows, "a", WHERE) == [
         "All 3 heads a, b and c had 50.0 % top-1 accuracy on 48 validation images; their losses were equal too (a, b and "
@@ -29,7 +29,7 @@ def test_equal_losses_are_told_too():
     ]
 
 
-def test_depths_and_rates_of_the_best_head_are_told_and_those_of_others_counted():
+def test_ties_of_the_best_head_are_detailed_and_those_of_others_named():
     rows = [
         row(0.1, 0, 0.9, depth="none", loss=0.4),
         row(0.1, 0, 0.9, depth="fc", loss=0.3),
@@ -45,7 +45,7 @@ def test_depths_and_rates_of_the_best_head_are_told_and_those_of_others_counted(
     ]
 
 
-def test_without_ties_nothing_is_said():
+def test_without_ties_nothing_is_reported():
     assert choices.tied([row(0.1, 0, 0.9), row(0.2, 0, 0.8), row(0.1, 0, 0.8, head="b")], "a", WHERE) == []
 
 
@@ -56,7 +56,7 @@ def test_the_least_lead_is_that_of_the_exact_mcnemar_test(settings):
     assert stats.binomtest(lead - 1, lead - 1).pvalue * (settings - 1) > 0.05
 
 
-def test_a_split_that_is_too_small_is_told_with_its_figures():
+def test_a_warning_about_a_small_split_has_its_numbers():
     said = choices.too_few(48, 40)
     assert said.startswith(
         "Warning: 48 validation images are too few to choose between 40 settings (heads × depths × "
@@ -69,6 +69,6 @@ def test_a_split_that_is_too_small_is_told_with_its_figures():
 
 
 @pytest.mark.parametrize(("images", "settings"), [(220, 40), (120, 2), (5, 1)])
-def test_enough_images_are_not_told(images, settings):
+def test_enough_images_give_no_warning(images, settings):
     assert choices.too_few(images, settings) is None
     assert settings == 1 or choices.too_few(images - 1, settings)

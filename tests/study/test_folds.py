@@ -1,4 +1,4 @@
-"""A study over all folds: a study for each, and what they found together."""
+"""A study over all folds: a study for each fold, and their summary."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def test_each_fold_is_a_study_of_its_own_held_out_images(tmp_path, capsys):
     links = re.findall('href="([^"]*)"', whole)
     assert links == ["fold0/report.html", "fold1/report.html"] and all((tmp_path / link).is_file() for link in links)
     assert f"has a test top-1 accuracy of {mean:.4f} ± " in whole and "Chosen heads: kept (2 of 2). " in whole
-    # One fold alone is the same study.
+    # The study of one fold alone is the same.
     one = config()
     one.data.fold = 1
     assert study(one, tmp_path / "fold1").rows[-1]["test"]["top1"] == rows[1]["test"]["top1"]
@@ -65,22 +65,22 @@ def test_mean_and_spread_are_those_of_each_heads_own_choices():
     text = folds.table(summary)
     assert "test per class, all folds" in text and "chosen by validation" in text
     page = folds_page.study_page(summary, {"name": "x"})
-    assert page.count('<tr class="chosen">') == 4  # The line of what was chosen, and one row for each fold.
+    assert page.count('<tr class="chosen">') == 4  # The line of the chosen heads, and one row for each fold.
     assert f"<th>kept</th><td>{kept['mean']:.4f}</td><td>{kept['sd']:.4f}</td>" in page
-    # A head whose every training failed in all folds but one.
+    # A head whose trainings failed in all folds but one.
     alone = folds.summary_of("x", [results[0], pretended.study(heads=("traditional",), seeds=2)])
     assert alone["heads"]["kept"]["sd"] is None and alone["heads"]["kept"]["folds"] == 1
     assert "–" in folds.table(alone)
     assert f"<th>kept</th><td>{alone['heads']['kept']['mean']:.4f}</td><td>–</td>" in folds_page.study_page(alone, {})
 
 
-def test_names_do_nothing_and_no_chosen_head_is_said():
+def test_names_are_escaped_and_a_lack_of_tested_heads_is_reported():
     summary = {"config_name": "<b>x", "folds": 2, "metric": "top1", "heads": {}, "chosen": None, "rows": []}
     page = folds_page.study_page(summary, {"name": "<b>x"})
     assert "<b>" not in page and "No fold has a tested head." in page
 
 
-def test_main_studies_all_folds_where_none_is_named(monkeypatch, tmp_path):
+def test_main_studies_all_folds_if_none_is_given(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(folds, "study_folds", lambda config, workdir, **flags: called.append(flags))
     flags = type("Flags", (), {"workdir": str(tmp_path), "dry_run": True, "cells": "", "mode": "study"})()

@@ -1,11 +1,11 @@
-"""The grid that a configuration asks for, and the names of its cells."""
+"""The grid of a configuration, and the names of its trials."""
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
 from flax_augtl.config.convert import typed
-from flax_augtl.study.grid import Cell, make_grid
+from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
 
@@ -18,9 +18,11 @@ def grid(groups=RESNET, *, pretrained=True, classifier=True, **study):
     return make_grid(typed(config), groups, pretrained=pretrained, classifier=classifier)
 
 
-def test_names_of_cells_are_stable():
-    assert Cell("select", "kept", "layer4", "pretrained", 0.003, 5).name == "select-kept-layer4-0.003-5"
-    assert Cell("final", "random_deeper", "none", "new", 1e-4, 0, 70).name == "final-random_deeper-none-new-0.0001-0-70"
+def test_names_of_trials_are_stable():
+    assert Trial("select", "kept", "layer4", "pretrained", 0.003, 5).name == "select-kept-layer4-0.003-5"
+    assert (
+        Trial("final", "random_deeper", "none", "new", 1e-4, 0, 70).name == "final-random_deeper-none-new-0.0001-0-70"
+    )
 
 
 def test_quick_has_two_heads_every_depth_one_seed():
@@ -60,7 +62,7 @@ def test_all_is_the_topmost_group_that_a_head_has():
     assert found.axis == ("layer4", "all")
 
 
-def test_two_depths_that_are_asked_for_stay_two():
+def test_two_requested_depths_stay_two():
     found = grid(preset="", heads=("traditional", "kept"), depths=("layer3", "all"))
     assert found.axis == ("layer3", "all")
     assert found.depths == {"traditional": ("layer3", "layer4"), "kept": ("layer3", "fc")}
@@ -82,7 +84,7 @@ def test_all_is_the_name_of_the_depth_at_which_only_new_layers_train():
     assert grid(preset="controls").title(("random_deeper", "none", "new")) == "random_deeper none (at new rate)"
 
 
-def test_a_depth_keeps_the_name_under_which_it_was_asked_for():
+def test_a_depth_keeps_its_requested_name():
     found = grid(preset="", heads=("traditional", "kept"), depths=("layer3", "layer4"))
     assert found.axis == ("layer3", "layer4") and found.label("traditional", "layer4") == "layer4"
     found = grid(preset="", heads=("kept",), depths=("fc", "all", "none"))
@@ -119,7 +121,7 @@ def test_scratch_has_nothing_to_freeze():
         ({"preset": "", "heads": ("traditional",), "depths": ("fc",)}, "The head traditional has none of the depths"),
     ],
 )
-def test_mistakes_are_told(study, sentence):
+def test_errors_are_reported(study, sentence):
     with pytest.raises(ValueError, match=sentence):
         grid(**study)
 

@@ -30,7 +30,7 @@ def test_equal_accuracies_are_decided_by_the_loss():
     assert selection.choose(rows, "learning_rate")[0] == 0.2
 
 
-def test_what_diverged_on_a_seed_is_not_chosen():
+def test_a_setting_that_diverged_on_a_seed_is_not_chosen():
     rows = [row(0.1, 0, 0.1), row(0.1, 1, 0.1), row(0.2, 0, 0.9), row(0.2, 1, None)]
     assert selection.choose(rows, "learning_rate")[0] == 0.1
     assert selection.choose([row(0.1, 0, None)], "learning_rate") is None
@@ -41,7 +41,7 @@ def test_a_choice_at_the_edge_widens_the_grid():
     assert selection.widened(rows, [0.1, 0.2, 0.4]) == 0.05
     assert selection.widened(list(reversed([row(0.1, 0, 0.1), row(0.2, 0, 0.8)])), [0.1, 0.2]) == 0.4
     assert selection.widened([row(0.1, 0, 0.1), row(0.2, 0, 0.8), row(0.4, 0, 0.7)], [0.1, 0.2, 0.4]) is None
-    # One rate has no spacing to widen by, and a grid does not grow for ever.
+    # A single rate has no spacing to widen by, and a grid has a largest size.
     assert selection.widened([row(0.1, 0, 0.9)], [0.1]) is None
     assert selection.widened(rows, [0.1, *(0.2 + i / 100 for i in range(11))]) is None
 
@@ -70,14 +70,14 @@ def curve(*points, **changes):
     return {"history": history, "diverged": False, **changes}
 
 
-def test_a_curve_rises_if_its_end_is_its_best_and_the_loss_still_falls():
+def test_a_training_improves_if_it_ends_best_and_the_loss_still_falls():
     rising = curve((0.2, 2.0), (0.4, 1.5), (0.5, 1.2), (0.6, 1.0))
     assert selection.still_rising([rising])
     assert not selection.still_rising([curve((0.2, 2.0), (0.4, 1.0), (0.6, 0.99), (0.6, 0.97))])  # Flat.
     assert not selection.still_rising([curve((0.2, 2.0), (0.7, 1.5), (0.5, 1.2), (0.6, 1.0))])  # It was better before.
-    assert not selection.still_rising([curve((0.2, 2.0), (0.6, 1.0))])  # Two points are no curve.
+    assert not selection.still_rising([curve((0.2, 2.0), (0.6, 1.0))])  # Two points are too few.
     assert not selection.still_rising([]) and not selection.still_rising([{**rising, "diverged": True}])
-    # The last evaluation may come soon after the one before: the last third of the steps counts.
+    # The last two evaluations may be close together: the last third of the steps counts.
     late = curve((0.2, 2.0), (0.4, 1.5), (0.5, 1.01), (0.6, 1.0))
     for point, step in zip(late["history"], (16, 32, 48, 50), strict=True):
         point["step"] = step
@@ -86,11 +86,11 @@ def test_a_curve_rises_if_its_end_is_its_best_and_the_loss_still_falls():
     assert not selection.still_rising([final])
 
 
-def test_a_setting_rises_if_more_than_half_of_its_seeds_do():
+def test_a_setting_improves_if_more_than_half_of_its_seeds_do():
     rising, flat = curve((0.2, 2.0), (0.4, 1.5), (0.6, 1.0)), curve((0.6, 1.0), (0.6, 1.0), (0.6, 1.0))
     assert selection.still_rising([rising, rising, flat]) and not selection.still_rising([rising, flat])
 
 
-def test_after_halving_only_what_was_trained_in_full_on_all_seeds_can_win():
+def test_after_halving_only_full_trainings_on_all_seeds_can_win():
     rows = [row(0.1, 0, 0.9, steps=4), row(0.2, 0, 0.8), row(0.3, 0, 0.7), row(0.3, 1, 0.7)]
     assert complete(rows, 2) == rows[2:]

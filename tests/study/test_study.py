@@ -1,4 +1,4 @@
-"""The whole study, small: what it keeps, what it may see, and that it goes on."""
+"""The whole study, small: what it writes, what it may read, and that it resumes."""
 
 import csv
 import dataclasses
@@ -17,15 +17,15 @@ from flax_augtl.study import results
 from flax_augtl.study import study as module
 from flax_augtl.study.study import study
 from flax_augtl.study.trials import predictions, worker
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.workdir import files
 from tests import small
 
 
 def study_config(**changes):
-    """Two heads with everything below them frozen: dense layers only, which compile in a second.
+    """Return a configuration of two heads with everything below frozen: dense layers, which compile in a second.
 
-    How many cells are trained together is given, and not timed: their last bits depend on it.
+    The number of trials that are trained together is fixed, because the last bits depend on it.
     """
     config = small.digits_config(weights="embedded:glyphs")
     config.data.views = 2
@@ -48,7 +48,7 @@ def datasets(config):
 
 
 def lasting(rows):
-    """Rows without what depends on the clock."""
+    """Return rows without the fields that depend on the clock."""
 
     def row_of(row):
         history = [{name: value for name, value in point.items() if name != "seconds"} for point in row["history"]]
@@ -66,7 +66,7 @@ def done(tmp_path_factory):
     return folder, study(study_config(), folder)
 
 
-def test_it_leaves_a_report_rows_and_the_best_network(done):
+def test_a_study_writes_a_report_rows_and_the_best_network(done):
     folder, result = done
     rows = list(csv.DictReader((folder / "study.csv").read_text().splitlines()))
     assert len(rows) == len(result.rows) >= 12 + 4 and {row["stage"] for row in rows} == {"select", "final"}
@@ -79,13 +79,13 @@ def test_it_leaves_a_report_rows_and_the_best_network(done):
     assert run.evaluate("test")["top1"] == pytest.approx(final["test"]["top1"], abs=1e-9)
     said = result.predictions
     assert np.mean(np.array(said["label"]) == said["prediction"]) == pytest.approx(final["test"]["top1"])
-    assert result.picture(0).shape == (8, 8, 3)
+    assert result.image(0).shape == (8, 8, 3)
     assert result.one_test_split and "the test split is the same for all" in (folder / "report.html").read_text()
     assert not any("Each seed has a test split" in note for note in result.notes)
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
 
 
-def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
+def test_rows_of_final_trials_have_the_prediction_for_every_test_image(done):
     folder, result = done
     finals = [row for row in result.rows if row["stage"] == "final"]
     assert len(finals) == 4
@@ -101,7 +101,7 @@ def test_it_keeps_what_each_final_cell_says_of_every_test_image(done):
         assert values["roc_auc"] == pytest.approx(best.result["test"]["roc_auc"], abs=1e-6)
 
 
-def test_few_validation_images_are_told_before_anything_is_timed(tmp_path, capsys):
+def test_the_warning_about_few_validation_images_precedes_the_timing(tmp_path, capsys):
     study(study_config(), tmp_path, dry_run=True)
     said = capsys.readouterr().out
     assert said.index("validation images are too few to choose between 6 settings") < said.index("Timing")
@@ -124,11 +124,11 @@ def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(d
 
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
     folder, result = done
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
-def test_it_may_grow_but_not_change(done):
+def test_a_study_may_grow_but_not_change(done):
     folder, _ = done
     config = study_config()
     config.momentum = 0.5
@@ -148,7 +148,7 @@ def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says
     for name in ("split_seed", "group", "folds", "fold"):
         del written["data"][name]
     (tmp_path / "config.json").write_text(json.dumps(written))
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     for _ in range(2):
         capsys.readouterr()
         again = study(asked(), tmp_path)
@@ -175,7 +175,7 @@ def test_permuted_test_labels_give_the_same_choices(done, tmp_path):
 
 
 class Absent:
-    """A source of pictures that are not there until `present` is set."""
+    """A source whose images are missing until `present` is set."""
 
     def __init__(self, source):
         self.source, self.present = source, False
@@ -184,21 +184,21 @@ class Absent:
         return len(self.source)
 
     def __getitem__(self, index):
-        assert self.present, "a test picture was read before the winners were fixed"
+        assert self.present, "a test image was read before the winners were fixed"
         return self.source[index]
 
 
-def test_test_pictures_may_be_absent_until_the_winners_are_fixed(done, tmp_path, monkeypatch):
+def test_test_images_are_not_read_before_the_winners_are_fixed(done, tmp_path, monkeypatch):
     found, absent = datasets(study_config()), []
     for seed, dataset in found.items():
         absent.append(Absent(dataset.test.source))
         found[seed] = dataclasses.replace(dataset, test=dataclasses.replace(dataset.test, source=absent[-1]))
     finish = module._finish
 
-    def arrive(*arguments):
+    def arrive(*arguments, **more):
         for source in absent:
             source.present = True
-        return finish(*arguments)
+        return finish(*arguments, **more)
 
     monkeypatch.setattr(module, "_finish", arrive)
     assert lasting(study(study_config(), tmp_path, datasets=found).rows) == lasting(done[1].rows)
@@ -219,49 +219,49 @@ def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
 
 
-def test_a_cell_that_fails_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
-    advance = Pack.advance
+def test_a_failed_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
+    advance = TrialBatch.advance
 
-    def fail(pack, pause):
-        if pack.cells[0].head == "kept" and not pack.shape.final:
+    def fail(batch, pause):
+        if batch.trials[0].head == "kept" and not batch.signature.final:
             raise RuntimeError("out of luck")
-        advance(pack, pause)
+        advance(batch, pause)
 
-    monkeypatch.setattr(Pack, "advance", fail)
+    monkeypatch.setattr(TrialBatch, "advance", fail)
     result = study(study_config(), tmp_path)
     assert "failed: RuntimeError: out of luck" in capsys.readouterr().out
     assert list(result.winners) == ["traditional"] and sum(row["error"] is not None for row in result.rows) == 6
     monkeypatch.undo()
-    # The next start tries them again.
+    # The next start tries the failed trials again.
     assert set(study(study_config(), tmp_path).winners) == {"traditional", "kept"}
 
 
-def test_a_study_of_nothing_but_failures_says_so(tmp_path):
+def test_a_study_whose_trials_all_fail_reports_it(tmp_path):
     with pytest.raises(ValueError, match="Every trial failed or diverged. Lower config.study.learning_rates"):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_within_a_cell_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
-    advance, steps = Pack.advance, []
+def test_a_signal_within_a_trial_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
+    advance, steps = TrialBatch.advance, []
 
-    def signalled(pack, pause):
-        advance(pack, pause)
-        steps.append((pack.cells[0].name, pack.step))
+    def signalled(batch, pause):
+        advance(batch, pause)
+        steps.append((batch.trials[0].name, batch.step))
         if len(steps) == 1:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(Pack, "advance", signalled)
+    monkeypatch.setattr(TrialBatch, "advance", signalled)
     with signals.handled(), pytest.raises(signals.Interrupted):
         study(study_config(), tmp_path)
     assert steps[0][1] == 2 and len(list((tmp_path / "partial").iterdir())) == 1
     assert not list((tmp_path / "claims").iterdir())
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
-    # Cells are trained from where they were: none of them at the same step twice.
+    # Trials resume where they were: none takes the same step twice.
     assert len(steps) == len(set(steps))
 
 
-def test_a_full_disk_ends_a_study_and_counts_as_no_failure_of_its_cells(small_disk, done):
+def test_a_full_disk_ends_a_study_without_failed_trials(small_disk, done):
     folder, remount = small_disk
     remount("size=40k")
     config = study_config(cache="memory")
@@ -287,27 +287,29 @@ def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monk
 
 @pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 0}])
 def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypatch):
-    advance, steps = Pack.advance, []
+    advance, steps = TrialBatch.advance, []
 
-    def moved(pack, pause):
-        advance(pack, pause)
-        steps.append(pack.step)
+    def moved(batch, pause):
+        advance(batch, pause)
+        steps.append(batch.step)
         if len(steps) == 3:
             (tmp_path / "study").rename(tmp_path / "moved")
 
-    monkeypatch.setattr(Pack, "advance", moved)
+    monkeypatch.setattr(TrialBatch, "advance", moved)
     with pytest.raises(files.CannotWrite, match=r"cannot be written: .*(?i:no such file)"):
         study(study_config(**changes), tmp_path / "study")
     monkeypatch.undo()
-    shutil.rmtree(tmp_path / "moved" / "claims")  # Of this process, which lives: they would be waited for.
+    shutil.rmtree(
+        tmp_path / "moved" / "claims"
+    )  # The leases are of this process, which still runs: the study would wait for them.
     assert lasting(study(study_config(), tmp_path / "moved").rows) == lasting(done[1].rows)
 
 
-def test_main_need_not_be_installed_to_tell_its_versions():
+def test_versions_are_reported_without_an_installed_package():
     assert results._version("flax_augtl_of_nobody") == "not installed" and results._version("jax") == jax.__version__
 
 
-def test_damaged_activations_are_made_anew(done, tmp_path):
+def test_damaged_activations_are_computed_again(done, tmp_path):
     folder, result = done
     for path in (folder / "cache" / "train").glob("*.bin"):
         content = bytearray(path.read_bytes())
@@ -335,7 +337,7 @@ def test_damaged_activations_are_made_anew(done, tmp_path):
         lambda row: json.dumps({name: value for name, value in row.items() if name != "test"}),
     ],
 )
-def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys):
+def test_a_trial_with_a_damaged_row_is_trained_again(done, damage, capsys):
     folder, result = done
     path = next((folder / "cells").glob("select-kept-*"))
     path.write_text(damage(json.loads(path.read_text())))
@@ -345,7 +347,7 @@ def test_a_row_that_was_not_written_whole_is_trained_again(done, damage, capsys)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"devices": 3}', "timed"])
-def test_a_timing_of_another_kind_is_timed_again(done, content):
+def test_a_damaged_timing_is_measured_again(done, content):
     folder, result = done
     path = folder / "timing.json"
     before = json.loads(path.read_text())
@@ -356,7 +358,7 @@ def test_a_timing_of_another_kind_is_timed_again(done, content):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"study": 3}'])
-def test_a_folder_with_another_config_is_no_study(content, tmp_path):
+def test_a_folder_with_another_config_is_refused(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match="config.json is not the configuration of a study"):
         study(study_config(), tmp_path)
@@ -390,10 +392,10 @@ def in_time(tmp_path_factory):
     return folder, study(budget_config(), folder)
 
 
-def test_a_study_with_a_time_budget_says_what_it_was_spent_on(in_time):
+def test_a_study_reports_what_its_time_budget_was_spent_on(in_time):
     folder, result = in_time
     assert set(result.winners) == {"traditional", "kept"} and result.account["trainings that choose"] > 0
-    # For the traditional head the topmost group, layer3 here, is all that can be frozen.
+    # For the traditional head, the topmost group, layer3 here, is `all`.
     assert result.depths == ("layer3", "all") and result.same_depths["traditional"] == {"layer3": "all"}
     assert {row["depth"] for row in result.rows if row["head"] == "traditional"} == {"all"}
     assert {row["frozen"] for row in result.rows if row["depth"] == "all"} == {"layer3", "fc"}
@@ -416,34 +418,34 @@ def test_a_study_with_a_time_budget_says_what_it_was_spent_on(in_time):
 
 def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatch):
     folder, result = in_time
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     again = study(budget_config(), folder)
     assert lasting(again.rows) == lasting(result.rows) and again.winners == result.winners
     assert sum(again.account.values()) > sum(result.account.values())
 
 
-def test_an_interrupted_study_goes_on_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
-    advance, count = Pack.advance, []
+def test_an_interrupted_study_continues_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
+    advance, count = TrialBatch.advance, []
 
-    def signalled(pack, pause):
-        advance(pack, pause)
+    def signalled(batch, pause):
+        advance(batch, pause)
         count.append(1)
         if len(count) == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Pack, "advance", signalled)
+    monkeypatch.setattr(TrialBatch, "advance", signalled)
     with signals.handled(), pytest.raises(signals.Interrupted):
         study(budget_config(), tmp_path)
     spent = sum(json.loads((tmp_path / "budget.json").read_text())["seconds"].values())
     result = study(budget_config(), tmp_path)
-    # The same trainings; their last bits depend on how many are trained together, which is measured.
+    # The trainings are the same; the last bits depend on the number of trials together, which is measured.
     assert {row["cell"] for row in result.rows} == {row["cell"] for row in in_time[1].rows}
     assert sum(result.account.values()) > spent > 0
 
 
-def test_a_training_that_would_take_longer_than_the_time_that_is_left_is_stopped(tmp_path, monkeypatch, capsys):
-    def room_of(search, cells):
-        return -1.0 if cells[0].head == "kept" and (cells[0].steps or search.total) > 1 else 1e9
+def test_a_training_that_would_exceed_the_remaining_time_is_stopped(tmp_path, monkeypatch, capsys):
+    def room_of(search, trials):
+        return -1.0 if trials[0].head == "kept" and (trials[0].steps or search.total) > 1 else 1e9
 
     monkeypatch.setattr(module.budget_study.Search, "_room_of", room_of)
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.0)
@@ -460,8 +462,8 @@ def test_a_training_that_would_take_longer_than_the_time_that_is_left_is_stopped
     )
 
 
-def test_one_program_does_a_study_with_a_time_budget(in_time, monkeypatch):
-    monkeypatch.setattr(module.Claims, "take", lambda self, name: False)
+def test_only_one_program_may_run_a_study_with_a_time_budget(in_time, monkeypatch):
+    monkeypatch.setattr(module.Leases, "take", lambda self, name: False)
     with pytest.raises(ValueError, match="Another program works on the study in .*: wait for it, or choose another"):
         study(budget_config(), in_time[0])
     with pytest.raises(ValueError, match="--cells divides the trials of a grid; with config.study.search='budget'"):
@@ -497,7 +499,7 @@ NAMES = [
 
 
 def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch):
-    """Its config.json has no minutes, and values where today a preset decides."""
+    """Its config.json has no minutes, and has values of fields that a preset decides today."""
     folder, result = done
     shutil.copytree(folder, tmp_path / "old")
     path = tmp_path / "old" / "config.json"
@@ -506,7 +508,7 @@ def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch)
     old["study"].update({"seeds": [0, 1, 2, 3, 4, 5], "selection_seeds": 0, "search": "grid", "finals": "winners"})
     assert old["study"]["views"] == 4
     path.write_text(json.dumps(old))
-    monkeypatch.setattr(Pack, "advance", lambda self, pause: pytest.fail("a cell was trained again"))
+    monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
     assert lasting(study(study_config(), tmp_path / "old").rows) == lasting(result.rows)
     with pytest.raises(ValueError, match="config.study.search: 'grid' there, 'budget' here"):
         study(study_config(minutes=5.0), tmp_path / "old")
@@ -521,12 +523,12 @@ def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch)
         ({"finals": "all"}, "config.study.finals='all' is not one of winners, depths"),
     ],
 )
-def test_mistakes_are_told(changes, sentence, tmp_path):
+def test_errors_are_reported(changes, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         study(study_config(**changes), tmp_path)
 
 
-def test_what_mixes_pictures_is_refused(tmp_path):
+def test_what_mixes_images_is_refused(tmp_path):
     config = study_config()
     config.data.mixup = 0.2
     with pytest.raises(ValueError, match="config.data.mixup=0.2 mixes images anew in every step"):
@@ -538,19 +540,19 @@ def test_what_mixes_pictures_is_refused(tmp_path):
         study(study_config(), "gs://bucket/study")
 
 
-def test_cells_of_others_are_waited_for(tmp_path, monkeypatch):
-    """A cell that another worker claims is not trained here; its row appears, and is used."""
+def test_a_worker_waits_for_trials_of_others(tmp_path, monkeypatch):
+    """A trial that another worker holds is not trained here; its row appears, and is used."""
     waited = []
 
     def end(seconds):
         waited.append(seconds)
-        claims.release("x")
+        leases.release("x")
 
-    claims = type("Claims", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
+    leases = type("Leases", (), {"take": lambda self, name: False, "release": lambda self, name: None})()
     monkeypatch.setattr(worker.time, "sleep", end)
-    mine = worker.Work(None, None, tmp_path, claims, None)
-    monkeypatch.setattr(mine, "packs", lambda cells: [list(cells)])
+    mine = worker.Work(None, None, tmp_path, leases, None)
+    monkeypatch.setattr(mine, "trial_batches", lambda trials: [list(trials)])
     rows = iter([None, None, {"cell": "x"}, {"cell": "x"}, {"cell": "x"}])
-    monkeypatch.setattr(mine, "row", lambda cell: next(rows))
-    cell = type("Cell", (), {"name": "x"})()
-    assert mine.do([cell]) == [{"cell": "x"}] and waited
+    monkeypatch.setattr(mine, "row", lambda trial: next(rows))
+    trial = type("Trial", (), {"name": "x"})()
+    assert mine.do([trial]) == [{"cell": "x"}] and waited

@@ -43,12 +43,12 @@ def test_kept_views_are_those_of_training(rotate):
     plain = Rows([train], preprocessing, dataclasses.replace(data, flip="none", rotate=0.0, blur=0.0), views=0)
     assert rows.key != plain.key
     with rows.decoders() as pool:
-        images = plain.pictures(np.arange(len(train)), pool)
-        np.testing.assert_array_equal(rows.pictures(rows.of(train.ids, -1), pool), images)
+        images = plain.images(np.arange(len(train)), pool)
+        np.testing.assert_array_equal(rows.images(rows.of(train.ids, -1), pool), images)
         for view in range(3):
             views = np.full(len(train), view, np.int32)
             changed = augment(images, train.draw_ids, views, view_seed=3, **augmentations(data))
-            np.testing.assert_array_equal(rows.pictures(rows.of(train.ids, view), pool), changed)
+            np.testing.assert_array_equal(rows.images(rows.of(train.ids, view), pool), changed)
             assert (np.asarray(changed) != images).any()
 
 

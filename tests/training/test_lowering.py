@@ -17,6 +17,8 @@ from flax_augtl.training.step import (
     StepSettings,
     compiled_predict_step,
     eval_step,
+    pmapped_pack_eval_step,
+    pmapped_pack_step,
     pmapped_train_step,
     split_over_devices,
     train_step,
@@ -113,3 +115,44 @@ def test_prediction_lowers_for_accelerators(platform):
     step = compiled_predict_step(net, PREPROCESSING)
     lowered = step.trace(small.variables(net), batch_of(4)["image"]).lower(lowering_platforms=(platform,))
     assert "stablehlo.convolution" in lowered.as_text()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(("trials", "count"), [(1, 1), (2, 3)])
+def test_the_steps_of_a_study_lower_for_accelerators(platform, trials, count):
+    net = small.network("kept_deeper", axis_name=AXIS)
+    plan = freezing_plan(net.groups, "layer2")
+    variables = small.variables(net)
+    state = create_state(variables, create_optimizer(OPTIMIZER, plan), plan, seed=0)
+    states, stacked = (jax.tree.map(lambda x: np.stack([x] * trials), tree) for tree in (state, variables))
+    shape = jax.eval_shape(lambda: net.apply(variables, np.zeros((1, 8, 8, 3), np.float32), 0, plan.depth)).shape[1:]
+    devices, rows = jax.device_count(), 2
+    pool = {"inputs": np.zeros((20, *shape), np.float32)}
+    step = pmapped_pack_step(net, plan, OPTIMIZER, PREPROCESSING, StepSettings(start=plan.depth), trials, count)
+    batch = {name: np.zeros((devices, count, trials, rows), np.int32) for name in ("index", "label")}
+    trained = jax.jit(step).trace(states, batch, np.zeros((count, trials), np.float32), pool, np.int32(count))
+    evaluation = pmapped_pack_eval_step(net, PREPROCESSING, plan.depth, trials)
+    batch = {name: np.zeros((devices, trials, rows), np.int32) for name in ("index", "label")}
+    batch["mask"] = np.ones((devices, trials, rows), np.float32)
+    for traced in (trained, jax.jit(evaluation).trace(stacked, batch, pool)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
+        assert ("stablehlo.while" in text) == (traced is trained and count > 1)
+
+
+def test_a_deterministic_step_has_nothing_that_xla_refuses_on_a_gpu(monkeypatch):
+    # The networks for ImageNet have max-pooling, of whose gradient XLA has no deterministic form.
+    net = small.network("traditional", "vgg", axis_name=AXIS)
+    plan = freezing_plan(net.groups, "none")
+    state = create_state(small.variables(net, 32), create_optimizer(OPTIMIZER, plan), plan, seed=0)
+    preprocessing = dataclasses.replace(PREPROCESSING, image_size=32)
+    batch = {**batch_of(8), "image": np.zeros((8, 32, 32, 3), np.uint8)}
+
+    def text():
+        step = pmapped_train_step.__wrapped__(net, plan, OPTIMIZER, preprocessing, StepSettings())
+        traced = jax.jit(step).trace(state, split_over_devices(batch, jax.device_count()), np.float32(0.1), None)
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    assert "select_and_scatter" in text()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    assert "select_and_scatter" not in text()

@@ -1,7 +1,7 @@
-"""Augmentation on the device, inside the compiled step.
+"""Augment images on the device, inside the compiled step.
 
-Every draw is folded from (view seed, example id, view), so it does not depend on the batch, device or process that an
-example meets. Each kind of change has its own key: to switch one on does not change what another draws.
+Random keys are folded from (view seed, example id, view), so they do not depend on the batch, the device or the
+process. Each operation has its own key: if you turn one on, the random numbers of the others stay the same.
 """
 
 import math
@@ -15,7 +15,7 @@ from flax_augtl.data.errors import DataError
 
 FLIPS = ("none", "horizontal", "both")
 RIGHT_ANGLES = "right_angles"
-_GREY = (0.299, 0.587, 0.114)  # What the eye makes of red, green and blue.
+_GREY = (0.299, 0.587, 0.114)  # Luma weights of red, green and blue.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_SHAPE = (0.3, 3.3)
 
@@ -33,23 +33,23 @@ def augment(
     rotate: float | str = 0.0,
     blur: float = 0.0,
 ) -> jax.Array:
-    """Flip, rotate, shift, blur, change the colours and erase a part of each picture, at random and in this order.
+    """Flip, rotate, shift, blur, recolour and partly erase each image, at random and in this order.
 
     Args:
-        images: uint8 [b, S, S, 3].
-        ids: uint32 or int32 [b], the examples' draw ids.
-        views: int32 [b].
-        view_seed: of the study, not of the run.
-        flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom; "none" neither.
-        shift: largest move in pixels, each way; what comes in at the edge is black. 0 for none.
-        jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
-        erase: probability that a rectangle of 2 to 33 % of the area takes the picture's mean colour.
-        rotate: largest angle in degrees, each way, where what comes in at the edge is the mirrored image; or
-            "right_angles": by 0, 90, 180 or 270 degrees.
-        blur: largest standard deviation of a Gaussian, in pixels; the drawn ones are spread evenly from 0 on.
+      images: uint8 [b, S, S, 3].
+      ids: uint32 or int32 [b], the examples' draw ids.
+      views: int32 [b].
+      view_seed: config.data.view_seed, which all runs of a study share.
+      flip: "horizontal" mirrors left and right with probability ½, "both" also top and bottom, "none" neither.
+      shift: largest shift in pixels, in all directions; the new pixels at the edge are black. 0 for none.
+      jitter: brightness, contrast and saturation are each multiplied by a factor from 1 − jitter to 1 + jitter.
+      erase: probability that a rectangle of 2 to 33 % of the area gets the image's mean colour.
+      rotate: largest angle in degrees, in both directions, with the mirrored image beyond the edge; or "right_angles"
+        for 0, 90, 180 or 270 degrees.
+      blur: largest standard deviation of the Gaussian, in pixels; drawn uniformly from 0 on.
 
     Returns:
-        uint8 [b, S, S, 3].
+      uint8 [b, S, S, 3].
     """
     if flip == "none" and not (shift or jitter or erase or rotate or blur):
         return images
@@ -83,21 +83,22 @@ def augmentations(data: DataConfig) -> dict[str, Any]:
     """Return the keyword arguments of `augment` that config.data asks for, without `view_seed`.
 
     Raises:
-        DataError: a value that `augment` has no meaning for.
+      DataError: config.data.rotate is invalid.
     """
     rotate = data.rotate
-    number = isinstance(rotate, (int, float)) and not isinstance(rotate, bool)
-    if rotate != RIGHT_ANGLES and not (number and 0 <= rotate <= 180):
+    degrees = float(rotate) if isinstance(rotate, (int, float)) and not isinstance(rotate, bool) else None
+    if rotate != RIGHT_ANGLES and not (degrees is not None and 0 <= degrees <= 180):
         raise DataError(f"config.data.rotate={rotate!r} must be an angle of 0 to 180 degrees, or {RIGHT_ANGLES}.")
-    return {"flip": str(data.flip), "rotate": float(rotate) if number else rotate,
+    return {"flip": str(data.flip), "rotate": rotate if degrees is None else degrees,
             "shift": data.shift, "blur": data.blur, "jitter": data.jitter, "erase": data.erase}  # fmt: skip
 
 
 def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array:
-    """Rotate about the centre; one square picture."""
+    """Rotate one square image about its centre."""
     if rotate == RIGHT_ANGLES:
         turned = jnp.stack([jnp.rot90(image, k) for k in range(4)])
         return turned[jax.random.randint(key, (), 0, 4)]
+    assert not isinstance(rotate, str), f"`augmentations` accepts no word except {RIGHT_ANGLES}."
     angle = jax.random.uniform(key, (), minval=-math.radians(rotate), maxval=math.radians(rotate))
     height, width, _ = image.shape
     rows, columns = jnp.meshgrid(
@@ -112,7 +113,7 @@ def _rotated(image: jax.Array, key: jax.Array, rotate: float | str) -> jax.Array
 
 
 def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
-    """Blur with a Gaussian whose weights within the picture add up to one; one picture."""
+    """Blur one image with a Gaussian whose weights inside the image add up to one."""
     deviation = jnp.maximum(jax.random.uniform(key, (), maxval=blur), 1e-3)
 
     def weights(size):
@@ -120,7 +121,7 @@ def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
         return jax.nn.softmax(-0.5 * jnp.square(distance / deviation), axis=1)
 
     height, width, _ = image.shape
-    # At the highest precision: on accelerators the default one has 8 or 11 bits.
+    # With the highest precision, because the default on accelerators has only 8 or 11 bits.
     blurred = jnp.einsum(
         "yr,rcd,xc->yxd", weights(height), image.astype(jnp.float32), weights(width), precision="highest"
     )
@@ -128,7 +129,7 @@ def _blurred(image: jax.Array, key: jax.Array, blur: float) -> jax.Array:
 
 
 def _jittered(image: jax.Array, key: jax.Array, jitter: float) -> jax.Array:
-    """Brightness, then contrast, then saturation; one picture."""
+    """Change brightness, then contrast, then saturation of one image."""
     brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=max(0.0, 1 - jitter), maxval=1 + jitter)
     weights = jnp.array(_GREY)
     x = jnp.clip(image.astype(jnp.float32) * brightness, 0, 255)
@@ -138,7 +139,7 @@ def _jittered(image: jax.Array, key: jax.Array, jitter: float) -> jax.Array:
 
 
 def _erased(image: jax.Array, key: jax.Array, probability: float) -> jax.Array:
-    """Cover a random rectangle with the mean colour; one picture."""
+    """Cover a random rectangle of one image with its mean colour."""
     height, width, _ = image.shape
     happens, area, shape, down, across = jax.random.uniform(key, (5,))
     share = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * area

@@ -1,6 +1,6 @@
-"""Any picture file → an upright RGB picture, or one named error.
+"""Decode any image file to an upright RGB image.
 
-Every way a file can be broken ends in `UnreadablePicture`: Pillow raises a dozen kinds of exception for them.
+All errors of decoding become `UnreadablePicture`, because Pillow raises a dozen types of exception for broken files.
 """
 
 import io
@@ -19,21 +19,22 @@ from flax_augtl.data.errors import Refused, UnreadablePicture
 from flax_augtl.data.images import grey, png, tiff
 from flax_augtl.runtime.paths import is_remote
 
-# Only formats that are pictures alone. Pillow's others would run Ghostscript (EPS), or fetch what a file points to.
-Image.init()  # Pillow does not know all its formats before.
+# Pixel formats only: others of Pillow run Ghostscript (EPS), or open files that the image names.
+Image.init()  # Makes Pillow load all its formats.
 FORMATS = tuple(f for f in ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF") if f in Image.OPEN)
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .avif".split()
 )
-MAX_PIXELS = 178_956_970  # Where Pillow refuses by default; half a gigabyte once decoded to RGB.
+MAX_PIXELS = 178_956_970  # Pillow's own default limit; half a gigabyte once decoded to RGB.
 
-# What makes an image upright, by its EXIF orientation.
+# {EXIF orientation: the operation that makes the image upright}.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 
-# Everything that Pillow's decoders were seen to raise on damaged files.
+# All that Pillow's decoders were seen to raise on damaged files.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -46,18 +47,18 @@ _DAMAGE = (
     OverflowError,
     NotImplementedError,
     RuntimeError,
-    Warning,  # Where a caller has made errors of warnings.
+    Warning,  # If the caller has turned warnings into errors.
     MemoryError,
     ArithmeticError,
     struct.error,
     zlib.error,
 )
 
-# Damaged metadata beside sound pixels, and Pillow's own warning of size. For good, and not around each picture: to
-# change filters and back is not safe with threads.
+# Pillow warns of damaged metadata beside sound pixels, and of large images. The filter is set once and for all, because
+# changing it for each image is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # Half a picture is a bad picture, not a grey one.
-# Most pictures of 224 pixels, and most files, in one piece: between pieces a thread has to win Python's lock again.
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # A truncated image is an error, not an image that is partly grey.
+# Decode most images in one block, because a thread must acquire the GIL again between blocks.
 ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 
@@ -68,23 +69,23 @@ def read_picture(
     max_pixels: int = MAX_PIXELS,
     at_least: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """Decode the first frame of a picture file.
+    """Decode the first frame of an image file.
 
-    Grey, palette, transparent, CMYK and deeper pictures become RGB; transparency is laid on white; an EXIF
+    All modes become RGB: grey, palette, CMYK and deeper images too. Transparent parts become white. The EXIF
     orientation is applied.
 
     Args:
-        file: a path, or the bytes of a file.
-        name: what to call the picture in an error; default the path.
-        max_pixels: a picture with more pixels is refused before it is decoded.
-        at_least: (width, height) that suffices, for the upright picture. A JPEG is then decoded at 1/2, 1/4 or 1/8
-            of its size if that is still as large; other formats are not affected.
+      file: a path, or the bytes of a file.
+      name: what errors call the image; by default the path.
+      max_pixels: images with more pixels are refused before they are decoded.
+      at_least: (width, height) that is large enough, for the upright image. A JPEG is then decoded at 1/2, 1/4 or 1/8
+        of its size if that is still large enough. Other formats are decoded at their full size.
 
     Returns:
-        A loaded PIL picture of mode RGB.
+      A loaded Pillow image of mode RGB.
 
     Raises:
-        UnreadablePicture: whatever is wrong with the file.
+      UnreadablePicture: the file cannot be decoded.
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
@@ -99,7 +100,7 @@ def read_picture(
     except Refused as error:
         raise UnreadablePicture(name, str(error)) from None
     except Image.DecompressionBombError as error:
-        count = int(re.search(r"\d+", str(error))[0])  # Pillow says how many, and not the sides.
+        count = int(re.findall(r"\d+", str(error))[0])  # Pillow tells the number of pixels, but not the sides.
         raise UnreadablePicture(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
     except _DAMAGE as error:
         raise UnreadablePicture(name, _reason(file, error)) from None
@@ -120,7 +121,7 @@ def _decoded(content: bytes, max_pixels: int, at_least: tuple[int, int] | None) 
         _check_size(*image.size, max_pixels)
         if at_least is not None and image.format == "JPEG":
             turned = _orientation(image) in (5, 6, 7, 8)
-            image.draft(None, at_least[::-1] if turned else at_least)
+            image.draft(None, (at_least[1], at_least[0]) if turned else at_least)
         image.load()
         return upright_rgb(image)
 
@@ -134,13 +135,13 @@ def _deep(found: tiff.Grey, max_pixels: int) -> Image.Image:
 
 
 def allow_pixels(count: int) -> None:
-    """Raise Pillow's own limit of pixels, which is one for the whole process; `max_pixels` is what protects from bombs."""
+    """Raise Pillow's pixel limit of this process if it is too low; `max_pixels` protects from decompression bombs."""
     if count > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < count:
         Image.MAX_IMAGE_PIXELS = count
 
 
 def _content(file: str | Path) -> bytes:
-    """A file's bytes, in four calls of the system: at each of them, too, a thread may lose Python's lock."""
+    """Read a file with four system calls; fewer is better, because a thread may lose the GIL at each."""
     if is_remote(file):
         return epath.Path(file).read_bytes()
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -159,12 +160,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _too_large(size: str, count: int, max_pixels: int) -> str:
-    return (f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, to "
-            f"predict, with --max_pixels={count}")  # fmt: skip
+    return (
+        f"it has {size}, more than the limit of {max_pixels:,}; raise it with --config.data.max_pixels={count}, or, "
+        f"to predict, with --max_pixels={count}"
+    )
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) that a picture has once its EXIF orientation is applied; nothing is decoded."""
+    """Return (width, height) of the upright image without decoding it."""
     width, height = image.size
     return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
@@ -173,10 +176,11 @@ def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)
     except _DAMAGE:
-        return 1  # A picture with damaged EXIF is still a picture.
+        return 1  # Damaged EXIF data do not make the image unreadable.
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, with its EXIF orientation applied and transparency laid on white."""
     samples, clear = grey.samples_of(image), image.info.get("transparency")
     if _orientation(image) in range(2, 9):
         image = ImageOps.exif_transpose(image)

@@ -1,4 +1,4 @@
-"""Images as users pass them to `Run.predict`: arrays, Pillow images, or paths."""
+"""Prepare the images that users pass to `Run.predict`: arrays, Pillow images, or paths."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
     """Yield the images in lists of `batch_size`, the last one shorter.
 
     Raises:
-      ValueError: `images` is one image, not several, or `batch_size` is below 1.
+      UserError: `images` is one image, not several, or `batch_size` is below 1.
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size} must be at least 1.")
@@ -34,10 +34,10 @@ def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
 
 
 def network_input(image: Input, preprocessing: Preprocessing) -> np.ndarray:
-    """Return an image as the evaluation transform makes it, uint8 [S, S, 3].
+    """Apply the evaluation transform to an image and return uint8 [S, S, 3].
 
     Raises:
-      ValueError: it is no image, or a file that cannot be read.
+      UserError: the value is not an image, or the file cannot be read.
     """
     return preprocessing.resize_and_crop(_pillow(image))
 

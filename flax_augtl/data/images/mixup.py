@@ -1,4 +1,4 @@
-"""Mixup and CutMix on the device: pictures and labels of two examples in one (Zhang et al. 2018; Yun et al. 2019)."""
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) on the device: mix the images and labels of two examples."""
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,24 @@ def mix(
     cutmix: float,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mix every example of a global batch with another of it.
+    """Mix every example of a global batch with another one.
 
-    Who is mixed with whom, and how much, is a function of the view seed and of the examples and views in the global
-    batch, not of how they are spread over devices and processes: the examples are put in a random order by keys of
-    their own, and each takes the next. The order in the batch stays.
+    Each example has a random key of its own. The keys give the examples a random order, and each example is mixed with
+    the next one in that order. So the result depends on the view seed, the examples and their views, but not on how the
+    batch is spread over devices and processes. The examples keep their places in the batch.
 
     Args:
-        images: uint8 [b, S, S, 3], this device's part.
-        labels: float32 [b, classes], rows that sum to 1.
-        ids, views: uint32 or int32 [b], and int32 [b]; see `augment.augment`.
-        view_seed: of the study.
-        mixup: parameter α of the share's distribution, Beta(α, α); 0 for no mixup.
-        cutmix: the same for CutMix. With both, each example is drawn one of the two, with probability ½.
-        axis_name: of the mapped axis, if the batch is spread over devices.
+      images: uint8 [b, S, S, 3], this device's part.
+      labels: float32 [b, classes], rows that sum to 1.
+      ids: uint32 or int32 [b], see `augment.augment`.
+      views: int32 [b], see `augment.augment`.
+      view_seed: config.data.view_seed.
+      mixup: parameter α of the distribution of the share, Beta(α, α); 0 for no mixup.
+      cutmix: the same for CutMix. If both are given, each example gets one of the two with probability ½.
+      axis_name: name of the mapped axis, if the batch is spread over devices.
 
     Returns:
-        (images uint8 [b, S, S, 3], labels float32 [b, classes]), mixed.
+      (images uint8 [b, S, S, 3], labels float32 [b, classes]), mixed.
     """
     if not (mixup or cutmix):
         return images, labels
@@ -53,7 +54,7 @@ def mix(
         kind, share_key, place = jax.random.split(jax.random.fold_in(key, 5), 3)
         cuts = jax.random.bernoulli(kind) if mixup and cutmix else jnp.asarray(bool(cutmix))
         alpha = jnp.where(cuts, cutmix or 1.0, mixup or 1.0)
-        share = jax.random.beta(share_key, alpha, alpha)  # Of the example itself.
+        share = jax.random.beta(share_key, alpha, alpha)  # The share of the example itself.
         inside, kept = _rectangle(image.shape[:2], share, place)
         blended = image.astype(jnp.float32) * share + all_images[other].astype(jnp.float32) * (1 - share)
         pasted = jnp.where(inside[..., None], all_images[other], image)
@@ -65,7 +66,7 @@ def mix(
 
 
 def _rectangle(size: tuple[int, int], share: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(bool [H, W], a rectangle of 1 − share of the area around a random point; the share that is left outside)."""
+    """Return (bool [H, W], a rectangle of about 1 − share of the area at a random point; the share outside it)."""
     height, width = size
     side = jnp.sqrt(1 - share)
     down, across = jax.random.uniform(key, (2,)) * jnp.array([height, width])

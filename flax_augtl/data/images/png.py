@@ -1,16 +1,16 @@
-"""PNGs with something beside the image that Pillow refuses: large text, a large colour profile, a wrong checksum."""
+"""Repair PNGs that Pillow refuses although the image is sound: large texts or profiles, or wrong checksums."""
 
 import struct
 import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What an image looks like depends on these; of the others, which viewers pass over too, none is needed.
+# The image depends on these chunks only; viewers ignore damage in the others, too.
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _USED = (b"tRNS", b"eXIf")
 
 
 def only_the_image(content: bytes) -> bytes:
-    """Return a PNG without the chunks that its first frame does not need; those that it needs are not looked into."""
+    """Return a PNG with only the chunks that its first frame needs, unchanged."""
     kept, place = [SIGNATURE], len(SIGNATURE)
     while place + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, place)

@@ -1,4 +1,4 @@
-"""How a picture becomes the input that a network was trained on."""
+"""Preprocess images for a pretrained network."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LARGEST_SIDE = 4096  # In pixels; a picture of 64 million float32 values is more than any of the networks can take.
+LARGEST_SIDE = 4096  # In pixels; larger images have more float32 values than any of the networks can process.
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -32,20 +32,21 @@ CROP_ROUNDINGS = {"nearest": round, "down": int}
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The evaluation transform that belongs to a set of weights; torchvision's for ImageNet by default.
+    """The evaluation transform of a set of weights; by default that of torchvision for ImageNet.
 
     Attributes:
-        image_size: pixels a side of the square that the network sees.
-        crop_fraction: that square's part of the short side of the resized picture, in (0, 1].
-        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming", as Pillow does them,
-          antialiased.
-        channel_order: "RGB" or "BGR"; mean and std are in this order.
-        value_range: what the brightest pixel is before the mean is taken off, 1 or 255.
-        mean, std: taken off, then divided by, channel by channel.
-        resize: before the crop: "short_side" keeps the shape of the image, "squash" makes it a square, "none" leaves it
-            as it is, with black around an image that is smaller than the crop.
-        crop_rounding: of half pixels where an odd number of pixels is cut off: "nearest" even number, as torchvision
-            does it, or "down", as transformers does it.
+      image_size: side of the square input of the network, in pixels.
+      crop_fraction: `image_size` as a share of the short side of the resized image, in (0, 1].
+      interpolation: a filter of Pillow, which antialiases: "nearest", "bilinear", "bicubic", "lanczos", "box" or
+        "hamming".
+      channel_order: "RGB" or "BGR"; mean and std have this order.
+      value_range: value of the brightest pixel before normalization, 1 or 255.
+      mean: subtracted from each channel.
+      std: divides each channel after that.
+      resize: resizing before the crop. "short_side" keeps the aspect ratio, "squash" makes a square, "none" does not
+        resize, and pads images that are smaller than the crop with black.
+      crop_rounding: rounding of half pixels if an odd number of pixels is cut off: to the "nearest" even number, like
+        torchvision, or "down", like transformers.
     """
 
     image_size: int = 224
@@ -59,7 +60,7 @@ class Preprocessing:
     crop_rounding: str = "nearest"
 
     def __post_init__(self):
-        # Lists come from JSON and from configs; tuples keep the value hashable, so that it can key a jit cache.
+        # JSON and configs give lists; tuples make the object hashable, which the jit cache needs.
         for field in ("mean", "std"):
             value = getattr(self, field)
             if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
@@ -94,15 +95,15 @@ class Preprocessing:
 
     @property
     def resize_size(self) -> int:
-        """Pixels of the short side, or of both sides if the image is squashed, before the crop."""
-        # The small term keeps 224 / (224 / 232) at 232, where floating point gives 231.99….
+        """The short side before the crop, in pixels; both sides if the image is squashed."""
+        # The small term makes 224 / (224 / 232) 232; floating point gives 231.99….
         return math.floor(self.image_size / self.crop_fraction + 1e-6)
 
     def replace(self, **changes) -> "Preprocessing":
         """Return a copy with some fields changed.
 
         Raises:
-            ValueError: an unknown field, or a value out of range.
+          UserError: a field is unknown, or a value is out of range.
         """
         _check_fields(changes)
         return dataclasses.replace(self, **changes)
@@ -111,21 +112,21 @@ class Preprocessing:
         """Return the fields as a dict that `json` can write and `from_json` reads."""
         fields = {**dataclasses.asdict(self), "mean": list(self.mean), "std": list(self.std)}
         if self.crop_rounding == "nearest":
-            del fields["crop_rounding"]  # So that caches and runs of versions without this field stay valid.
+            del fields["crop_rounding"]  # Keeps caches and runs of versions without this field valid.
         return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Preprocessing":
-        """Return the value that `to_json` was called on.
+        """Return the object that `to_json` was called on.
 
         Raises:
-            ValueError: an unknown field, or a value out of range.
+          UserError: a field is unknown, or a value is out of range.
         """
         _check_fields(fields)
         return cls(**fields)
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """Return an RGB image as it is before the crop."""
+        """Resize an RGB image, without the crop."""
         if self.resize == "none":
             return image
         side = self.resize_size
@@ -138,38 +139,41 @@ class Preprocessing:
         return image if size == image.size else image.resize(size, FILTERS[self.interpolation])
 
     def resize_and_crop(self, image: Image.Image) -> np.ndarray:
-        """Resize an image and cut out the centre, as torchvision does on a Pillow image.
+        """Resize an image and crop its centre, as torchvision does with a Pillow image.
 
         Args:
-            image: of mode RGB, any size.
+          image: an image of mode RGB and any size.
 
         Returns:
-            uint8 [image_size, image_size, 3], channels in the order of the image (RGB).
+          uint8 [image_size, image_size, 3], RGB.
+
+        Raises:
+          UserError: the image has another mode.
         """
         if image.mode != "RGB":
             raise UserError(f"expected an RGB image, got one of mode {image.mode}")
         image = self.resized(image)
-        # What lies outside of an image that is smaller than the crop becomes black.
+        # Pillow fills with black where the image is smaller than the crop.
         left, top = (CROP_ROUNDINGS[self.crop_rounding]((extent - self.image_size) / 2) for extent in image.size)
         return np.asarray(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
     def normalise(self, images) -> "jax.Array":
-        """Turn pixels into the network's input: channel order, value range, mean and standard deviation.
+        """Convert pixels to the network's input: channel order, value range, mean and standard deviation.
 
-        Pure, so that it can run on the device, inside `jit`.
+        This is a pure function, which can run inside `jit`.
 
         Args:
-            images: uint8 [..., 3], RGB.
+          images: uint8 [..., 3], RGB.
 
         Returns:
-            float32 [..., 3], channels in `channel_order`.
+          float32 [..., 3], channels in `channel_order`.
 
         Raises:
-            ValueError: the array is not uint8, or its last axis is not 3.
+          UserError: the array is not uint8, or its last axis is not 3.
         """
         if images.dtype != np.uint8 or images.shape[-1:] != (3,):
             raise UserError(f"expected uint8 pixels [..., 3], got {images.dtype} {list(images.shape)}")
-        import jax.numpy as jnp  # Here, since worker processes resize pictures and need nothing of JAX.
+        import jax.numpy as jnp  # Here, because worker processes resize images but do not need JAX.
 
         x = jnp.asarray(images).astype(jnp.float32) / (255 / self.value_range)
         if self.channel_order == "BGR":
@@ -177,16 +181,16 @@ class Preprocessing:
         return (x - jnp.asarray(self.mean, jnp.float32)) / jnp.asarray(self.std, jnp.float32)
 
     def __call__(self, images: Sequence[np.ndarray]) -> "jax.Array":
-        """Preprocess pictures of any sizes.
+        """Preprocess images of any sizes.
 
         Args:
-            images: uint8 [H, W, 3] arrays, RGB.
+          images: uint8 [H, W, 3] arrays, RGB.
 
         Returns:
-            float32 [N, image_size, image_size, 3].
+          float32 [N, image_size, image_size, 3].
 
         Raises:
-            ValueError: the list is empty, or one of the arrays is not uint8 [H, W, 3]; the message says which.
+          UserError: the list is empty, or an array is not uint8 [H, W, 3].
         """
         if len(images) == 0:
             raise UserError("there is no image to preprocess: the list is empty")

@@ -1,33 +1,35 @@
-"""RandAugment and TrivialAugment: random changes of colour and shape, on the host.
+"""RandAugment and TrivialAugment on the host: random changes of colour and shape.
 
-The operations and their ranges are those of the papers as torchvision has them (Cubuk et al. 2020: 2 operations of
-strength 9 of 30; Müller and Hutter 2021, "wide": 1 operation of any strength): published settings mean the same here.
+The operations and their ranges equal those of torchvision, so published settings mean the same here. RandAugment (Cubuk
+et al. 2020) applies 2 operations of strength 9 of 30; TrivialAugment (Müller and Hutter 2021, "wide") applies 1
+operation of any strength.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-DRAWS = 6  # Uniform numbers that a policy uses at most: operation, strength and sign, twice.
+DRAWS = 6  # Random numbers that a policy needs at most: operation, strength and sign, twice.
 _BINS = 31
 
 Policy = Callable[[Image.Image, np.ndarray], Image.Image]
 
 
 def policy(name: str) -> Policy:
-    """The policy called "none", "rand" or "trivial": (RGB picture, uniforms [6]) → RGB picture of the same size."""
+    """Return the policy "none", "rand" or "trivial": (RGB image, uniforms [6]) → RGB image of the same size."""
     return {"none": nothing, "rand": rand_augment, "trivial": trivial_augment}[name]
 
 
 def nothing(image: Image.Image, uniform: np.ndarray) -> Image.Image:
-    """No change."""
+    """Return the image unchanged."""
     return image
 
 
 def rand_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
-    """Two random operations of strength 9 of 30."""
+    """Apply two random operations of strength 9 of 30."""
     ranges = _rand_ranges(image.size)
     for which, _, sign in uniform.reshape(2, 3):
         image = _drawn(image, ranges, which, 9, sign)
@@ -35,12 +37,12 @@ def rand_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
 
 
 def trivial_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
-    """One random operation of a random strength."""
+    """Apply one random operation of a random strength."""
     return _drawn(image, _trivial_ranges(), uniform[0], int(uniform[1] * _BINS), uniform[2])
 
 
 def apply(image: Image.Image, operation: str, strength: float) -> Image.Image:
-    """Carry out one operation; what comes in from outside the picture is black."""
+    """Apply one operation; pixels from outside the image are black."""
     match operation:
         case "Identity":
             return image
@@ -57,7 +59,8 @@ def apply(image: Image.Image, operation: str, strength: float) -> Image.Image:
         case "Posterize":
             return ImageOps.posterize(image, int(strength))
         case "Solarize":
-            return ImageOps.solarize(image, strength)
+            # Pillow inverts each value that is not below the threshold, so rounding up changes nothing.
+            return ImageOps.solarize(image, math.ceil(strength))
         case "AutoContrast":
             return ImageOps.autocontrast(image)
         case "Equalize":
@@ -77,7 +80,7 @@ def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
 
 
 def _ranges(shear: float, across: float, down: float, turn: float, colour: float, bits: int) -> dict:
-    """{operation: (strength by level or None, whether the sign is random)}."""
+    """Return {operation: (strength by level or None, whether the sign is random)}."""
     line = functools.partial(np.linspace, 0.0, num=_BINS)
     return {
         "Identity": (None, False),

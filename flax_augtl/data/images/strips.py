@@ -1,14 +1,14 @@
-"""Pictures that are far longer than they are wide: scaled whole, by their short side, they could take all memory."""
+"""Crop images that are far longer than wide, because resizing them by their short side could fill the memory."""
 
 from PIL import Image
 
-LONGEST = 100  # Long side / short side that is scaled whole; every crop of more sees a sliver of it.
+LONGEST = 100  # Largest ratio of long to short side that is resized whole.
 
 
 def without_ends(image: Image.Image) -> Image.Image:
-    """Return a picture, or the central part of a strip, `LONGEST` times as long as it is wide."""
+    """Return an image, or its central part if it is more than `LONGEST` times as long as wide."""
     width, height = image.size
     longest = LONGEST * min(width, height)
-    # As much on either side, so that the centre stays where it is.
+    # Crop both ends equally, so that the centre stays the same.
     across, down = (max(0, side - longest) // 2 for side in (width, height))
     return image.crop((across, down, width - across, height - down)) if across or down else image

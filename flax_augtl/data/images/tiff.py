@@ -1,7 +1,8 @@
-"""TIFFs as they come from microscopes, scanners and satellites: deep, signed, inverted, and with several pages.
+"""Read TIFFs of microscopes, scanners and satellites: deep, signed, inverted, and with several pages.
 
-Pillow has the decompressors, but knows only some combinations of bit depth, byte order, sign and colour, and mistakes
-some of these. So a deep grey image is read as 8-bit bytes, by a changed header, and put together here.
+Pillow can decompress them, but supports only some combinations of bit depth, byte order, sign and colour, and reads
+some of them wrongly. So this module changes the header of a deep grey image to 8 bits, lets Pillow read the bytes, and
+makes numbers of the bytes itself.
 """
 
 import io
@@ -17,7 +18,7 @@ from flax_augtl.data.images.grey import Samples
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 259, 262, 274
 _CHANNELS, _PREDICTOR, _TILE_WIDTH, _FORMAT = 277, 317, 322, 339
-_NOT_THE_IMAGE = 0b101  # A smaller copy, or a mask.
+_NOT_THE_IMAGE = 0b101  # Bits of NewSubfileType for a smaller copy and for a mask.
 _JPEG = (6, 7, 34892)
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 _SHORT, _LONG = 3, 4
@@ -25,7 +26,7 @@ _MOST_PAGES = 10_000
 
 
 class _Page(NamedTuple):
-    """The directory of a page: where it is, and {tag: (position of the value, type, value)} of its single numbers."""
+    """The directory of a page: its position, and {tag: (position of the value, type, value)} of its single numbers."""
 
     start: int
     fields: dict[int, tuple[int, int, int]]
@@ -39,16 +40,16 @@ class _Page(NamedTuple):
 
 
 class Grey(NamedTuple):
-    """A grey image to be decoded.
+    """A grey image that is not decoded yet.
 
     Attributes:
-        size: (width, height).
-        samples: what its numbers mean.
-        orientation: as EXIF has it.
-        content: the file, with a header that says that it holds bytes.
-        order: of the bytes in a number, "<" or ">".
-        predictor: TIFF's: 1 for none, 2 for differences, 3 for differences of the bytes of floats.
-        across: numbers in a row of a tile, or of the image if it has no tiles.
+      size: (width, height).
+      samples: the format of its numbers.
+      orientation: the EXIF orientation.
+      content: the file, with a header that says that the numbers are bytes.
+      order: byte order, "<" or ">".
+      predictor: the predictor of TIFF: 1 for none, 2 for differences, 3 for differences of the bytes of floats.
+      across: how many numbers a row of a tile has, or a row of the image if it has no tiles.
     """
 
     size: tuple[int, int]
@@ -60,7 +61,7 @@ class Grey(NamedTuple):
     across: int
 
     def numbers(self) -> np.ndarray:
-        """Decode the image: an array [height, width] of the numbers in the file."""
+        """Decode the image and return its numbers, [height, width]."""
         with Image.open(io.BytesIO(self.content), formats=("TIFF",)) as image:
             rows = np.ascontiguousarray(np.asarray(image))
         (width, height), kind, bits = self.size, self.samples.kind, self.samples.bits
@@ -79,12 +80,12 @@ class Grey(NamedTuple):
 
 
 def is_tiff(content: bytes) -> bool:
-    """Tell whether a file begins as a TIFF does."""
+    """Tell whether a file is a TIFF by its first bytes."""
     return content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def from_first_page(content: bytes) -> bytes:
-    """Return a TIFF that begins with its first page which is neither a smaller copy of another one nor a mask."""
+    """Return a TIFF whose first page is the first that is neither a smaller copy of another page nor a mask."""
     pages = _pages(content)
     first = next(pages)
     page = first if first.is_the_image else next((page for page in pages if page.is_the_image), first)
@@ -98,20 +99,20 @@ def from_first_page(content: bytes) -> bytes:
 
 
 def has_more_pages(content: bytes) -> bool:
-    """Tell whether a TIFF has more than one page that is neither a smaller copy of another one nor a mask."""
+    """Tell whether a TIFF has several pages that are neither smaller copies of another page nor masks."""
     full = (page for page in _pages(content) if page.is_the_image)
     try:
         return next(full, None) is not None and next(full, None) is not None
     except struct.error:
-        return False  # What follows the first page is damaged.
+        return False  # The file is damaged behind the first page.
 
 
 def open_grey(content: bytes) -> Grey | None:
-    """Return the first page of a TIFF if it is grey with more than 8 bits, or signed; None if Pillow can have it.
+    """Return the first page of a TIFF if it is grey and deep or signed; None if Pillow can read it.
 
     Raises:
-        Refused: its layout is not supported.
-        struct.error: the file is damaged.
+      Refused: the layout is not supported.
+      struct.error: the file is damaged.
     """
     page, order = next(_pages(content)), _order(content)
     bits, kind, predictor = page.value(_BITS), _KINDS.get(page.value(_FORMAT), "_"), page.value(_PREDICTOR)
@@ -129,12 +130,12 @@ def open_grey(content: bytes) -> Grey | None:
         raise unsupported(content)
     size = page.value(_WIDTH), page.value(_HEIGHT)
     tile = page.value(_TILE_WIDTH, 0)
-    # Tiles at the right edge are whole in the file.
+    # The file has whole tiles at the right edge.
     width = -(-size[0] // tile) * tile if tile else size[0]
     changed = bytearray(content)
     for tag, value in (
-        (_WIDTH, -(-width * bits // 8)), (_TILE_WIDTH, -(-tile * bits // 8)), (_BITS, 8), (_PHOTOMETRIC, 1), (_FORMAT, 1),
-        (_PREDICTOR, 1), (_ORIENTATION, 1),
+        (_WIDTH, -(-width * bits // 8)), (_TILE_WIDTH, -(-tile * bits // 8)), (_BITS, 8), (_PHOTOMETRIC, 1),
+        (_FORMAT, 1), (_PREDICTOR, 1), (_ORIENTATION, 1),
     ):  # fmt: skip
         if tag in page.fields:
             position, number, _ = page.fields[tag]
@@ -146,16 +147,16 @@ def open_grey(content: bytes) -> Grey | None:
 
 
 def unsupported(content: bytes) -> Refused:
-    """Return the error that describes a TIFF which is read neither here nor by Pillow."""
+    """Return the error for a TIFF that neither this module nor Pillow can read."""
     page = next(_pages(content))
     channels = page.value(_CHANNELS)
-    # Of several channels the file has a list of bits and of formats.
+    # With several channels, the file has a list of bits and one of formats.
     bits = f" of {page.value(_BITS)} bits" if channels == 1 else ""
     numbers = {1: "", 2: "signed ", 3: "float "}.get(page.value(_FORMAT), "") if channels == 1 else ""
     return Refused(
         f"it is a {'big-endian BigTIFF' if _is_big_endian_big(content) else 'TIFF'} with {channels} {numbers}"
-        f"channel{'s' * (channels != 1)}{bits}, compression {page.value(_COMPRESSION)}, in a layout that is not supported; "
-        "save it as 8 or 16 bit grey or RGB"
+        f"channel{'s' * (channels != 1)}{bits}, compression {page.value(_COMPRESSION)}, in a layout that is not "
+        "supported; save it as 8 or 16 bit grey or RGB"
     )
 
 
@@ -168,14 +169,14 @@ def _is_big(content: bytes) -> bool:
 
 
 def _is_big_endian_big(content: bytes) -> bool:
-    return content[:4] == b"MM\0+"  # Pillow takes it for none.
+    return content[:4] == b"MM\0+"  # Pillow does not recognize it.
 
 
 def _pages(content: bytes) -> Iterator[_Page]:
     """Yield the directory of each page.
 
     Raises:
-        struct.error: the file ends before.
+      struct.error: the file is truncated.
     """
     order, big = _order(content), _is_big(content)
     offset, how_many, entry, inline = ("Q", "Q", "HHQ", 12) if big else ("I", "H", "HHI", 8)
@@ -199,7 +200,7 @@ def _pages(content: bytes) -> Iterator[_Page]:
 
 
 def _unpacked(rows: np.ndarray, bits: int) -> np.ndarray:
-    """Split rows of bytes into numbers of so many bits, the first bit the highest."""
+    """Unpack rows of bytes into numbers of `bits` bits, highest bit first."""
     each = np.unpackbits(rows, axis=1)
     width = each.shape[1] // bits
     numbers = np.zeros((len(rows), width), np.uint16)

@@ -1,11 +1,12 @@
-"""From a picture to the square that goes to the device, on the host.
+"""Transform images on the host into the squares that go to the device.
 
-A path has two halves. `prepare` draws nothing, so a cache may keep what it makes. `finish` makes one view of that;
-every draw is a function of (view seed, example, view), so that a view of an example is the same picture in every run.
+A path has two halves. `prepare` uses no random numbers, so its results can be cached. `finish` makes one view of a
+prepared image. Its random numbers depend on (view seed, example, view) only, so a view of an example is the same in
+every run.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +24,13 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class Path(NamedTuple):
-    """How pictures are made ready.
+    """The two halves of a transform.
 
     Attributes:
-        key: names what `prepare` makes; a cache that keeps that under another key is not for this path.
-        prepare: (source, index) → RGB picture.
-        finish: (prepared picture, draw id, view) → uint8 [size, size, 3]; None where a view is the prepared picture.
-        size: side of the result, pixels.
+      key: identifies the results of `prepare`; a cache with another key is not valid for this path.
+      prepare: (source, index) → RGB image.
+      finish: (prepared image, draw id, view) → uint8 [size, size, 3]; None if the view is the prepared image itself.
+      size: side of the result, in pixels.
     """
 
     key: str
@@ -39,7 +40,7 @@ class Path(NamedTuple):
 
 
 def evaluation_path(preprocessing, size: int) -> Path:
-    """The weights' own transform, which has no draws."""
+    """Return the path of the evaluation transform, which is not random."""
 
     def prepare(source, index):
         return Image.fromarray(preprocessing.resize_and_crop(decoded(source, index)))
@@ -48,25 +49,25 @@ def evaluation_path(preprocessing, size: int) -> Path:
 
 
 def training_path(data: DataConfig, preprocessing, size: int) -> Path:
-    """The path of config.data.
+    """Return the path for training, as config.data describes it.
 
-    `crop` "resized": a random part of the area and shape of the picture, scaled to the input size; "random": the image
-    is resized as for evaluation, then a random square is cut; "none": the evaluation transform. Then
-    `policy` "rand" (RandAugment) or "trivial" (TrivialAugment), if asked for.
+    With `crop` "resized", a crop of random area and aspect ratio is resized to the input size. With "random", the image
+    is resized as for evaluation, then a random square is cropped. With "none", the evaluation transform is used. After
+    that, `policy` "rand" applies RandAugment, and "trivial" TrivialAugment.
 
     Raises:
-        DataError: an unknown crop or policy, or a scale that is no range of shares.
+      DataError: config.data.crop_scale is not a range of shares.
     """
     crop, scale, view_seed = data.crop, data.crop_scale, data.view_seed
     if not 0 < scale[0] <= scale[1] <= 1:
         raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
     policy = rand_augment.policy(data.policy)
     resample, short = resampling(preprocessing), preprocessing.resize_size
-    # An image that is not resized is needed at its own size.
+    # An image that is not resized must be decoded at its own size.
     enough_to_resize = None if preprocessing.resize == "none" else (2 * short, 2 * short)
 
     def prepare_resized(source, index):
-        # Even the smallest crop then has the pixels that the input needs.
+        # Large enough that even the smallest crop has as many pixels as the input.
         enough = math.ceil(size / math.sqrt(scale[0] * RATIO[0]))
         return decoded(source, index, at_least=(enough, enough))
 
@@ -96,25 +97,26 @@ def training_path(data: DataConfig, preprocessing, size: int) -> Path:
 
 
 def decoded(source: Source, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Picture `index` as RGB; a JPEG file may come at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
+    """Return an image of a source as RGB; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, down to `at_least`.
 
-    What it comes at depends on the picture and the settings alone, never on the view, so a cached picture is the same.
+    The size depends on the image and the settings, never on the view, so that cached images are the same.
     """
-    if at_least is not None and hasattr(source, "read"):
-        return source.read(index, at_least=at_least)
+    if at_least is not None and (read := getattr(source, "read", None)) is not None:
+        return read(index, at_least=at_least)
     image = source[index]
     return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
-def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[float, float]) -> Box:
-    """A random part of a picture: its area a share of the picture's, its shape between 3:4 and 4:3.
+def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: Sequence[float]) -> Box:
+    """Draw a random crop with a share of the image's area and an aspect ratio between 3:4 and 4:3.
 
-    Ten tries, as is usual; a picture too long for all of them gives its central part of the nearest shape.
+    Like torchvision, try ten times. If no crop fits into a very long image, return its centre with the nearest aspect
+    ratio.
 
     Args:
-        image_size: (width, height).
-        uniform: float64 [22 or more] in [0, 1).
-        scale: least and largest share of the area.
+      image_size: (width, height).
+      uniform: float64 [22 or more], random numbers in [0, 1).
+      scale: smallest and largest share of the area.
     """
     width, height = image_size
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -132,7 +134,7 @@ def random_box(image_size: tuple[int, int], uniform: np.ndarray, scale: tuple[fl
 
 
 def at_least_square(image: Image.Image, side: int) -> Image.Image:
-    """Return an image with black around it where it is shorter than `side`."""
+    """Pad an image with black to at least `side` pixels in both directions."""
     width, height = (max(extent, side) for extent in image.size)
     if (width, height) == image.size:
         return image
@@ -141,5 +143,5 @@ def at_least_square(image: Image.Image, side: int) -> Image.Image:
 
 
 def resampling(preprocessing) -> Image.Resampling:
-    """Pillow's filter for the weights' interpolation."""
+    """Return Pillow's filter for the interpolation of the weights."""
     return Image.Resampling[preprocessing.interpolation.upper()]

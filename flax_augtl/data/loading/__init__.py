@@ -1,1 +1,1 @@
-"""The order of the examples, and how they reach the devices."""
+"""Order the examples, and bring them to the devices."""

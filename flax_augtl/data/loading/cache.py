@@ -1,4 +1,4 @@
-"""Keep what need not be made again: which pixels, where, and within what budget."""
+"""Cache prepared images, in memory or in a scratch file, within a budget."""
 
 import dataclasses
 import shutil
@@ -15,13 +15,13 @@ from flax_augtl.data.types import ArraySource, Dataset, Examples, Source
 
 
 class KeepingSource:
-    """A source that remembers pictures once they are prepared, or once a view of them is finished.
+    """A source whose prepared images, or finished views, are cached.
 
     Attributes:
-        source: what the pictures come from.
-        key: of the path whose pictures are kept.
-        views: number of views kept of each picture; 0 if the prepared picture is kept.
-        store: where.
+      source: the source of the images.
+      key: key of the path whose images are cached.
+      views: number of views to cache of each image; 0 to cache the prepared image.
+      store: the cache.
     """
 
     def __init__(self, source: Source, key: str, views: int, store: Store):
@@ -35,7 +35,7 @@ class KeepingSource:
 
 
 def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> np.ndarray:
-    """One view of one picture, uint8 [size, size, 3], kept or made."""
+    """Return one view of one image, uint8 [size, size, 3], from the cache if it is there."""
     keeper = source if isinstance(source, KeepingSource) and source.key == path.key else None
     plain = source.source if isinstance(source, KeepingSource) else source
     if keeper is not None and keeper.views:
@@ -56,30 +56,30 @@ def view_of(source: Source, path: Path, index: int, draw_id: int, view: int) -> 
 
 
 def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size: int) -> Dataset:
-    """The same data set, its pictures remembered as config.data.cache says; the notes say what was chosen.
+    """Return a dataset with its images cached as config.data.cache says; the notes say what was chosen.
 
-    "auto" keeps pixels in memory if all of a split's fit into what is left of `cache_gb`, else in a scratch file if the
-    disk has twice the room, else not at all. Kept are: of validation and test the transformed pictures; of training the
-    finished views if they are finite and fit, else the pictures as they are before a view is cut. Nothing that a loader
-    yields depends on it.
+    "auto" caches a split in memory if it fits into the rest of `cache_gb`, else in a scratch file if the disk has twice
+    the space, else not at all. For validation and test, the transformed images are cached. For training, the finished
+    views are cached if their number is finite and they fit, else the prepared images. The batches are the same with and
+    without a cache.
 
     Args:
-        dataset: from `load_dataset`.
-        preprocessing: the weights' own evaluation transform, of size `image_size`.
-        data: config.data.
-        image_size: side of the network's input, pixels.
+      dataset: the result of `load_dataset`.
+      preprocessing: the evaluation transform of the weights, of size `image_size`.
+      data: config.data.
+      image_size: side of the network's input, in pixels.
 
     Raises:
-        DataError: an unknown kind of cache, or one together with worker processes, which would each fill their own.
+      DataError: a cache is combined with worker processes, each of which would fill its own cache.
     """
-    kind, budget = data.cache, int(data.cache_gb * 1e9)
-    if kind == "none":
+    where, budget = data.cache, int(data.cache_gb * 1e9)
+    if where == "none":
         return dataset
     if data.workers:
-        if kind == "auto":
+        if where == "auto":
             return dataset
         raise DataError(
-            f'config.data.cache="{kind}" goes with threads only, and config.data.workers is {data.workers}. '
+            f'config.data.cache="{where}" goes with threads only, and config.data.workers is {data.workers}. '
             "Set workers to 0, or the cache to none."
         )
     training = training_path(data, preprocessing, image_size)
@@ -91,7 +91,7 @@ def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size:
         if examples is None or isinstance(examples.source, ArraySource):
             continue
         views = data.views if split == "train" and path.finish is not None else 0
-        changed[split], used, note = _kept(examples, path, views, kind, budget, data.cache_dir)
+        changed[split], used, note = _cached(examples, path, views, where, budget, data.cache_dir)
         budget -= used
         notes.append(f"{split}: {note}")
     if not notes:
@@ -99,21 +99,21 @@ def with_cache(dataset: Dataset, preprocessing, data: DataConfig, *, image_size:
     return dataclasses.replace(dataset, **changed, notes=(*dataset.notes, f"Cache of pixels: {'; '.join(notes)}."))
 
 
-def _kept(
-    examples: Examples, path: Path, views: int, kind: str, budget: int, folder: str | None
+def _cached(
+    examples: Examples, path: Path, views: int, where: str, budget: int, folder: str | None
 ) -> tuple[Examples, int, str]:
-    """(the examples on a source that remembers, bytes of memory set aside, what was chosen)."""
+    """Return (the examples with a cached source, bytes of memory reserved, a phrase about the cache)."""
     prepared = _estimate(examples, path)
     finished = len(examples) * path.size * path.size * 3 * views
     try:
         disk = shutil.disk_usage(folder or tempfile.gettempdir()).free
     except OSError as error:
         raise DataError(
-            f"config.data.cache_dir={folder}: {error.strerror or error}. Give a folder that is there."
+            f"config.data.cache_dir={folder}: {error.strerror or error}. Give a folder that exists."
         ) from error
-    if kind == "memory" or (kind == "auto" and prepared <= budget):
+    if where == "memory" or (where == "auto" and prepared <= budget):
         place, limit = "memory", budget
-    elif kind == "file" or prepared * 2 <= disk:
+    elif where == "file" or prepared * 2 <= disk:
         place, limit = "file", disk // 2
     else:
         return examples, 0, f"none, as {prepared / 1e9:.2f} GB fit neither into memory nor on the disk"
@@ -129,7 +129,7 @@ def _kept(
 
 
 def _estimate(examples: Examples, path: Path) -> int:
-    """Bytes of all prepared pictures; from a few of them, and with a tenth to spare, where they differ in size."""
+    """Return the bytes of all prepared images; if they differ in size, an estimate from a few, plus a tenth."""
     if path.key.startswith("evaluation"):
         return len(examples) * path.size * path.size * 3
     few = examples.indices[:: max(1, len(examples) // 16)][:16]

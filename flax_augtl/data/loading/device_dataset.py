@@ -1,6 +1,6 @@
-"""A whole data set on the device: pictures are cut to views there, inside the compiled step.
+"""Keep a whole dataset on the device, and crop the views there, inside the compiled step.
 
-The host sends only which picture, which part of it and the label: a few bytes an example.
+For each example the host sends only the position of the image, the crop and the label: a few bytes.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ _METHODS = {"BILINEAR": "linear", "BICUBIC": "cubic", "LANCZOS": "lanczos3"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Prepared pictures of one split.
+    """The prepared images of one split.
 
     Attributes:
-        images: uint8 [n, H, W, 3], each in the top left corner of the largest one's size, black beside it.
-        sizes: int32 [n, 2], height and width of each.
-        crop: as config.data.crop.
-        method: how `jax.image` calls the weights' interpolation.
-        image_size: side of the views, pixels.
+      images: uint8 [n, H, W, 3], where H and W are those of the largest image; smaller images are at the top left.
+      sizes: int32 [n, 2], height and width of each image.
+      crop: config.data.crop.
+      method: the name that `jax.image` has for the interpolation of the weights.
+      image_size: side of the views, in pixels.
     """
 
     images: np.ndarray
@@ -41,10 +41,10 @@ class Pool:
 
 
 def make_pool(examples: Examples, preprocessing, data: DataConfig, *, image_size: int) -> Pool | None:
-    """Prepare all pictures for the device; None if they take more than `cache_gb` of config.data.
+    """Prepare all images for the device; return None if they need more than config.data.cache_gb.
 
     Raises:
-        DataError: a policy is asked for, which runs on the host, or an interpolation that a device has not.
+      DataError: config.data.policy is set, which runs on the host, or the device does not support the interpolation.
     """
     if data.policy != "none":
         raise DataError("config.data.policy runs on the host; set it to none to keep the data on the device.")
@@ -78,11 +78,11 @@ def pool_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """The stream of `loader.train_batches`, without its pictures.
+    """Yield the batches of `loader.train_batches`, but with crops in place of images.
 
     Yields:
-        {"index": int32 [b], which picture of the pool; "box": int32 [b, 4], left, top, right and bottom of the part;
-        "label", "id", "view": as there}, for `cut`.
+      {"index": int32 [b], positions of the images in the pool; "box": int32 [b, 4], left, top, right and bottom of the
+      crops; "label", "id", "view": as there}, for `cut`.
     """
     draw_ids, n = examples.draw_ids, len(examples)
     for step in range(position, steps):
@@ -107,16 +107,20 @@ def pool_batches(
 def cut(
     images: jax.Array, sizes: jax.Array, index: jax.Array, box: jax.Array, *, image_size: int, crop: str, method: str
 ) -> jax.Array:
-    """Cut the views of a batch out of the pool; pure, for use inside the compiled step.
+    """Crop the views of a batch from the pool; a pure function, for use inside the compiled step.
 
     Args:
-        images, sizes: the pool's, on the device.
-        index, box: of the batch.
-        image_size, crop, method: the pool's.
+      images: images of the pool, on the device.
+      sizes: sizes of the pool, on the device.
+      index: positions of the images, from the batch.
+      box: crops, from the batch.
+      image_size: side of the views, in pixels.
+      crop: config.data.crop.
+      method: interpolation, see `Pool`.
 
     Returns:
-        uint8 [b, image_size, image_size, 3]: the pixels that the host would have made, or within 2 of 255 of them where
-        pictures are scaled (Pillow rounds between its two passes).
+      uint8 [b, image_size, image_size, 3]: the pixels that the host would make. If images are scaled, they may differ
+      by up to 2 of 255, because Pillow rounds between its two passes.
     """
     if crop != "resized":
 
@@ -135,7 +139,7 @@ def cut(
         def resample(x):
             return jax.image.scale_and_translate(x, (*shape, x.shape[-1]), (0, 1), scale, move, method, antialias=True)
 
-        # Beyond a picture's own edge lies the padding, which must have no weight.
+        # The padding beyond the edge of an image must have no weight.
         rows, columns = jnp.arange(images.shape[1])[:, None], jnp.arange(images.shape[2])[None, :]
         within = ((rows < sizes[i, 0]) & (columns < sizes[i, 1])).astype(jnp.float32)[..., None]
         pixels = resample(images[i].astype(jnp.float32)) / resample(within)

@@ -1,12 +1,12 @@
-"""Batches for training and evaluation, from any source, exact at any position.
+"""Make batches for training and evaluation from any source, exact at any position.
 
-The position in the data is one integer, the number of global batches seen (see `order`). Neither Grain's iterator state
-nor its random numbers are used: the first belongs to one layout of processes and workers, the second differs between
-shards.
+The position in the data is one integer, the number of global batches seen (see `sampler`). Grain's iterator state is
+not used, because it belongs to one layout of processes and workers. Its random numbers are not used, because they
+differ between shards.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -23,8 +23,8 @@ from flax_augtl.data.types import ArraySource, Examples, Source
 from flax_augtl.errors import UserError
 
 Batch = dict[str, np.ndarray]
-# Examples that one thread or worker makes at a time: enough to outweigh Grain's cost for an element, few enough that
-# all have work in the first batch.
+# Examples that a thread or worker makes at a time: enough to outweigh Grain's overhead for an element, and few enough
+# that all threads have work in the first batch.
 _CHUNK = 16
 
 
@@ -41,25 +41,26 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """The training stream from one position on.
+    """Yield the batches of the training stream from a position on.
 
-    Item j of global batch p is item p·batch_size + j of the stream; a process gets its items process_index,
-    process_index + process_count, …
+    Item j of global batch p is item p·batch_size + j of the stream. A process gets the items process_index,
+    process_index + process_count, … of each batch.
 
     Args:
-        examples: what to train on.
-        preprocessing: the weights' own evaluation transform, of size `image_size`.
-        data: config.data.
-        batch_size: of all processes together; must divide by `process_count`.
-        image_size: side of the pictures, pixels.
-        seed: of the order.
-        position: global batches already seen.
-        steps: global batches in all; the iterator yields `steps − position`.
-        process_index, process_count: which share to read.
+      examples: the training examples.
+      preprocessing: the evaluation transform of the weights, of size `image_size`.
+      data: config.data.
+      batch_size: size of the global batch; a multiple of `process_count`.
+      image_size: side of the images, in pixels.
+      seed: seed of the order.
+      position: number of global batches already seen.
+      steps: total number of global batches; `steps − position` are yielded.
+      process_index: number of this process.
+      process_count: number of processes.
 
     Yields:
-        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b]},
-        b = batch_size / process_count.
+      {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b]}, b = batch_size /
+      process_count.
     """
     b = _local(batch_size, process_count)
     labels, draw_ids, n, views = examples.labels, examples.draw_ids, len(examples), data.views
@@ -70,8 +71,8 @@ def train_batches(
                                    stride=process_count, views=views)  # fmt: skip
         return which, {"label": labels[which], "id": draw_ids[which], "view": view}
 
-    return _batches(examples, training_path(data, preprocessing, image_size), rows, max(steps - position, 0), b, data,
-                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+    path, ready = training_path(data, preprocessing, image_size), _passes_through(examples, preprocessing, image_size)
+    return _batches(examples, path, rows, count=max(steps - position, 0), b=b, data=data, ready=ready)
 
 
 def eval_batches(
@@ -84,13 +85,13 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Every example once, in order, as for evaluation; the last batch is filled up with blanks.
+    """Yield every example once, in order, with the evaluation transform; blanks fill up the last batch.
 
     All processes get the same number of batches.
 
     Yields:
-        {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b] of zeros, "mask": float32
-        [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
+      {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": uint32 [b], "view": int32 [b] of zeros, "mask": float32
+      [b], 1 for an example and 0 for a blank}, b = batch_size / process_count.
     """
     b = _local(batch_size, process_count)
     labels, draw_ids, n = examples.labels, examples.draw_ids, len(examples)
@@ -106,32 +107,45 @@ def eval_batches(
             "mask": (~blank).astype(np.float32),
         }
 
-    return _batches(examples, evaluation_path(preprocessing, image_size), rows, -(-n // batch_size), b, data,
-                    _passes_through(examples, preprocessing, image_size))  # fmt: skip
+    path, ready = evaluation_path(preprocessing, image_size), _passes_through(examples, preprocessing, image_size)
+    return _batches(examples, path, rows, count=-(-n // batch_size), b=b, data=data, ready=ready)
 
 
 def _batches(
     examples: Examples,
     path: Path,
     rows: Callable[[int, int], tuple[np.ndarray, Batch]],
+    *,
     count: int,
     b: int,
     data: DataConfig,
     ready: bool,
 ) -> Iterator[Batch]:
-    """`count` batches of b rows; row numbers below 0 are blanks. `ready`: the source has the pixels as they are."""
+    """Yield `count` batches of b rows; rows with numbers below 0 are blank.
+
+    Args:
+      examples: the examples.
+      path: the transform.
+      rows: (first row, last row) → (positions of the examples, the other arrays of the batch).
+      count: number of batches.
+      b: size of a batch of this process.
+      data: config.data.
+      ready: whether the source already has the transformed images.
+    """
     source, indices = examples.source, examples.indices
     if ready and path.finish is None:
+        assert isinstance(source, ArraySource), "Only arrays are ready; see `_passes_through`."
+        pixels = source.images
 
         def whole(number: int) -> Batch:
             which, batch = rows(number * b, (number + 1) * b)
-            images = source.images[indices[which]]
+            images = pixels[indices[which]]
             images[which < 0] = 0
             return {"image": images, **batch}
 
         return iter(grain.MapDataset.range(count).map(whole).to_iter_dataset(grain.ReadOptions(0, 0)))
 
-    chunks = -(-b // _CHUNK)  # In a batch; the last may be smaller.
+    chunks = -(-b // _CHUNK)  # Of a batch; the last may be smaller.
 
     def part(number: int) -> tuple[np.ndarray, Batch]:
         batch_number, place = divmod(number, chunks)
@@ -141,7 +155,7 @@ def _batches(
 
     workers = data.workers
     if workers:
-        return _made_by_workers(workers, source, path, part, count, chunks, min(b, _CHUNK))
+        return _made_by_workers(workers, source, path, part, count=count, chunks=chunks, rows=min(b, _CHUNK))
 
     def chunk(number: int) -> Batch:
         which, batch = part(number)
@@ -158,13 +172,14 @@ def _made_by_workers(
     source: Source,
     path: Path,
     part: Callable[[int], tuple[np.ndarray, Batch]],
+    *,
     count: int,
     chunks: int,
     rows: int,
 ) -> Iterator[Batch]:
-    """As many threads as workers each wait for one of them, so that Grain keeps the order."""
+    """Yield batches whose images worker processes make; a thread of Grain waits for each worker, to keep the order."""
     ahead = max(2 * workers, 2 * chunks)
-    # Those that are made ahead, and those of the batch that is being joined.
+    # Slots for the chunks made ahead, and for those of the batch that is being joined.
     with contextlib.closing(Workers(workers, source, path, ahead + chunks, rows)) as pool:
 
         def chunk(number: int) -> tuple[int, Batch]:
@@ -172,7 +187,7 @@ def _made_by_workers(
             slot, images = pool.make(which, batch["id"], batch["view"])
             return slot, {"image": images, **batch}
 
-        def joined(made: list[tuple[int, Batch]]) -> Batch:
+        def joined(made: Sequence[tuple[int, Batch]]) -> Batch:
             batch = _joined([found for _, found in made])
             for slot, _ in made:
                 pool.release(slot)
@@ -186,7 +201,7 @@ def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -
     return grain.MapDataset.range(count).map(chunk).to_iter_dataset(reading)
 
 
-def _joined(chunks: list[Batch]) -> Batch:
+def _joined(chunks: Sequence[Batch]) -> Batch:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
@@ -197,9 +212,9 @@ def _local(batch_size: int, process_count: int) -> int:
 
 
 def _passes_through(examples: Examples, preprocessing, image_size: int) -> bool:
-    """Whether the evaluation transform leaves the pictures of this source as they are."""
+    """Tell whether the evaluation transform does not change the images of this source."""
     if not isinstance(examples.source, ArraySource) or examples.source.images.shape[1:3] != (image_size, image_size):
         return False
-    # Random pixels are what a resize would not leave alone; one of the pictures might be all black.
+    # Resizing changes random pixels in any case; an image of the source could be all black.
     image = keyed_random.raw(image_size * image_size * 3, 0).astype(np.uint8).reshape(image_size, image_size, 3)
     return np.array_equal(np.asarray(preprocessing.resize_and_crop(Image.fromarray(image))), image)

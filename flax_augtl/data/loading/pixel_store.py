@@ -1,4 +1,4 @@
-"""Pictures kept as pixels, in memory or in a scratch file."""
+"""Store the pixels of images in memory or in a scratch file."""
 
 import os
 import sys
@@ -12,16 +12,18 @@ import numpy as np
 
 
 class Store:
-    """A bounded room for pictures of any size, filled as they are first made, never emptied.
+    """Stores images of any size until a limit of bytes is reached.
 
-    Any thread may read and write. What does not fit is not kept; its maker is asked again.
-
-    Args:
-        room: uint8 [bytes], the memory to use; it counts as used only once it is written to.
-        file: that is mapped there, if one is; it takes the place of writing to the memory.
+    Threads may read and write at the same time. Images are never removed; those that do not fit are not stored.
     """
 
     def __init__(self, room: np.ndarray, file: BinaryIO | None = None):
+        """Use some memory as the store.
+
+        Args:
+          room: uint8 [bytes], the memory; the system allocates it only as it is written to.
+          file: the file that is mapped to this memory, if any; images are then written to the file.
+        """
         self._room, self._file = room, file
         self._full = False
         self._used = 0
@@ -38,7 +40,7 @@ class Store:
         return self._used
 
     def get(self, number: int) -> np.ndarray | None:
-        """The picture kept under a number, uint8 [H, W, 3] and not to be written to; None if it is not here."""
+        """Return the image with a number, uint8 [H, W, 3] and read-only; None if it is not stored."""
         found = self._where.get(number)
         if found is None:
             return None
@@ -48,25 +50,25 @@ class Store:
         return pixels
 
     def put(self, number: int, pixels: np.ndarray) -> None:
-        """Keep a picture, uint8 [H, W, 3], if there is room for it."""
+        """Store an image, uint8 [H, W, 3], if it fits."""
         with self._lock:
             start = self._used
             if self._full or number in self._taken or start + pixels.size > len(self._room):
                 return
-            self._taken.add(number)  # Two threads may have made the same picture; one of them keeps it.
+            self._taken.add(number)  # If two threads made the same image, one of them stores it.
             self._used += pixels.size
         if self._file is None:
             self._room[start : start + pixels.size] = pixels.reshape(-1)
-        elif not self._written(start, pixels):
+        elif not self._written(self._file, start, pixels):
             return
-        self._where[number] = (start, pixels.shape)  # Only now can another thread find it.
+        self._where[number] = (start, pixels.shape)  # From now on other threads find it.
 
-    def _written(self, start: int, pixels: np.ndarray) -> bool:
-        """Write into the file, not through its mapping, which on a full disk would end the process by SIGBUS."""
-        content = memoryview(np.ascontiguousarray(pixels)).cast("B")
+    def _written(self, file: BinaryIO, start: int, pixels: np.ndarray) -> bool:
+        """Write to the file, not through its mapping: on a full disk, that would kill the process with SIGBUS."""
+        content = np.ascontiguousarray(pixels).data.cast("B")
         try:
             while content:
-                written = os.pwrite(self._file.fileno(), content, start)
+                written = os.pwrite(file.fileno(), content, start)
                 content, start = content[written:], start + written
         except OSError as error:
             with self._lock:
@@ -82,14 +84,14 @@ class Store:
 
 
 def in_memory(size: int) -> Store:
-    """A store of so many bytes at most, in this process's memory."""
+    """Return a store of at most `size` bytes in the memory of this process."""
     return Store(np.empty(size, np.uint8))
 
 
 def in_file(size: int, folder: str | Path) -> Store:
-    """A store of so many bytes at most in a scratch file, which is gone when the process ends, however it ends."""
+    """Return a store of at most `size` bytes in a scratch file, which vanishes when the process ends in any way."""
     file = tempfile.TemporaryFile(dir=folder, prefix="pixels-", buffering=0)
-    file.truncate(size)  # Sparse: disk is taken up only as it fills.
+    file.truncate(size)  # A sparse file, which takes up disk only as it fills.
     store = Store(np.memmap(file, np.uint8, "r", shape=(size,)), file)
     weakref.finalize(store, file.close)
     return store

@@ -1,7 +1,7 @@
-"""Worker processes of the loader, and the memory into which they put pictures.
+"""Run worker processes of the loader, which write images into shared memory.
 
-Grain's own worker processes import JAX, and the main program of the user again, before the first picture is made. These
-import neither; and their pictures are copied once, into the batch.
+Grain's own worker processes import JAX and the user's main program before they make the first image. These import
+neither, and their images are copied only once, into the batch.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -27,27 +27,30 @@ _START = "from flax_augtl.data.loading.workers import work; work()"
 
 
 class Workers:
-    """Processes that make pictures, some at a time.
+    """Processes that make batches of images.
 
-    Any thread may ask them; as many are served at once as there are processes. The processes end with `close`, or as
-    soon as this process does, however it ends.
-
-    Args:
-        count: number of processes.
-        source, path: of the pictures.
-        slots: how many pieces of work may be unreleased at any time; `make` waits when all are.
-        rows: most pictures of a piece.
-
-    Raises:
-        DataError: the source cannot be sent to another process.
+    Several threads may use them; each process serves one thread at a time. The processes end with `close`, or when this
+    process ends in any way.
     """
 
     def __init__(self, count: int, source: Source, path: Path, slots: int, rows: int):
-        import cloudpickle  # pickle alone does not know what a notebook defines, nor a path's functions.
+        """Start the processes.
+
+        Args:
+          count: number of processes.
+          source: the source of the images.
+          path: the transform.
+          slots: number of results that may be unreleased at the same time; `make` waits if all are in use.
+          rows: largest number of images of a result.
+
+        Raises:
+          DataError: the source cannot be sent to another process.
+        """
+        import cloudpickle  # pickle cannot send what a notebook defines, nor the functions of a path.
 
         try:
             self._setting = cloudpickle.dumps((source, path))
-        except Exception as error:  # Whatever the source's own objects raise.
+        except Exception as error:  # The objects of a source may raise anything.
             raise DataError(
                 f"The source of the images cannot be sent to worker processes ({error}). Set config.data.workers=0."
             ) from error
@@ -58,10 +61,10 @@ class Workers:
         for slot in range(slots):
             self._free.put(slot)
         self._idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
-        self._fresh: set[int] = set()  # Those that have not been told the setting.
+        self._fresh: set[int] = set()  # Processes that have not received the setting yet.
         self._processes: list[subprocess.Popen] = []
         self._shape, self._lock = shape, threading.Lock()
-        # sys.path as it is here; -P, as what lies in the working directory must not take a module's place.
+        # The workers get this sys.path. -P keeps modules in the working directory from hiding others.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         for _ in range(count):
             process = subprocess.Popen(
@@ -73,23 +76,24 @@ class Workers:
             self._idle.put(process)
 
     def make(self, indices: np.ndarray, draw_ids: np.ndarray, views: np.ndarray) -> tuple[int, np.ndarray]:
-        """Have pictures made; see `maker.make`.
+        """Let a worker make images; see `maker.make`.
 
         Returns:
-            (slot, uint8 [m, size, size, 3]): the pictures may be read until `release(slot)`.
+          (slot, uint8 [m, size, size, 3]): the images are valid until `release(slot)`.
 
         Raises:
-            Exception: what went wrong in the worker, as it was raised there; DataError if the worker is gone.
+          Exception: the error that was raised in the worker; a DataError if the worker has ended.
         """
         slot, process = self._free.get(), self._idle.get()
         try:
             with self._lock:
                 fresh = process.pid in self._fresh
                 self._fresh.discard(process.pid)
+            to_worker, from_worker = _pipes(process)
             if fresh:
-                _send(process.stdin, (self._setting, self._file.fileno(), self._shape))
-            _send(process.stdin, (slot, indices, draw_ids, views))
-            error = pickle.load(process.stdout)  # noqa: S301 From our own process.
+                _send(to_worker, (self._setting, self._file.fileno(), self._shape))
+            _send(to_worker, (slot, indices, draw_ids, views))
+            error = pickle.load(from_worker)  # noqa: S301 From our own process.
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
             error = DataError(
                 f"A worker process that reads images has ended (exit code {process.wait()}). If it ran out of "
@@ -103,61 +107,68 @@ class Workers:
         return slot, self._images[slot, : len(indices)]
 
     def release(self, slot: int) -> None:
-        """Say that the pictures of a slot are no longer needed."""
+        """Free a slot whose images are no longer needed."""
         self._free.put(slot)
 
     def close(self) -> None:
-        """End the processes; whoever waits for one of them gets an error."""
+        """End the processes; threads that wait for one of them get an error."""
         for process in self._processes:
-            process.kill()  # They hold nothing that must be put in order.
+            process.kill()  # They have nothing to clean up.
         for process in self._processes:
             process.wait()
-            process.stdout.close()
-            with contextlib.suppress(OSError):  # What it had not read yet.
-                process.stdin.close()
+            to_worker, from_worker = _pipes(process)
+            from_worker.close()
+            with contextlib.suppress(OSError):  # Data that the process has not read.
+                to_worker.close()
         self._file.close()
 
 
 def work() -> None:
-    """What a worker process runs: make pictures until its standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the main process, which ends this one.
+    """Make images until standard input ends; the main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C ends the main process, which ends this one.
     read, write = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # What anything here prints must not get between the answers.
+    os.dup2(2, 1)  # Keeps what libraries print out of the answers.
     try:
         setting, descriptor, shape = pickle.load(read)  # noqa: S301 From the process that started this one.
         images = _mapped(open(descriptor, "r+b", closefd=False), shape)
-        failed, source, path = None, None, None
+        loaded: tuple[Source, Path] | Exception
         try:
-            source, path = pickle.loads(setting)  # noqa: S301
+            loaded = pickle.loads(setting)  # noqa: S301
         except Exception as error:
-            failed = error
+            loaded = error
         while True:
             slot, indices, draw_ids, views = pickle.load(read)  # noqa: S301
             try:
-                if failed is not None:
-                    raise failed
-                make(images[slot, : len(indices)], source, path, indices, draw_ids, views)
+                if isinstance(loaded, Exception):
+                    raise loaded
+                make(images[slot, : len(indices)], *loaded, indices, draw_ids, views)
                 answer = None
             except Exception as error:
                 answer = error
             _send(write, answer)
     except (EOFError, BrokenPipeError):
-        pass  # The main process is gone or wants no more.
+        pass  # The main process has ended or needs no more images.
 
 
-def _send(stream: BinaryIO, message: Any) -> None:
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """Return the standard input and output of a process that was started with pipes for both."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _send(stream: IO[bytes], message: Any) -> None:
     try:
         content = pickle.dumps(message)
-    except Exception:  # An exception with something in it that cannot be sent.
+    except Exception:  # The message is an exception that cannot be pickled.
         content = pickle.dumps(RuntimeError(f"{type(message).__name__}: {message}"))
     stream.write(content)
     stream.flush()
 
 
 def _memory(size: int) -> BinaryIO:
-    """An open file of so many bytes without a name, in memory where the system has such."""
+    """Open a file of `size` bytes without a name, in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("pictures"), "r+b")
+        file = os.fdopen(os.memfd_create("images"), "r+b")
     else:
         file = tempfile.TemporaryFile()
     file.truncate(size)

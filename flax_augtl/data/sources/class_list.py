@@ -1,10 +1,10 @@
-"""The file of class names: one a line, or with numbers; with a heading or without; or JSON."""
+"""Read the file of class names: lines with or without numbers and a heading, or JSON."""
 
 import ast
 import csv
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from etils import epath
 
@@ -22,23 +22,23 @@ _NAMES = frozenset(
 _ALONE = _NAMES - {"description"}
 # "0. ants", "0) ants", "0=ants", "0|ants", "0 - ants".
 _MARKED = re.compile(r"(\d+)(?:\s*[)|=]\s*|\.\s+|\s+-\s+)(\S.*)", re.ASCII)
-Pair = tuple[str, str]  # The key by which lists may call a class, and its name.
+Pair = tuple[str, str]  # (the key that lists may use for a class, its name).
 
 
 def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Read the names of the classes.
 
     Args:
-        file: one name a line; or a number (or another key) and a name, with a comma, semicolon, tab, colon or blanks
-            between. A first line such as `id,name` or `class` is a heading. In JSON, or as Python writes it: a list of
-            names, or an object of numbers and names.
-        labels: as the lists write them. They decide where a line can be read in two ways.
+      file: one name in each line, or a number (or another key) and a name, separated by a comma, semicolon, tab, colon
+        or spaces. A first line such as `id,name` or `class` is a heading. JSON, or a Python literal, is a list of
+        names, or an object of numbers and names.
+      labels: the labels of the lists. They decide if a line can be read in two ways.
 
     Returns:
-        (the names, in the order of their numbers; {a label: its position among them} for what a list may write).
+      (the names in the order of their numbers, {label that a list may use: its position among the names}).
 
     Raises:
-        DataError: no text, a name or number twice, lines of different forms.
+      DataError: the file is not text, has no class, or has a name or number twice.
     """
     content = file.read_bytes()
     try:
@@ -64,18 +64,30 @@ def read_class_list(file: epath.Path, labels: Collection[str]) -> tuple[tuple[st
         pairs = sorted(pairs, key=lambda pair: int(pair[0]))
     names = tuple(name for _, name in pairs)
     positions = {name: position for position, name in enumerate(names)}
-    # Labels that are all numbers are keys, even where a class is called by a number.
+    # If all labels are numbers, they are keys, even if the name of a class is a number.
     keys = {key: position for position, (key, _) in enumerate(pairs)}
     return names, keys if labels and all(label in keys for label in labels) else {**keys, **positions}
 
 
+def numbered_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the class names of labels that are all whole numbers: the numbers themselves, in their order.
+
+    Raises:
+      DataError: a number is negative.
+    """
+    numbers = sorted({int(label) for label in labels})
+    if numbers[0] < 0:
+        raise DataError(f"The label {numbers[0]} is out of range: class numbers are not negative.")
+    return tuple(map(str, numbers))
+
+
 def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> tuple[list[Pair], bool]:
-    """(pairs of key and name, whether the keys are numbers that give the order)."""
+    """Return (pairs of key and name, whether the keys are numbers that give the order)."""
     whole = [(str(i), line) for i, line in enumerate(lines)]
     named = bool(labels) and not all(map(_is_number, labels))
     if named and set(labels) <= set(lines):
         return _without_heading(whole, labels, named), True
-    marked = [match.groups() for match in map(_MARKED.fullmatch, lines) if match]
+    marked = [(match[1], match[2]) for match in map(_MARKED.fullmatch, lines) if match]
     if len(dict(marked)) == len(lines):
         return [(str(int(number)), name) for number, name in marked], True
     for separator in ("\t", ";", ",", ":", None):
@@ -87,11 +99,11 @@ def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> 
                 rows = [[row[0], line.split(separator, 1)[1].strip()] for row, line in zip(rows, lines, strict=True)]
         if all(len(row) == 2 for row in rows):
             if not any(cell for _, cell in rows):
-                return _from_lines(file, [cell for cell, _ in rows], labels)  # A separator at the end of each line.
+                return _from_lines(file, [cell for cell, _ in rows], labels)  # Each line ends with a separator.
             if found := _two_columns(rows, separator, labels, named):
                 return found
     if file.suffix.lower() == ".csv" or all(len(line) > 1 and line[0] == line[-1] == '"' for line in lines):
-        # One column: what is quoted is a name with a comma.
+        # One column: a name with a comma is quoted.
         whole = [(key, next(csv.reader([line]))[0] if line.startswith('"') else line) for key, line in whole]
     return _without_heading(whole, labels, named), True
 
@@ -99,7 +111,7 @@ def _from_lines(file: epath.Path, lines: list[str], labels: Collection[str]) -> 
 def _two_columns(
     rows: list[list[str]], separator: str | None, labels: Collection[str], named: bool
 ) -> tuple[list[Pair], bool] | None:
-    """Read lines of a number and a name, in either order, or of a key and a name; None if they are none."""
+    """Read lines of a number and a name in either order, or of a key and a name; None if they have another form."""
     head = rows[0]
     headed = any(_is_number_word(head[c]) and _is_name_word(head[1 - c]) for c in (0, 1))
     # Data frames leave the heading of their index empty.
@@ -111,7 +123,7 @@ def _two_columns(
         if not all(map(_is_number, keys)) or len(set(keys)) < len(keys) and not separator:
             continue
         run = sorted(map(int, keys)) in (list(range(len(keys))), list(range(1, len(keys) + 1)))
-        # "4 wheels" is a name; only a full run of numbers, or a sign between, makes it number and name.
+        # "4 wheels" is a name, unless there is a separator, or the numbers are a full sequence.
         if separator or headed or unknown or (run and len(keys) > 1):
             return [(str(int(row[key])), row[name]) for row in body], True
     if headed:
@@ -133,7 +145,7 @@ def _cells(line: str, separator: str | None) -> list[str]:
 
 
 def _by_heading(rows: list[list[str]], labels: Collection[str]) -> tuple[list[Pair], bool] | None:
-    """Read a table whose heading names a column of names; it may have one of numbers, or of keys that are the labels."""
+    """Read a table whose heading has a column of names, and perhaps one of numbers or of the labels' keys."""
     head = [compact(cell) for cell in rows[0]]
     if len(head) < 2 or len(rows) < 2 or any(len(row) != len(head) for row in rows):
         return None
@@ -154,7 +166,7 @@ def _by_heading(rows: list[list[str]], labels: Collection[str]) -> tuple[list[Pa
 
 
 def _without_heading(pairs: list[Pair], labels: Collection[str], named: bool) -> list[Pair]:
-    """Drop a first line such as `class`, unless a label means it."""
+    """Drop a first line such as `class`, unless a label refers to it."""
     if len(pairs) < 2 or compact(pairs[0][1]) not in _ALONE:
         return pairs
     needed = pairs[0][1] in labels if named else any(int(label) == len(pairs) - 1 for label in labels)
@@ -177,7 +189,7 @@ def _from_json(file: epath.Path, text: str, labels: Collection[str]) -> tuple[li
         if all(map(_is_number, found)) and all(isinstance(name, str) for name in values):
             return [(str(int(key)), nfc(name.strip())) for key, name in found.items()], True
         if all(map(_is_number, found)) and all(map(_is_pair, values)):
-            # {"0": ["n01440764", "tench"]}, as ImageNet's class index has it.
+            # The form of ImageNet's class index: {"0": ["n01440764", "tench"]}.
             values = [found[key] for key in sorted(found, key=int)]
             if labels and set(labels) <= {key for key, _ in values}:
                 return [(key, nfc(name.strip())) for key, name in values], False

@@ -1,4 +1,4 @@
-"""Lists that are joined by the numbers of the pictures, as CUB-200-2011 publishes its."""
+"""Read lists in the format of CUB-200-2011, which are joined by the numbers of the images."""
 
 from etils import epath
 
@@ -9,29 +9,29 @@ _FOLDER = "images"
 
 
 def numbered_lists(
-    pictures: epath.Path, root: epath.Path
+    images: epath.Path, root: epath.Path
 ) -> tuple[dict[str, list[tuple[str, str]]], tuple[str, ...]] | None:
-    """Join the list of pictures with the files beside it.
+    """Join the list of images with the files beside it.
 
-    Each has a number and a value a line: `images.txt` the path (below `images/` or the root), `image_class_labels.txt`
-    the number of the class, `train_test_split.txt` 1 for training and 0 for test, and `classes.txt` the name of the
-    class.
+    Each line of a file has a number and a value. `images.txt` has the path (below `images/` or the root),
+    `image_class_labels.txt` the number of the class, `train_test_split.txt` 1 for training and 0 for test, and
+    `classes.txt` the name of the class.
 
     Args:
-        pictures: the list of pictures.
-        root: what paths shall be relative to.
+      images: the list of images.
+      root: the folder that the returned paths are relative to.
 
     Returns:
-        ({"train" | "test": [(path, class name)]}, class names in the order of their numbers); None if not all of the
-        other files are there.
+      ({"train" | "test": [(path, class name)]}, class names in the order of their numbers); None if one of the other
+      files does not exist.
 
     Raises:
-        DataError: a line that is no number and value, a number that is there twice, or that another file does not have.
+      DataError: a line is not a number and a value, or a number occurs twice or is missing in another file.
     """
-    files = {name: pictures.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
+    files = {name: images.parent / name for name in (_LABELS, _SPLITS, CLASSES)}
     if not all(file.is_file() for file in files.values()):
         return None
-    paths = _table(pictures)
+    paths = _table(images)
     labels, in_train, names = (_table(files[name]) for name in (_LABELS, _SPLITS, CLASSES))
     folder = f"{_FOLDER}/" if (root / _FOLDER).is_dir() else ""
     rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
@@ -51,9 +51,9 @@ def _table(file: epath.Path) -> dict[str, str]:
             continue
         key, _, value = line.strip().partition(" ")
         if not key.isdecimal() or not value.strip():
-            raise DataError(f"{file}, line {number}: “{line}” is not a number and what it stands for.")
+            raise DataError(f"{file}, line {number}: “{line}” is not a number and a value.")
         if key in table:
-            raise DataError(f"{file}, line {number}: the number {key} is there twice.")
+            raise DataError(f"{file}, line {number}: the number {key} occurs twice.")
         table[key] = value.strip()
     return table
 

@@ -1,4 +1,4 @@
-"""Files on the web that a list names: copies in the user's cache folder, each whole or not at all."""
+"""Download files on the web that a list names into the user's cache folder."""
 
 import hashlib
 import os
@@ -16,21 +16,21 @@ from flax_augtl.data.images.decode import SUFFIXES
 from flax_augtl.runtime.paths import cache_folder, is_remote
 
 _THREADS = 8
-_SECONDS = (10, 60)  # To connect, and between two pieces.
-_HOPELESS = 20  # Failures in a row, from the start, after which the rest is not tried.
+_SECONDS = (10, 60)  # Timeouts to connect, and between two pieces.
+_HOPELESS = 20  # If the first downloads all fail, stop after so many.
 _PIECE = 2**18
 
 
 def is_url(path: str | os.PathLike) -> bool:
-    """Tell whether a path is an address on the web."""
+    """Tell whether a path is a web address."""
     return os.fspath(path)[:8].lower().startswith(("https://", "http://"))
 
 
 def local_path(path: str) -> str:
-    """Return the path that a `file://` address stands for; other paths as they are.
+    """Return the path of a `file://` address, and other paths unchanged.
 
     Raises:
-        DataError: the address names another machine, or a scheme that cannot be read.
+      DataError: the address names another machine, or its scheme is not supported.
     """
     if not is_remote(path) or is_url(path):
         return path
@@ -51,24 +51,24 @@ def local_path(path: str) -> str:
 
 
 def copy_of(url: str) -> Path:
-    """Return where the copy of a file on the web is, once it is fetched."""
+    """Return the path of the downloaded copy of a file."""
     name = hashlib.sha256(url.encode()).hexdigest()
     suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     return cache_folder() / "downloads" / name[:2] / (name + (suffix if suffix in SUFFIXES else ""))
 
 
 def fetch(urls: Iterable[str], *, give_up_after: int | None = None) -> dict[str, str]:
-    """Fetch what is not in the cache yet, in parallel and with progress.
+    """Download the files that are not in the cache, in parallel, and show the progress.
 
     Args:
-        urls: addresses of files.
-        give_up_after: so many failures; None to go on, unless nothing at all can be fetched.
+      urls: addresses of the files.
+      give_up_after: number of failures after which to stop; None to continue, unless all of the first ones fail.
 
     Returns:
-        {url: why it could not be fetched}.
+      {url: why it could not be downloaded}.
 
     Raises:
-        DataError: the cache folder cannot be written to.
+      DataError: the cache folder cannot be written to.
     """
     missing = [url for url in dict.fromkeys(urls) if not copy_of(url).is_file()]
     if not missing:
@@ -87,7 +87,7 @@ def fetch(urls: Iterable[str], *, give_up_after: int | None = None) -> dict[str,
                 break
     except OSError as error:
         raise DataError(
-            f"{cache_folder()} cannot be written to ({error}). XDG_CACHE_HOME names another place."
+            f"{cache_folder()} cannot be written to ({error}). Set XDG_CACHE_HOME to another folder."
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -95,7 +95,7 @@ def fetch(urls: Iterable[str], *, give_up_after: int | None = None) -> dict[str,
 
 
 def _session():
-    import requests  # Takes a tenth of a second, and only few lists need it.
+    import requests  # Slow to import, and only few lists need it.
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
@@ -103,12 +103,16 @@ def _session():
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_THREADS, max_retries=again))
-    session.headers["User-Agent"] = "flax_augtl"  # Some archives refuse programs that do not say who they are.
+    session.headers["User-Agent"] = "flax_augtl"  # Some servers refuse clients without a name.
     return session
 
 
 def _fetch(session, url: str) -> str | None:
-    """Fetch one file; return why it could not be, or None. OSError if it cannot be written."""
+    """Download one file, whole or not at all; return why that failed, or None.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
     import requests
 
     place = copy_of(url)

@@ -1,4 +1,4 @@
-"""A listing with images on the web → the same with every image at hand."""
+"""Download the images of a listing that are on the web."""
 
 import dataclasses
 
@@ -8,21 +8,21 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.downloads import fetch, is_url
 from flax_augtl.data.sources.image_files import Listing
 
-_ENOUGH = 10  # Failures after which the rest is not tried, where one suffices to end.
+_ENOUGH = 10  # If failures are errors, stop after so many.
 
 
 def fetched(listing: Listing, on_bad_image: str) -> tuple[Listing, dict[str, str]]:
-    """Fetch the images of a listing that are on the web; copies that are in the cache are kept.
+    """Download the images of a listing that are on the web and not yet in the cache.
 
     Args:
-        listing: the files.
-        on_bad_image: as in config.data.
+      listing: the files.
+      on_bad_image: config.data.on_bad_image.
 
     Returns:
-        The listing, and, where `on_bad_image` is "skip", {address: reason} of the images that it no longer has.
+      The listing, and {address: reason} of the images that were removed from it, if `on_bad_image` is "skip".
 
     Raises:
-        DataError: an image cannot be fetched, and `on_bad_image` is not "skip".
+      DataError: an image cannot be downloaded, and `on_bad_image` is not "skip".
     """
     urls = [path for paths, _ in listing.splits.values() for path in paths if is_url(path)]
     skip = on_bad_image == "skip"
@@ -33,8 +33,8 @@ def fetched(listing: Listing, on_bad_image: str) -> tuple[Listing, dict[str, str
     if not skip or len(failed) == len(urls):
         named = listed((f"{url} ({reason})" for url, reason in tried.items()), 3)
         raise DataError(
-            f"{len(tried)} of {len(urls)} images could not be fetched: {named}. What was fetched is kept, so a new start "
-            "goes on from there. Leave such images out with --config.data.on_bad_image=skip."
+            f"{len(tried)} of {len(urls)} images could not be fetched: {named}. The others are kept, so the next start "
+            "continues from there. Leave such images out with --config.data.on_bad_image=skip."
         )
     splits = {}
     for split, (paths, labels) in listing.splits.items():

@@ -1,4 +1,4 @@
-"""A folder of images with a sub-folder for each class, split into `train/`, `val/`, `test/` or not at all."""
+"""List a folder of images with a sub-folder for each class, with or without `train/`, `val/` and `test/`."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ def checked_root(root: epath.PathLike | None) -> epath.Path:
     """Return the folder of images that config.data.root names.
 
     Raises:
-        DataError: there is none.
+      DataError: the root is not set, or not a folder.
     """
     if not root:
         raise DataError("config.data.root is not set: give the folder of images, --config.data.root=FOLDER.")
@@ -34,20 +34,20 @@ def checked_root(root: epath.PathLike | None) -> epath.Path:
 def list_folder(
     root: epath.PathLike | None, rules: int = RULES, spelling: Spelling | None = None, *, least_classes: int = 2
 ) -> Listing:
-    """Find the splits, classes and images below a root; see `layout.find_layout` and docs/data.md.
+    """Find the splits, classes and images below a root; see `folder_layout.find_layout` and docs/data.md.
 
-    With train and val only, val is the test split: that is how most small sets are published, and a validation split is
-    then carved from train. A split other than train whose images lie in no class folder is left out. An image's class
-    is the folder below its split; below that, images may be nested.
+    If there are only train and val, val becomes the test split, as most small datasets are published like that. A split
+    other than train without class folders is left out. The class of an image is the folder below its split. Images may
+    be nested deeper.
 
     Args:
-        root: the folder.
-        rules: config.data.folder_rules.
-        spelling: of class names and ids; NFC by default, and under rules 1 as the disk has them.
-        least_classes: how many classes there must be.
+      root: the folder.
+      rules: config.data.folder_rules.
+      spelling: spelling of class names and ids; by default NFC, or that of the disk under rules 1.
+      least_classes: smallest number of classes.
 
     Raises:
-        DataError: no such folder, no image, too few classes, or a file that links put into two classes.
+      DataError: there is no such folder, no image or too few classes, or links put a file into two classes.
     """
     root = checked_root(root)
     spelling = spelling or Spelling("NFC" if rules > 1 else None)
@@ -63,7 +63,7 @@ def list_folder(
 
 @dataclasses.dataclass
 class _Found:
-    """What was found below a root: (path, number of the file) of each image, by split and class."""
+    """The images found below a root, by split and class: (path, inode)."""
 
     root: str
     spelling: Spelling
@@ -74,17 +74,17 @@ class _Found:
     others: list[str] = dataclasses.field(default_factory=list)
     loose: list[str] = dataclasses.field(default_factory=list)
     empty: list[str] = dataclasses.field(default_factory=list)
-    owners: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)  # Of folders: (class, path).
+    owners: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)  # {id of a folder: (class, path)}.
 
     def add_split(self, split: str, place: Place) -> None:
-        """Take the sub-folders of a folder as the classes of a split."""
+        """Add the sub-folders of a folder as the classes of a split."""
         known = frozenset(self.splits.get("train", ()))
         if self.rules > 1 and split != "all":
             place = unwrapped_split(place, self.root, self.notes, known)
             if is_unlabelled(place, known) and split == "train":
                 place = (
                     place if place.folder.images else place.with_images()[0]
-                )  # Flat, so that there is nothing to learn.
+                )  # Without classes there is nothing to train on.
             elif is_unlabelled(place, known):
                 images = sum(len(folder.images) for _, folder in place.folder.walk(above=place.above))
                 where = self._named(place.path)
@@ -102,7 +102,7 @@ class _Found:
             seen += self.add_class(split, name, place.inside(name), tuple(seen) if self.rules < 2 else ())
 
     def add_class(self, split: str, name: str, place: Place, passed: tuple[Folder, ...] = ()) -> list[Folder]:
-        """Take all images at and below a place as those of a class; return the folders that were seen."""
+        """Add all images in and below a folder to a class; return the folders that were seen."""
         name, images, seen = self.spelling(name), [], []
         for prefix, folder in place.folder.walk(f"{place.path}/", (*place.above, *passed)):
             seen.append(folder)
@@ -118,14 +118,18 @@ class _Found:
         return seen
 
     def listing(self, layout: Layout) -> Listing:
-        """Return all of it, with what the log must say."""
+        """Return all images, with notes for the log.
+
+        Raises:
+          DataError: there is no image or too few classes, or a file is in two classes.
+        """
         found, notes = dict(self.splits), self.notes
         if not any(found.values()):
             raise DataError(self._nothing())
         if self.rules > 1:
             self._check_files()
         if set(found) == {"train"}:
-            found = {"all": found["train"]}  # train/ alone is one root that is split.
+            found = {"all": found["train"]}  # train/ alone is still to be split.
         elif "test" not in found and "val" in found:
             found["test"] = found.pop("val")
             notes.append(
@@ -182,7 +186,7 @@ class _Found:
     def _same(self, one: str, other: str) -> bool:
         one, other = os.path.join(self.root, one), os.path.join(self.root, other)
         try:
-            # File systems without such numbers make them up; only one with links can have one for two names.
+            # File systems without inodes may invent equal numbers, so compare only files with several links.
             if os.path.realpath(one) == os.path.realpath(other):
                 return True
             return os.stat(one).st_nlink > 1 and os.path.samefile(one, other)
@@ -204,7 +208,8 @@ class _Found:
         if self.loose:
             return (
                 f"The {len(self.loose)} images of {self._named()} lie in no class folder (the first is "
-                f"{readable(self.loose[0])}). Put the images of each class into a sub-folder that has the name of the class."
+                f"{readable(self.loose[0])}). Put the images of each class into a sub-folder that has the name of the "
+                "class."
             )
         others = sorted(self.others)
         seen = f" It has {len(others)} other files, among them {_listed(others, 3)}." if others else " It is empty."

@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which of its folders are splits, which are classes, which are mere wrappers."""
+"""Find the layout of a folder of images: which sub-folders are splits, classes, or mere wrappers."""
 
 import dataclasses
 import re
@@ -16,25 +16,25 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# Words that count where no folder has one of those above for the same split; the first rules did not know them.
+# Words that count if no folder has one of the words above for the same split. Rules 1 do not know them.
 _SYNONYMS = {"trn": "train", "dev": "val", "eval": "val", "evaluation": "val", "tst": "test"}
 _UNLABELLED = frozenset({"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"})
 _WORDS = "|".join([*_SPLITS, *_SYNONYMS, *_UNLABELLED])
 _SPLIT_WORD = re.compile(rf"({_WORDS})(?:sets?|data|images?)?(?:(?:19|20)\d\d)?", re.ASCII)  # As in train2017.
-# Words that say nothing of what is in a folder.
+# Words that say nothing about the content of a folder.
 _FILLERS = frozenset("set sets data dataset image images img imgs picture pictures photo photos folder split".split())
-# What the one folder of an unlabelled split may be called; a class may not.
+# Names of the only folder of an unlabelled split, which no class has.
 _NO_CLASS = _FILLERS | _UNLABELLED | {"unknown", "all", *_SPLITS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A folder, and how it is reached from the root.
+    """A folder and its path from the root.
 
     Attributes:
-        path: relative to the root, "" for the root itself.
-        folder: what is in it.
-        above: the folders above it.
+      path: relative to the root, "" for the root itself.
+      folder: its content.
+      above: the folders above it.
     """
 
     path: str
@@ -47,13 +47,13 @@ class Place:
         return self.path.rpartition("/")[2]
 
     def inside(self, name: str) -> "Place":
-        """One of its folders."""
+        """Return one of its sub-folders."""
         return Place(
             f"{self.path}/{name}" if self.path else name, self.folder.folders[name], (*self.above, self.folder)
         )
 
     def with_images(self) -> list["Place"]:
-        """Those of its folders that hold images, themselves or below."""
+        """Return its sub-folders that have images in them or below them."""
         places = (self.inside(name) for name in self.folder.folders)
         return [place for place in places if place.has_images()]
 
@@ -67,10 +67,10 @@ class Layout:
     """The parts of a root.
 
     Attributes:
-        splits: (split, place) of every folder whose sub-folders are classes; "all" is yet to be split.
-        classes: (split, class, place) where the splits lie within the classes; `splits` is then empty.
-        aside: folders that are not used.
-        notes: sentences for the log.
+      splits: (split, place) of every folder whose sub-folders are classes; "all" must still be split.
+      classes: (split, class, place), if the classes contain the splits; `splits` is then empty.
+      aside: folders that are not used.
+      notes: sentences for the log.
     """
 
     splits: tuple[tuple[str, Place], ...] = ()
@@ -82,17 +82,17 @@ class Layout:
 def find_layout(root: str, tree: Folder, rules: int) -> Layout:
     """Tell splits, classes and wrappers apart.
 
-    A folder without images that holds one folder only is a wrapper, and is looked through. A root is split if it has a
-    folder train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) that holds class folders, or if each of
-    its folders holds a folder train/ and nothing but splits.
+    A folder without images and with only one sub-folder is a wrapper, and is skipped. A root has splits if it has a
+    folder train/ (or training/, train_set/, …; or seg_train/ beside seg_test/) with class folders, or if each of its
+    folders has a folder train/ and other splits only.
 
     Args:
-        root: for messages.
-        tree: what is in it.
-        rules: as `config.data.folder_rules`; 1 knows no wrappers, and splits at the top only.
+      root: for messages.
+      tree: the content of the root.
+      rules: config.data.folder_rules. Rules 1 know no wrappers, and only splits at the top.
 
     Raises:
-        DataError: two folders for one split, or splits and none to train on.
+      DataError: a split has two folders, or there are splits but no training split.
     """
     notes: list[str] = []
     top = Place("", tree)
@@ -109,13 +109,13 @@ def find_layout(root: str, tree: Folder, rules: int) -> Layout:
         )
     if parts and len(parts) == len(names) and not any(place.folder.images for place in names.values()):
         raise DataError(
-            f"{_under(root, top)} has {listed(map(readable, names))} and no folder train/: there is nothing to train on. "
-            "Call the folder of the training images train, or give the one that is to be split as config.data.root."
+            f"{_under(root, top)} has {listed(map(readable, names))} and no folder train/: there is nothing to train "
+            "on. Call the folder of the training images train, or set config.data.root to a folder that is to be split."
         )
     if rules > 1 and train is not None and len(parts) == len(names) > 1:
         raise DataError(
-            f"{_under(root, top)} has {listed(map(readable, names))}, whose images lie in no class folder. Put the training "
-            'images of each class into a sub-folder of their own, or write a list: config.data.name="list".'
+            f"{_under(root, top)} has {listed(map(readable, names))}, whose images lie in no class folder. Put the "
+            'training images of each class into a sub-folder of their own, or write a list: config.data.name="list".'
         )
     inside = _within_classes(root, top, notes) if rules > 1 else ()
     if inside:
@@ -124,12 +124,12 @@ def find_layout(root: str, tree: Folder, rules: int) -> Layout:
 
 
 def unwrapped_split(place: Place, root: str, notes: list[str], known: frozenset[str]) -> Place:
-    """Look through the wrappers of a split's folder; `known` are the classes of the training split, which are none."""
+    """Skip the wrappers in the folder of a split; `known` are the training classes, which are not wrappers."""
     return _unwrapped(place, root, notes, known=known)
 
 
 def is_unlabelled(place: Place, known: frozenset[str]) -> bool:
-    """Tell whether a split has images but no classes: no folders, or one whose name is that of no class."""
+    """Tell whether a split has images but no classes: no folders, or only one whose name cannot be a class."""
     inside = place.with_images()
     if not inside:
         return bool(place.folder.images)
@@ -145,12 +145,12 @@ def _under(root: str, place: Place) -> str:
 def _unwrapped(
     place: Place, root: str, notes: list[str], known: frozenset[str] = frozenset(), stop_at_splits: bool = False
 ) -> Place:
-    """Return the first folder at or below a place that is no wrapper."""
+    """Return the first folder at or below a place that is not a wrapper."""
     outer = place
     while not place.folder.images:
         inside = place.with_images()
         aside = [below for name, below in place.folder.folders.items() if name not in {p.name for p in inside}]
-        # A folder without any file may be a class whose images are still to come; one of annotations is none.
+        # An empty folder may be a class without images yet, but a folder of annotations is not a class.
         if len(inside) != 1 or any(not any(f.others for _, f in below.walk()) for below in aside):
             break
         if inside[0].name in known or not inside[0].with_images() or stop_at_splits and _split_of(inside[0].name):
@@ -165,7 +165,7 @@ def _unwrapped(
 
 
 def _split_of(name: str) -> tuple[str, str] | None:
-    """Return (what stands around it, the split) that a folder is by its name, such as ("seg *", "train"); else None."""
+    """Return (the other words of a folder's name, its split), such as ("seg *", "train"); None if it is no split."""
     words = _words(name)
     found = [(number, match[1]) for number, word in enumerate(words) if (match := _SPLIT_WORD.fullmatch(word))]
     if len(found) != 1:
@@ -176,7 +176,7 @@ def _split_of(name: str) -> tuple[str, str] | None:
 
 
 def _has_synonym(name: str) -> bool:
-    return any(_SPLIT_WORD.fullmatch(word) and _SPLIT_WORD.fullmatch(word)[1] in _SYNONYMS for word in _words(name))
+    return any(match[1] in _SYNONYMS for word in _words(name) if (match := _SPLIT_WORD.fullmatch(word)))
 
 
 def _words(name: str) -> list[str]:
@@ -184,12 +184,16 @@ def _words(name: str) -> list[str]:
 
 
 def _first_split_of(name: str) -> str | None:
-    """Return the split that a folder was by its name under the first rules."""
+    """Return the split of a folder by its name under rules 1."""
     return _SPLITS.get(re.sub(r"[_-]?set$", "", name.lower()))
 
 
 def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
-    """Return {folder: split} of the folders of a root that are splits by their names."""
+    """Return {folder: split} for the folders of a root whose names are splits.
+
+    Raises:
+      DataError: a split has two folders, or there are two sets of splits.
+    """
     groups: dict[str, list[tuple[str, str]]] = {"*": []}
     for name in top.folder.folders:
         if rules < 2:
@@ -200,9 +204,11 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
             groups.setdefault(found[0], []).append((name, found[1]))
     plain = groups.pop("*")
     if not any(split == "train" for _, split in plain):
-        # A class may be called bullet_train: with something around it, a split needs a second one.
-        kinds = {around: {split for _, split in group} for around, group in groups.items()}
-        others = [group for around, group in groups.items() if "train" in kinds[around] and len(kinds[around]) > 1]
+        # A class may be called bullet_train, so a split with other words in its name counts only beside a second split.
+        found_in = {around: {split for _, split in group} for around, group in groups.items()}
+        others = [
+            group for around, group in groups.items() if "train" in found_in[around] and len(found_in[around]) > 1
+        ]
         if len(others) > 1:
             raise DataError(
                 f"{_under(root, top)} has more than one set of splits: "
@@ -223,18 +229,22 @@ def _parts(root: str, top: Place, rules: int) -> dict[str, str]:
 
 
 def _holds_classes(train: Place, names: dict[str, Place], parts: dict[str, str], rules: int) -> bool:
-    """False for a class that happens to be called "train", beside "car" and "bus"."""
+    """Tell whether train/ is a split, not a class "train" beside "car" and "bus"."""
     if (
         rules > 1
         and train.folder.images
         and all(name in parts or not place.has_images() for name, place in names.items())
     ):
-        return bool(train.with_images())  # Some images beside the class folders.
+        return bool(train.with_images())  # There are images beside the class folders.
     return bool(train.folder.folders) and not train.folder.images
 
 
 def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str, str, Place], ...]:
-    """Return the classes of the layout CLASS/train, CLASS/test; none if it is another."""
+    """Return the classes of the layout CLASS/train, CLASS/test; none for other layouts.
+
+    Raises:
+      DataError: the splits have sub-folders that look like classes.
+    """
     classes = top.with_images()
     found, whole = [], []
     for place in classes:
@@ -249,7 +259,7 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
         if whole or found:
             names = listed(readable(name) for name in sorted([*whole, *(place.path for place, _ in found)]))
             notes.append(
-                f"These class folders of {_under(root, top)} hold folders that are called as splits are, but not "
+                f"These class folders of {_under(root, top)} hold folders with names of splits, but not "
                 f"all classes do: {names}. All their images are taken together."
             )
         return ()
@@ -261,8 +271,8 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
     ):
         raise DataError(
             f"{_under(root, top)} has {listed(readable(p.name) for p, _ in found)}, each with splits that hold "
-            f"{listed(map(readable, min(below)))}. "
-            f"If those are the classes, give one of the folders above, such as config.data.root={_under(root, found[0][0])}."
+            f"{listed(map(readable, min(below)))}. If those are the classes, give one of the folders above, such as "
+            f"config.data.root={_under(root, found[0][0])}."
         )
     splits = sorted({split for _, splits in found for split in splits} - {"unlabelled"}, reverse=True)
     notes.append(f"Each class folder of {_under(root, top)} holds its own splits: {', '.join(splits)}.")
@@ -271,12 +281,13 @@ def _within_classes(root: str, top: Place, notes: list[str]) -> tuple[tuple[str,
 
 
 def _look_like_splits(root: str, top: Place) -> tuple[str, ...]:
-    """Return a note where the folders that are taken for classes look like splits, for all hold the same folders."""
+    """Return a note if the class folders look like splits, because all have the same sub-folders."""
     tops = list(top.folder.folders)
     inside = [tuple(top.folder.folders[name].folders) for name in tops]
     if len(tops) < 2 or len(inside[0]) < 2 or len(set(inside)) > 1:
         return ()
     return (
         f"The classes are the folders {listed(map(readable, tops))} of {_under(root, top)}, each of which holds "
-        f"{listed(map(readable, inside[0]))}. If those are the classes, call the folders above them train, val and test.",
+        f"{listed(map(readable, inside[0]))}. If those are the classes, call the folders above them train, val and "
+        "test.",
     )

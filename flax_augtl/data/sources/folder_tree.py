@@ -1,4 +1,4 @@
-"""A folder and all that is below it, read once: images, other files and sub-folders, without litter."""
+"""Read a folder tree once: images, other files and sub-folders, without litter."""
 
 import dataclasses
 import errno
@@ -18,13 +18,13 @@ RULES = 2  # The newest value of config.data.folder_rules.
 
 @dataclasses.dataclass(eq=False)
 class Folder:
-    """What is in a folder. A folder that links lead to is one object, wherever it is reached.
+    """The content of a folder. If links lead to a folder, it is one object in all places.
 
     Attributes:
-        folders: sub-folders by name, in order.
-        images: names of the image files, in order.
-        others: names of the other files.
-        inodes: of each image, the number of the file that it leads to; 0 where it is not known.
+      folders: sub-folders by name, in order.
+      images: names of the image files, in order.
+      others: names of the other files.
+      inodes: inode of the file of each image; 0 if it is unknown.
     """
 
     folders: dict[str, "Folder"] = dataclasses.field(default_factory=dict)
@@ -33,11 +33,11 @@ class Folder:
     inodes: list[int] = dataclasses.field(default_factory=list)
 
     def walk(self, prefix: str = "", above: tuple["Folder", ...] = ()) -> Iterator[tuple[str, "Folder"]]:
-        """Yield (prefix of the paths in it, folder) of this one and those below, each once.
+        """Yield (prefix of its paths, folder) for this folder and all below it, each once.
 
         Args:
-            prefix: of the paths in this folder, such as "train/ants/".
-            above: folders that a link may lead back to; they are passed over.
+          prefix: prefix of the paths in this folder, such as "train/ants/".
+          above: folders to skip, because a link may lead back to them.
         """
         seen, waiting = {id(folder) for folder in above}, [(prefix, self)]
         while waiting:
@@ -56,21 +56,21 @@ class Folder:
 def read_tree(root: epath.PathLike, rules: int = RULES) -> Folder:
     """Read a folder of this machine or of a bucket.
 
-    Links to folders are followed, except those that lead back up. A file without a known ending is an image if its
-    first bytes are those of one.
+    Links to folders are followed, unless they lead to a folder above them. A file with an unknown ending is an image if
+    it begins like one.
 
     Args:
-        root: the folder. It may itself have a name that is passed over below.
-        rules: as `config.data.folder_rules`; 1 goes by endings alone.
+      root: the folder. Its own name may be one that is skipped below it.
+      rules: config.data.folder_rules. Rules 1 use the endings only.
 
     Raises:
-        DataError: a folder cannot be listed.
+      DataError: a folder cannot be listed.
     """
     return _read_remote(epath.Path(root), rules) if is_remote(root) else _read_local(os.fspath(root), rules)
 
 
 def image_paths(root: epath.PathLike) -> list[str]:
-    """Return the paths of all images below a folder, relative to it, in order."""
+    """Return the paths of all images below a folder, sorted and relative to it."""
     return sorted(prefix + name for prefix, folder in read_tree(root).walk() for name in folder.images)
 
 
@@ -78,7 +78,7 @@ def _read_local(root: str, rules: int) -> Folder:
     top = Folder()
     top_path = os.path.realpath(root)
     above = {str(parent) for parent in Path(top_path).parents}
-    known = {top_path: top}  # By real path: a folder that is reached twice is read once.
+    known = {top_path: top}  # By real path, so that each folder is read once.
     waiting = [(top, top_path)]
     while waiting:
         folder, path = waiting.pop()
@@ -99,7 +99,7 @@ def _read_local(root: str, rules: int) -> Folder:
             if entry.is_symlink():
                 there = os.path.realpath(there)
                 if there in above or (path + os.sep).startswith(there.rstrip(os.sep) + os.sep) and there != top_path:
-                    continue  # A link that leads back up would never end.
+                    continue  # A link to a folder above would never end.
             if there not in known:
                 known[there] = Folder()
                 waiting.append((known[there], there))
@@ -122,10 +122,10 @@ def _add_file(folder: Folder, entry: os.DirEntry, rules: int) -> None:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return  # A link to itself.
-            inode, sound = 0, False  # Whoever reads it says that what it leads to is not there.
+            inode, sound = 0, False  # Reading the image reports the broken link.
     is_image = sniff.by_name(entry.name)
     if sound and not entry.is_file():
-        is_image = False  # Reading a pipe would wait for ever.
+        is_image = False  # Reading a pipe would wait forever.
     elif is_image is None:
         is_image = rules > 1 and sniff.is_image_file(entry.path)
     if is_image:
@@ -136,11 +136,11 @@ def _add_file(folder: Folder, entry: os.DirEntry, rules: int) -> None:
 
 
 def _read_remote(root: epath.Path, rules: int) -> Folder:
-    """The listing of a bucket comes as a whole: to ask for what each path is would take a request for each image."""
+    """Read a folder of a bucket with one recursive listing, because asking for each path takes a request each."""
     top, base = Folder(), _without_scheme(root)
     doubtful: list[tuple[Folder, str, str]] = []
     for here, _, names in root.walk():
-        # epath's own backend for buckets leaves the scheme out here.
+        # epath's backend for buckets omits the scheme here.
         parts = [part for part in _without_scheme(here)[len(base) :].split("/") if part]
         if any(is_litter(part, rules) for part in parts):
             continue

@@ -1,7 +1,7 @@
-"""Printed characters from the fonts that ship with matplotlib: the embedded source task. No digits among them.
+"""Draw characters, but no digits, with matplotlib's fonts: the task of the embedded pretrained weights.
 
-Every picture is a function of (seed, split, its number): a font that has the character, moved, scaled, slanted, turned,
-made coarse (the handwritten digits it is to be transferred to were scanned at 8 × 8 pixels), and noisy.
+Each image depends on (seed, split, its number) only. A character of a random font is shifted, scaled, slanted, rotated,
+made coarse (because the target task, the handwritten digits, has 8 × 8 pixels) and noisy.
 """
 
 import functools
@@ -14,8 +14,8 @@ from flax_augtl.data import keyed_random
 from flax_augtl.data.types import ArraySource
 
 SIZE = 32
-# Each is in six of the fonts at least. Of characters that look alike once scaled to one size and made coarse, such as
-# C c С с or O o θ °, one is left.
+# Each character is in at least six of the fonts. Of characters that look alike when scaled and coarse, such as C c С с
+# or O o θ °, only one is here.
 CLASS_NAMES = tuple(
     "ABCDEGHIJKLMNOPQRSTUVWXYZabdefgkmnrtuyΔΞΣΦΨΩαβδζηλμνπςσυχωДЖЗЙЛЦЧШЩЪЫЮЯикщьЂЉЊЋђћҐҘӘ&@#%$£€§¶©®±÷×¿?"
     "‡¤∂∇∈∞∏√∩≈≠≡≤≥⊂⊃⊕⊗⊥⌂←→■□▲▼◆○☺♀♂♣♥♪♫ßæø¬¢ªº*)<>/\\^ԲԳԵԶԷԸԹԺԻԽԾԿՀՁՂՃՄՆՇՊՌՎՔՖթիլխկձմնշպվֆადეზთიკლრფქწჯɐɒ"
@@ -27,21 +27,21 @@ FONTS = (
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta",
 )  # fmt: skip
-_MASTER = 96  # Side of the clean drawing from which the views are cut, pixels.
+_MASTER = 96  # Side of the clean drawing from which the images are made, in pixels.
 _DRAWS = 12
 
 
 @functools.cache
 def glyphs(split: str, per_class: int, seed: int) -> tuple[ArraySource, np.ndarray]:
-    """Pictures of characters, white on black; picture i shows character i mod (number of classes).
+    """Draw images of characters, white on black; image i shows character i mod (number of classes).
 
     Args:
-        split: part of the key: splits of one seed have nothing in common.
-        per_class: pictures of each character.
-        seed: of every draw.
+      split: part of the random key, so that the splits of a seed are independent.
+      per_class: number of images of each character.
+      seed: seed of all random numbers.
 
     Returns:
-        (source of uint8 [n, 32, 32, 3], labels int32 [n]), n = per_class · classes.
+      (source of uint8 [n, 32, 32, 3], labels int32 [n]), n = per_class · classes.
     """
     n = per_class * len(CLASS_NAMES)
     uniform = keyed_random.uniforms(n * _DRAWS, seed, "glyphs", split).reshape(n, _DRAWS)
@@ -54,12 +54,12 @@ def glyphs(split: str, per_class: int, seed: int) -> tuple[ArraySource, np.ndarr
 
 
 def _placements(uniform: np.ndarray) -> np.ndarray:
-    """float64 [n, 6]: for each pixel of a view, where it is in the clean drawing, as Pillow's AFFINE wants it.
+    """Return affine matrices that map the pixels of images to clean drawings, float64 [n, 6] for Pillow's AFFINE.
 
     Args:
-        uniform: float64 [n, 6] in [0, 1): size, stretch, angle, slant, and the move in x and y.
+      uniform: float64 [n, 6] in [0, 1): size, stretch, angle, slant, and shift in x and y.
     """
-    size = SIZE * (0.72 + 0.28 * uniform[:, 0])  # Height or width in pixels, whichever is more.
+    size = SIZE * (0.72 + 0.28 * uniform[:, 0])  # The larger of height and width, in pixels.
     stretch = np.exp(0.25 * (uniform[:, 1] - 0.5))
     angle = np.deg2rad(30 * (uniform[:, 2] - 0.5))
     slant = 0.5 * (uniform[:, 3] - 0.5)
@@ -77,7 +77,7 @@ def _placements(uniform: np.ndarray) -> np.ndarray:
 
 
 def _view(label: int, matrix: list[float], uniform: list[float]) -> np.ndarray:
-    """One drawing of a character, uint8 [32, 32]."""
+    """Draw a character, uint8 [32, 32]."""
     masters = _masters(label)
     master = masters[int(uniform[0] * len(masters))]
     image = master.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
@@ -90,39 +90,39 @@ def _view(label: int, matrix: list[float], uniform: list[float]) -> np.ndarray:
 
 
 def _with_noise(images: np.ndarray, strength: np.ndarray, seed: int, split: str) -> np.ndarray:
-    """[n, 32, 32] with noise of up to 12 % of full ink, near to Gaussian: the sum of four random bytes. uint8."""
+    """Add nearly Gaussian noise of up to 12 % of white, the sum of four random bytes: uint8 [n, 32, 32]."""
     noisy = np.empty(images.shape, np.uint8)
-    for first in range(0, len(images), 4096):  # The draws of a block are 16 MB.
+    for first in range(0, len(images), 4096):  # The random numbers of a block take 16 MB.
         block = images[first : first + 4096]
         bits = keyed_random.raw(block.size // 2, seed, "glyph noise", split, first).view(np.uint8)
         noise = bits.reshape(*block.shape, 4).sum(-1, dtype=np.float32) - 510
-        amount = (0.12 * 255 / 148) * strength[first : first + 4096, None, None]  # 148: deviation of the sum.
+        amount = (0.12 * 255 / 148) * strength[first : first + 4096, None, None]  # 148 is the deviation of the sum.
         noisy[first : first + 4096] = np.clip(np.rint(block + amount.astype(np.float32) * noise), 0, 255)
     return noisy
 
 
 @functools.cache
 def _masters(label: int) -> tuple[Image.Image, ...]:
-    """Clean drawings of a character, one a font that has it: the larger side half of the picture's, centred."""
+    """Return clean drawings of a character in each font that has it, centred, half as large as the image."""
     return tuple(_master(CLASS_NAMES[label], font) for font, covered in _fonts() if ord(CLASS_NAMES[label]) in covered)
 
 
 def _master(character: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = map(int, font.getbbox(character))
     image = Image.new("L", (right - left + 4, bottom - top + 4))
     ImageDraw.Draw(image).text((2 - left, 2 - top), character, fill=255, font=font)
     image = image.crop(image.getbbox())
     scale = _MASTER / 2 / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     master = Image.new("L", (_MASTER, _MASTER))
-    master.paste(image, tuple((_MASTER - side) // 2 for side in image.size))
+    master.paste(image, ((_MASTER - image.width) // 2, (_MASTER - image.height) // 2))
     return master
 
 
 @functools.cache
 def _fonts() -> tuple[tuple[ImageFont.FreeTypeFont, frozenset[int]], ...]:
-    """The fonts and the code points they cover. LastResort, which draws a box for anything, is not among them."""
-    import matplotlib  # Slow to import, and only this data set needs it.
+    """Return the fonts and their code points, without LastResort, which draws a box for everything."""
+    import matplotlib  # Slow to import, and only this dataset needs it.
     from matplotlib.ft2font import FT2Font
 
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")

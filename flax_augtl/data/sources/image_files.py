@@ -1,4 +1,4 @@
-"""Picture files: labelled lists of them, and reading them as a source."""
+"""List labelled image files, and read them as a source."""
 
 import dataclasses
 import os
@@ -16,12 +16,12 @@ from flax_augtl.runtime.paths import is_remote
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileSource:
-    """Picture files, decoded when asked for.
+    """Image files that are decoded on demand.
 
     Attributes:
-        root: what the paths are relative to; "" for absolute ones or those relative to the working directory.
-        paths: one a picture.
-        max_pixels: larger pictures are refused.
+      root: the folder that the paths are relative to; "" if they are absolute or relative to the working directory.
+      paths: the path of each image.
+      max_pixels: images with more pixels are refused.
     """
 
     root: str
@@ -32,33 +32,37 @@ class FileSource:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """Where picture `index` is."""
+        """Return the path of an image."""
         return placed(self.root, self.paths[index])
 
     def name(self, index: int) -> str:
-        """What to call picture `index` where the root is known."""
+        """Return the path of an image relative to the root."""
         return self.paths[index]
 
     def encoded(self, index: int) -> bytes:
-        """The file of picture `index`; an `UnreadablePicture` if there is none that can be read."""
+        """Return the bytes of an image file.
+
+        Raises:
+          UnreadablePicture: the file cannot be read.
+        """
         try:
             return epath.Path(_file(self.path(index))).read_bytes()
         except (OSError, ValueError):
-            self.read(index)  # Says what is wrong with the file in the words used everywhere.
+            self.read(index)  # Raises the usual error for the file.
             raise
 
     def state(self) -> str:
-        """Differs as soon as a file is another one, by name, size or time of change."""
+        """Return a text that changes with the name, size or modification time of any file."""
         root = self.root if is_remote(self.root) else os.path.abspath(self.root)
         return fingerprint(root, states_of(self.root, self.paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Picture `index` as RGB; see `pictures.read_picture` for `at_least` and the errors."""
+        """Return an image as RGB; see `decode.read_picture` for `at_least` and the errors."""
         path = self.path(index)
         return read_picture(_file(path), name=path, max_pixels=self.max_pixels, at_least=at_least)
 
     def stamp(self, index: int) -> str:
-        """Return what changes when the file does: its size and the time of its last change."""
+        """Return the size and modification time of an image file, as text."""
         return " ".join(map(str, _size_and_time(self.path(index))))
 
     def __getitem__(self, index: int) -> Image.Image:
@@ -67,16 +71,16 @@ class FileSource:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Labelled picture files by split, before anything is opened.
+    """Labelled image files by split, which are not opened yet.
 
     Attributes:
-        root: what the paths are relative to.
-        class_names: one a class.
-        splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, the paths sorted. "all" stands alone: it is
-            yet to be split.
-        notes: sentences for the log.
-        ids: {path: id} of the images whose id is not their path.
-        columns: {heading: {path: cell}} of the further columns of a list with a heading.
+      root: the folder that the paths are relative to.
+      class_names: the name of each class.
+      splits: {"train" | "val" | "test" | "all": (paths, labels int32)}, with sorted paths. "all" stands alone and must
+        still be split.
+      notes: sentences for the log.
+      ids: {path: id} for images whose id is not their path.
+      columns: {heading: {path: cell}} for the other columns of a list with a heading.
     """
 
     root: str
@@ -88,17 +92,17 @@ class Listing:
 
 
 def placed(root: str, path: str) -> str:
-    """Return a listed path with its root before it, unless it is one of the web or of a bucket, or absolute."""
+    """Join a listed path to its root, unless it is absolute, or on the web or in a bucket."""
     return path if is_remote(path) else os.path.join(root, path)
 
 
 def _file(path: str) -> str:
-    """Return where the bytes of an image are: of one on the web, its copy."""
+    """Return the path of an image file; for one on the web, that of its downloaded copy."""
     return str(copy_of(path)) if is_url(path) else path
 
 
 def states_of(root: str, paths: Iterable[str]) -> list[tuple[str, int, int]]:
-    """(path, size, time of change in nanoseconds) of each file, −1 for one that is not there."""
+    """Return (path, size, modification time in nanoseconds) of each file; −1 if it does not exist."""
     states = []
     for path in paths:
         try:
@@ -113,5 +117,5 @@ def _size_and_time(path: str) -> tuple[int, int]:
     if is_remote(path):
         status = epath.Path(path).stat()
         return status.length, status.mtime
-    status = os.stat(path)  # To the nanosecond, which epath rounds to seconds.
+    status = os.stat(path)  # epath rounds the time to seconds.
     return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The columns of a list: which is the path, the label, the split? If that cannot be told, an error says how to settle it."""
+"""Find the columns of a list: path, label and split. If they are ambiguous, the error says how to choose."""
 
 import dataclasses
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ from flax_augtl.data.sources.list_words import (
     split_values,
 )
 
-_TRIED = 5  # Rows whose files are looked for, where the words do not tell.
+_TRIED = 5  # Number of rows whose files are looked up if the headings do not tell.
 _SETTLE = "config.data.path_column and config.data.label_column"
 
 
@@ -25,10 +25,11 @@ class Row:
     """A line of a list.
 
     Attributes:
-        line: its number in the file.
-        path, label: as written; the label is "" in a list without labels.
-        split: "train", "val" or "test" where the list has a column for it, else "".
-        further: {heading: cell} of the other columns of a list with a heading.
+      line: its number in the file.
+      path: the path as written.
+      label: the label as written; "" in a list without labels.
+      split: "train", "val" or "test" if the list has a column for it, else "".
+      further: {heading: cell} for the other columns of a list with a heading.
     """
 
     line: int
@@ -44,19 +45,19 @@ def rows_of(
     """Return the rows of a list.
 
     Args:
-        table: what was read.
-        file: what to call it.
-        data: config.data; `path_column`, `label_column` and `split_column` choose columns by heading or number from 1.
-            An empty label column makes the folder the label, and an empty split column uses none.
-        is_there: whether a path, as a list writes it, is that of a file.
-        names: the names of the classes, if they are given: a class may be called "none".
+      table: the content of the list.
+      file: what messages call the list.
+      data: config.data. Its `path_column`, `label_column` and `split_column` choose columns by heading or number from
+        1. If the label column is "", the folder is the label; if the split column is "", there is no split.
+      is_there: tells whether a path, as a list writes it, is that of a file.
+      names: the names of the classes, if they are known, because a class may be called "none".
 
     Raises:
-        DataError: columns that cannot be told apart, a heading that is not known, lines of unequal length, an empty
-            path or label, an unknown split.
+      DataError: the columns are ambiguous, a heading is unknown, lines have different lengths, a path or label is
+        empty, or a split is unknown.
     """
     rows = [row for row in table.rows if any(row[1])]
-    asked = {data.path_column, data.label_column, data.split_column} - {None, ""}
+    asked = {name for name in (data.path_column, data.label_column, data.split_column) if name}
     heading = table.heading or _heading(rows, is_there, asked)
     if heading and not table.heading:
         rows = rows[1:]
@@ -80,8 +81,9 @@ def rows_of(
         split = "" if splits is None else splits[1].get(cells[splits[0]].strip().lower(), "")
         if splits is not None and not split:
             raise DataError(
-                f"{file}, line {line}: the split “{cells[splits[0]]}” is unknown. A split column has the values train, val "
-                'and test. Another column is config.data.split_column=NAME; config.data.split_column="" uses none.'
+                f"{file}, line {line}: the split “{cells[splits[0]]}” is unknown. A split column has the values "
+                "train, val and test. To use another column, set config.data.split_column=NAME; to use none, "
+                'set config.data.split_column="".'
             )
         further = {name: cells[c] for c, name in enumerate(heading or ()) if c not in (path, label) and name}
         found.append(Row(line, cells[path], cells[label] if label is not None else "", split, further))
@@ -92,8 +94,8 @@ def _no_label(file: str, line: int, cell: str, path: str) -> str:
     if not cell:
         return f"{file}, line {line}: “{path}” has no label, where other lines have one. Add it, or remove the line."
     return (
-        f"{file}, line {line}: the label of “{path}” is “{cell}”, which stands for a missing value. Write the label, or "
-        "remove the line. If it is the name of a class, give the names of all classes in config.data.class_list."
+        f"{file}, line {line}: the label of “{path}” is “{cell}”, which stands for a missing value. Write the label, "
+        "or remove the line. If it is the name of a class, give the names of all classes in config.data.class_list."
     )
 
 
@@ -102,8 +104,8 @@ def _filled(cells: list[str], least: int, width: int, line: int, file: str) -> l
         cells = cells[:-1]
     if not least <= len(cells) <= width:
         raise DataError(
-            f"{file}, line {line} has {len(cells)} columns, where others have {width}. Put a path or label that holds the "
-            "separator in double quotes."
+            f"{file}, line {line} has {len(cells)} columns, where others have {width}. Put a path or label that holds "
+            "the separator in double quotes."
         )
     return cells + [""] * (width - len(cells))
 
@@ -111,7 +113,7 @@ def _filled(cells: list[str], least: int, width: int, line: int, file: str) -> l
 def _heading(
     rows: list[tuple[int, list[str]]], is_there: Callable[[str], bool], asked: set[str]
 ) -> tuple[str, ...] | None:
-    """Return the first row if it names the columns, in words that are known or not."""
+    """Return the first row if it is a heading, with known or unknown words."""
     if not rows or any(looks_like_image(cell) for cell in rows[0][1]):
         return None
     first = rows[0][1]
@@ -128,20 +130,28 @@ def _heading(
     if not named and endings:
         named = not any(is_there(cell) for cell in first if cell)
     if not named and body and not any(looks_like_image(cell) for cells in body for cell in cells):
-        # Names without endings: those of the images are there, that of the column is not.
+        # Names without endings: the files of the images exist, but none with the name of the column.
         there = [c for c, cell in enumerate(body[0]) if cell and is_there(cell)]
         named = bool(there) and not any(c < len(first) and is_there(first[c]) for c in there)
     return tuple(first) if named else None
 
 
 class _Columns:
-    """The choice of columns; see `rows_of`."""
+    """Chooses the columns of a list; see `rows_of`."""
 
-    def __init__(self, file, heading, rows, width, data, is_there):
+    def __init__(
+        self,
+        file: str,
+        heading: tuple[str, ...] | None,
+        rows: list[tuple[int, list[str]]],
+        width: int,
+        data: DataConfig,
+        is_there: Callable[[str], bool],
+    ):
         self.file, self.heading, self.width, self.data, self.is_there = file, heading, width, data, is_there
         self.cells = [cells for _, cells in rows]
         for field in ("path_column", "label_column", "split_column"):
-            self._asked(field)  # So that a name that is wrong is the first to be told.
+            self._asked(field)  # Report a wrong name before anything else.
 
     def path(self) -> int:
         if (asked := self._asked("path_column")) is not None:
@@ -165,7 +175,7 @@ class _Columns:
         return (often or there or [0])[0]
 
     def label(self, path: int) -> int | None:
-        """The column of labels, None if the folders are the labels."""
+        """Return the column of labels; None if the folders are the labels."""
         if self.data.label_column == "":
             return None
         if (asked := self._asked("label_column")) is not None:
@@ -191,7 +201,7 @@ class _Columns:
         return others[0] if others else None
 
     def splits(self, path: int, label: int | None) -> tuple[int, dict[str, str]] | None:
-        """(the column of splits, {its value: split}), or None if there is none."""
+        """Return (the column of splits, {its value: split}); None if there is none."""
         if self.data.split_column == "":
             return None
         asked = self._asked("split_column")
@@ -206,13 +216,13 @@ class _Columns:
                 found.append((c, values))
         if len(found) > 1:
             raise DataError(
-                f"{self.file}: the columns {listed(self._name(c) for c, _ in found)} may all be the split. Choose one with "
-                "config.data.split_column."
+                f"{self.file}: the columns {listed(self._name(c) for c, _ in found)} may all be the split. Choose one "
+                "with config.data.split_column."
             )
         return found[0] if found else None
 
     def _asked(self, field: str) -> int | None:
-        """The column that the user names by heading, or by its number from 1."""
+        """Return the column that the user chose by heading or number from 1; None if there is no choice."""
         name = getattr(self.data, field)
         if name is None or (name == "" and field != "path_column"):
             return None
@@ -233,19 +243,19 @@ class _Columns:
         return any(cells[c] and self.is_there(cells[c]) for cells in self.cells[:_TRIED])
 
     def _only_path(self, named: list[int], images: list[int]) -> int:
-        """The one of several columns whose files are there, or whose cells alone end as images do."""
+        """Return the only column whose files exist, or whose cells all end like image files."""
         if len(named) == 1:
             return named[0]
         for some in ([c for c in named if self._there(c)], [c for c in named if c in images]):
             if len(some) == 1:
                 return some[0]
         raise DataError(
-            f"{self.file}: which column is the path? It may be {listed(self._name(c) for c in named)}; the first line is "
-            f"{self._line(0)}. Choose one with config.data.path_column."
+            f"{self.file}: which column is the path? It may be {listed(self._name(c) for c in named)}; the first line "
+            f"is {self._line(0)}. Choose one with config.data.path_column."
         )
 
     def _only_label(self, named: list[int]) -> int:
-        """The one of several columns of labels, or of several that say the same the one of names."""
+        """Return the only column of labels; of several with the same content, the one with names."""
         if len(named) == 1:
             return named[0]
         pairs = [{(cells[named[0]], cells[c]) for cells in self.cells} for c in named]
@@ -255,19 +265,19 @@ class _Columns:
         if same:
             return next((c for c in named if not all(value.isdecimal() for value in self._values(c))), named[0])
         raise DataError(
-            f"{self.file}: which column is the label? It may be {listed(self._name(c) for c in named)}; the first line is "
-            f"{self._line(0)}. Choose one with config.data.label_column."
+            f"{self.file}: which column is the label? It may be {listed(self._name(c) for c in named)}; the first "
+            f"line is {self._line(0)}. Choose one with config.data.label_column."
         )
 
     def _is_aside(self, c: int) -> bool:
-        """Whether a column is no label even though no other is: a split, an id, a counter."""
-        word = self.heading[c]
+        """Tell whether a column cannot be the label: a split, an id, a path or a line number."""
+        word = self.heading[c] if self.heading else ""
         return (
             split_values(word, self._values(c)) is not None or is_id_word(word) or is_path_word(word) or self._counts(c)
         )
 
     def _counts(self, c: int, path: int | None = None) -> bool:
-        """Whether the first column is the number of the line, as data frames write it."""
+        """Tell whether a column is the first and has line numbers, as data frames write them."""
         if c != 0 or len(self.cells) < 3 or (path == 0):
             return False
         values = [cells[c] for cells in self.cells]

@@ -1,4 +1,4 @@
-"""List files: one a split, or one with a column for it; an image a line, as many datasets publish theirs."""
+"""Read list files, with one image in each line: one file for each split, or one with a column of splits."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from etils import epath
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.sources.class_list import read_class_list
+from flax_augtl.data.sources.class_list import numbered_names, read_class_list
 from flax_augtl.data.sources.cub_lists import CLASSES, numbered_lists
 from flax_augtl.data.sources.downloads import copy_of, fetch, is_url, local_path
 from flax_augtl.data.sources.image_files import Listing, placed
@@ -22,19 +22,19 @@ from flax_augtl.data.sources.unicode_names import look_alike_note
 from flax_augtl.runtime.paths import Finder, is_remote
 
 _NUMBER = re.compile(r"[\s_-]*\d+$")
-_TRIED = 5  # Images that are looked for before a wrong root is suspected.
+_TRIED = 5  # Number of images that are looked up to check the root.
 
 
 def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path]]:
-    """Return what the listed paths are relative to, and the list file of each split.
+    """Return the root of the listed paths, as a text if it is a web address, and the list file of each split.
 
     Raises:
-        DataError: one of them is not there.
+      DataError: the root or a list does not exist.
     """
     given = {"train": data.train_list, "val": data.val_list, "test": data.test_list}
     if not given["train"]:
         raise DataError(
-            'config.data.name="list" needs config.data.train_list, a file with an image and its label a line; '
+            'config.data.name="list" needs config.data.train_list, a file with an image and its label in each line; '
             "test_list and val_list may be given too."
         )
     root = local_path(os.fspath(data.root or "."))
@@ -47,31 +47,31 @@ def list_files(data: DataConfig) -> tuple[epath.Path | str, dict[str, epath.Path
 
 
 def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -> Listing:
-    """Read the list files of config.data: `train_list`, and where there are any `val_list` and `test_list`.
+    """Read the list files of config.data: `train_list`, and `val_list` and `test_list` if they are set.
 
-    See docs/data.md for what a list may look like. Without a label, the folder of the image is its class, or, in no
-    folder, its name up to the number at its end. Paths are relative to `root`, or without one to the working directory,
-    or else to the folder of the list. A `train_list` alone may have a column that says the split, or the three files
-    beside it that `numbered_lists` joins.
+    docs/data.md describes the formats. If there is no label, the class is the folder of the image, or else its name up
+    to the number at the end. Paths are relative to `root`, or else to the working directory or the folder of the list.
+    A single `train_list` may have a column of splits, or the three files beside it that `numbered_lists` joins.
 
-    Labels are names, or numbers. Numbers are those of `class_list`, where that is given; otherwise they are the names
-    themselves, in numerical order.
+    Labels are names or numbers. Numbers are those of `class_list`, if it is set; else they are the names, in numerical
+    order.
 
     Args:
-        data: config.data.
-        spelling: how ids and class names are written; default `nfc`.
+      data: config.data.
+      spelling: makes the spelling of ids and class names; by default `nfc`.
 
     Raises:
-        DataError: a file that is not there or empty, columns that cannot be told apart, a line without a label, a label
-            out of range, an image that is listed twice, one class only.
+      DataError: a file does not exist or is empty, the columns are ambiguous, a line has no label, a label is out of
+        range, an image is listed twice, or there is only one class.
     """
     spelling = spelling or nfc
     root, files = list_files(data)
-    class_list = _find(data.class_list, None if is_url(str(root)) else root) if data.class_list else None
+    folder = None if isinstance(root, str) else root
+    class_list = _find(data.class_list, folder) if data.class_list else None
     if data.list_rules < 2:
         return list_by_first_rules(root, files, class_list)
-    alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES) and not is_url(str(root))
-    if joined := numbered_lists(files["train"], root) if alone else None:
+    alone = len(files) == 1 and class_list in (None, files["train"].parent / CLASSES)
+    if joined := numbered_lists(files["train"], folder) if alone and folder is not None else None:
         rows = {split: [Row(0, path, label, "", {}) for path, label in pairs] for split, pairs in joined[0].items()}
         names = tuple(map(spelling, joined[1]))
         numbers = {nfc(name): number for number, name in enumerate(names)}
@@ -85,14 +85,24 @@ def list_lists(data: DataConfig, spelling: Callable[[str], str] | None = None) -
 def from_rows(
     rows: Mapping[str, list[Row]], root: str, notes: tuple[str, ...], spelling: Callable[[str], str] | None = None
 ) -> Listing:
-    """Make a listing of rows that were read elsewhere, {"train" | "val" | "test" | "all": rows}, labels included."""
+    """Make a listing from rows with labels, {"train" | "val" | "test" | "all": rows}.
+
+    Args:
+      rows: the rows of each split; "all" must still be split.
+      root: the folder that the paths are relative to.
+      notes: sentences for the log.
+      spelling: makes the spelling of ids and class names; by default `nfc`.
+
+    Raises:
+      DataError: an image is listed twice, or there is only one class.
+    """
     spelling = spelling or nfc
     names, numbers, more = _classes(rows, None)
     return _listing(rows, ListedFiles(root), tuple(map(spelling, names)), numbers, (*notes, *more), spelling)
 
 
 def _find(path: str, root: epath.Path | None) -> epath.Path:
-    """A list file, relative to the working directory or else to the root; one on the web is fetched."""
+    """Return the path of a list file, relative to the working directory or the root; download one on the web."""
     path = local_path(os.fspath(path))
     if is_url(path):
         for reason in fetch([path]).values():
@@ -112,10 +122,11 @@ def _find(path: str, root: epath.Path | None) -> epath.Path:
 def _read_all(
     files: Mapping[str, epath.Path], roots: list[str], data: DataConfig, class_list: epath.Path | None
 ) -> tuple[dict[str, list[Row]], ListedFiles, list[str]]:
-    """Read every list with the first of the roots below which images are found."""
+    """Read every list with the first root below which there are images."""
     lines = class_list.read_bytes().decode("utf-8-sig", "replace").splitlines() if class_list else ()
     known = {cell.strip() for line in lines for cell in (line, *re.split(r"[\t;,]", line))}
-    tried = []
+    tried: list[tuple[dict[str, list[Row]], ListedFiles]] = []
+    first: list[str] = []
     for root in roots:
         found = ListedFiles(root)
         tables = {split: read_table(file, found.is_there) for split, file in files.items()}
@@ -134,15 +145,15 @@ def _read_all(
     notes = [f"Paths are relative to the folder of the list, {found.root}."] if found is not tried[0][1] else []
     for split, row in ((split, row) for split, some in given.items() for row in some if not _label(row)):
         raise DataError(
-            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the image has no folder or name that could "
-            "be one. Write the label behind the path."
+            f"{files[split]}, line {row.line}: “{row.path}” has no label, and the image has no folder or name that "
+            "could be one. Write the label behind the path."
         )
     rows, more = _by_split(given, files)
     return rows, found, [*notes, *more]
 
 
 def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
-    """Return the one other folder below which the first images are: that of the list, or one below the root."""
+    """Return the only other folder that has the first images: that of the list, or one below the root."""
     below = [] if is_remote(root) else sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     others = [folder for folder in (os.fspath(file.parent), *below) if all(map(ListedFiles(folder).is_there, paths))]
     return others[0] if len(others) == 1 else None
@@ -151,7 +162,7 @@ def _elsewhere(paths: list[str], file: epath.Path, root: str) -> str | None:
 def _by_split(
     given: Mapping[str, list[Row]], files: Mapping[str, epath.Path]
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """Sort rows with a column of splits by that."""
+    """Sort the rows by their column of splits, if there is one; return them with notes."""
     rows: dict[str, list[Row]] = {}
     counts = {}
     for split, some in given.items():
@@ -160,11 +171,12 @@ def _by_split(
             mine = row.split or split
             if mine != split:
                 if mine in same or (split != "train" and "train" in same):
-                    continue  # The same file is given for more than one split.
+                    continue  # The same file is the list of several splits.
                 if split != "train" or mine in files:
                     raise DataError(
-                        f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} list. "
-                        'Give one list with its column of splits alone, or set config.data.split_column="" to use none.'
+                        f"{files[split]}, line {row.line}: “{row.path}” is marked {mine}, but the file is the {split} "
+                        "list. Give one list with its column of splits alone, or set "
+                        'config.data.split_column="" to use none.'
                     )
             rows.setdefault(mine, []).append(row)
         if some and some[0].split:
@@ -188,9 +200,9 @@ def _listing(
     notes: tuple[str, ...],
     spelling: Callable[[str], str],
 ) -> Listing:
-    root, splits, notes = files.root, {}, list(notes)
+    root, splits, said = files.root, {}, list(notes)
     if note := look_alike_note(names):
-        notes.append(note)
+        said.append(note)
     owner: dict[str, tuple[str, str, Row]] = {}
     columns: dict[str, dict[str, str]] = {}
     for split, some in rows.items():
@@ -211,11 +223,11 @@ def _listing(
         splits = {"all": next(iter(splits.values()))}
     elif "test" not in splits:
         splits["test"] = splits.pop("val")
-        notes.append("There are a training and a validation list only: the validation list is used as the test split.")
+        said.append("There are a training and a validation list only: the validation list is used as the test split.")
     ids = {path: spelling(path) for paths, _ in splits.values() for path in paths if not path.isascii()}
     ids = {path: name for path, name in ids.items() if path != name}
-    # Where all paths are whole, as on the web, there is nothing that they are relative to.
-    return Listing("" if is_url(root) else root, names, splits, tuple(notes), ids, columns)
+    # Paths on the web are complete, so they have no root.
+    return Listing("" if is_url(root) else root, names, splits, tuple(said), ids, columns)
 
 
 def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
@@ -227,7 +239,7 @@ def _twice(first: tuple[str, str, Row], second: tuple[str, str, Row]) -> str:
 
 
 def _label(row: Row) -> str:
-    """The label as written; else the folder, or the name up to its number."""
+    """Return the label as written; else the folder, or the name up to its number."""
     if row.label:
         return nfc(row.label)
     path = PurePosixPath(row.path.replace("\\", "/"))
@@ -237,7 +249,7 @@ def _label(row: Row) -> str:
 def _classes(
     rows: Mapping[str, list[Row]], class_list: epath.Path | None
 ) -> tuple[tuple[str, ...], dict[str, int], list[str]]:
-    """(class names, {label as written: its number}, notes)."""
+    """Return (class names, {label as written: its number}, notes)."""
     written = sorted({_label(row) for some in rows.values() for row in some})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     notes = []
@@ -246,8 +258,7 @@ def _classes(
         are_numbers = all(re.fullmatch(r"[+-]?\d+(\.0+)?", label) for label in written)
         plain = {label: str(int(float(label))) if are_numbers else label for label in written}
         names, known = read_class_list(class_list, set(plain.values()))
-        numbers = {label: known.get(plain[label]) for label in written}
-        strange = [label for label, number in numbers.items() if number is None]
+        strange = [label for label in written if plain[label] not in known]
         if strange:
             keys = sorted(int(key) for key in known if key.isdecimal())
             has = (
@@ -255,20 +266,18 @@ def _classes(
                 f"Its classes are {listed(names, 8)}."
             )  # fmt: skip
             raise DataError(
-                f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct one of "
-                "the two, or leave config.data.class_list out."
+                f"These labels of the lists are not in the class list {class_list}: {listed(strange)}. {has} Correct "
+                "one of the two, or leave config.data.class_list out."
             )
+        numbers = {label: known[plain[label]] for label in written}
         empty = [name for i, name in enumerate(names) if i not in set(numbers.values())]
         if empty:
             told = f"These classes of {class_list} have no image in the lists: {listed(empty)}."
-            if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # As if all names had moved by one.
+            if are_numbers and empty == [names[-1]] and known.get("0") == 0:  # All names seem to be shifted by one.
                 told += f" If {names[0]}, the first, is a heading and no class, remove it."
             notes.append(told)
     else:
-        order = sorted({int(label) for label in written}) if are_numbers else written
-        if are_numbers and order[0] < 0:
-            raise DataError(f"The label {order[0]} is out of range: class numbers are not negative.")
-        names = tuple(str(name) for name in order)
+        names = numbered_names(written) if are_numbers else tuple(written)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
     if len(set(numbers.values())) < 2:
         raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")

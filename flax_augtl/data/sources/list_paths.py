@@ -1,4 +1,4 @@
-"""Paths as a list writes them → paths of the files that are there."""
+"""Find the files that a list names."""
 
 import os
 import unicodedata
@@ -13,24 +13,21 @@ from flax_augtl.runtime.paths import is_remote
 
 
 def nfc(text: str) -> str:
-    """Return a text in Unicode's composed form: é is one character, however it was typed."""
+    """Return a text in Unicode's composed form (NFC), in which é is one character."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 class ListedFiles:
-    """Finds the files of a list: names without ending, backslashes, `file://`, and the other form of Unicode.
-
-    Args:
-        root: what paths are relative to: a folder, or an address on the web.
-    """
+    """Finds listed files, also by names without ending, with backslashes, `file://`, or in another Unicode form."""
 
     def __init__(self, root: str):
+        """Take the root of the paths, which is a folder or a web address."""
         self.root = root
         self._folders: dict[str, _Folder] = {}
         self._real: dict[str, str | None] = {}
 
     def is_there(self, path: str) -> bool:
-        """Whether a path, as a list writes it, is that of a file, or with "/" at its end of a folder; never on the web."""
+        """Tell whether a listed path is that of a local file, or of a folder if it ends with "/"."""
         try:
             if not path or is_url(full := self._placed(self.find(path))):
                 return False
@@ -39,10 +36,10 @@ class ListedFiles:
             return False
 
     def find(self, path: str) -> str:
-        """Return a path below the root, or an absolute one; as it is written if no such file is there.
+        """Return the path of a file, relative to the root or absolute; unchanged if there is no such file.
 
         Raises:
-            DataError: an address that cannot be read, or a name without ending that several files have.
+          DataError: the address is not supported, or several files have the name without ending.
         """
         if is_remote(path) and is_remote(path := local_path(path)):
             return path
@@ -52,7 +49,7 @@ class ListedFiles:
             path = path.replace("\\", "/")
         named = has_ending(path)
         if named and path.isascii():
-            return path  # Nothing to find: the scan tells whether it is there.
+            return path  # There is nothing to find; the scan reports missing files.
         try:
             return self._found(path, named)
         except OSError:
@@ -64,7 +61,7 @@ class ListedFiles:
         if not named and folder is not None and self._is_folder(folder):
             here = self._folder(folder)
             same = here.stems.get(nfc(name), [])
-            # A folder may have the name of an image without its ending.
+            # There may be a folder with the name of the image without its ending.
             if same and (nfc(name) not in here.forms or self._is_folder(full)):
                 return self._below_root(path, os.path.join(folder, self._only(same, path)))
         actual = self._actual(full)
@@ -88,7 +85,7 @@ class ListedFiles:
         return full if os.path.isabs(path) else full[len(os.path.join(self.root, "")) :]
 
     def _actual(self, full: str) -> str | None:
-        """Return an existing path, with each of its names in the form that the disk has; None if there is none."""
+        """Return an existing path with each name in the form on the disk; None if there is none."""
         if full not in self._real:
             self._real[full] = full if self._exists(full) else self._in_other_form(full)
         return self._real[full]
@@ -114,7 +111,7 @@ class ListedFiles:
 
 
 class _Folder:
-    """The names in a folder, by what a list may call them."""
+    """The names in a folder, by the forms that a list may use."""
 
     def __init__(self, names: list[str]):
         self.forms: dict[str, list[str]] = {}

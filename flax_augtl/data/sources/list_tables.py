@@ -1,4 +1,4 @@
-"""A list file → its rows of cells: CSV, TSV, JSON Lines, or a text with blanks between path and label."""
+"""Read the rows of a list file: CSV, TSV, JSON Lines, or text with spaces between path and label."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ from flax_augtl.data.sources.list_words import is_label_word, is_path_word, look
 
 _SEPARATORS = ("\t", ";", ",", "|")
 _PATH_FIRST = re.compile(rf"^(.*?(?:{'|'.join(re.escape(suffix) for suffix in sorted(SUFFIXES))}))(?:\s+(.*))?$", re.I)
-_SAMPLE = 200  # Lines by which a separator is chosen.
+_SAMPLE = 200  # Number of lines that decide on the separator.
 Numbered = list[tuple[int, str]]
 
 
@@ -24,9 +24,9 @@ class Table:
     """The rows of a list.
 
     Attributes:
-        rows: (number of the line, cells) each; the first may be a heading.
-        heading: the names of the columns, where the form of the file tells them; None where the first row may do.
-        blanks: whether blanks separate the cells: a row then has one cell, two, or three with a split.
+      rows: (number of the line, cells); the first row may be a heading.
+      heading: the names of the columns, if the format has them; None if the first row may be the heading.
+      blanks: whether spaces separate the cells. A row then has one or two cells, or three with a split.
     """
 
     rows: list[tuple[int, list[str]]]
@@ -35,14 +35,14 @@ class Table:
 
 
 def read_table(file: epath.Path, is_there: Callable[[str], bool]) -> Table:
-    """Read a list file; blank lines and `#` comments are passed over.
+    """Read a list file without its empty lines and `#` comments.
 
     Args:
-        file: the list.
-        is_there: whether a path, as a list writes it, is that of a file, or with "/" at its end of a folder.
+      file: the list.
+      is_there: tells whether a listed path is that of a file, or of a folder if it ends with "/".
 
     Raises:
-        DataError: it is not a text in UTF-8 or UTF-16, or not what its ending says.
+      DataError: the file is not text in UTF-8 or UTF-16, or not valid JSON.
     """
     text = _text(file)
     suffix = file.suffix.lower()
@@ -51,7 +51,7 @@ def read_table(file: epath.Path, is_there: Callable[[str], bool]) -> Table:
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     lines = _without_comments(lines, is_there)
     if len(lines) > 1 and re.fullmatch(r"sep=[;,|\t]?", lines[0][1], re.I):
-        lines = lines[1:]  # A word for Excel.
+        lines = lines[1:]  # A line for Excel.
     separator = _separator(lines, suffix) if lines else None
     if separator:
         return Table(list(_separated(lines, separator, file)))
@@ -68,7 +68,7 @@ def _text(file: epath.Path) -> str:
 
 
 def _without_comments(lines: Numbered, is_there: Callable[[str], bool]) -> Numbered:
-    """Drop lines that begin with `#`, unless a folder or file does so too; a first one may be the heading."""
+    """Drop lines that begin with `#`, except a heading in the first line, and names of files and folders."""
     kept = []
     for position, (number, line) in enumerate(lines):
         if line.startswith("#"):
@@ -82,7 +82,7 @@ def _without_comments(lines: Numbered, is_there: Callable[[str], bool]) -> Numbe
 
 
 def _separator(lines: Numbered, suffix: str) -> str | None:
-    """Return what separates the cells of every line, or None: blanks."""
+    """Return the separator of the cells; None for spaces."""
     sample = [line for _, line in lines[:_SAMPLE]]
     first = {".csv": ",", ".tsv": "\t", ".tab": "\t"}.get(suffix, "\t")
     order = (first, *(s for s in _SEPARATORS if s != first))
@@ -94,8 +94,7 @@ def _separator(lines: Numbered, suffix: str) -> str | None:
         columns = range(min(map(len, rows)))
         if headed or any(sum(looks_like_image(row[c]) for row in body) * 2 > len(body) for c in columns):
             return separator
-    # No ending tells the paths. The file's own ending counts, and so does a tab; other signs may be a part of the
-    # label.
+    # No cell ends like an image. Go by the ending of the list, or by a tab; other separators may be part of the label.
     if any(first in line for line in sample):
         return first
     return next((s for s in there if not any(" " in line.split(s)[0] for line in sample)), None)
@@ -109,7 +108,7 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _separated(lines: Numbered, separator: str, file: epath.Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows; a quoted cell may go over several lines, unless a stray quote makes nonsense of that."""
+    """Yield the rows; quoted cells may span several lines. If a quote is not closed, read each line for itself."""
     reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=separator, skipinitialspace=True, strict=True)
     rows, start = [], 0
     try:
@@ -122,7 +121,7 @@ def _separated(lines: Numbered, separator: str, file: epath.Path) -> Iterator[tu
 
 
 def _by_blanks(lines: Numbered, is_there: Callable[[str], bool]) -> Table:
-    """Read `path label` or `label path`, either of which may have blanks in it."""
+    """Read `path label` or `label path`; both may contain spaces."""
     lines = [(number, re.split(r"\s#\s", line)[0].rstrip()) for number, line in lines]
     if not lines:
         return Table([], blanks=True)
@@ -144,7 +143,7 @@ def _last(cells: list[str]) -> str:
 
 
 def _label_first(lines: list[str], is_there: Callable[[str], bool]) -> bool:
-    """Whether nothing stands behind the path in any line, and what stands before it is no part of it."""
+    """Tell whether in all lines the label comes before the path."""
     if not all((match := _PATH_FIRST.match(line)) and not match[2] and " " in " ".join(line.split()) for line in lines):
         return False
     if any(is_there(line) for line in lines):
@@ -162,24 +161,25 @@ def _cells(line: str, label_first: bool, is_there: Callable[[str], bool]) -> lis
     if label_first:
         cuts = list(_cuts(line))
         return list(next((cut for cut in cuts if len(cuts) > 1 and is_there(cut[1])), cuts[0] if cuts else (line,)))
-    match = _PATH_FIRST.match(line)  # A path may have blanks in it, and so may a label.
+    match = _PATH_FIRST.match(line)  # Paths and labels may contain spaces.
     cells = match.groups(default="") if match else line.split(None, 1)
     return [cell.strip() for cell in cells if cell.strip()]
 
 
 def _json_table(file: epath.Path, text: str, *, lines: bool) -> Table:
-    """Read an object a line, or (.json) a list of objects."""
+    """Read one object in each line, or (.json) a list of objects."""
     objects: list[tuple[int, Any]] = []
+    number = 1
     try:
         if lines:
-            number = 0
             for number, line in enumerate(text.split("\n"), 1):
                 if line.strip():
                     objects.append((number, json.loads(line)))
         else:
-            number, found = 1, json.loads(text)
+            found = json.loads(text)
             objects = list(enumerate(found, 1)) if isinstance(found, list) else [(1, None)]
     except (ValueError, RecursionError) as error:
+        number = number if lines else getattr(error, "lineno", number)
         raise DataError(f"{file}, line {number}: this is not valid JSON ({getattr(error, 'msg', error)}).") from None
     wrong = next((number for number, item in objects if not isinstance(item, dict)), None)
     if wrong is not None:

@@ -1,4 +1,4 @@
-"""What file managers, NAS systems, sync clients, editors and notebooks leave in folders of images.
+"""Recognize files that file managers, NAS systems, sync clients, editors and notebooks leave in folders of images.
 
 docs/data.md has the list for users; a test compares the two.
 """
@@ -8,8 +8,8 @@ import functools
 import re
 from collections.abc import Collection
 
-# Beside every name that begins with a dot: .DS_Store, ._*, .ipynb_checkpoints, .Trash-1000, .dropbox.cache, .@__thumb,
-# … In small letters; `*` is any text.
+# Further names, in lower case; `*` is any text. All names that begin with a dot are litter, too: .DS_Store, ._*,
+# .ipynb_checkpoints, .Trash-1000, .dropbox.cache, .@__thumb, …
 LITTER = {
     "macOS": ("__macosx", "icon\r", "icon\uf00d", "network trash folder", "temporary items"),
     "Windows": (
@@ -63,12 +63,12 @@ _FIRST = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 @functools.lru_cache(maxsize=4096)
 def is_litter(name: str, rules: int = 2) -> bool:
-    """Tell whether a file or folder of this name is no part of the data; `rules` as `config.data.folder_rules`."""
+    """Tell whether a file or folder with this name is not part of the data; `rules` is config.data.folder_rules."""
     if rules < 2:
         return name.startswith(".") or name.lower() in _FIRST
     return name.startswith(".") or bool(_PATTERN.fullmatch(name.lower()))
 
 
 def is_conflict_copy(name: str, beside: Collection[str]) -> bool:
-    """Tell whether a file is the second version that a sync client left of a file beside it."""
+    """Tell whether a file is a conflicting copy that a sync client made of a file beside it."""
     return "conflict" in name.lower() and _CONFLICT.sub("", name) != name and _CONFLICT.sub("", name) in beside

@@ -1,4 +1,4 @@
-"""The lists `metadata.csv` and `metadata.jsonl` beside images, as Hugging Face's imagefolder has them."""
+"""Read `metadata.csv` and `metadata.jsonl` beside images, the format of Hugging Face's imagefolder."""
 
 import dataclasses
 import os
@@ -21,13 +21,13 @@ _NAMES = ("metadata.csv", "metadata.jsonl")
 
 
 def list_metadata(data: DataConfig) -> Listing | None:
-    """Read the metadata files of a folder: in the folder, or in those of its splits.
+    """Read the metadata files in a folder, or in the folders of its splits.
 
     Returns:
-        The images that they list; None if there is no such file, or the class folders say the same as its labels.
+      The images that they list; None if there is no such file, or if its labels are the same as the class folders.
 
     Raises:
-        DataError: its labels are others than the class folders; whatever is wrong with it as a list.
+      DataError: the labels contradict the class folders, or the file is invalid as a list.
     """
     if not data.root or is_remote(data.root) or data.folder_rules < 2:
         return None
@@ -54,7 +54,7 @@ def list_metadata(data: DataConfig) -> Listing | None:
 
 
 def _files(root: epath.Path) -> dict[str, epath.Path]:
-    """{"" or the folder of a split: its metadata file}."""
+    """Return {"" or the folder of a split: its metadata file}."""
     found = {}
     parts = [""]
     if root.is_dir():
@@ -69,13 +69,13 @@ def _files(root: epath.Path) -> dict[str, epath.Path]:
 
 
 def _rows(file: epath.Path, root: epath.Path, part: str, data: DataConfig) -> list[Row]:
-    """The rows of a metadata file, with paths below the root; none if it is no list of images with labels."""
+    """Return the rows of a metadata file, with paths below the root; none if it does not list images and labels."""
     here = ListedFiles(os.fspath(root / part) if part else os.fspath(root))
     table = read_table(file, here.is_there)
     heading = table.heading or (table.rows[0][1] if table.rows else ())
     paths = [name for name in heading if compact(name).endswith("filename")]
     if not paths or not (data.label_column or any(map(is_label_word, heading))):
-        return []  # Another file of that name, or one of captions: the folders are the classes.
+        return []  # Another file with that name, or one of captions; the folders are the classes.
     column = paths[0] if data.path_column is None else data.path_column
     with_path = dataclasses.replace(data, path_column=column)
     rows = rows_of(table, os.fspath(file), with_path, here.is_there)
@@ -84,7 +84,11 @@ def _rows(file: epath.Path, root: epath.Path, part: str, data: DataConfig) -> li
 
 
 def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
-    """Whether the images lie in class folders that part them as the labels do."""
+    """Tell whether the class folders divide the images like the labels.
+
+    Raises:
+      DataError: they are almost the same, but not quite.
+    """
     pairs = set()
     for row in (row for some in rows.values() for row in some):
         parts = PurePosixPath(row.path).parts
@@ -97,11 +101,11 @@ def _same_as_folders(rows: Mapping[str, list[Row]], root: epath.Path) -> bool:
         return False
     if len(pairs) == len(folders) == len(labels):
         return True
-    if len(folders) == len(labels) and len(pairs) < 2 * len(labels):  # Nearly the same, which nobody can mean.
+    if len(folders) == len(labels) and len(pairs) < 2 * len(labels):  # Almost the same, which must be an error.
         raise DataError(
-            f"The metadata files below {root} give other labels than the folders: for instance "
-            f"{_disagreement(pairs)}. To go by the metadata, set config.data.label_column to its column of labels; to go by "
-            "the folders, rename the files."
+            f"The metadata files below {root} contradict the class folders: for instance "
+            f"{_disagreement(pairs)}. To use the metadata, set config.data.label_column to its column of labels. To "
+            "use the folders, rename the metadata files."
         )
     return False
 

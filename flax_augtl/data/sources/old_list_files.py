@@ -1,4 +1,4 @@
-"""List files as the first version read them, for runs that began with it: config.data.list_rules=1."""
+"""Read list files like the first version did, for runs that began with it: config.data.list_rules=1."""
 
 import csv
 import re
@@ -10,6 +10,7 @@ from etils import epath
 
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.images.decode import SUFFIXES
+from flax_augtl.data.sources.class_list import numbered_names
 from flax_augtl.data.sources.cub_lists import numbered_lists
 from flax_augtl.data.sources.image_files import Listing
 
@@ -19,20 +20,22 @@ _PATH_HEADERS = ("path", "file", "filename", "image", "image_path", "name")
 _LABEL_HEADERS = ("label", "class", "target", "category", "class_name", "label_name")
 
 
-def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class_list: epath.Path | None) -> Listing:
+def list_by_first_rules(
+    root: epath.Path | str, files: Mapping[str, epath.Path], class_list: epath.Path | None
+) -> Listing:
     """Read list files.
 
     Args:
-        root: what paths are relative to.
-        files: the list of each split.
-        class_list: the names of the classes, one a line.
+      root: the folder or web address that the paths are relative to.
+      files: the list of each split.
+      class_list: the names of the classes, one in each line.
 
     Raises:
-        DataError: a file that is empty, a line without a label, a label out of range, a picture that is listed twice,
-            one class only.
+      DataError: a file is empty, a line has no label, a label is out of range, an image is listed twice, or there is
+        only one class.
     """
     alone = len(files) == 1 and class_list is None
-    if joined := numbered_lists(files["train"], root) if alone else None:
+    if joined := numbered_lists(files["train"], root) if alone and not isinstance(root, str) else None:
         rows, names = joined
         numbers = {name: number for number, name in enumerate(names)}
     else:
@@ -57,7 +60,7 @@ def list_by_first_rules(root: epath.Path, files: Mapping[str, epath.Path], class
     return Listing(str(root), names, splits, tuple(notes))
 
 
-def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:
+def _read(file: epath.Path, root: epath.Path | str) -> list[tuple[str, str]]:
     try:
         lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -90,7 +93,7 @@ def _read(file: epath.Path, root: epath.Path) -> list[tuple[str, str]]:
 def _cells(line: str, separator: str | None) -> list[str]:
     if separator:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
-    match = _SUFFIX.match(line)  # A path may have blanks in it, and so may a label.
+    match = _SUFFIX.match(line)  # Paths and labels may contain spaces.
     cells = match.groups(default="") if match else line.split(None, 1)
     return [cell.strip() for cell in cells]
 
@@ -104,8 +107,8 @@ def _columns(header: list[str], file: epath.Path) -> tuple[int, int]:
     return path, label
 
 
-def _with_suffix(path: str, root: epath.Path) -> str:
-    if PurePath(path).suffix.lower() in SUFFIXES or (root / path).exists():
+def _with_suffix(path: str, root: epath.Path | str) -> str:
+    if PurePath(path).suffix.lower() in SUFFIXES or isinstance(root, str) or (root / path).exists():
         return path
     return next((path + suffix for suffix in sorted(SUFFIXES) if (root / (path + suffix)).exists()), path)
 
@@ -113,7 +116,7 @@ def _with_suffix(path: str, root: epath.Path) -> str:
 def _classes(
     rows: dict[str, list[tuple[str, str]]], class_list: epath.Path | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """(class names, {label as written: its number})."""
+    """Return (class names, {label as written: its number})."""
     written = sorted({label for pairs in rows.values() for _, label in pairs})
     are_numbers = all(re.fullmatch(r"[+-]?\d+", label) for label in written)
     if class_list:
@@ -122,18 +125,16 @@ def _classes(
         if len(set(names)) < len(names):
             raise DataError(f"{class_list} has a class name twice.")
         known = {str(i): i for i in range(len(names))} if are_numbers else {name: i for i, name in enumerate(names)}
-        numbers = {label: known.get(str(int(label)) if are_numbers else label) for label in written}
-        strange = [label for label, number in numbers.items() if number is None]
+        plain = {label: str(int(label)) if are_numbers else label for label in written}
+        strange = [label for label in written if plain[label] not in known]
         if strange:
             raise DataError(
                 f"These labels are not among the {len(names)} classes of {class_list}: {listed(strange)}."
                 + (f" Numbers go from 0 to {len(names) - 1}." if are_numbers else "")
             )
+        numbers = {label: known[plain[label]] for label in written}
     else:
-        order = sorted({int(label) for label in written}) if are_numbers else written
-        if are_numbers and order[0] < 0:
-            raise DataError(f"The label {order[0]} is out of range: class numbers are not negative.")
-        names = tuple(str(name) for name in order)
+        names = numbered_names(written) if are_numbers else tuple(written)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
     if len(set(numbers.values())) < 2:
         raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")

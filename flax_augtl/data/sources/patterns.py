@@ -1,4 +1,4 @@
-"""Paths with `*`, `?`, `[…]` and `**`, of this machine or of a bucket, in which what exists is taken as it is."""
+"""Find images by paths with `*`, `?`, `[…]` and `**`, on this machine or in a bucket."""
 
 import errno
 import fnmatch
@@ -20,8 +20,8 @@ _SIGNS = re.compile(r"[*?\[]")
 def matching_files(pattern: str) -> list[str]:
     """Return the files that a pattern matches, sorted.
 
-    A part of the pattern that is there by that very name is no pattern, so that folders such as `at [1]` work. `**`
-    stands for any number of folders. Hidden files and litter match only where the pattern names them.
+    A part that exists with exactly that name is not a pattern, so folders such as `at [1]` work. `**` is any number of
+    folders. Hidden files and litter match only if the pattern names them.
     """
     if exists(pattern) and _is_file(pattern):
         return [pattern]
@@ -32,7 +32,7 @@ def matching_files(pattern: str) -> list[str]:
 
 
 def _expand(here: str, parts: list[str], finder: Finder) -> Iterator[str]:
-    """Yield what is at `here` (a folder with its slash, or "") and matches the parts."""
+    """Yield the paths at `here` (a folder with its slash, or "") that match the parts."""
     if not parts:
         if here:
             yield here.rstrip("/")
@@ -58,7 +58,7 @@ def _expand(here: str, parts: list[str], finder: Finder) -> Iterator[str]:
 
 
 def _below(here: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, names of its files) of a folder and those below it."""
+    """Yield (folder, names of its files) for a folder and all below it."""
     if is_folder(here or "."):
         for prefix, folder in read_tree(here or ".").walk():
             yield here + prefix, [*folder.images, *folder.others]
@@ -74,7 +74,7 @@ def _names(folder: str) -> list[str]:
 
 
 def _is_file(path: str) -> bool:
-    """Tell whether a path can be read without waiting; a link that leads nowhere can, and says so."""
+    """Tell whether reading a path cannot block; a broken link counts, because reading it reports the error."""
     if is_remote(path):
         return not is_folder(path)
     try:
@@ -84,12 +84,12 @@ def _is_file(path: str) -> bool:
 
 
 def find_images(images: str) -> list[str]:
-    """Return the paths of an image, of all images in a folder and below it, or of the files that match a pattern.
+    """Return the path of an image, the paths of all images below a folder, or those of files that match a pattern.
 
-    What is there by the very name is no pattern. What file managers and the like leave is passed over.
+    A path that exists is not a pattern. Litter, such as files of file managers, is skipped.
 
     Raises:
-      ValueError: there are none.
+      UserError: there is no image.
     """
     images = Finder()(os.path.expanduser(images))
     paths = (

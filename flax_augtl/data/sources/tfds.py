@@ -1,9 +1,9 @@
-"""A TFDS data set by name → its prepared splits, or a sentence that says how to get them."""
+"""Open a prepared TFDS dataset by name, or raise an error that says how to prepare it."""
 
 import contextlib
 import io
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -12,15 +12,22 @@ from flax_augtl.data.errors import DataError
 from flax_augtl.data.images.decode import MAX_PIXELS
 from flax_augtl.data.sources.tfds_errors import problem
 from flax_augtl.data.sources.tfds_presets import PRESETS, Preset
-from flax_augtl.data.sources.tfds_records import TfdsSource, picture_and_label
+from flax_augtl.data.sources.tfds_records import TfdsSource, image_and_label
 from flax_augtl.runtime.literal_glob import take_folders_literally
 
-# TFDS looks for the files of a dataset by patterns below its data_dir.
+# TFDS finds files by patterns, which fail if data_dir has brackets in its name.
 take_folders_literally()
 
 
 class Prepared(NamedTuple):
-    """A prepared data set: {"train" | "val" | "test" | "all": (source, which of its records int64, labels int32)}."""
+    """A prepared dataset.
+
+    Attributes:
+      splits: {"train" | "val" | "test" | "all": (source, positions of the records int64, labels int32)}.
+      class_names: the name of each class.
+      metric: see `Preset`.
+      notes: sentences for the log.
+    """
 
     splits: dict[str, tuple[TfdsSource, np.ndarray, np.ndarray]]
     class_names: tuple[str, ...]
@@ -29,21 +36,23 @@ class Prepared(NamedTuple):
 
 
 def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Open a TFDS data set that is on disk.
+    """Open a TFDS dataset that is on disk.
 
     Args:
-        name: as in TFDS, with a config and version if wanted: "sun397/standard-part2-120k:4.0.0".
-        data_dir: where TFDS data sets are; None for TFDS's own default.
-        max_pixels: larger pictures are refused.
+      name: name in TFDS, with a config and version if needed: "sun397/standard-part2-120k:4.0.0".
+      data_dir: folder of the TFDS datasets; None for the default of TFDS.
+      max_pixels: images with more pixels are refused.
 
     Raises:
-        DataError: no such data set, not prepared, prepared without random access, or not pictures with one class each.
+      DataError: there is no such dataset, it is not prepared or has no random access, or its images do not have one
+        class each.
     """
     builder = builder_of(name, data_dir)
     check_prepared(builder, name, data_dir)
     plain = name.split("/")[0].split(":")[0]
     preset = PRESETS.get(plain) or _preset_of(builder)
-    names = tuple(builder.info.features[picture_and_label(builder)[1]].names)
+    features: Any = builder.info.features  # TFDS's annotation is too general to be subscripted.
+    names = tuple(features[image_and_label(builder)[1]].names)
     keep = np.array([class_name not in preset.leaves_out for class_name in names])
     renumbered = np.cumsum(keep, dtype=np.int32) - 1
     splits = {}
@@ -58,10 +67,10 @@ def prepared(name: str, data_dir: str | None, max_pixels: int = MAX_PIXELS) -> P
 
 
 def builder_of(name: str, data_dir: str | None):
-    """The TFDS builder of a name, the preset's config chosen.
+    """Return the TFDS builder of a name, with the config of its preset.
 
     Raises:
-        DataError: there is no such dataset, its code does not run here, or it is not one of images with one class each.
+      DataError: there is no such dataset, its code does not run here, or its images do not have one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -70,65 +79,69 @@ def builder_of(name: str, data_dir: str | None):
         name = name.replace(plain, f"{plain}/{PRESETS[plain].config}", 1)
     data_dir = _expanded(data_dir)
     try:
-        # Where TensorFlow is missing, TFDS prints a banner about it.
+        # Without TensorFlow, TFDS prints a banner.
         with contextlib.redirect_stdout(io.StringIO()):
             builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # Of many kinds: the code of each dataset imports and reads what it likes.
+    except Exception as error:  # The code of each dataset may raise anything.
         builder = _from_files(name, data_dir)
         if builder is None:
             raise problem(name, error) from None
-    picture_and_label(builder)
-    # A builder made from code does not see that what is on disk has been converted to a second format.
+    image_and_label(builder)
+    # A builder made from code does not see files that were converted to another format.
     return tfds.builder_from_directory(builder.data_path) if builder.is_prepared() else builder
 
 
 def _from_files(name: str, data_dir: str | None):
-    """The builder of a prepared dataset whose code does not run here; None if it is not on disk."""
+    """Return the builder of a prepared dataset whose code does not run here; None if it is not on disk."""
     from tensorflow_datasets.core import naming, read_only_builder
 
     try:
         plain, fields = naming.parse_builder_name_kwargs(name, data_dir=data_dir)
         return read_only_builder.builder_from_files(str(plain), **fields)
-    except Exception:  # The reason is the one why the code did not run.
+    except Exception:  # The caller reports why the code did not run.
         return None
 
 
 def check_prepared(builder, name: str, data_dir: str | None) -> None:
-    """Raise `DataError`, with the command that helps, unless the data set is on disk and has random access."""
+    """Check that a dataset is on disk and has random access.
+
+    Raises:
+      DataError: it is not, or has not; the message has the command that helps.
+    """
     if not builder.is_prepared():
         raise DataError(
-            f"The TFDS data set {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
+            f"The TFDS dataset {name} is not prepared under {builder.data_path}. Prepare it once, which needs the "
             f"extra `tfds` (TensorFlow) and may download it: {prepare_command(name, data_dir)}"
         )
     if not has_random_access(builder):
         formats = builder.info.available_file_formats()
         raise DataError(
-            f"The TFDS data set {name} under {builder.data_path} is prepared as "
+            f"The TFDS dataset {name} under {builder.data_path} is prepared as "
             f"{', '.join(sorted(f.value for f in formats))}, which cannot be read at random. Convert it, which needs "
             f"the extra `tfds` (TensorFlow) and downloads nothing: {prepare_command(name, data_dir)}"
         )
 
 
 def has_random_access(builder) -> bool:
-    """Whether a prepared data set is there in a format that can be read at random."""
+    """Tell whether a prepared dataset exists in a format with random access."""
     from tensorflow_datasets.core.file_adapters import FileFormat
 
     return bool(builder.info.available_file_formats() & set(FileFormat.with_random_access()))
 
 
 def prepare_command(name: str, data_dir: str | None) -> str:
-    """What to type to prepare a data set."""
+    """Return the command that prepares a dataset."""
     return f"python -m flax_augtl.data prepare {shlex.quote(name)}" + (
         f" --data_dir={shlex.quote(str(data_dir))}" if data_dir else ""
     )
 
 
 def _preset_of(builder) -> Preset:
-    """Splits of a data set that is in no table, by their names."""
+    """Return a preset for a dataset without one, by the names of its splits."""
     splits = set(builder.info.splits)
     train = next((s for s in ("train", "training") if s in splits), None)
     if train is None:
-        raise DataError(f"The TFDS data set {builder.name} has no training split; it has {', '.join(sorted(splits))}.")
+        raise DataError(f"The TFDS dataset {builder.name} has no training split; it has {', '.join(sorted(splits))}.")
     val = next((s for s in ("validation", "val", "valid", "dev") if s in splits), None)
     if "test" in splits:
         return Preset(train=train, val=val, test="test")
@@ -137,8 +150,8 @@ def _preset_of(builder) -> Preset:
             train=train,
             test=val,
             note=(
-                f"{builder.name} has train and {val} only: {val} is used as the test split, and the validation split is "
-                "taken from train."
+                f"{builder.name} has train and {val} only: {val} is used as the test split, and the validation split "
+                "is taken from train."
             ),
         )
     return Preset(

@@ -1,11 +1,11 @@
-"""Why TFDS cannot open a dataset → a sentence that says what to do."""
+"""Explain why TFDS cannot open a dataset, and say what to do."""
 
 import os
 import re
 
 from flax_augtl.data.errors import DataError, nearest
 
-# TFDS's own folders of datasets that are not of labelled images, and what those hold.
+# {folder of TFDS whose datasets are not labelled images: what they contain}.
 _OTHER_KINDS = {
     "audio": "sounds",
     "d4rl": "records of reinforcement learning",
@@ -33,13 +33,14 @@ OURS = ("folder", "list", "digits", "glyphs")
 
 
 def problem(name: str, error: Exception) -> DataError:
-    """Return what to tell the user about an error with which TFDS refused to make a builder.
+    """Return the error for the user when TFDS cannot make a builder.
 
     Args:
-        name: config.data.name.
-        error: what TFDS raised.
+      name: config.data.name.
+      error: the exception that TFDS raised.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     plain = name.split("/")[0].split(":")[0]
     if name.startswith("huggingface:"):
@@ -47,7 +48,7 @@ def problem(name: str, error: Exception) -> DataError:
             f'TFDS cannot open "{name}" ({_reason(error).rstrip(".")}). Download its images (hf download '
             "--repo-type=dataset), and read them as a folder: config.data.name=folder."
         )
-    if isinstance(error, tfds.core.registered.DatasetNotFoundError):
+    if isinstance(error, DatasetNotFoundError):
         return _unknown(name, plain)
     if isinstance(error, (ValueError, AssertionError)):
         if not re.fullmatch(r"\w+", plain):
@@ -63,13 +64,14 @@ def problem(name: str, error: Exception) -> DataError:
             f"TFDS's code of {name} needs the Python module {module}, which is not installed: pip install {install}. "
             "Once the dataset is prepared, it is read without it."
         )
-    missing = (
-        isinstance(error, FileNotFoundError) and f" lacks {os.path.basename(str(_first(error).filename))}, a file that"
-    )
-    fault = f"{missing} its code of {name} reads" if missing else f" cannot make {name} ({_reason(error).rstrip('.')})"
+    if isinstance(error, FileNotFoundError):
+        missing = os.path.basename(str(getattr(_first(error), "filename", None)))
+        fault = f" lacks {missing}, a file that its code of {name} reads"
+    else:
+        fault = f" cannot make {name} ({_reason(error).rstrip('.')})"
     return DataError(
-        f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, and read "
-        "them as a folder or a list (config.data.name=folder, list)."
+        f"TFDS {tfds.__version__}{fault}. Another version of tensorflow-datasets may work; or download the images, "
+        "and read them as a folder or a list (config.data.name=folder, list)."
     )
 
 
@@ -82,18 +84,18 @@ def _unknown(name: str, plain: str) -> DataError:
         return DataError(f'config.data.name="{name}" is a path. Set config.data.{fields}={name}.')
     known = [*OURS, *tfds.list_builders(with_community_datasets=False)]
     return DataError(
-        f'config.data.name="{name}" is not known.{nearest(plain.lower(), known)} It is folder, list, digits or glyphs, or '
-        "the name of a TFDS data set, for instance oxford_flowers102."
+        f'config.data.name="{name}" is not known.{nearest(plain.lower(), known)} It is folder, list, digits or '
+        "glyphs, or the name of a TFDS dataset, for instance oxford_flowers102."
     )
 
 
 def _category(plain: str) -> str:
-    """The folder of TFDS that has the dataset's code, such as object_detection."""
+    """Return the folder of TFDS with the dataset's code, such as object_detection."""
     import tensorflow_datasets as tfds
 
     try:
         return tfds.builder_cls(plain).__module__.split(".")[1]
-    except Exception:  # The code itself may be what fails.
+    except Exception:  # The code itself may fail.
         return ""
 
 
@@ -104,20 +106,20 @@ def _nearest_config(name: str, plain: str) -> str:
         return ""
     try:
         configs = sorted(tfds.builder_cls(plain).builder_configs)
-    except Exception:  # A hint only.
+    except Exception:  # This is only a hint.
         return ""
     return nearest(name.split("/", 1)[1].split(":")[0], configs) if configs else f" {plain} has no configs."
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what TFDS says, without the call that it repeats."""
+    """Return the first line of a TFDS error, without the call that it repeats."""
     text = re.sub(r'Failed to construct dataset ".*?", builder_kwargs "\{.*?\}": ', "", str(error).strip(), flags=re.S)
     text = text.strip().split("\n")[0].split(". Here are")[0].rstrip(".:")
     return f"{text or type(error).__name__}."
 
 
 def _first(error: BaseException) -> BaseException:
-    """What an error was raised from, in the first place."""
+    """Return the first error of a chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,24 +1,25 @@
-"""Put a TFDS data set on disk in the form that is read here; the one place that needs TensorFlow."""
+"""Prepare a TFDS dataset on disk; only this module needs TensorFlow."""
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from flax_augtl.data.errors import DataError
 from flax_augtl.data.sources.tfds import builder_of, has_random_access
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
-    """Download and prepare a TFDS data set as ArrayRecord, or convert one that is on disk in another form.
+    """Download and prepare a TFDS dataset as ArrayRecord, or convert one that is on disk in another format.
 
     Args:
-        name: as for config.data.name.
-        data_dir: where TFDS data sets are; None for TFDS's own default.
+      name: config.data.name.
+      data_dir: folder of the TFDS datasets; None for the default of TFDS.
 
     Returns:
-        A sentence that says what was done.
+      A sentence about what was done.
 
     Raises:
-        DataError: no such data set, TensorFlow is missing, or TFDS could not get the data.
+      DataError: there is no such dataset, TensorFlow is missing, or TFDS could not get the data.
     """
     builder = builder_of(name, data_dir)
     if builder.is_prepared() and has_random_access(builder):
@@ -32,21 +33,21 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         return _convert(builder, name)
     try:
         builder.download_and_prepare(file_format="array_record")
-    except AssertionError as error:  # What TFDS raises if files must be fetched by hand: its message says which.
+    except AssertionError as error:  # Files must be downloaded by hand; the message says which.
         raise DataError(f"TFDS cannot get {name} by itself. {str(error).strip()}") from None
-    except Exception as error:  # Download, checksum and disk errors come in a dozen classes.
+    except Exception as error:  # Download, checksum and disk errors have many types.
         raise DataError(f"TFDS could not prepare {name}: {type(error).__name__}: {error}") from error
     splits = ", ".join(f"{split} {info.num_examples}" for split, info in builder.info.splits.items())
     return f"{name} is prepared under {builder.data_path}: {splits}."
 
 
 def _convert(builder, name: str) -> str:
-    """Write every shard once more, as ArrayRecord, beside the old one. TFDS's own tool for it wants Apache Beam."""
+    """Convert every shard to ArrayRecord, beside the old one; the tool of TFDS for this needs Apache Beam."""
     import tensorflow as tf
     from tensorflow_datasets.core import file_adapters
 
     array_record = file_adapters.FileFormat.ARRAY_RECORD
-    adapters = file_adapters.ADAPTER_FOR_FORMAT
+    adapters: Any = file_adapters.ADAPTER_FOR_FORMAT  # Annotated for less than they accept.
     old = builder.info.file_format
     for split in builder.info.splits.values():
         for shard in map(Path, split.filepaths):
@@ -55,7 +56,7 @@ def _convert(builder, name: str) -> str:
             records = adapters[old].make_tf_data(tf.constant(str(shard)), buffer_size=None).as_numpy_iterator()
             adapters[array_record].write_examples(unfinished, enumerate(records))
             unfinished.rename(new)
-    # Said last, so that an interrupted conversion is only begun anew.
+    # Recorded last, so that an interrupted conversion starts again.
     builder.info.add_alternative_file_format(array_record)
     builder.info.write_to_directory(builder.data_path)
     return f"{name} under {builder.data_path} is converted to ArrayRecord; the old files are still there."

@@ -1,19 +1,20 @@
-"""The data sets of the field in TFDS: official splits, the literature's metric, and where TFDS departs from it."""
+"""Presets for common TFDS datasets: official splits, the metric of the literature, and where TFDS differs from it."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """How a TFDS data set is used.
+    """How a TFDS dataset is used.
 
     Attributes:
-        train, val, test: TFDS splits; None where the data set has no such split. Without `val` it is carved from train;
-            without `test` the one split is divided.
-        metric: "top1" or "mean_per_class", as the literature reports it.
-        leaves_out: classes that the literature does not count.
-        config: the TFDS builder config, "" for the only or default one.
-        note: a sentence for the log, where TFDS and the literature differ.
+      train: the training split in TFDS.
+      val: the validation split; None to take it from the training split.
+      test: the test split; None to take it from the training split.
+      metric: "top1" or "mean_per_class", whichever the literature reports.
+      leaves_out: classes that the literature does not use.
+      config: the TFDS builder config; "" for the only or default one.
+      note: a sentence for the log if TFDS and the literature differ.
     """
 
     train: str = "train"
@@ -60,5 +61,6 @@ PRESETS = {
     "eurosat": Preset(test=None, config="rgb", note="eurosat has no official test split: a part of the images is set "
                                                     "aside as one."),
     "imagenette": Preset(test="validation", note="imagenette: its validation split is used as the test split."),
-    "tf_flowers": Preset(test=None, note="tf_flowers has no official test split: a part of the images is set aside as one."),
+    "tf_flowers": Preset(test=None, note="tf_flowers has no official test split: a part of the images is set aside as "
+                                         "one."),
 }  # fmt: skip

@@ -1,7 +1,8 @@
-"""A TFDS data set that is prepared as ArrayRecord, read by random access and without TensorFlow."""
+"""Read a TFDS dataset that is prepared as ArrayRecord, with random access and without TensorFlow."""
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,23 +14,25 @@ from flax_augtl.data.types import fingerprint
 
 
 class TfdsSource:
-    """The pictures of one split of a prepared data set, decoded here and not by TFDS.
+    """The images of one split of a prepared dataset, decoded by this package and not by TFDS.
 
-    Of a record only the picture and the label are read, so that masks and boxes beside them cost nothing.
-
-    Args:
-        builder: of a data set prepared in a format with random access.
-        split: in TFDS's notation, e.g. "train" or "train[:80%]".
-        max_pixels: larger pictures are refused.
+    Only the image and the label of a record are read, so masks and boxes cost nothing.
     """
 
     def __init__(self, builder, split: str, max_pixels: int = MAX_PIXELS):
-        import tensorflow_datasets as tfds  # Takes a second, and only these data sets need it.
+        """Open a split.
+
+        Args:
+          builder: the builder of a dataset in a format with random access.
+          split: split in TFDS's notation, such as "train" or "train[:80%]".
+          max_pixels: images with more pixels are refused.
+        """
+        import tensorflow_datasets as tfds  # Slow to import, and only these datasets need it.
 
         features = builder.info.features
         self._name = f"{builder.name} ({split})"
         self._folder = os.fspath(builder.data_path)
-        self._image_key, self._label_key = picture_and_label(builder)
+        self._image_key, self._label_key = image_and_label(builder)
         self._images = tfds.features.FeaturesDict({self._image_key: features[self._image_key]})
         self._labels = tfds.features.FeaturesDict({self._label_key: features[self._label_key]})
         self._still_encoded = {self._image_key: tfds.decode.SkipDecoding()}
@@ -43,36 +46,37 @@ class TfdsSource:
         return self.read(index)
 
     def path(self, index: int) -> str:
-        """What to call picture `index`."""
+        """Return what to call an image."""
         return f"{index} of {self._name}"
 
     name = path
 
     def state(self) -> str:
-        """Differs as soon as a file of the data set is another one, or the split is."""
+        """Return a text that changes with the split and with any file of the dataset."""
         files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
         return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
 
     def encoded(self, index: int) -> bytes:
-        """The file of picture `index`."""
-        return self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)[self._image_key]
+        """Return the bytes of an image file."""
+        found: Any = self._images.deserialize_example_np(self._records[index], decoders=self._still_encoded)
+        return found[self._image_key]
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Picture `index` as RGB; see `pictures.read_picture`."""
+        """Return an image as RGB; see `decode.read_picture`."""
         return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """int32 [n]; reads every record once."""
-        read = self._labels.deserialize_example_np
+        """The label of each record, int32 [n]; reads every record once."""
+        read: Any = self._labels.deserialize_example_np  # TFDS's annotation is too general to be subscripted.
         return np.array([read(self._records[i])[self._label_key] for i in range(len(self))], np.int32)
 
 
-def picture_and_label(builder) -> tuple[str, str]:
-    """The names of the features that hold the picture and its class.
+def image_and_label(builder) -> tuple[str, str]:
+    """Return the names of the features with the image and its class.
 
     Raises:
-        DataError: the data set is not one of pictures with one class each.
+      DataError: the images do not have one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -85,5 +89,5 @@ def picture_and_label(builder) -> tuple[str, str]:
         if image in images and label in labels:
             return image, label
     raise DataError(
-        f"The TFDS data set {builder.name} does not hold images with one class each; it has {listed(features)}."
+        f"The TFDS dataset {builder.name} does not hold images with one class each; it has {listed(features)}."
     )

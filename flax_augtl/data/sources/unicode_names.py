@@ -1,15 +1,15 @@
-"""Names of classes and files: one Unicode form, bytes that are no text, and names that look alike.
+"""Compare the names of classes and files: Unicode forms, bytes that are not text, and names that look alike.
 
-`café` has two forms: with one code point for the é (NFC; Windows, Linux) or with two (NFD; Macs, and archives made
-  there).
-They are one name here. Names are compared, and written into run directories, in NFC; files are opened by the name that
-the disk has.
+`café` has two forms: with one code point for the é (NFC, on Windows and Linux), or with two (NFD, on Macs and in
+archives made there). Here they are one name. Names are compared and stored in NFC; files are opened with the name on
+the disk.
 """
 
 import collections
 import dataclasses
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -17,17 +17,19 @@ from flax_augtl.data.types import Dataset
 from flax_augtl.runtime.paths import nfc
 from flax_augtl.runtime.text import readable
 
+Form = Literal["NFC", "NFD"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Spelling:
-    """How the names of classes and the ids of examples are written.
+    """The spelling of class names and of ids of examples.
 
     Attributes:
-        form: the Unicode form; None for the one that is found.
-        known: {name in NFC: name}, those that are written otherwise.
+      form: the Unicode form; None to keep the form that is found.
+      known: {name in NFC: name} for names with another spelling.
     """
 
-    form: str | None = "NFC"
+    form: Form | None = "NFC"
     known: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __call__(self, name: str) -> str:
@@ -38,18 +40,18 @@ class Spelling:
         return self.known.get(nfc(name)) or (unicodedata.normalize(self.form, text) if self.form else text)
 
 
-def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: str | None = "NFC") -> Spelling:
-    """Return the spelling of a run, so that the same data are the same run whatever form the disk has now.
+def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: Form | None = "NFC") -> Spelling:
+    """Return the spelling that a run used, so that it can continue when the disk has another Unicode form.
 
     Args:
-        class_names: of the run.
-        ids: of its examples.
-        default: the form of names that the run does not know.
+      class_names: class names of the run.
+      ids: ids of its examples.
+      default: form of names that are not in the run.
     """
     class_names, ids = list(class_names), list(ids)
     written = [name for name in (*class_names, *ids) if not name.isascii()]
     if len({nfc(name) for name in class_names}) < len(set(class_names)):
-        return Spelling(None)  # An older version took the two forms of one name for two classes.
+        return Spelling(None)  # An older version made two classes of the two forms of a name.
     if all(nfc(name) == name for name in written):
         return Spelling("NFC" if written else default)
     forms: dict[str, set[str]] = {}
@@ -60,14 +62,14 @@ def spelling_of(class_names: Iterable[str], ids: Iterable[str], default: str | N
 
 
 def ids_of(paths: Iterable[str], spelling: Spelling) -> dict[str, str]:
-    """Return {path: id}; two files whose paths differ by their Unicode form alone keep their own."""
+    """Return {path: id}; files whose paths differ only by their Unicode form keep their own spelling."""
     ids = {path: spelling(path) for path in paths}
     counts = collections.Counter(ids.values())
     return {path: readable(path) if counts[name] > 1 else name for path, name in ids.items()}
 
 
 def renamed(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
-    """Return a dataset with these class names if its own differ by their Unicode form only; else the dataset itself."""
+    """Return a dataset with these class names if its own differ only by their Unicode form; else unchanged."""
     position = {nfc(name): number for number, name in enumerate(class_names)}
     ours = [nfc(name) for name in dataset.class_names]
     if dataset.class_names == class_names or len(position) < len(class_names) or sorted(ours) != sorted(position):
@@ -81,7 +83,7 @@ def renamed(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the groups of names that differ only by case or blanks."""
+    """Return the groups of names that differ only by case or spaces."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(_without_case_and_blanks(name), []).append(name)
@@ -89,12 +91,12 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def look_alike_note(names: Sequence[str], what: str = "classes") -> str:
-    """Return a sentence about names that differ only by case or blanks; empty if there are none."""
+    """Return a note about names that differ only by case or spaces; "" if there are none."""
     groups = look_alikes(names)
     if not groups:
         return ""
     some = "; ".join(" and ".join(map(repr, group)) for group in groups[:5]) + "; …" * (len(groups) > 5)
-    return f"These {what} differ only by case or blanks, and are kept apart: {some}. If they are one, rename them."
+    return f"These {what} differ only by case or spaces, and are kept apart: {some}. If they are one, rename them."
 
 
 def _without_case_and_blanks(name: str) -> str:

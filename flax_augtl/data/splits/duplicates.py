@@ -1,4 +1,4 @@
-"""Pictures that are in the training data and in the test split too."""
+"""Find equal images in two splits, or with two labels in one split."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +10,13 @@ from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.splits.integrity import Scan
 from flax_augtl.data.types import Examples
 
-# Largest difference between the mean colours of a picture and of its copy in another format: one of the two may have
-# been decoded at a reduced scale, where a cell of the grid can be a pixel wider.
+# Largest difference between the mean colours of an image and of its copy in another format. One of the two may have
+# been decoded at a smaller size, where a cell of the grid can be a pixel wider.
 _LOOKS_ALIKE = 6
 
 
 class Copy(NamedTuple):
-    """Positions of a training and of a test example that are the same picture, and in what: "bytes" or "pixels"."""
+    """Positions of a training and a test example with the same image; `same` is "bytes" or "pixels"."""
 
     train: int
     test: int
@@ -24,7 +24,7 @@ class Copy(NamedTuple):
 
 
 def copies(train: Examples, test: Examples, seen: tuple[Scan, Scan]) -> list[Copy]:
-    """Every pair with the same bytes or, once decoded, the same pixels, given what was seen of the two's sources."""
+    """Return all pairs with the same bytes or the same decoded pixels; `seen` are the scans of the two sources."""
     ours, theirs = seen
     by_bytes = _equal(_rows(ours.digests[train.indices]), _rows(theirs.digests[test.indices]))
     found = [Copy(i, j, "bytes") for i, j in by_bytes]
@@ -38,19 +38,19 @@ def copies(train: Examples, test: Examples, seen: tuple[Scan, Scan]) -> list[Cop
 
 
 def copies_by(train: Examples, test: Examples, content: Callable[[Examples, int], bytes]) -> list[Copy]:
-    """Every pair with the same content, given how to get the content of an example."""
+    """Return all pairs with the same content, which `content` gets from (examples, position)."""
     digests = [[hashlib.blake2b(content(part, i), digest_size=16).digest() for i in range(len(part))]
                for part in (train, test)]  # fmt: skip
     return [Copy(i, j, "bytes") for i, j in _equal(*digests)]
 
 
 def conflicts(part: Examples, digests: Sequence[bytes], alike: Iterable[tuple[int, int]] = ()) -> list[Copy]:
-    """Return pairs of examples that are the same image under different labels; each such image is in one pair at least.
+    """Return pairs of examples with the same image and different labels; each such image is in at least one pair.
 
     Args:
-        part: the examples.
-        digests: one for each, equal for equal bytes.
-        alike: pairs of positions, among which all that have the same pixels are.
+      part: the examples.
+      digests: one for each example, equal for equal bytes.
+      alike: pairs of positions, which include all pairs with the same pixels.
     """
     groups: dict[bytes, list[int]] = {}
     for i, digest in enumerate(digests):
@@ -58,7 +58,7 @@ def conflicts(part: Examples, digests: Sequence[bytes], alike: Iterable[tuple[in
     labels, found, known = part.labels.tolist(), {}, {}
     for group in groups.values():
         if len({labels[i] for i in group}) > 1:
-            for i in group:  # Not every pair: there may be very many copies of one image.
+            for i in group:  # Not all pairs, because an image may have very many copies.
                 other = next(j for j in group if labels[j] != labels[i])
                 found[min(i, other), max(i, other)] = "bytes"
     for i, j in sorted(alike):
@@ -69,7 +69,7 @@ def conflicts(part: Examples, digests: Sequence[bytes], alike: Iterable[tuple[in
 
 
 def alike_within(part: Examples, some: np.ndarray, seen: Scan) -> set[tuple[int, int]]:
-    """Return the pairs of positions among `some`, int [k], that can have the same pixels."""
+    """Return the pairs among some positions, int [k], that may have the same pixels."""
     pairs = _alike(part.indices[some], part.indices[some], (seen, seen))
     return {(int(some[i]), int(some[j])) for i, j in pairs if i < j}
 
@@ -77,14 +77,20 @@ def alike_within(part: Examples, some: np.ndarray, seen: Scan) -> set[tuple[int,
 def settle(
     train: Examples, test: Examples, found: list[Copy], on_leak: str, what: str = "training"
 ) -> tuple[Examples, str]:
-    """Do with copies as config.data.on_leak says; `what` calls the examples that are not the test split's.
+    """Handle copies as config.data.on_leak says. The test split never changes, because others report results on it.
+
+    Args:
+      train: the examples that may be dropped.
+      test: the test examples.
+      found: the copies.
+      on_leak: "error", "drop" or "warn".
+      what: what messages call the examples that may be dropped.
 
     Returns:
-        (the training examples, for "drop" without the copies; a sentence, "" if there are none). The test split
-        is never changed: it is what others report figures on.
+      (`train`, without the copies if they are dropped; a note, "" if there are none).
 
     Raises:
-        DataError: there are copies and the setting is "error".
+      DataError: there are copies, and `on_leak` is "error".
     """
     if not found:
         return train, ""
@@ -112,7 +118,7 @@ def _equal(left: list[bytes], right: list[bytes]) -> list[tuple[int, int]]:
 
 
 def _alike(train: np.ndarray, test: np.ndarray, seen: tuple[Scan, Scan]) -> set[tuple[int, int]]:
-    """Pairs of one size and nearly the same looks: all that can have the same pixels."""
+    """Return the pairs of one size and nearly the same colours, which include all with the same pixels."""
     by_size: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
     for side, indices in enumerate((train, test)):
         for position, size in enumerate(seen[side].sizes[indices].tolist()):
@@ -125,11 +131,11 @@ def _alike(train: np.ndarray, test: np.ndarray, seen: tuple[Scan, Scan]) -> set[
 
 
 def _near(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows, uint8 [m, c] and [n, c], that differ nowhere by more than `_LOOKS_ALIKE`."""
+    """Return the pairs of rows, uint8 [m, c] and [n, c], that differ by at most `_LOOKS_ALIKE` everywhere."""
     ours, theirs = ours.astype(np.int16), theirs.astype(np.int16)
     brightness = ours.sum(1)
     order = np.argsort(brightness)
-    # Rows alike are alike in brightness, so only a slice of all needs to be compared.
+    # Similar rows have similar brightness, so each row is compared with a slice of the others only.
     window = _LOOKS_ALIKE * ours.shape[1]
     sums = theirs.sum(1)
     first = np.searchsorted(brightness[order], sums - window)

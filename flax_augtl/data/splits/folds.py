@@ -1,4 +1,4 @@
-"""Folds for cross-validation: the examples in equal parts, each of which is the test split once."""
+"""Divide examples into folds for cross-validation; each fold is the test split once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def over_all(data: DataConfig) -> bool:
 
 
 def check(data: DataConfig) -> None:
-    """Raise DataError unless config.data.folds and config.data.fold go together."""
+    """Raise DataError if config.data.folds or config.data.fold is invalid."""
     folds, fold = data.folds, data.fold
     if not folds:
         if fold is not None:
@@ -44,22 +44,21 @@ def hold_out(
 ) -> tuple[Examples, Examples]:
     """Take one fold out of some examples.
 
-    Without groups each class is spread evenly: the folds differ by one example at most, in each class and in all.
+    Without groups, each class is spread evenly: the folds differ by at most one example, in each class and in total.
 
     Args:
       examples: what to divide.
       folds: number of folds.
       fold: which one to take, from 0.
-      seed: config.data.split_seed, which governs all folds.
+      seed: config.data.split_seed, the seed of all folds.
       class_names: for messages.
-      group: the group of each id; None where each example stands for itself.
+      group: the group of each id; None if there are no groups.
 
     Returns:
       (the rest, the fold), each in the order of `examples`.
 
     Raises:
-      DataError: there are fewer examples or groups than folds, or a class would have nothing to train on in one of
-        them.
+      DataError: there are fewer examples or groups than folds, or all examples of a class are in one fold.
     """
     if len(examples) < folds:
         raise DataError(f"config.data.folds={folds} needs at least as many images, and there are {len(examples)}.")

@@ -1,8 +1,7 @@
-"""Groups of images that belong together, such as those of one patient: each group is in one split as a whole.
+"""Keep groups of images, such as those of one patient, in one split.
 
-Which group an image is in comes from a column of a list or from a pattern on its path. scikit-learn divides groups too,
-but its order of ties and its random numbers may change between versions; a split must be the same everywhere and for
-good.
+The group of an image comes from a column of a list, or from a pattern on its path. scikit-learn can divide groups, too,
+but its results may change between versions. Splits must be the same everywhere and forever.
 """
 
 import re
@@ -16,11 +15,11 @@ from flax_augtl.data.types import Examples
 
 # Shares of classes are counted in whole units, so that sums are exact on every machine.
 _UNIT = 2**20
-# Random orders to try, of which the most balanced one is taken; fewer for very many groups, which balance by
+# Number of random orders to try; the most balanced one is used. Very many groups need fewer, because they balance
 # themselves.
 _ORDERS, _WORK = 16, 20_000
-# Unbalance that is good enough, about 0.2 ± 0.09 or 0.5 ± 0.16 of each class: with the most balanced of many orders,
-# few groups would give every seed the same part.
+# Imbalance that is good enough, about 0.2 ± 0.09 or 0.5 ± 0.16 of each class. If only the most balanced order counted,
+# all seeds would get the same part when there are few groups.
 _NEAR = 0.05
 
 
@@ -31,12 +30,12 @@ def groups_of(
 
     Args:
       paths: of the images.
-      columns: further columns of a list, name → {path: value}.
-      wanted: config.data.group, the name of a column, or a regular expression with one group that is searched in the
+      columns: the other columns of a list, {name: {path: value}}.
+      wanted: config.data.group: the name of a column, or a regular expression with one group that is searched in the
         path.
 
     Raises:
-      DataError: it is neither, an image has no group, or all images are in one group.
+      DataError: `wanted` is neither, an image has no group, or all images are in one group.
     """
     if wanted is None:
         return None
@@ -64,7 +63,7 @@ def groups_of(
 
 
 def refuse(wanted: str | None, name: str) -> None:
-    """Raise DataError if groups are wanted of data whose images have neither columns nor paths."""
+    """Raise DataError if config.data.group is set for data whose images have neither columns nor paths."""
     if wanted is not None:
         raise DataError(
             f"config.data.group={wanted!r} needs image files: it is a column of a list, or a pattern on the "
@@ -73,7 +72,7 @@ def refuse(wanted: str | None, name: str) -> None:
 
 
 def note(groups: Mapping[str, str]) -> str:
-    """Return a sentence for the log about the sizes of groups."""
+    """Return a note about the sizes of the groups."""
     sizes = np.unique(list(groups.values()), return_counts=True)[1]
     if sizes.max() == 1:
         return f"config.data.group gives each of the {len(sizes)} images a group of its own: it has no effect."
@@ -84,15 +83,15 @@ def note(groups: Mapping[str, str]) -> str:
 def carve(
     labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], total: int, seed: int, what: str
 ) -> np.ndarray:
-    """Choose whole groups with about `total` examples and about that share of every class; each class keeps an example.
+    """Choose whole groups with about `total` examples and about that share of each class; every class keeps an example.
 
     Args:
-      labels: int [n], of the examples.
-      ids: of the examples.
+      labels: int [n], labels of the examples.
+      ids: ids of the examples.
       groups: the group of each id.
       total: how many examples to choose.
-      seed: governs which.
-      what: the name of the part, for messages and as a part of the key.
+      seed: seed of the choice.
+      what: name of the part, for messages and for the random key.
 
     Returns:
       bool [n], the chosen examples.
@@ -107,10 +106,10 @@ def carve(
 
 
 def fold_of(labels: np.ndarray, ids: Sequence[str], groups: Mapping[str, str], folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each example, int64 [n]: whole groups, about as many examples of each class in every fold.
+    """Return the fold of each example, int64 [n]; groups stay whole, and each class is spread about evenly.
 
     Raises:
-      DataError: there are fewer groups than folds, or all examples of a class are in one group.
+      DataError: there are fewer groups than folds.
     """
     numbers = _numbers(ids, groups)
     count = len(np.unique(numbers))
@@ -129,18 +128,19 @@ def deal(
     *key: int | str,
     keep_first: bool = False,
 ) -> np.ndarray:
-    """Give each group to one part, so that every part gets about its share of each class and of all examples.
+    """Assign each group to a part, so that each part gets about its share of every class and of all examples.
 
-    Groups come in a random order, and each goes where it unbalances least. Of several orders the most balanced counts,
-    or, with `keep_first`, the first that is good enough or at most twice as unbalanced as the best.
+    The groups come in a random order, and each goes to the part where it adds the least imbalance. Several orders are
+    tried, and the most balanced one is used. With `keep_first`, the first one is used that is good enough, or at most
+    twice as imbalanced as the best.
 
     Args:
       labels: int [n], the class of each example.
       groups: int [n], the group of each example, from 0 without gaps.
-      shares: of the parts; they add up to 1.
-      seed: governs the orders.
+      shares: share of each part; they add up to 1.
+      seed: seed of the orders.
       *key: further key of the random numbers.
-      keep_first: the first part must get an example of every class.
+      keep_first: whether the first part must get an example of every class.
 
     Returns:
       int64 [n], the part of each example.
@@ -151,7 +151,8 @@ def deal(
     of_group, of_class = np.divmod(pairs, classes)
     amount = int(of_group[-1]) + 1
     starts = np.searchsorted(of_group, np.arange(amount + 1))
-    members = []  # Of each group: its classes, with one more that stands for all; their shares; how many of each class.
+    # Of each group: its classes, and one more for all examples; their shares; the number of examples of each class.
+    members = []
     for first, last in zip(starts, starts[1:], strict=False):
         some, number = of_class[first:last], counts[first:last]
         added = np.append(number * _UNIT // totals[some], number.sum() * _UNIT // len(labels))
@@ -187,20 +188,20 @@ def settle(
     on_leak: str,
     names: tuple[str, str] = ("training", "test"),
 ) -> tuple[Examples, str]:
-    """Do with groups that are in two splits of the data's own as config.data.on_leak says.
+    """Handle groups that are in two splits that the data come with, as config.data.on_leak says.
 
     Args:
       train: the examples that may be dropped.
-      held: the examples of the other split, which stay as they are.
+      held: the examples of the other split, which does not change.
       groups: the group of each id.
-      on_leak: warn, drop or error.
-      names: what to call the two.
+      on_leak: "warn", "drop" or "error".
+      names: what messages call the two splits.
 
     Returns:
-      (the training examples, for "drop" without the shared groups; a sentence, "" if no group is in both).
+      (`train`, without the shared groups if they are dropped; a note, "" if no group is in both).
 
     Raises:
-      DataError: groups are in both and it is "error".
+      DataError: a group is in both splits, and `on_leak` is "error".
     """
     shared = {groups[name] for name in held.ids} & {groups[name] for name in train.ids}
     if not shared:
@@ -212,7 +213,7 @@ def settle(
     )
     if on_leak == "error":
         raise DataError(
-            f"{count} Divide the data otherwise, or set config.data.on_leak to drop (from {names[0]}) or warn."
+            f"{count} Divide the data differently, or set config.data.on_leak to drop (from {names[0]}) or warn."
         )
     if on_leak == "drop":
         kept = np.setdiff1d(np.arange(len(train)), leaked)
@@ -237,12 +238,12 @@ def _pattern(wanted: str, columns: Mapping[str, Mapping[str, str]]) -> re.Patter
 
 
 def _numbers(ids: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
-    """Return the groups of examples as numbers from 0, int64 [n]."""
+    """Return the groups of examples as numbers from 0 on, int64 [n]."""
     return np.unique([groups[name] for name in ids], return_inverse=True)[1].astype(np.int64)
 
 
 def _smallest(labels: np.ndarray, groups: np.ndarray, seed: int, what: str) -> int:
-    """Return the smallest group that leaves an example of every class; where groups are few, no share is near."""
+    """Return the smallest group without which every class still has an example; for few groups, where no share fits."""
     totals = np.bincount(labels)
     tie = keyed_random.raw(int(groups.max()) + 1, seed, what, "smallest group")
     fitting = []
@@ -252,8 +253,8 @@ def _smallest(labels: np.ndarray, groups: np.ndarray, seed: int, what: str) -> i
             fitting.append((int(counts.sum()), int(tie[group]), group))
     if not fitting:
         raise DataError(
-            f"The {what} split would be empty: each class must keep images to train on, and no group of config.data.group "
-            "can be set aside. Give more groups"
+            f"The {what} split would be empty: each class must keep images to train on, and no group of "
+            "config.data.group can be set aside. Give more groups"
             + (", or set config.data.validation to 0 to train without one." if what == "validation" else ".")
         )
     return min(fitting)[2]

@@ -1,8 +1,8 @@
-"""Perceptual hashes: which of many images show the same, although their bytes and pixels differ.
+"""Find near-copies by perceptual hashes: images that look the same although their bytes and pixels differ.
 
-Two images are near-copies if their hashes are close and their thumbnails nowhere far apart. The hash alone takes
-different images of little content, such as handwritten digits, for copies of each other; the thumbnail tells them
-apart. `python -m flax_augtl.benchmarks.near_copies` measures what the limits find.
+Two images are near-copies if their hashes are close and their thumbnails differ little everywhere. The hash alone
+cannot tell apart images with little content, such as handwritten digits; the thumbnails can. `python -m
+flax_augtl.benchmarks.near_copies` measures what the limits find.
 """
 
 import os
@@ -12,35 +12,37 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-VERSION = 1  # Of the hashes and of what counts as a near-copy.
-# Bits that may differ, of 256.
+VERSION = 1  # Version of the hashes and of the rules for near-copies.
+# Number of bits that may differ, of 256.
 MAX_DISTANCE = 40
-# Grey levels by which two thumbnails may differ anywhere, once brightness and contrast are made equal.
+# Largest difference of two thumbnails in grey levels, after brightness and contrast are made equal.
 MAX_DIFFERENCE = 45.0
-# The same in standard deviations of the thumbnail: less is allowed where an image has little contrast.
+# The same in standard deviations of the thumbnail: images of low contrast may differ less.
 MAX_RELATIVE_DIFFERENCE = 2.5
-# Mean grey levels by which near-copies may differ. Also what makes the search fast: most images are further apart.
+# Largest difference in mean grey level. It makes the search fast, because most images differ more.
 MAX_BRIGHTNESS = 16.0
-# Images of one colour are all alike; those with a smaller standard deviation in grey levels are not compared.
+# Images whose grey levels have a smaller standard deviation are not compared, because images of one colour are all
+# alike.
 MIN_CONTRAST = 1.0
-# Pairs that are kept; where there are more, the limit of the distance is lowered.
+# Largest number of pairs to keep; if there are more, the largest distance is lowered.
 MAX_PAIRS = 1_000_000
 
 _HASH_SIDE = 16
 _GREY_SIDE = 4 * _HASH_SIDE  # What imagehash resizes to.
 THUMB_SIDE = 16
 HASH_BYTES = _HASH_SIDE**2 // 8
-_ROWS, _COLUMNS = 16, 8192  # Of a block that is compared at once: small enough for a core's cache.
+_ROWS, _COLUMNS = 16, 8192  # Size of a block that is compared at once; it fits into the cache of a core.
 
 
 class Pairs(NamedTuple):
     """Near-copies among n images, sorted by position.
 
     Attributes:
-      first, second: int64 [k], positions; first < second.
+      first: int64 [k], position of the first image.
+      second: int64 [k], position of the second image; first < second.
       distance: int64 [k], bits in which the hashes differ.
       mirrored: bool [k], whether one is the mirror image of the other.
-      limit: the largest distance of what is listed: `MAX_DISTANCE`, or less where there are too many pairs.
+      limit: the largest distance that was listed: `MAX_DISTANCE`, or less if there are too many pairs.
     """
 
     first: np.ndarray
@@ -51,13 +53,13 @@ class Pairs(NamedTuple):
 
 
 def shrunk(image: Image.Image) -> Image.Image:
-    """Return an RGB image in the size that `describe` wants."""
+    """Resize an RGB image to the size that `describe` expects."""
     return image.resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
 
 
 def describe(small: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of a `shrunk` image and of its mirror image, uint8 [2, 32], and a grey thumbnail, uint8 [256]."""
-    import imagehash  # Takes a while, and only a scan needs it.
+    """Return hashes of a `shrunk` image and its mirror image, uint8 [2, 32], and a grey thumbnail, uint8 [256]."""
+    import imagehash  # Slow to import, and only a scan needs it.
 
     grey = small.convert("L")
     hashes = [np.packbits(imagehash.phash(view, hash_size=_HASH_SIDE).hash) for view in (grey, ImageOps.mirror(grey))]
@@ -70,10 +72,10 @@ def search(
     """Find all near-copies among n images.
 
     Args:
-      hashes: uint8 [n, 2, 32], as `describe` makes them.
-      thumbs: uint8 [n, 256], as `describe` makes them.
-      max_distance: bits that may differ.
-      check_thumbs: also compare the thumbnails.
+      hashes: uint8 [n, 2, 32], hashes from `describe`.
+      thumbs: uint8 [n, 256], thumbnails from `describe`.
+      max_distance: number of bits that may differ.
+      check_thumbs: whether to compare the thumbnails as well.
     """
     brightness = thumbs.mean(1, dtype=np.float32)
     compared = np.flatnonzero(thumbs.std(1, dtype=np.float32) >= MIN_CONTRAST)
@@ -82,7 +84,7 @@ def search(
     ends = np.searchsorted(brightness[order], brightness[order] + MAX_BRIGHTNESS, "right")
 
     def compare(start: int) -> np.ndarray:
-        """Compare some images with those after them in `order`: int64 [k, 4] of first, second, distance and mirrored."""
+        """Compare some images with later ones in `order`; return int64 [k, 4]: first, second, distance and mirrored."""
         stop = min(start + _ROWS, len(order))
         found = [np.zeros((0, 4), np.int64)]
         for left in range(start + 1, int(ends[stop - 1]), _COLUMNS):
@@ -111,18 +113,18 @@ def search(
 
 
 def _within(rows: np.ndarray, columns: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of rows of uint64 [m, 4] and [n, 4] that differ in few bits, as two arrays of positions."""
+    """Return the positions of the pairs of rows, uint64 [m, 4] and [n, 4], that differ in at most `limit` bits."""
     distance = np.bitwise_count(rows[:, None, 0] ^ columns[None, :, 0])
     distance += np.bitwise_count(rows[:, None, 1] ^ columns[None, :, 1])
-    # Half of the bits rule out nearly all pairs.
+    # Half of the bits suffice to rule out nearly all pairs.
     i, j = np.nonzero(distance <= limit)
     near = np.bitwise_count(rows[i] ^ columns[j]).sum(1, dtype=np.int64) <= limit
     return i[near], j[near]
 
 
 def _look_alike(ours: np.ndarray, theirs: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Tell which rows of two stacks of thumbnails, uint8 [k, 256], differ little: bool [k]."""
-    if len(ours) > _COLUMNS:  # As many at a time as memory is no matter of.
+    """Tell which rows of two stacks of thumbnails, uint8 [k, 256], look alike: bool [k]."""
+    if len(ours) > _COLUMNS:  # Few enough at a time that memory is not a concern.
         parts = [slice(i, i + _COLUMNS) for i in range(0, len(ours), _COLUMNS)]
         return np.concatenate([_look_alike(ours[part], theirs[part], mirrored) for part in parts])
     if mirrored:
@@ -135,7 +137,7 @@ def _look_alike(ours: np.ndarray, theirs: np.ndarray, mirrored: bool) -> np.ndar
 
 
 def _fewer(found: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
-    """Lower the limit until at most `MAX_PAIRS` are left; what that is depends on the images only, not on the order."""
+    """Lower the limit until at most `MAX_PAIRS` pairs are left; the result does not depend on their order."""
     while len(found) > MAX_PAIRS:
         limit -= 1
         found = found[found[:, 2] <= limit]
@@ -145,7 +147,7 @@ def _fewer(found: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
 def _sorted(found: np.ndarray, limit: int) -> Pairs:
     found = found[found[:, 2] <= limit]
     found = np.concatenate([np.sort(found[:, :2], 1), found[:, 2:]], 1)
-    # An image that is symmetric is close to the other one both ways: the closer counts, and as it is before mirrored.
+    # Symmetric images match both ways: keep the closer match, and the unmirrored one of two equally close.
     found = found[np.lexsort((found[:, 3], found[:, 2], found[:, 1], found[:, 0]))]
     first_of_pair = np.ones(len(found), bool)
     first_of_pair[1:] = (found[1:, :2] != found[:-1, :2]).any(1)

@@ -1,6 +1,6 @@
-"""Look at every picture once, before the splits are made: is it sound, and what tells it from the others?
+"""Scan every image once before the splits are made: check that it can be read, and compute its hashes.
 
-A bad picture thus changes no step count later, and what was seen is remembered until a file changes.
+So unreadable images cannot change the number of steps later. The results are stored until a file changes.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -25,24 +25,24 @@ from flax_augtl.data.splits.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, d
 from flax_augtl.data.types import fingerprint
 from flax_augtl.runtime.paths import cache_folder
 
-_VERSION = (3, VERSION)  # Of what is remembered.
+_VERSION = (3, VERSION)  # Version of the stored results.
 _GRID = 4
-_TENTH = 25  # Of the 255 steps between black and white.
+_TENTH = 25  # A tenth of the 255 steps between black and white.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What was seen of n pictures.
+    """Results of scanning n images.
 
     Attributes:
-        bad: {position in the source: why it cannot be read}.
-        digests: uint8 [n, 16], a hash of the bytes of each file; zeros for a bad one.
-        sizes: int32 [n, 2], width and height once upright.
-        looks: uint8 [n, 48], the mean colours of a 4 × 4 grid: nearly equal for equal pixels, whatever the format.
-        hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
-        thumbs: uint8 [n, 256], a grey thumbnail of each.
-        flat: bool [n], the image uses less than a tenth of the range from black to white.
-        stacked: bool [n], a TIFF of several pages.
+      bad: {position in the source: why the image cannot be read}.
+      digests: uint8 [n, 16], a hash of the bytes of each file; zeros if it cannot be read.
+      sizes: int32 [n, 2], width and height of the upright image.
+      looks: uint8 [n, 48], the mean colours of a 4 × 4 grid, nearly equal for equal pixels in any format.
+      hashes: uint8 [n, 2, 32], perceptual hashes of each image and of its mirror image, see `image_hash`.
+      thumbs: uint8 [n, 256], a grey thumbnail of each image.
+      flat: bool [n], whether the image uses less than a tenth of the range from black to white.
+      stacked: bool [n], whether the file is a TIFF with several pages.
     """
 
     bad: dict[int, str]
@@ -56,23 +56,30 @@ class Scan:
 
 
 class Encoded(Protocol):
-    """A source whose pictures are files, or records of one.
+    """A source whose images are files, or records of one file."""
 
-    `path(i)` and `name(i)` are what to call a picture, with and without where all of them are; `state()` differs as
-    soon as one of them does.
-    """
-
-    max_pixels: int
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels that an image may have."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def path(self, index: int) -> str: ...
+    def path(self, index: int) -> str:
+        """Return where an image is, as text."""
+        ...
 
-    def name(self, index: int) -> str: ...
+    def name(self, index: int) -> str:
+        """Return what to call an image where the place of all of them is known."""
+        ...
 
-    def encoded(self, index: int) -> bytes: ...
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of an image file."""
+        ...
 
-    def state(self) -> str: ...
+    def state(self) -> str:
+        """Return a text that changes as soon as an image does."""
+        ...
 
 
 def scan(
@@ -81,17 +88,17 @@ def scan(
     remember_in: str | Path | None = None,
     among: np.ndarray | None = None,
 ) -> Scan:
-    """Read and decode every picture, in parallel.
+    """Read and decode every image, in parallel.
 
     Args:
-        source: the picture files.
-        on_bad_image: "error" or "skip".
-        remember_in: the folder that keeps what was seen; None for the user's cache folder, "" for none.
-        among: int [m], the pictures that count if they are bad; None for all.
+      source: the image files.
+      on_bad_image: "error" or "skip".
+      remember_in: the folder that stores the results; None for the user's cache folder, "" for none.
+      among: int [m], positions of the images that must be readable; None for all.
 
     Raises:
-        DataError: (`UnreadablePicture` if it is one) images cannot be read and
-            `on_bad_image` is "error"; the message has the path and the reason of the first, and the paths of up to ten.
+      DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadablePicture` if it is one image. The
+        message has the path and the reason of the first, and up to nine more paths.
     """
     folder = scan_folder(remember_in)
     state = fingerprint(_VERSION, Image.__version__, source.max_pixels, source.state())
@@ -109,18 +116,18 @@ def scan(
 
 
 def note(skipped: Mapping[str, str], of: int) -> str:
-    """A sentence that counts the bad ones, {name: reason}, of so many pictures, and lists the first ten."""
+    """Return a note about the skipped images, {name: reason}, of a total of `of`."""
     named = listed(f"{name} ({reason})" for name, reason in skipped.items())
     return f"{len(skipped)} of {of} images cannot be read and are left out: {named}."
 
 
 def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tuple[str, ...]:
-    """Sentences about images that can be read, but perhaps not as they were meant; of those `among`, or of all."""
+    """Return notes about readable images that may look wrong; `among`, int [m], limits them to some positions."""
     among = np.arange(len(source)) if among is None else among
     said = []
     for which, what in (
-        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, which "
-                    "look black; scale their values if that is not meant"),
+        (seen.flat, "use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
+                    "which look black; scale their values if that is not intended"),
         (seen.stacked, "are TIFFs of several pages, of which the first is used"),
     ):  # fmt: skip
         found = among[which[among]].tolist()
@@ -130,7 +137,7 @@ def remarks(source: Encoded, seen: Scan, among: np.ndarray | None = None) -> tup
 
 
 def scan_folder(remember_in: str | Path | None) -> Path | None:
-    """Where results are kept, given config.data.scan_dir; None for nowhere."""
+    """Return the folder that stores results, given config.data.scan_dir; None if they are not stored."""
     return cache_folder() / "scans" if remember_in is None else Path(remember_in) if remember_in else None
 
 
@@ -166,7 +173,7 @@ def _look_at_all(source: Encoded) -> Scan:
 
 
 def _full_size(content: bytes) -> tuple[int, int]:
-    """Upright, and as it is when not decoded at a reduced scale, which happens to JPEGs only."""
+    """Return the upright size of a JPEG, which may have been decoded at a smaller size."""
     with Image.open(io.BytesIO(content)) as image:
         return upright_size(image)
 
@@ -188,7 +195,7 @@ def _remember(memory: Path, seen: Scan) -> None:
 
 
 def load_arrays(memory: Path) -> dict[str, np.ndarray]:
-    """Return what `save_arrays` kept; empty if it is not there, or half written by a run that was killed."""
+    """Return the arrays that `save_arrays` stored; none if there is no such file, or it is incomplete."""
     try:
         with np.load(io.BytesIO(memory.read_bytes()), allow_pickle=False) as file:
             return dict(file)
@@ -197,12 +204,13 @@ def load_arrays(memory: Path) -> dict[str, np.ndarray]:
 
 
 def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
-    """Keep arrays in a file, whole or not at all; one that cannot be written only means that the next run looks again."""
+    """Store arrays in a file; if that fails, the next run computes them again."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: on a full disk nothing stays behind.
+        # A full disk must not leave an incomplete file.
         with tempfile.TemporaryDirectory(dir=memory.parent) as folder, open(Path(folder) / memory.name, "wb") as file:
-            np.savez(file, **arrays)
+            content: dict[str, Any] = dict(arrays)  # Tells the type checker that none is allow_pickle.
+            np.savez(file, **content)
             file.close()
             os.replace(file.name, memory)
     except OSError:

@@ -1,4 +1,4 @@
-"""The parts that a data set comes with → train, validation and test for one seed."""
+"""Make the training, validation and test splits for one seed from the parts that a dataset comes with."""
 
 from collections.abc import Mapping
 
@@ -27,25 +27,27 @@ def divide(
 ) -> Dataset:
     """Make the three splits.
 
-    In this order: a test split is carved where there is none, or a fold is taken as the test split; copies of test
-    pictures are dealt with; the sampling rate and the shots are taken; validation is carved, where there is none, from
-    what is left. The test split is a function of the data and config.data.split_seed, all else of the seed too, so no
-    test picture of one seed is in the training or validation data of another.
+    First, a test split is taken if there is none, or a fold becomes the test split. Second, copies of test images are
+    handled. Third, the sampling rate and the shots are applied. Last, a validation split is taken from the rest if
+    there is none. The test split depends on the data and config.data.split_seed only, so no test image of one seed is a
+    training or validation image of another seed.
 
     Args:
-        name: for messages.
-        class_names: one a label.
-        parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
-        data: config.data.
-        seed: governs every choice but that of the test split; where config.data.split_seed is None, as in runs of
-            earlier versions, that one too.
-        metric, notes, skipped: see `Dataset`.
-        find_copies: finds images that are there more than once; None where there can be none.
-        groups: {id: its group}, where groups must stay in one split.
+      name: what messages call the dataset.
+      class_names: the name of each label.
+      parts: {"train", "test" and perhaps "val"}, or {"all"} alone.
+      data: config.data.
+      seed: seed of all choices except the test split. If config.data.split_seed is None, as in runs of earlier
+        versions, the test split has this seed, too.
+      metric: see `Dataset`.
+      notes: see `Dataset`.
+      skipped: see `Dataset`.
+      find_copies: finds images that occur more than once; None to skip the search.
+      groups: {id: its group}; each group stays in one split.
 
     Raises:
-        DataError: see `splits` and `copies`; a label out of range; an id twice; a class that is not trained on; an
-            empty split.
+      DataError: a label is out of range, an id occurs twice, a class has no training image, a split is empty, or the
+        settings do not fit the data.
     """
     _check_labels(name, class_names, parts)
     if groups is not None:
@@ -80,14 +82,15 @@ def _set_aside(
     seed: int,
     groups: Mapping[str, str] | None,
 ) -> tuple[dict[str, Examples], str]:
-    """Make the test split of data that have none, or of a fold; and a sentence about it.
+    """Make the test split from a fold, or for data that have none; return the parts and a note.
 
-    A fold is taken of the training data. Then a validation split of the data's own stays, and their own test split is
-    not used.
+    A fold is taken from the training data. A validation split that the data come with stays; their test split is not
+    used.
     """
     split_seed = seed if data.split_seed is None else data.split_seed
-    whole = parts.get("all", parts.get("train"))
+    whole = parts["all"] if "all" in parts else parts["train"]
     if data.folds:
+        assert data.fold is not None, "`folds.check` refuses folds without a fold."
         rest, test = folds.hold_out(whole, data.folds, data.fold, split_seed, class_names, groups)
         said = (f"{len(test)} of {len(whole)} images are the test split: fold {data.fold} of the folds 0 to "
                 f"{data.folds - 1} (config.data.split_seed={split_seed}).")  # fmt: skip
@@ -109,7 +112,7 @@ def _set_aside(
 def _settle_groups(
     train: Examples, val: Examples | None, test: Examples, groups: Mapping[str, str], on_leak: str
 ) -> tuple[Examples, Examples | None, list[str]]:
-    """Do with groups that are in two splits of the data's own as config.data.on_leak says."""
+    """Handle groups that are in two splits that the data come with, as config.data.on_leak says."""
     train, said = grouping.settle(train, test, groups, on_leak)
     notes = [said]
     if val is not None:
@@ -131,13 +134,15 @@ def _check_labels(name: str, class_names: tuple[str, ...], parts: dict[str, Exam
         for example_id in examples.ids:
             if example_id in owner:
                 raise DataError(
-                    f"The example id {example_id} of {name} is there twice, in {owner[example_id]} and {part}."
+                    f"The example id {example_id} of {name} occurs twice, in {owner[example_id]} and {part}."
                 )
             owner[example_id] = part
 
 
-def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, others: dict[str, Examples | None]):
-    """Every split has examples, and none of a class that nothing was learned of."""
+def _check_classes(
+    name: str, class_names: tuple[str, ...], train: Examples, others: dict[str, Examples | None]
+) -> None:
+    """Check that no split is empty, and that every class has training examples."""
     known = np.bincount(train.labels, minlength=len(class_names)) > 0
     if known.sum() < 2:
         raise DataError(f"The training split of {name} has {known.sum()} classes; there must be at least two.")
@@ -150,7 +155,7 @@ def _check_classes(name: str, class_names: tuple[str, ...], train: Examples, oth
         if len(strange):
             names = {class_names[c] for c in strange}
             alike = [" and ".join(map(repr, group)) for group in look_alikes(class_names) if names & set(group)]
-            hint = f" Only case or blanks tell these apart: {listed(alike, 3)}." if alike else ""
+            hint = f" Only case or spaces tell these apart: {listed(alike, 3)}." if alike else ""
             raise DataError(
                 f"These classes of {name} are in the {split} split only, so the network cannot be trained on them: "
                 f"{listed(class_names[c] for c in strange)}. Add training images of them, or remove them.{hint}"

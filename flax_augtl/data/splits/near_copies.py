@@ -1,4 +1,4 @@
-"""Copies of images, exact and near: found by a `Finder`, and settled as config.data says before the splits are final."""
+"""Find exact copies and near-copies of images, and handle them as config.data says before the splits are final."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -13,18 +13,19 @@ from flax_augtl.data.splits import duplicates, image_hash
 from flax_augtl.data.splits.integrity import Scan, load_arrays, save_arrays, scan_folder
 from flax_augtl.data.types import Examples, NearCopy, Source
 
-MAX_LISTED = 100_000  # Near-copies in the run directory.
-_REMEMBER_FROM = 10_000  # Images; the search among fewer takes less time than a file.
+MAX_LISTED = 100_000  # Largest number of near-copies in the run directory.
+_REMEMBER_FROM = 10_000  # For fewer images, searching is faster than a file.
 
 
 class Near(NamedTuple):
     """Near-copies between two groups of examples, nearest first.
 
     Attributes:
-      left, right: int64 [k], positions in the two groups.
+      left: int64 [k], positions in the first group.
+      right: int64 [k], positions in the second group.
       distance: int64 [k], see `image_hash.Pairs`.
-      mirrored: bool [k].
-      limit: the largest distance that was looked for.
+      mirrored: bool [k], see `image_hash.Pairs`.
+      limit: the largest distance that was searched for.
     """
 
     left: np.ndarray
@@ -35,7 +36,7 @@ class Near(NamedTuple):
 
     def take(self, which: np.ndarray) -> "Near":
         """Return some of the pairs; `which` is bool [k] or positions."""
-        return Near(*(column[which] for column in self[:4]), self.limit)
+        return Near(self.left[which], self.right[which], self.distance[which], self.mirrored[which], self.limit)
 
 
 class Finder(Protocol):
@@ -43,52 +44,61 @@ class Finder(Protocol):
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
         """Return the pairs with the same bytes or the same pixels."""
+        ...
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
         """Return the pairs of one group with the same bytes or pixels but different labels."""
+        ...
 
     def near(self, left: Examples, right: Examples) -> Near:
         """Return the pairs that are alike, exact copies included; the two groups may be the same one."""
+        ...
 
 
 class ByContent:
-    """Finds equal images, given how to get the content of an example. It knows nothing of near-copies."""
+    """Finds equal images by the content of examples; it finds no near-copies."""
 
     def __init__(self, content: Callable[[Examples, int], bytes]):
         self._content = content
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same content."""
         return duplicates.copies_by(left, right, self._content)
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same content but different labels."""
         digests = [hashlib.blake2b(self._content(part, i), digest_size=16).digest() for i in range(len(part))]
         return duplicates.conflicts(part, digests)
 
     def near(self, left: Examples, right: Examples) -> Near:
+        """Return no pairs."""
         nothing = np.zeros(0, np.int64)
         return Near(nothing, nothing, nothing, nothing.astype(bool))
 
 
 class ByScan:
-    """Finds copies of images that were scanned.
-
-    Args:
-      seen: what was seen of each source.
-      remember_in: config.data.scan_dir.
-    """
+    """Finds copies among images that were scanned."""
 
     def __init__(self, seen: Mapping[Source, Scan], remember_in: str | Path | None = ""):
+        """Take the results of the scan.
+
+        Args:
+          seen: the scan of each source.
+          remember_in: config.data.scan_dir.
+        """
         self._seen = seen
         self._folder = scan_folder(remember_in)
-        # Images are numbered through all sources.
+        # The images of all sources are numbered consecutively.
         starts = np.cumsum([0, *(len(scan.digests) for scan in seen.values())])
         self._start, self._total = dict(zip(seen, starts.tolist(), strict=False)), int(starts[-1])
         self._pairs: image_hash.Pairs | None = None
 
     def exact(self, left: Examples, right: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same bytes or the same pixels."""
         return duplicates.copies(left, right, (self._seen[left.source], self._seen[right.source]))
 
     def conflicts(self, part: Examples) -> list[duplicates.Copy]:
+        """Return the pairs with the same bytes or pixels but different labels."""
         scan, near = self._seen[part.source], self.near(part, part)
         # Images of one colour have no perceptual hash.
         flat = np.flatnonzero(scan.thumbs[part.indices].std(1) < image_hash.MIN_CONTRAST)
@@ -96,6 +106,7 @@ class ByScan:
         return duplicates.conflicts(part, [row.tobytes() for row in scan.digests[part.indices]], alike)
 
     def near(self, left: Examples, right: Examples) -> Near:
+        """Return the pairs that are alike, exact copies included."""
         pairs = self._pairs = self._pairs or self._search()
         ours, theirs = self._positions(left), self._positions(right)
         found = []
@@ -110,10 +121,11 @@ class ByScan:
         if left is right:
             columns[:, :2] = np.sort(columns[:, :2], 1)
         columns = columns[np.lexsort((columns[:, 1], columns[:, 0], columns[:, 2]))].T
-        return Near(*columns[:3], columns[3].astype(bool), pairs.limit)
+        left_of, right_of, distance, mirrored = columns
+        return Near(left_of, right_of, distance, mirrored.astype(bool), pairs.limit)
 
     def _positions(self, part: Examples) -> np.ndarray:
-        """int64 [images of all sources]: the position of each image in `part`, −1 if it is not there."""
+        """Return int64 [images of all sources]: the position of each image in `part`, or −1."""
         positions = np.full(self._total, -1, np.int64)
         positions[self._start[part.source] + part.indices] = np.arange(len(part))
         return positions
@@ -135,7 +147,7 @@ class ByScan:
 
 
 class Settled(NamedTuple):
-    """The parts once their copies are dealt with, sentences about them, and the near-copies, nearest first."""
+    """The parts after copies were handled, notes about them, and the near-copies, nearest first."""
 
     train: Examples
     val: Examples | None
@@ -151,18 +163,21 @@ def settle(
     data: DataConfig,
     class_names: tuple[str, ...],
 ) -> Settled:
-    """Do with all copies what config.data says.
+    """Handle all copies as config.data says.
 
-    Copies of test images leave training and validation, never the test split: it is what others report figures on.
+    Copies of test images are dropped from training and validation, never from the test split, because others report
+    results on it.
 
     Args:
-      train, val, test: the parts before training examples are sampled and validation is carved.
+      train: the training examples, before they are sampled.
+      val: the validation examples; None if they will be taken from the training examples.
+      test: the test examples.
       finder: finds the copies.
       data: config.data.
       class_names: for messages.
 
     Raises:
-      DataError: there are copies of a kind whose setting is "error".
+      DataError: there are copies whose setting is "error".
     """
     on_conflict = data.on_conflict or data.on_leak
     parts, notes, near, exact = {"training": train, "validation": val}, [], [], set()
@@ -197,7 +212,7 @@ def settle(
 def _settle_conflicts(
     train: Examples, found: list[duplicates.Copy], on_conflict: str, class_names: tuple[str, ...]
 ) -> tuple[Examples, str]:
-    """Deal with equal images under different labels; "drop" drops all of them, for no label is known to be right."""
+    """Handle equal images with different labels; "drop" drops all of them, because any label may be wrong."""
     if not found:
         return train, ""
     named = listed(
@@ -219,8 +234,8 @@ def _settle_near(part: Examples, test: Examples, found: Near, near_copies: str, 
         return part, ""
     leaked = np.unique(found.left)
     named = _named(part, test, found)
-    count = (f"Near-copies of {len(np.unique(found.right))} of {len(test)} test images are in the {what} data (re-encoded, "
-             f"resized, mirrored or slightly changed): {named}.{_limit(found)}")  # fmt: skip
+    count = (f"Near-copies of {len(np.unique(found.right))} of {len(test)} test images are in the {what} data "
+             f"(re-encoded, resized, mirrored or slightly changed): {named}.{_limit(found)}")  # fmt: skip
     if near_copies == "error":
         raise DataError(f"{count} Remove them, or set config.data.near_copies to drop (from {what}), warn or ignore.")
     if near_copies == "drop":
@@ -252,7 +267,7 @@ def _limit(found: Near) -> str:
 
 
 def _without(found: Near, left: Examples, right: Examples, exact: set[tuple[str, str]]) -> Near:
-    """Leave out the exact copies, which are counted for themselves."""
+    """Leave out the exact copies, which are counted separately."""
     if not exact:
         return found
     pairs = zip(found.left.tolist(), found.right.tolist(), strict=True)

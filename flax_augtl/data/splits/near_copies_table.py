@@ -1,4 +1,4 @@
-"""The list of near-copies that a run or a study leaves in its directory."""
+"""Write the list of near-copies into the directory of a run or a study."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from flax_augtl.workdir import files
 def write_near_copies(workdir: epath.Path, dataset: Dataset) -> None:
     """Write a CSV file of the near-copies of a dataset, nearest first, if there are any.
 
-    The split of an image is empty if it was dropped, or left out by config.data.rate or shots.
+    The split of an image is empty if it was dropped, or not chosen because of config.data.rate or config.data.shots.
     """
     if not dataset.near_copies:
         return

@@ -1,6 +1,6 @@
-"""Stratified choices among examples: a validation split, k a class, a share of each class.
+"""Choose examples by class: a stratified split, k of each class, or a share of each class.
 
-All are functions of (labels in the order of the ids, seed), the same on every machine.
+All choices depend on (labels in the order of the ids, seed) only, so they are the same on every machine.
 """
 
 from collections.abc import Mapping
@@ -23,23 +23,23 @@ def carve(
 ) -> tuple[Examples, Examples | None]:
     """Take a stratified part out of some examples.
 
-    Each class gives its share, rounded so that the total is exact; no class gives its last example. With groups, whole
-    groups are taken, so that total and shares are near to what was asked for.
+    Each class gives its share, rounded so that the total is exact. Each class keeps at least one example. With groups,
+    whole groups are taken, so the total and the shares are approximate.
 
     Args:
-        examples: what to take from.
-        amount: a share in (0, 1), a count ≥ 1, or 0 for nothing.
-        seed: governs which.
-        class_names: for messages.
-        what: the name of the part, "validation" or "test": the field of `config.data` that holds `amount`. Part of the
-            key, so that two parts taken with one seed are independent.
-        groups: {id: its group}, where groups must stay together.
+      examples: the examples to take from.
+      amount: a share in (0, 1), a count ≥ 1, or 0 for nothing.
+      seed: seed of the choice.
+      class_names: for messages.
+      what: "validation" or "test": the field of `config.data` that holds `amount`. It is part of the random key, so
+        that two parts with the same seed are independent.
+      groups: {id: its group}; each group stays together.
 
     Returns:
-        (the rest, the part), each in the order of `examples`; the part is None if `amount` is 0.
+      (the rest, the part), each in the order of `examples`; the part is None if `amount` is 0.
 
     Raises:
-        DataError: the amount makes no sense, or the part would be empty or leave nothing.
+      DataError: the amount is invalid or too large, or the part would be empty.
     """
     if amount == 0:
         return examples, None
@@ -75,10 +75,10 @@ def shots(examples: Examples, k: int, seed: int, class_names: tuple[str, ...]) -
     """Choose k examples of every class.
 
     Returns:
-        (the chosen, the rest), each in the order of `examples`.
+      (the chosen examples, the rest), each in the order of `examples`.
 
     Raises:
-        DataError: k is not positive, or a class has fewer than k examples.
+      DataError: k is not positive, or a class has fewer than k examples.
     """
     if k < 1:
         raise DataError(f"config.data.shots={k} must be at least 1; leave it out for all examples.")
@@ -94,9 +94,13 @@ def shots(examples: Examples, k: int, seed: int, class_names: tuple[str, ...]) -
 
 
 def sample(examples: Examples, rate: float, seed: int, class_names: tuple[str, ...]) -> Examples:
-    """Keep a share of every class, rounded to the nearest and at least one example: a benchmark's sampling rate.
+    """Keep a share of every class: a benchmark's sampling rate.
 
-    The samples of one seed are nested: those of 15 % are among those of 30 %.
+    The number of examples is rounded, and at least one. The samples of one seed are nested: those of 15 % are among
+    those of 30 %.
+
+    Raises:
+      DataError: the rate is not above 0 and at most 1.
     """
     if not 0 < rate <= 1:
         raise DataError(f"config.data.rate={rate} must be above 0 and at most 1, the share of each class to train on.")
@@ -108,12 +112,12 @@ def sample(examples: Examples, rate: float, seed: int, class_names: tuple[str, .
 
 
 def _stratify(counts: np.ndarray, total: int, seed: int, what: str) -> np.ndarray:
-    """Share `total` out over the classes by largest remainder, none giving its last: int64 [classes]."""
+    """Distribute `total` over the classes by largest remainder, each keeping one example: int64 [classes]."""
     room = np.maximum(counts - 1, 0)
     exact = counts * (total / counts.sum())
     quota = np.minimum(np.floor(exact).astype(np.int64), room)
     tie = keyed_random.raw(len(counts), seed, what, "remainder")
-    # The classes that are owed most first. More than one round only if small classes had no room.
+    # Classes with the largest remainder come first. A second round is needed only if small classes had no room.
     while quota.sum() < total:
         open_ = np.flatnonzero(quota < room)
         owed = (exact - quota)[open_]
@@ -123,7 +127,7 @@ def _stratify(counts: np.ndarray, total: int, seed: int, what: str) -> np.ndarra
 
 
 def _first_of_each_class(labels: np.ndarray, quota: np.ndarray, seed: int, what: str) -> np.ndarray:
-    """bool [n]: the first quota[c] of every class c, in a random order that the class has for itself."""
+    """Choose the first quota[c] examples of every class c, in a random order of each class: bool [n]."""
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -13,10 +13,10 @@ __all__ = ["terminal_table", "verdict", "write_report"]
 
 
 def write_report(result: StudyResult, workdir: epath.PathLike) -> None:
-    """Write report.html and study.csv into a run directory, each whole or not at all.
+    """Write report.html and study.csv into the directory of a study, each whole or not at all.
 
     Raises:
-      ValueError: a file cannot be written.
+      CannotWrite: a file cannot be written.
     """
     workdir = epath.Path(workdir)
     for name, text in ((files.STUDY, study_csv(result)), (files.REPORT, page(result))):

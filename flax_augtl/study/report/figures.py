@@ -1,8 +1,8 @@
-"""Figures of a study as SVG texts: accuracy against freeze depth, learning curves. Text is drawn as outlines."""
+"""Figures of a study as SVG: accuracy against freeze depth, and learning curves. Text is drawn as outlines."""
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which also the colour-blind tell apart; another dash for every round of them.
+# The colours of Okabe and Ito, which colour-blind people can distinguish. After each round the dashes change.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
-# More bands than that in one figure hide one another.
+# More bands in one figure would hide one another.
 MOST_BANDS = 4
 LABEL = 25
 
@@ -26,14 +26,14 @@ Band = Mapping[str, Estimate]
 
 
 def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
-    """Draw accuracy against freeze depth, a line a head: (SVG, description) pairs.
+    """Draw accuracy against freeze depth, with a line for each head; return pairs of (SVG, description).
 
-    With up to four heads that is one figure with 95 % bands. With more, the first has lines alone, and one a head
-    follows with that head's band before that of the reference.
+    Up to four heads share one figure with 95 % bands. With more heads, the first figure has lines only, and another
+    figure for each head shows its band and that of the reference.
 
     Args:
       result: what the study measured.
-      split: "val", of the selecting cells of each depth's best rate, or "test", of the final cells.
+      split: "val" for the selecting trials with the best rate of each depth, "test" for the final trials.
     """
     bands = {head: found for head in queries.heads(result) if (found := _by_depth(result, head, split))}
     if not bands:
@@ -42,12 +42,11 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
     what = f"{METRICS[result.metric]} on {name} against freeze depth"
     heads, base = list(bands), reference(result)
     limits = _limits(bands.values())
-    leep = result.leep and result.leep[split]
+    of_leep = result.leep[split] if result.leep else None
+    leep = of_leep[result.metric] if of_leep else None
     drawn = [
         (
-            _depth_figure(
-                result, bands, heads, limits, name, banded=len(heads) <= MOST_BANDS, leep=leep and leep[result.metric]
-            ),
+            _depth_figure(result, bands, heads, limits, name, banded=len(heads) <= MOST_BANDS, leep=leep),
             what,
         )
     ]
@@ -63,9 +62,9 @@ def depth_figures(result: StudyResult, split: str) -> list[tuple[str, str]]:
 def _by_depth(result: StudyResult, head: str, split: str) -> dict[str, Estimate]:
     find = queries.selected if split == "val" else queries.finals
     return {
-        depth: estimate([*queries.values(found, split, result.metric).values()])
+        depth: found
         for depth in result.depths
-        if (found := find(result, head, depth))
+        if (found := estimate([*queries.values(find(result, head, depth), split, result.metric).values()]))
     }
 
 
@@ -90,7 +89,7 @@ def _depth_figure(
         style = _style(result, head)
         axes.plot(where, means, label=shortened(head, LABEL), marker="o", markersize=4, **style)
         for place_of, point in zip(where, points.values(), strict=True):
-            if point.seeds > 1 and np.isnan(point.low):  # Too few seeds for a band: the seeds themselves.
+            if point.seeds > 1 and np.isnan(point.low):  # Too few seeds for a band: show each seed.
                 axes.plot(
                     [place_of] * point.seeds,
                     [100 * value for value in point.values],
@@ -100,7 +99,7 @@ def _depth_figure(
                     alpha=0.6,
                     color=style["color"],
                 )
-        # Like with like: a shorter training is another kind of point.
+        # Hollow points mark shorter trainings, which must not be compared with longer ones.
         shorter = [index for index, steps in enumerate(lengths[head]) if steps < longest]
         axes.plot(
             [where[index] for index in shorter],
@@ -115,11 +114,11 @@ def _depth_figure(
         if banded:
             low, high = ([100 * getattr(point, end) for point in points.values()] for end in ("low", "high"))
             axes.fill_between(where, low, high, color=style["color"], alpha=0.18, linewidth=0)
-            if len(where) == 1:  # A band needs two places to be seen.
+            if len(where) == 1:  # A band over one place would be invisible.
                 axes.vlines(where, low, high, color=style["color"], linewidth=1.2)
     if leep is not None:
         low, high = min(limits[0], 100 * leep - 1), max(limits[1], 100 * leep + 1)
-        # Far away it would press the heads, which are to be compared, into one line.
+        # A value far away would squeeze the lines of the heads together.
         near = high - low <= 1.5 * (limits[1] - limits[0])
         axes.axhline(
             100 * leep if near else np.nan,
@@ -143,13 +142,13 @@ def _depth_figure(
     return _svg(figure, axes)
 
 
-def _lengths(result: StudyResult, head: str, depths: Sequence[str]) -> list[int]:
+def _lengths(result: StudyResult, head: str, depths: Iterable[str]) -> list[int]:
     """Return the longest training of a head, in steps, at each depth."""
     return [max(queries.lengths(result, head, depth), default=0) for depth in depths]
 
 
-def _limits(bands: Sequence[Band]) -> tuple[float, float]:
-    """Return limits that hold every mean and band, the same in every figure that shall be compared."""
+def _limits(bands: Iterable[Band]) -> tuple[float, float]:
+    """Return limits that contain every mean and band, to be shared by all figures that are compared."""
     ends = [
         100 * end
         for band in bands
@@ -162,8 +161,7 @@ def _limits(bands: Sequence[Band]) -> tuple[float, float]:
 
 
 def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
-    """Draw validation accuracy of each head's winner, mean over seeds, against epochs and seconds: (SVG, description)."""
-    # A vmapped group of cells can end together, so only steps that every seed has are averaged.
+    """Draw the mean validation accuracy of each head's winner against epochs and seconds; return (SVG, description)."""
     curves = {
         head: curve
         for head, winner in result.winners.items()
@@ -190,19 +188,21 @@ def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
 
 
 def _curve(result: StudyResult, selected: Mapping[int, queries.Row]) -> list[tuple[float, float, float]]:
-    """Return (epochs, seconds, accuracy) at every evaluated step that all seeds have, means over seeds."""
+    """Return the means over seeds of (epochs, seconds, accuracy) at every step at which all seeds were evaluated."""
     runs = [
         {point["step"]: point for point in row["history"] or () if point["val"] is not None}
         for row in selected.values()
     ]
-    row = next(iter(selected.values()), None)
+    if not selected:
+        return []
+    row = next(iter(selected.values()))
     return [
         (
             queries.epochs(result, row, queries.mean(run[step]["examples"] for run in runs)),
             queries.mean(run[step]["seconds"] for run in runs),
             queries.mean(run[step]["val"] for run in runs),
         )
-        for step in sorted(set.intersection(*map(set, runs)) if runs else ())
+        for step in sorted(set.intersection(*map(set, runs)))
     ]
 
 
@@ -210,8 +210,8 @@ def _short(metric: str) -> str:
     return {"top1": "top-1", "mean_per_class": "mean per class"}[metric]
 
 
-def _style(result: StudyResult, head: str) -> dict[str, object]:
-    """Return the colour and dash of a head, the same in every figure."""
+def _style(result: StudyResult, head: str) -> dict[str, Any]:
+    """Return the line style of a head, the same in every figure."""
     index = queries.heads(result).index(head)
     best = head == result.best
     return {
@@ -223,7 +223,7 @@ def _style(result: StudyResult, head: str) -> dict[str, object]:
 
 
 def _canvas(entries: int, small: bool) -> tuple["Figure", "Axes"]:
-    """Return a figure with room for a legend of so many entries, wide enough for a telephone at its own size."""
+    """Return a figure with room for a legend with so many entries, narrow enough for a telephone."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -242,11 +242,11 @@ def _svg(figure: "Figure", axes: "Axes") -> str:
     import matplotlib
 
     handles, labels = axes.get_legend_handles_labels()
-    # A dollar sign would start mathematics, and a leading underscore would hide the entry.
+    # Escape dollar signs, which would start mathematics.
     labels = [label.replace("$", r"\$") for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
     text = io.StringIO()
-    # A fixed salt and no date: the same study gives the same file.
+    # With a fixed salt and no date, the same study gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "flax_augtl", "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

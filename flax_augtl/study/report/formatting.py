@@ -1,4 +1,4 @@
-"""Figures of a study as text: percentages, points, intervals, and the table of the terminal."""
+"""Numbers of a study as text: percentages, points, intervals, and the table of the terminal."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ METRICS = {"top1": "top-1 accuracy", "mean_per_class": "mean per-class accuracy"
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction as a percentage, "–" of nothing."""
+    """Return a fraction as a percentage; "–" for None and NaN."""
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
@@ -25,7 +25,7 @@ def points(value: float) -> str:
 
 
 def interval(value: Estimate) -> str:
-    """Return the ends of an interval, of a difference with signs; "" where there are none."""
+    """Return the ends of an interval, with signs for a difference; "" without an interval."""
     if math.isnan(value.low):
         return ""
     show = points if isinstance(value, Difference) else percent
@@ -33,7 +33,7 @@ def interval(value: Estimate) -> str:
 
 
 def estimated(value: Estimate | None) -> str:
-    """Return a mean and its interval."""
+    """Return a mean and its interval; "–" for None."""
     if value is None:
         return "–"
     mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
@@ -41,7 +41,7 @@ def estimated(value: Estimate | None) -> str:
 
 
 def over_seeds(value: Estimate) -> str:
-    """Return the interval over seeds, and below six seeds the values themselves; "one seed" of one."""
+    """Return the interval over seeds; below six seeds each value, and "one seed" for one."""
     if value.seeds == 1:
         return "one seed"
     show = points if isinstance(value, Difference) else percent
@@ -49,7 +49,7 @@ def over_seeds(value: Estimate) -> str:
 
 
 def over_images(value: Estimate) -> str:
-    """Return the interval over test images, "–" where there is none."""
+    """Return the interval over test images; "–" without one."""
     if value.images is None:
         return "–"
     show = points if isinstance(value, Difference) else percent
@@ -67,23 +67,23 @@ def probability(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a duration as text: seconds below two minutes, else as a clock shows it."""
+    """Return a duration as text: in seconds below two minutes, else as on a clock."""
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s" if value < 120 else duration(value)
 
 
 def shortened(text: str, length: int) -> str:
-    """Return a text cut to a length."""
+    """Return a text, cut to a length."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def significance(pairs: int) -> str:
-    """Return what so many paired seeds can show at best."""
+    """Return text about the smallest p that so many paired seeds can give."""
     least = f"With {pairs} paired seed{'s' if pairs != 1 else ''} p cannot be below {smallest_p(pairs):.3g}"
     return f"{least}, so no difference can be significant" if pairs < ENOUGH_SEEDS else least
 
 
-def pairs_of(lines: list[Line]) -> int:
-    """Return the most seeds that a line of a table has in common with its reference, or alone where there is no other."""
+def pairs_of(lines: Sequence[Line]) -> int:
+    """Return the largest number of seeds that a line shares with the reference, or has if there is no other line."""
     return max(
         [line.difference.seeds for line in lines if line.difference]
         or [line.test.seeds for line in lines if line.test]
@@ -92,7 +92,7 @@ def pairs_of(lines: list[Line]) -> int:
 
 
 def rates(result: StudyResult, learning_rate: float | None, between: str) -> str:
-    """Return the learning rates of pretrained and of new layers; "–" of nothing."""
+    """Return the learning rates of pretrained and of new layers; "–" for None."""
     if learning_rate is None:
         return "–"
     new = queries.new_layers_rate(result, learning_rate)
@@ -100,17 +100,18 @@ def rates(result: StudyResult, learning_rate: float | None, between: str) -> str
 
 
 def tested(line: Line, pairs: int) -> str:
-    """Return the test result of a line, and its number of seeds where it lacks some."""
-    fewer = line.test is not None and line.test.seeds < pairs
-    return estimated(line.test) + (f", {line.test.seeds} of {pairs} seeds" if fewer else "")
+    """Return the test result of a line, and its number of seeds if some are missing."""
+    if line.test is None or line.test.seeds >= pairs:
+        return estimated(line.test)
+    return f"{estimated(line.test)}, {line.test.seeds} of {pairs} seeds"
 
 
 def terminal_table(result: StudyResult) -> str:
-    """Return the summary of a study as text of about 120 columns: a line a head, and what the columns mean."""
+    """Return the summary of a study as text of about 120 columns: a line for each head, and a legend."""
     lines, base = summary(result), reference(result)
     if not lines:
         return "Every trial failed or diverged: there is nothing to compare."
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             "",
             "head",
@@ -146,28 +147,30 @@ def terminal_table(result: StudyResult) -> str:
             "Epochs and seconds: until a head first reached 90 % of its own best validation accuracy; computing the frozen",
             "layers is not included.",
             "",
-            *_both_kinds(lines, base),
+            *_two_intervals(lines, base),
         ]
     )
 
 
-def _both_kinds(lines: Sequence[Line], base: str | None) -> list[str]:
-    """Return a table of what is known over seeds and over test images, and what the two mean."""
-    some = [line for line in lines if line.test]
+def _two_intervals(lines: Sequence[Line], base: str | None) -> list[str]:
+    """Return a table of the intervals over seeds and over test images, and what the two mean."""
+    some = [(line, line.test) for line in lines if line.test]
     over = [
-        estimate.images for line in some for estimate in (line.test, line.difference) if estimate and estimate.images
+        estimate.images for line, test in some for estimate in (test, line.difference) if estimate and estimate.images
     ]
     if not over:
         return [f"{ABSENT[0].upper()}{ABSENT[1:]}."]
     against = f"minus {shortened(base or '–', 12)}"
-    rows = [("head", "over seeds", "over test images", f"{against}: over seeds", "over test images", "p, images")]
-    for line in some:
+    rows: list[tuple[object, ...]] = [
+        ("head", "over seeds", "over test images", f"{against}: over seeds", "over test images", "p, images")
+    ]
+    for line, test in some:
         difference = line.difference
         rows.append(
             (
                 shortened(line.head, 18),
-                over_seeds(line.test),
-                over_images(line.test),
+                over_seeds(test),
+                over_images(test),
                 *(
                     (
                         over_seeds(difference),

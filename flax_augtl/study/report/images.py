@@ -1,4 +1,4 @@
-"""What the test images say: intervals and paired tests over them, from what each final cell predicts."""
+"""Intervals and paired tests over the test images, from the predictions of each final trial."""
 
 import dataclasses
 import math
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flax_augtl.study.report.queries import Row
-from flax_augtl.study.result import StudyResult
+from flax_augtl.study.result import Row, StudyResult
 from flax_augtl.study.trials import predictions
 from flax_augtl.training.intervals import image_interval, paired_p
 
@@ -16,14 +15,15 @@ ABSENT = "no interval over test images, because an earlier version did not save 
 
 @dataclasses.dataclass(frozen=True)
 class OverImages:
-    """The 95 % bootstrap interval of a mean over test images, for the networks that were trained.
+    """The 95 % bootstrap interval of a mean over test images, for these same trained networks.
 
     Attributes:
-      low, high: ends of the interval.
-      images: different test images.
-      seeds: networks that saw them; of a difference, pairs of networks.
-      p: of a difference, of the exact McNemar test, or of its like for several seeds (`paired_p`); else NaN.
-      adjusted: that p by Holm's method in its table.
+      low: lower end of the interval.
+      high: upper end of the interval.
+      images: number of different test images.
+      seeds: number of networks, or of pairs of networks for a difference.
+      p: for a difference, of the exact McNemar test or its analogue for several seeds (`paired_p`); else NaN.
+      adjusted: `p` after correction by Holm's method in its table.
     """
 
     low: float
@@ -34,23 +34,28 @@ class OverImages:
     adjusted: float = math.nan
 
 
-def over_images(result: StudyResult, cells: Mapping[int, Row]) -> OverImages | None:
-    """Return the interval of the mean over seeds; None if it is not known of every seed what it says of each image."""
-    right = {seed: found for seed, row in cells.items() if (found := _right(result, seed, row)) is not None}
-    if not cells or len(right) < len(cells):
+def over_images(result: StudyResult, trials: Mapping[int, Row]) -> OverImages | None:
+    """Return the interval of the mean over seeds; None unless the predictions of every seed are known."""
+    right = {seed: found for seed, row in trials.items() if (found := _right(result, seed, row)) is not None}
+    if not trials or len(right) < len(trials):
         return None
     sums, counts, labels = _by_image(result, right)
     _, low, high = image_interval(sums, counts, _strata(result, labels))
-    return OverImages(low, high, len(sums), len(cells))
+    return OverImages(low, high, len(sums), len(trials))
 
 
-def paired(result: StudyResult, cells: Mapping[int, Row], others: Mapping[int, Row]) -> OverImages | None:
-    """Return the interval and the test of a mean difference over the seeds that both have; None if it is not known."""
-    seeds = sorted(cells.keys() & others.keys())
-    pairs = {seed: (_right(result, seed, cells[seed]), _right(result, seed, others[seed])) for seed in seeds}
-    if not pairs or any(one is None or other is None for one, other in pairs.values()):
+def paired(result: StudyResult, trials: Mapping[int, Row], others: Mapping[int, Row]) -> OverImages | None:
+    """Return the interval and test of a mean difference over the common seeds; None if predictions are unknown."""
+    seeds = sorted(trials.keys() & others.keys())
+    differences = {}
+    for seed in seeds:
+        one, other = _right(result, seed, trials[seed]), _right(result, seed, others[seed])
+        if one is None or other is None:
+            return None
+        differences[seed] = one - other
+    if not differences:
         return None
-    sums, counts, labels = _by_image(result, {seed: one - other for seed, (one, other) in pairs.items()})
+    sums, counts, labels = _by_image(result, differences)
     strata = _strata(result, labels)
     _, low, high = image_interval(sums, counts, strata, lowest=-1.0)
     weights = None if strata is None else 1 / np.bincount(strata, counts)[strata]
@@ -58,7 +63,7 @@ def paired(result: StudyResult, cells: Mapping[int, Row], others: Mapping[int, R
 
 
 def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
-    """Return 1 for each test image of a seed that a cell is right about, else 0; None if it is not known."""
+    """Return 1 for each test image that a trial classifies correctly, else 0; None if its predictions are unknown."""
     said, test = predictions.read(row), result.tests.get(seed)
     if said is None or test is None or len(said) != len(test["label"]):
         return None
@@ -66,7 +71,7 @@ def _right(result: StudyResult, seed: int, row: Row) -> np.ndarray | None:
 
 
 def _by_image(result: StudyResult, values: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sum over seeds, the number of seeds and the label of every image; seeds may have other test images."""
+    """Return the sum over seeds, the number of seeds and the label of every image that some seed was tested on."""
     known: dict[str, int] = {}
     places = {
         seed: np.array([known.setdefault(name, len(known)) for name in result.tests[seed]["id"]], np.int64)

@@ -1,29 +1,18 @@
-"""report.html: everything a study found, in one file that needs no network and runs no script."""
+"""report.html: all results of a study, in one file that needs no network and runs no script."""
 
 import base64
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from flax_augtl.runtime.markup import Markup, details, document, element, join, paragraph, picture, section, table
 from flax_augtl.runtime.text import duration
-from flax_augtl.study.report import figures, mistakes, queries
+from flax_augtl.study.report import comparison, figures, mistakes, queries
 from flax_augtl.study.report.formatting import (
     METRICS,
-    images_test,
-    over_images,
-    over_seeds,
-    pairs_of,
     percent,
-    points,
-    probability,
-    rates,
-    seconds,
-    significance,
 )
-from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
-from flax_augtl.study.report.verdict import shown, shown_on_images, verdict
+from flax_augtl.study.report.tables import reference
+from flax_augtl.study.report.verdict import verdict
 from flax_augtl.study.result import StudyResult
 
 SCORES = (
@@ -33,7 +22,7 @@ SCORES = (
     ("ROC AUC, mean", "roc_auc"), ("Cohen's kappa", "kappa"), ("Log-loss", "loss"),
     ("Expected calibration error", "calibration_error"),
 )  # fmt: skip
-# A table of more rows is folded.
+# A longer table is folded.
 LONG = 20
 VALIDATION = (
     "Mean over seeds, with the best learning rate at each depth. With six or more seeds, bands are 95 % BCa "
@@ -50,9 +39,9 @@ def page(result: StudyResult) -> str:
         element("header", join(element("h1", f"Layer-wise study: {name}"), paragraph(_what(result)))),
         section("Verdict", element("ul", join(*(element("li", sentence) for sentence in verdict(result))))),
         section("Accuracy against freeze depth", _depths(result)),
-        section("Heads at their chosen depth", _summary(result)),
-        section("Questions", _questions(result)),
-        section("Every freeze depth", _by_depth(result)),
+        section("Heads at their chosen depth", comparison.summary_section(result)),
+        section("Questions", comparison.questions_section(result)),
+        section("Every freeze depth", comparison.depths_section(result)),
         section("Learning curves", _curves(result)),
         section("Change of the pretrained weights", _change(result)),
         section("Confusion", _confusion(result)),
@@ -85,8 +74,8 @@ def _what(result: StudyResult) -> str:
     return (
         ", ".join(f"{count} {word}{'s' if count != '1' else ''}" for count, word in parts)
         + f". All choices were made by {METRICS[result.metric]} on validation data. The test split was used only for "
-        f"the "
-        "final result of " + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
+        "the final result of "
+        + ("each head and depth." if result.finals_by_depth else "each head, at its chosen depth.")
     )
 
 
@@ -111,170 +100,6 @@ def _depths(result: StudyResult) -> Markup:
                     details(title, element("div", join(*images[1:]), {"class": "figures small"}), open=split == "val")
                 )
     return join(element("div", join(*overviews), {"class": "figures"}), *single) if overviews else Markup("")
-
-
-def _summary(result: StudyResult) -> Markup:
-    lines = summary(result)
-    if not lines:
-        return Markup("")
-    pairs = pairs_of(lines)
-    return join(
-        _lines(result, lines, f"Difference to {reference(result)}"),
-        paragraph(
-            f"{METRICS[result.metric].capitalize()} in %, mean over {pairs} paired seed{'s' if pairs != 1 else ''}, "
-            "differences in percentage points, paired by seed and image. “90 % of its best” refers to validation "
-            "accuracy.",
-            "note",
-        ),
-        paragraph(
-            join(
-                element("b", "Seeds:"),
-                " 95 % BCa bootstrap interval over seeds; with fewer than six seeds, "
-                f"the value of each seed. p: sign-flip test. {significance(pairs)}. {_varied(result)}",
-            ),
-            "note",
-        ),
-        paragraph(join(element("b", "Images:"), " ", _of_images(lines)), "note"),
-        paragraph(
-            "Holm: p corrected for the number of rows by Holm's method."
-            + (
-                " (a) to (d): the networks of arXiv 1903.10150; DA and WA: of arXiv 1907.07844."
-                if any(line.role for line in lines)
-                else ""
-            ),
-            "note",
-        ),
-    )
-
-
-def _of_images(lines: Sequence[Line]) -> str:
-    over = [one.images for line in lines for one in (line.test, line.difference) if one and one.images]
-    if not over:
-        return f"{ABSENT}."
-    tests = sorted({images_test(one) for one in over if not math.isnan(one.p)})
-    return (
-        f"95 % bootstrap interval over the {max(one.images for one in over)} test images"
-        + (f"; p: {' or '.join(tests)}" if tests else "")
-        + ". They show how much the result could differ on other images of the same kind, with these same networks; not "
-        "how much it could differ after training again."
-    )
-
-
-def _varied(result: StudyResult) -> str:
-    """Return what the seeds of a study vary, and so what its intervals are about."""
-    if result.one_test_split:
-        return (
-            "A seed determines the training and validation split, the initial weights of new layers and the order of "
-            "the data; the test split is the same for all. This shows how much the result could differ after "
-            "training again, not on other images."
-        )
-    return (
-        "A seed determines the training, validation and test split, the initial weights of new layers and the order "
-        "of the data."
-    )
-
-
-def _lines(result: StudyResult, lines: Sequence[Line], against: str) -> Markup:
-    header = [
-        "Head",
-        "Test",
-        against,
-        "p",
-        "Holm",
-        "Freeze depth",
-        "Rate",
-        "Steps",
-        "Top-1",
-        "Validation",
-        "90 % of its best after",
-    ]
-    rows, marks, pairs = [], [], pairs_of(lines)
-    for line in lines:
-        rows.append([
-            join(line.head, " ", element("small", line.role)), _mean(line.test, line.test.seeds if line.test and
-                                                                     line.test.seeds < pairs else 0, pairs),
-            *_compared(line.difference),
-            line.depth or "–", rates(result, line.learning_rate, ", new "),
-            "–" if line.steps is None else line.steps,
-            percent(line.top1.mean if line.top1 else None), percent(line.validation.mean if line.validation else None),
-            f"{line.reach[0]:.1f} epochs, {seconds(line.reach[1])}" if line.reach else "",
-        ])  # fmt: skip
-        marks.append(line.head == result.best and line.depth == result.winners[result.best]["depth"])
-    return table(header, rows, marks)
-
-
-def _compared(difference: Difference | None) -> list[object]:
-    if difference is None:
-        return ["", "", ""]
-    over = difference.images
-    return [
-        _mean(difference),
-        _both("", probability(difference.p), probability(over.p) if over else "–"),
-        _both("", probability(difference.adjusted), probability(over.adjusted) if over else "–"),
-    ]
-
-
-def _mean(value: Estimate | None, seeds: int = 0, of: int = 0) -> object:
-    """Return a mean, and below it both of its intervals by their names; the number of seeds where some are missing."""
-    if value is None:
-        return "–"
-    mean = points(value.mean) if isinstance(value, Difference) else percent(value.mean)
-    return _both(mean + (f", {seeds} of {of} seeds" if seeds else ""), over_seeds(value), over_images(value))
-
-
-def _both(first: object, seeds: object, images: object) -> Markup:
-    """Return what is known over seeds and over test images, one below the other."""
-    return join(
-        first or Markup("&nbsp;"),
-        Markup("<br>"),
-        element("small", join("seeds: ", seeds)),
-        Markup("<br>"),
-        element("small", join("images: ", images)),
-    )
-
-
-def _questions(result: StudyResult) -> Markup:
-    found = questions(result)
-    if not found:
-        return Markup("")
-    return join(
-        table(
-            ["Question", "Compared", "Difference", "p", "Holm", "Shown"],
-            [
-                [
-                    text,
-                    f"{head} − {other}",
-                    *_compared(difference),
-                    _both("", shown(difference), shown_on_images(difference)),
-                ]
-                for text, head, other, difference in found
-            ],
-        ),
-        paragraph(
-            "Test accuracy of each head at the depth and learning rate that validation chose for it, "
-            "paired by seed and image. Holm: p corrected for the number of questions. “images” tells "
-            "whether these networks would differ on other images too; only “seeds” tells whether training "
-            "again would give the same answer.",
-            "note",
-        ),
-    )
-
-
-def _by_depth(result: StudyResult) -> Markup:
-    if not result.finals_by_depth:
-        return Markup("")
-    lines = by_depth(result)
-    return details(
-        f"{len(lines)} heads and depths",
-        join(
-            _lines(result, lines, f"Difference to {reference(result)} at that depth"),
-            paragraph(
-                "Do not choose a row by its test accuracy: that would make the test accuracy too optimistic. "
-                "Validation accuracy is for choosing.",
-                "note",
-            ),
-        ),
-    )
 
 
 def _curves(result: StudyResult) -> Markup:
@@ -377,7 +202,7 @@ def _mistakes(result: StudyResult) -> Markup:
     found = mistakes.confident_mistakes(result) if result.predictions else []
     cards = []
     for index, name, label, prediction, confidence in found:
-        uri = mistakes.thumbnail(result.picture, index) if result.picture else None
+        uri = mistakes.thumbnail(result.image, index) if result.image else None
         cards.append(
             element(
                 "figure",

@@ -1,4 +1,4 @@
-"""study.csv: one row a cell."""
+"""study.csv: one row for each trial."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ TEST_METRICS = ("precision", "f1", "weighted_precision", "weighted_f1", "kappa",
 
 
 def study_csv(result: StudyResult) -> str:
-    """Return a row a cell as CSV: settings, seed, metrics, costs; accuracies are fractions, empty is "not measured"."""
+    """Return a CSV text with a row for each trial; accuracies are fractions, and empty means "not measured"."""
     settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
     groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
     header = ["cell", "stage", "head", "depth", "frozen_up_to", "learning_rate", "new_layers_learning_rate", "seed", "steps",
@@ -40,5 +40,5 @@ def study_csv(result: StudyResult) -> str:
 
 
 def _text(value: object) -> object:
-    """Return a tuple of widths as text that needs no quotes."""
+    """Return a tuple of widths as text that needs no quotes in CSV; return other values unchanged."""
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

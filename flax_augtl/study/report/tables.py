@@ -1,4 +1,4 @@
-"""The figures of a study's tables: one value a head, one a question, one a freeze depth, all paired by seed."""
+"""The numbers in the tables of a report: by head, by question and by freeze depth, all paired by seed."""
 
 import dataclasses
 import math
@@ -10,10 +10,10 @@ from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.result import StudyResult
 from flax_augtl.training.statistics import bca_interval, holm, sign_flip_p
 
-# Fewer pairs cannot show p < 0.05 in a sign-flip test, and an interval over fewer seeds is little but their range.
+# A sign-flip test over fewer pairs cannot show p < 0.05, and an interval over fewer seeds is hardly more than their range.
 ENOUGH_SEEDS = 6
 LEEP = "LEEP, no training"
-# What the presets are in METHOD.md §2 to §5.
+# The names of the presets in METHOD.md §2 to §5.
 ROLES = {
     "traditional": "(a)", "traditional_l2": "control", "kept_plain": "(b), no norm", "kept": "(b)", "kept_deeper": "(c)",
     "kept_deeper_batch": "(c), batch norm", "kept_deeper2": "(d)", "deeper": "DA", "wider": "WA",
@@ -39,10 +39,11 @@ class Estimate:
 
     Attributes:
       mean: over seeds.
-      low, high: ends of its 95 % BCa interval over seeds; NaN below six seeds, where `values` are all that can be told.
-      seeds: how many.
+      low: lower end of its 95 % BCa interval over seeds; NaN for fewer than six seeds.
+      high: upper end, likewise.
+      seeds: number of seeds.
       values: of each seed.
-      images: its interval over test images; None where it is not known what each of them was taken for.
+      images: its interval over test images; None if the predictions are unknown.
     """
 
     mean: float
@@ -55,7 +56,12 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Difference(Estimate):
-    """A mean of paired differences; `p` is of the sign-flip test, `adjusted` that p by Holm's method in its table."""
+    """A mean of paired differences.
+
+    Attributes:
+      p: of the sign-flip test.
+      adjusted: `p` after correction by Holm's method in its table.
+    """
 
     p: float
     adjusted: float
@@ -67,14 +73,15 @@ class Line:
 
     Attributes:
       head: its name.
-      role: which network of the paper, or what kind of control, it is; "" for one of the user's own.
-      depth: chosen freeze depth, "" for LEEP's predictor.
-      learning_rate, steps: what validation chose; None for LEEP's predictor.
-      validation: of the selecting cells of that choice, in the metric that selects.
-      test: the same metric on the test split; None where no cell was tested.
+      role: the network of the paper or the control that it is; "" for a head of the user.
+      depth: chosen freeze depth; "" for LEEP's predictor.
+      learning_rate: that validation chose; None for LEEP's predictor.
+      steps: that validation chose; None for LEEP's predictor.
+      validation: of the selecting trials of that choice, in the metric that selects.
+      test: the same metric on the test split; None if no trial was tested.
       top1: top-1 accuracy on the test split.
       difference: to the reference; None for the reference itself, and without common seeds.
-      reach: mean epochs and seconds to 90 % of the cell's own best validation accuracy.
+      reach: mean epochs and seconds until 90 % of the best validation accuracy of the same trial.
     """
 
     head: str
@@ -90,7 +97,7 @@ class Line:
 
 
 def estimate(values: Sequence[float], images: OverImages | None = None) -> Estimate | None:
-    """Return the mean and the interval over seeds of values, None of none."""
+    """Return the mean of the values of seeds and its interval; None without values."""
     return Estimate(*_over_seeds(values), len(values), values=tuple(values), images=images) if len(values) else None
 
 
@@ -99,18 +106,18 @@ def _over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def reference(result: StudyResult) -> str | None:
-    """Return the head to which the others are compared: `traditional` where it was tested, else the first that was."""
+    """Return the head that others are compared with: `traditional` if it was tested, else the first tested head."""
     names = [name for name in result.winners if queries.finals(result, name, result.winners[name]["depth"])]
     return "traditional" if "traditional" in names else names[0] if names else None
 
 
 def role(result: StudyResult, head: str) -> str:
-    """Return what a head is in METHOD.md's words, by its name or else by its settings; "" for one of the user's own."""
+    """Return the role of a head in METHOD.md, by its name or settings; "" for a head of the user."""
     if head in ROLES:
         return ROLES[head]
     settings = next((row["settings"] for row in result.rows if row["head"] == head and row["settings"]), {})
     for name, preset in PRESETS.items():
-        # Controls are tried at either rate of the classification layer.
+        # Controls try both rates of the classification layer.
         values = dataclasses.asdict(preset) | {"classifier_rate": settings.get("classifier_rate")}
         if settings | {"new_layers": tuple(settings.get("new_layers", ()))} == values:
             return ROLES[name]
@@ -125,7 +132,7 @@ def summary(result: StudyResult) -> list[Line]:
         _line(result, name, winner["depth"], {} if name == base else against) for name, winner in result.winners.items()
     ]
     if result.leep:
-        tested = queries.leep_cells(result)
+        tested = queries.leep_trials(result)
         values, top1 = (queries.values(tested, "test", metric) for metric in (result.metric, "top1"))
         lines.append(
             Line(
@@ -159,19 +166,18 @@ def by_depth(result: StudyResult) -> list[Line]:
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
-    """Return (question, head, what it is compared with, difference) for every question both of whose heads were tested."""
+    """Return (question, head, other head, difference) for every question whose heads were both tested."""
     tests = {name: queries.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
     found = [
-        (text, head, other, _difference(result, tests[head], tests[other]))
+        (text, head, other, difference)
         for text, head, other in QUESTIONS
-        if head in tests and other in tests
+        if head in tests and other in tests and (difference := _difference(result, tests[head], tests[other]))
     ]
-    found = [row for row in found if row[3]]
     return [(*row[:3], difference) for row, difference in zip(found, _adjusted([row[3] for row in found]), strict=True)]
 
 
 def adjusted(lines: list[Line]) -> list[Line]:
-    """Return the lines with their p values adjusted for their number."""
+    """Return the lines with their p values corrected for the number of lines."""
     levels = iter(_adjusted([line.difference for line in lines if line.difference]))
     return [dataclasses.replace(line, difference=next(levels)) if line.difference else line for line in lines]
 

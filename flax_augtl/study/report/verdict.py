@@ -1,4 +1,4 @@
-"""What a study found, in sentences, with how sure it is."""
+"""The results of a study in sentences, and how certain they are."""
 
 import math
 
@@ -25,15 +25,24 @@ LEVEL = 0.05
 
 
 def verdict(result: StudyResult) -> list[str]:
-    """Return sentences: which depth and head, by how much, how sure; and that nothing can be said where it cannot."""
+    """Return sentences about the chosen head and depth, by how much they are better, and how certain that is."""
     lines = {line.head: line for line in summary(result)}
     if result.best not in lines:
         return ["There is no result: every trial failed or diverged.", *_failures(result)]
     best = lines[result.best]
-    return [_choice(result, best), *result.choices, *_comparison(result, best, lines), *_depth(result), *rising(result),
-            *result.left_out, *_questions(result),
-            *_convergence(best, lines.get(reference(result) or "")), *_leep(result, best), *_leaks(result),
-            *_failures(result)]  # fmt: skip
+    return [
+        _choice(result, best),
+        *result.choices,
+        *_comparison(result, best, lines),
+        *_depth(result, best.head),
+        *rising(result),
+        *result.left_out,
+        *_questions(result),
+        *_convergence(best, lines.get(reference(result) or "")),
+        *_leep(result, best),
+        *_leaks(result),
+        *_failures(result),
+    ]
 
 
 def sure(difference: Difference, *, planned: bool = False) -> str:
@@ -41,7 +50,7 @@ def sure(difference: Difference, *, planned: bool = False) -> str:
 
     Args:
       difference: of test results.
-      planned: it is the one comparison that validation singled out, so that there is nothing to correct for.
+      planned: whether validation singled out this one comparison, so that no correction is needed.
     """
     if difference.seeds < ENOUGH_SEEDS:
         return (
@@ -64,7 +73,7 @@ def sure(difference: Difference, *, planned: bool = False) -> str:
 
 
 def shown(difference: Difference) -> str:
-    """Return in a few words what a paired difference shows after correction for the number of comparisons."""
+    """Return in a few words what a paired difference shows over seeds, after correction."""
     if difference.seeds < ENOUGH_SEEDS:
         return "too few seeds"
     if difference.p >= LEVEL:
@@ -97,7 +106,7 @@ def _choice(result: StudyResult, best: Line) -> str:
 
 
 def _how_sure(value: Estimate) -> str:
-    """Return both kinds of doubt about a mean: over seeds and over test images."""
+    """Return how uncertain a mean is: over seeds and over test images."""
     if value.seeds == 1:
         seeds = "one seed, so how much another seed would differ is not known"
     elif value.seeds < ENOUGH_SEEDS:
@@ -110,7 +119,7 @@ def _how_sure(value: Estimate) -> str:
 
 
 def _on_images(difference: Difference, *, planned: bool = False) -> str:
-    """Say what a paired difference shows over test images."""
+    """Return a sentence about what a paired difference shows over test images."""
     over = difference.images
     if over is None:
         return f" There is {ABSENT}."
@@ -123,7 +132,9 @@ def _on_images(difference: Difference, *, planned: bool = False) -> str:
 
 def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list[str]:
     base = reference(result)
-    others = [line for line in lines.values() if line.head in result.winners and line.difference]
+    others = [
+        (line.head, line.difference) for line in lines.values() if line.head in result.winners and line.difference
+    ]
     if best.head != base:
         if not best.difference:
             return []
@@ -138,10 +149,10 @@ def _comparison(result: StudyResult, best: Line, lines: dict[str, Line]) -> list
             if len(result.winners) > 1
             else ["It was the only head, so there is nothing to compare it with."]
         )
-    closest = max(others, key=lambda line: line.difference.mean)
+    closest, difference = max(others, key=lambda other: other[1].mean)
     return [
-        f"The best of the other heads on the test split is {closest.head}, at {_difference(closest.difference)} "
-        f"against {base}: {sure(closest.difference)}.{_on_images(closest.difference)}"
+        f"The best of the other heads on the test split is {closest}, at {_difference(difference)} "
+        f"against {base}: {sure(difference)}.{_on_images(difference)}"
     ]
 
 
@@ -151,18 +162,20 @@ def _difference(value: Difference) -> str:
     return f"{points(value.mean)} points{several}"
 
 
-def _depth(result: StudyResult) -> list[str]:
-    """Say how the chosen depth compares with the others on validation, whose standard error is of paired differences.
+def _depth(result: StudyResult, best: str) -> list[str]:
+    """Return sentences about how the chosen depth compares with the others on validation.
 
-    Depths are compared by trainings of one length, the longest that both have.
+    Depths are compared by the longest trainings that both have. The standard error is that of paired differences.
     """
-    best, chosen = result.best, result.winners[result.best]["depth"]
+    chosen = result.winners[best]["depth"]
     lengths = {
         depth: found for depth in queries.depths(result, best) if (found := queries.lengths(result, best, depth))
     }
     if len(lengths) < 2 or chosen not in lengths:
         return [f"{best} was tried at one freeze depth only, so depths cannot be compared."]
-    worse, steps, equal, apart, seeds = {}, {}, [], [], 0
+    worse: dict[str, float] = {}  # By depth, how many points it is behind the chosen one.
+    steps: dict[str, int] = {}
+    equal, apart, seeds = [], [], 0
     for depth, found in lengths.items():
         if depth == chosen:
             continue
@@ -186,14 +199,14 @@ def _depth(result: StudyResult) -> list[str]:
     unlike = (
         [
             f"{best} was not trained equally long at {chosen} and at {', '.join(apart)}, so these depths are not "
-            f"compared."
+            "compared."
         ]
-        if (apart)
+        if apart
         else []
     )
     if not worse:
         return unlike
-    last = max(worse, key=worse.get)
+    last = max(worse, key=lambda depth: worse[depth])
     text = (
         f"On validation, {best} at depth {chosen} is at {points(worse[last])} points compared with the worst depth "
         f"({last}), both after {steps[last]} steps"
@@ -213,7 +226,7 @@ def _depth(result: StudyResult) -> list[str]:
 
 
 def rising(result: StudyResult) -> list[str]:
-    """Say which trainings of the winners, and of the best head's depths, ended while they were still getting better."""
+    """Return a sentence about trainings that were still improving, of the winners and of the best head's depths."""
     pairs = [(head, winner["depth"]) for head, winner in result.winners.items()]
     pairs += [(result.best, depth) for depth in queries.depths(result, result.best)] if result.best else []
     found = []
@@ -261,11 +274,11 @@ def _convergence(best: Line, base: Line | None) -> list[str]:
 
 
 def _leep(result: StudyResult, best: Line) -> list[str]:
-    line = next((line for line in summary(result) if line.head not in result.winners and line.test), None)
-    if line is None or best.test is None:
+    test = next((line.test for line in summary(result) if line.head not in result.winners and line.test), None)
+    if test is None or best.test is None:
         return []
     return [
-        f"Without any training, LEEP reaches {percent(line.test.mean)} % ({_how_sure(line.test)}). It estimates "
+        f"Without any training, LEEP reaches {percent(test.mean)} % ({_how_sure(test)}). It estimates "
         "from the training images how likely each target class is, given the source class that the pretrained network "
         "predicts."
     ]

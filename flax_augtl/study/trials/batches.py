@@ -1,4 +1,4 @@
-"""What cells read: the shape that decides how, their batches, and evaluation on them."""
+"""The input of trials: which of them can train together, their batches, and evaluation on them."""
 
 import dataclasses
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from flax_augtl.features.activations import Activations, cut_names
 from flax_augtl.features.views import EVALUATION
 from flax_augtl.models.augmented import AugmentedNetwork
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import Cell
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import Trial
 from flax_augtl.training import metrics
 from flax_augtl.training.experiment import class_weights, optimizer_of
 from flax_augtl.training.freezing import FreezingPlan
@@ -24,83 +24,87 @@ EVALUATION_BATCH = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """What cells must have in common to be trained together; one compilation serves all cells of a shape.
+class StepSignature:
+    """What trials must have in common to be trained together; they then share one compiled step.
 
     Attributes:
-      network, plan, optimizer, step: of the compiled step.
+      network: that is trained.
+      plan: which parameters are trained.
+      optimizer: its settings.
+      step: settings of the step.
+      start: index of the layer group that reads the kept activations.
       total: number of steps.
       every: steps between two evaluations.
-      final: they are final cells.
+      final: whether they are final trials.
     """
 
     network: AugmentedNetwork
     plan: FreezingPlan
     optimizer: OptimizerSettings
     step: StepSettings
+    start: int
     total: int
     every: int
     final: bool
 
-    @property
-    def start(self) -> int:
-        """Index of the layer group that reads the kept activations."""
-        return self.step.start
 
-
-def shape_of(material: Material, activations: Activations, cell: Cell) -> Shape:
-    """Return a cell's shape."""
-    network, config = material.network(cell), material.config
-    rates, every = material.schedule(cell)
-    labels = material.examples(cell)[1]
+def signature_of(context: Context, activations: Activations, trial: Trial) -> StepSignature:
+    """Return the step signature of a trial."""
+    network, config = context.network(trial), context.config
+    rates, every = context.schedule(trial)
+    labels = context.examples(trial)[1]
+    start = activations.nearest(network, context.shared(trial))
     step = StepSettings(
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
-        class_weights=class_weights(config, labels, len(material.class_names)),
-        start=activations.nearest(network, material.shared(cell)),
+        class_weights=class_weights(config, labels, len(context.class_names)),
+        start=start,
     )
-    return Shape(network, material.freezing(cell), optimizer_of(config), step, len(rates), every, cell.stage == "final")
+    plan, final = context.freezing(trial), trial.stage == "final"
+    return StepSignature(network, plan, optimizer_of(config), step, start, total=len(rates), every=every, final=final)
 
 
-def is_dense(material: Material, activations: Activations, shape: Shape) -> bool:
-    """Return whether only dense layers are above a shape's cut."""
-    if not shape.start:
+def is_dense(context: Context, activations: Activations, signature: StepSignature) -> bool:
+    """Return whether only dense layers are trained."""
+    if not signature.start:
         return False
-    names = jax.tree.leaves(cut_names(shape.network, shape.start))
+    names = jax.tree.leaves(cut_names(signature.network, signature.start))
     return all(activations.store.arrays[name].ndim == 2 for name in names)
 
 
-def loops(material: Material, activations: Activations, shape: Shape) -> bool:
-    """Return whether steps of a shape are looped over on the device: not where a CPU would run convolutions in a loop."""
-    quick = jax.default_backend() != "cpu" or is_dense(material, activations, shape)
-    return quick and activations.fits(shape.network, shape.start)
+def loops(context: Context, activations: Activations, signature: StepSignature) -> bool:
+    """Return whether the steps are looped over on the device; on a CPU, convolutions are slow in such a loop."""
+    quick = jax.default_backend() != "cpu" or is_dense(context, activations, signature)
+    return quick and activations.fits(signature.network, signature.start)
 
 
 @dataclasses.dataclass
 class Feed:
-    """Batches of kept activations, from the device's own pool or from the host."""
+    """Batches of kept activations, from the pool on the device or from the host."""
 
     activations: Activations
-    shape: Shape
+    signature: StepSignature
     batch_size: int
     on_device: bool
     decoders: ThreadPoolExecutor
 
     @property
     def pool(self) -> Any:
-        """What the compiled functions are given as the pool."""
-        return self.activations.pool(self.shape.network, self.shape.start, replicate) if self.on_device else None
+        """Pool for the compiled functions; None if the batches come from the host."""
+        return (
+            self.activations.pool(self.signature.network, self.signature.start, replicate) if self.on_device else None
+        )
 
     def batch(self, rows: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> dict[str, Any]:
-        """Return the batch of rows int [..., cells, B] with labels: arrays [devices, ..., cells, B / devices, ...]."""
+        """Return the batch of rows int [..., trials, B] and labels: arrays [devices, ..., trials, B / devices, ...]."""
         batch = {"label": labels.astype(np.int32), **more}
         if self.on_device:
             batch["index"] = rows.astype(np.int32)
         else:
-            batch["inputs"] = self.activations.gather(self.shape.network, self.shape.start, rows, self.decoders)
+            batch["inputs"] = self.activations.gather(self.signature.network, self.signature.start, rows, self.decoders)
         devices, at = jax.local_device_count(), rows.ndim - 1
 
-        def split(x):
+        def split(x: np.ndarray) -> np.ndarray:
             x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1 :])
             return np.moveaxis(x, at, 0)
 
@@ -108,32 +112,36 @@ class Feed:
 
 
 def evaluate(
-    material: Material,
+    context: Context,
     feed: Feed,
     variables: Any,
     ids: Sequence[Sequence[str]],
     labels: Sequence[np.ndarray],
     each: Callable[[int, np.ndarray], None] | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Return the sums of `metrics.evaluation_sums` for each of several networks on examples of its own.
+    """Return the sums of `metrics.evaluation_sums` for each of several trials, on its own examples.
 
     Args:
-      material, feed: of the cells.
-      variables: stacked [cells, ...].
-      ids, labels: of the examples, for each cell.
-      each: told, batch after batch, which cell it is and the probabilities float32 [b, C] of the next of its examples.
+      context: of the study.
+      feed: of the trials.
+      variables: stacked [trials, ...].
+      ids: of the examples of each trial.
+      labels: of the examples of each trial.
+      each: called for each batch with the index of a trial and the probabilities float32 [b, C] of its next examples.
     """
-    cells, devices = len(ids), jax.local_device_count()
+    trials, devices = len(ids), jax.local_device_count()
     longest = max(map(len, ids))
-    size = EVALUATION_BATCH if is_dense(material, feed.activations, feed.shape) else feed.batch_size
+    size = EVALUATION_BATCH if is_dense(context, feed.activations, feed.signature) else feed.batch_size
     size = math.ceil(min(size, longest) / devices) * devices
-    step = pmapped_pack_eval_step(feed.shape.network, material.preprocessing, feed.shape.start, cells, each is not None)
+    # Flax modules have a hash, which pyright does not see.
+    network: Any = feed.signature.network
+    step = pmapped_pack_eval_step(network, context.preprocessing, feed.signature.start, trials, each is not None)
     padded = math.ceil(longest / size) * size
-    rows, marks, masks = (np.zeros((cells, padded), kind) for kind in (np.int64, np.int32, np.float32))
-    for cell in range(cells):
-        n = len(ids[cell])
-        rows[cell, :n] = feed.activations.rows.of(ids[cell], EVALUATION)
-        marks[cell, :n], masks[cell, :n] = labels[cell], 1
+    rows, marks, masks = (np.zeros((trials, padded), dtype) for dtype in (np.int64, np.int32, np.float32))
+    for trial in range(trials):
+        n = len(ids[trial])
+        rows[trial, :n] = feed.activations.rows.of(ids[trial], EVALUATION)
+        marks[trial, :n], masks[trial, :n] = labels[trial], 1
     pool = feed.pool
     sums = []
     for i in range(0, padded, size):
@@ -141,24 +149,24 @@ def evaluate(
             variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], mask=masks[:, i : i + size]), pool
         )
         if each is not None:
-            for cell, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
-                each(cell, probabilities[: max(len(ids[cell]) - i, 0)])
+            for trial, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
+                each(trial, probabilities[: max(len(ids[trial]) - i, 0)])
         sums.append(found)
     return [
-        metrics.add({name: np.asarray(value)[cell] for name, value in some.items()} for some in sums)
-        for cell in range(cells)
+        metrics.add({name: np.asarray(value)[trial] for name, value in some.items()} for some in sums)
+        for trial in range(trials)
     ]
 
 
-def source_logits(material: Material, activations: Activations, ids: Sequence[str]) -> np.ndarray:
-    """Return the pretrained classification layer's outputs for examples as they are evaluated, float32 [n, Z]."""
-    rows, top = activations.rows.of(ids, EVALUATION), material.source.groups[-1]
+def source_logits(context: Context, activations: Activations, ids: Sequence[str]) -> np.ndarray:
+    """Return the outputs of the pretrained classification layer for evaluation views, float32 [n, Z]."""
+    rows, top = activations.rows.of(ids, EVALUATION), context.source.groups[-1]
     if top in activations.store.arrays:
         return np.asarray(activations.store.arrays[top][rows], np.float32)
     with activations.rows.decoders() as decoders:
         made = [
             np.asarray(
-                activations.compute(activations.rows.pictures(np.resize(part, 32), decoders), (top,))[top], np.float32
+                activations.compute(activations.rows.images(np.resize(part, 32), decoders), (top,))[top], np.float32
             )[: len(part)]
             for part in np.split(rows, range(32, len(rows), 32))
         ]

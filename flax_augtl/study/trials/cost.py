@@ -1,4 +1,4 @@
-"""What a study will take: a short timing of the pass that fills the caches, and of each depth's steps."""
+"""Estimate the time of a study: time the pass that fills the caches, and a few steps of each depth."""
 
 import dataclasses
 import time
@@ -10,109 +10,130 @@ import numpy as np
 
 from flax_augtl.config.value_types import is_a
 from flax_augtl.features.activations import Activations
-from flax_augtl.features.array_store import BLOCK
+from flax_augtl.features.array_store import BLOCK, Store
 from flax_augtl.runtime.text import duration
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import Cell, Grid
-from flax_augtl.study.trials.batches import is_dense, loops, shape_of
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import Grid, Group, Trial
+from flax_augtl.study.trials.batches import is_dense, loops, signature_of
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.training.step import replicate
 
-Group = tuple[str, str, str]
-# Cells that are timed together where no number is given: more hardly share any more of a step's cost.
+# So many trials are timed together if no number is given: more of them would save hardly any more time.
 TOGETHER_ON_CPU, TOGETHER = 12, 32
-TRAINING = 3.0  # Forward and backward passes through a layer take so many times a forward pass.
+TRAINING = 3.0  # A forward and a backward pass take so many times as long as a forward pass.
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What was timed; JSON can hold it.
+    """What was timed.
 
     Attributes:
-      row_seconds: of one row of the caches, decoding included.
-      cell_seconds: of a whole cell of each group, by "head depth classifier_rate"; without compilation.
-      compile_seconds: of each group, once.
-      together: cells of a group that are trained at once.
+      row_seconds: seconds for one row of the caches, including decoding.
+      trial_seconds: seconds for a whole trial of each group, by "head depth classifier_rate"; without compilation.
+      compile_seconds: seconds for compiling each group once.
+      together: number of trials of each group that are trained together.
     """
 
     row_seconds: float
-    cell_seconds: dict[str, float]
+    trial_seconds: dict[str, float]
     compile_seconds: dict[str, float]
     together: dict[str, int]
 
 
+def to_json(timing: Timing, devices: str) -> dict[str, Any]:
+    """Return the contents of a study's timing.json.
+
+    Args:
+      timing: what was timed.
+      devices: on which it was timed.
+    """
+    return {
+        "devices": devices,
+        "row_seconds": timing.row_seconds,
+        "cell_seconds": timing.trial_seconds,
+        "compile_seconds": timing.compile_seconds,
+        "together": timing.together,
+    }
+
+
 def from_json(found: Any, devices: str, groups: Sequence[str]) -> Timing | None:
-    """Return what timing.json of a study holds, if that is of these devices and groups and whole; else None."""
+    """Return the timing in the contents of timing.json; None if it is damaged or of other devices or groups.
+
+    Args:
+      found: contents of the file.
+      devices: on which the study runs.
+      groups: names of the groups of the study.
+    """
     if not isinstance(found, Mapping) or found.get("devices") != devices:
         return None
-    parts = [found.get(name) for name in ("cell_seconds", "compile_seconds", "together")]
-    if (
-        not is_a(found.get("row_seconds"), "number")
-        or not all(
-            isinstance(part, Mapping) and set(part) == set(groups) and is_a([*part.values()], "list of numbers")
-            for part in parts
-        )
-        or not is_a([*parts[2].values()], "list of whole numbers")
-    ):
+    values: Any = found
+    rows = values.get("row_seconds")
+    trials, compiled, together = (values.get(name) for name in ("cell_seconds", "compile_seconds", "together"))
+    parts = trials, compiled, together
+    if not is_a(rows, "number") or not all(isinstance(part, Mapping) and set(part) == set(groups) for part in parts):
         return None
-    return Timing(found["row_seconds"], *parts)
+    whole = is_a([*together.values()], "list of whole numbers")
+    if not whole or not all(is_a([*part.values()], "list of numbers") for part in parts):
+        return None
+    return Timing(rows, dict(trials), dict(compiled), dict(together))
 
 
-def measure(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:
-    """Time a block of the caches, and a few steps and an evaluation of each depth, on rows of zeros.
+def measure(context: Context, activations: Activations, groups: Sequence[Group]) -> Timing:
+    """Time a block of the caches, and some steps and an evaluation of each depth, on rows of zeros.
 
-    Depths with convolutions are timed with their first head: the heads hardly differ there.
+    A depth with convolutions is timed with its first head only, because the heads hardly differ there.
     """
     row_seconds = _time_rows(activations)
-    # As large as they will be, so that what is compiled here is what is used later.
+    # The arrays have their final size, so that the study uses what is compiled here.
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
     blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
-    cells, compiled, together, known = {}, {}, {}, {}
+    trials, compiled, together, known = {}, {}, {}, {}
     for group in groups:
-        cell = Cell("select", *group, material.grid.rates[0], material.grid.selection_seeds[0])
-        shape, name = shape_of(material, blank, cell), " ".join(group)
-        dense = is_dense(material, blank, shape)
-        key = group if dense else (group[1], shape.start)
+        trial = Trial("select", *group, context.grid.rates[0], context.grid.selection_seeds[0])
+        signature, name = signature_of(context, blank, trial), " ".join(group)
+        dense = is_dense(context, blank, signature)
+        key = group if dense else (group[1], signature.start)
         if key not in known:
-            known[key] = _time_group(material, blank, cell, dense)
-        cells[name], compiled[name], together[name] = known[key]
-    return Timing(row_seconds, cells, compiled, together)
+            known[key] = _time_group(context, blank, trial, dense)
+        trials[name], compiled[name], together[name] = known[key]
+    return Timing(row_seconds, trials, compiled, together)
 
 
-def estimate(material: Material, activations: Activations, groups: Sequence[Group]) -> Timing:
-    """Time a block of the caches and one dense head; the rest follows from how many operations each layer group takes.
+def estimate(context: Context, activations: Activations, groups: Sequence[Group]) -> Timing:
+    """Time a block of the caches and one dense head; estimate the rest by the operations of each layer group.
 
-    That takes seconds where `measure` takes minutes, and is enough for a plan that measures as it goes on.
+    This takes seconds where `measure` takes minutes. It is enough for a plan that is corrected during the study.
     """
     row_seconds, forward, compiled = _time_block(activations)
-    operations = _operations(material)
-    rate = sum(operations) / forward if forward else float("inf")  # Operations a second of all devices.
+    operations = _operations(context)
+    rate = sum(operations) / forward if forward else float("inf")  # Operations per second of all devices.
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
     blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
-    cells, compile_seconds, together, dense_cell = {}, {}, {}, None
+    trials, compile_seconds, together, dense_trial = {}, {}, {}, None
     for group in groups:
-        cell = Cell("select", *group, material.grid.rates[0], material.grid.selection_seeds[0])
-        shape, name = shape_of(material, blank, cell), " ".join(group)
-        if is_dense(material, blank, shape):
-            if dense_cell is None:
-                dense_cell = _time_pack(material, blank, [cell] * _most_together(material))
-            cells[name], compile_seconds[name] = dense_cell
-            together[name] = _most_together(material)
+        trial = Trial("select", *group, context.grid.rates[0], context.grid.selection_seeds[0])
+        signature, name = signature_of(context, blank, trial), " ".join(group)
+        if is_dense(context, blank, signature):
+            if dense_trial is None:
+                dense_trial = _time_batch(context, blank, [trial] * _most_together(context))
+            trials[name], compile_seconds[name] = dense_trial
+            together[name] = _most_together(context)
             continue
-        # Forward through what is frozen and not kept; forward and twice that backward through what trains.
-        trained = material.shared(cell)
-        read = sum(operations[shape.start : trained]) + TRAINING * sum(operations[trained:])
-        validated = len(material.datasets[cell.seed].val) * -(-shape.total // shape.every)
-        seconds = shape.total * material.config.batch_size * read + validated * sum(operations[shape.start :])
-        cells[name], together[name] = seconds / rate, max(1, int(material.study.together))
-        compile_seconds[name] = TRAINING * compiled * (1 - shape.start / len(operations))
-    return Timing(row_seconds, cells, compile_seconds, together)
+        # A forward pass through frozen layers that are not kept; forward and backward passes through trained layers.
+        trained = context.shared(trial)
+        read = sum(operations[signature.start : trained]) + TRAINING * sum(operations[trained:])
+        validated = len(context.validation(trial.seed)) * -(-signature.total // signature.every)
+        seconds = signature.total * context.config.batch_size * read + validated * sum(operations[signature.start :])
+        trials[name], together[name] = seconds / rate, max(1, int(context.study.together))
+        compile_seconds[name] = TRAINING * compiled * (1 - signature.start / len(operations))
+    return Timing(row_seconds, trials, compile_seconds, together)
 
 
-def _most_together(material: Material) -> int:
-    return int(material.study.together) or min(
+def _most_together(context: Context) -> int:
+    """Return the largest number of trials that are trained together."""
+    return int(context.study.together) or min(
         TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
-        len(material.grid.rates) * len(material.grid.selection_seeds),
+        len(context.grid.rates) * len(context.grid.selection_seeds),
     )
 
 
@@ -121,7 +142,7 @@ def _time_block(activations: Activations) -> tuple[float, float, float]:
     names = tuple(activations.store.arrays)
     rows = np.resize(np.arange(len(activations.rows)), BLOCK)
     with activations.rows.decoders() as decoders:
-        images = activations.rows.pictures(rows, decoders)
+        images = activations.rows.images(rows, decoders)
         begun = time.monotonic()
         jax.block_until_ready(activations.compute(images, names))
         first = time.monotonic() - begun
@@ -129,16 +150,16 @@ def _time_block(activations: Activations) -> tuple[float, float, float]:
         jax.block_until_ready(activations.compute(images, names))
         forward = time.monotonic() - begun
         begun = time.monotonic()
-        activations.rows.pictures(rows, decoders)
+        activations.rows.images(rows, decoders)
         decoded = time.monotonic() - begun
-    # Decoding goes on beside the device's work, and on a CPU takes part of its time.
+    # Decoding runs while the device works; on a CPU both share the cores.
     both = decoded + forward if jax.default_backend() == "cpu" else max(decoded, forward)
     return both / BLOCK, forward / BLOCK, max(first - forward, 0.0)
 
 
-def _operations(material: Material) -> list[float]:
-    """Return the operations that each layer group of the source network takes for one image."""
-    model, variables, size = material.source.model, material.source.variables, material.preprocessing.image_size
+def _operations(context: Context) -> list[float]:
+    """Return the number of operations of each layer group of the source network for one image."""
+    model, variables, size = context.source.model, context.source.variables, context.preprocessing.image_size
     x, found = jax.ShapeDtypeStruct((1, size, size, 3), np.float32), []
     for index in range(len(model.groups)):
         lowered = jax.jit(lambda variables, x, index=index: model.apply(variables, x, index, index + 1)).lower(
@@ -150,96 +171,97 @@ def _operations(material: Material) -> list[float]:
     return found
 
 
-class _Blank:
-    """The arrays of a store, without its files."""
+class _Blank(Store):
+    """Arrays in place of a store, without files."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        super().__init__({}, 0, "")
         self.arrays = arrays
 
 
 def _time_rows(activations: Activations) -> float:
+    """Return the seconds of a row of the caches, including decoding."""
     names = tuple(activations.store.arrays)
     rows = np.resize(np.arange(len(activations.rows)), BLOCK)
     best = float("inf")
     with activations.rows.decoders() as decoders:
         for _ in range(2):  # The first one compiles.
             begun = time.monotonic()
-            images = activations.rows.pictures(rows, decoders)
+            images = activations.rows.images(rows, decoders)
             decoded = time.monotonic() - begun
             if names:
                 jax.block_until_ready(activations.compute(images, names))
-            # Decoding goes on beside the device's work.
+            # Decoding runs while the device works.
             best = min(best, max(decoded, time.monotonic() - begun - decoded))
     return best / BLOCK
 
 
-def _time_group(material: Material, blank: Activations, cell: Cell, dense: bool) -> tuple[float, float, int]:
-    """Return (seconds of a cell, seconds of compilation, cells at once)."""
-    alone = _time_pack(material, blank, [cell])
-    asked = int(material.study.together)
-    shape = shape_of(material, blank, cell)
-    if not loops(material, blank, shape) or asked == 1:
+def _time_group(context: Context, blank: Activations, trial: Trial, dense: bool) -> tuple[float, float, int]:
+    """Return (seconds of a trial, seconds of compilation, number of trials together)."""
+    alone = _time_batch(context, blank, [trial])
+    asked = int(context.study.together)
+    signature = signature_of(context, blank, trial)
+    if not loops(context, blank, signature) or asked == 1:
         return *alone, 1
-    count = asked or min(
-        TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
-        len(material.grid.rates) * len(material.grid.selection_seeds),
-    )
+    count = _most_together(context)
     if count == 1:
         return *alone, 1
-    some = _time_pack(material, blank, [cell] * count)
+    some = _time_batch(context, blank, [trial] * count)
     return (*some, count) if some[0] < alone[0] or asked else (*alone, 1)
 
 
-def _time_pack(material: Material, blank: Activations, cells: Sequence[Cell]) -> tuple[float, float]:
-    """Return (seconds of a cell, seconds of compilation)."""
-    pack = Pack(material, blank, cells)
+def _time_batch(context: Context, blank: Activations, trials: Sequence[Trial]) -> tuple[float, float]:
+    """Return (seconds of a trial, seconds of compilation)."""
+    batch = TrialBatch(context, blank, trials)
     try:
-        compiled = pack.warm_up()
-        states = replicate(jax.tree.map(np.array, pack.states))
-        count = pack.steps_per_call
+        compiled = batch.warm_up()
+        states = replicate(jax.tree.map(np.array, batch.states))
+        count = batch.steps_per_call
         begun = time.monotonic()
-        states, losses = pack.run(states, pack.batches(0, count), 0, count)
+        states, losses = batch.run(states, batch.batches(0, count), 0, count)
         jax.block_until_ready(losses)
         step = (time.monotonic() - begun) / count
         begun = time.monotonic()
-        pack.evaluate(states)
+        batch.evaluate(states)
         evaluation = time.monotonic() - begun
-        evaluations = -(-pack.shape.total // pack.shape.every)
-        return (pack.shape.total * step + evaluations * evaluation) / len(cells), max(compiled - step - evaluation, 0.0)
+        evaluations = -(-batch.signature.total // batch.signature.every)
+        seconds = (batch.signature.total * step + evaluations * evaluation) / len(trials)
+        return seconds, max(compiled - step - evaluation, 0.0)
     finally:
-        pack.close()
+        batch.close()
 
 
 def describe(
-    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, kind: str
+    grid: Grid, timing: Timing, *, rows: int, test_rows: int, kept: dict[str, int], finals: int, place: str
 ) -> str:
-    """Return the plan of a study as text: its cells, and what they take.
+    """Return the plan of a study as text: its trials, and the time that they take.
 
     Args:
       grid: what is compared.
       timing: what was timed.
-      rows, test_rows: pictures in all of their views.
+      rows: training and validation images in all of their views.
+      test_rows: test images.
       kept: bytes that the caches take, by name.
-      finals: groups whose choice is trained again and tested.
-      kind: of the caches.
+      finals: number of settings that are retrained and tested.
+      place: of the caches: `file`, `memory` or `none`.
     """
     per = len(grid.rates) * len(grid.selection_seeds)
     lines = [f"{'head':22} {'freeze depth':14} {'trials':>6} {'seconds a trial':>15} {'together':>9} {'in all':>9}"]
     total = 0.0
     for group in grid.groups():
         name = " ".join(group)
-        seconds = timing.cell_seconds[name] * per + timing.compile_seconds[name]
+        seconds = timing.trial_seconds[name] * per + timing.compile_seconds[name]
         total += seconds
         head = group[0] + (" (at new rate)" if group[2] == "new" else "")
         lines.append(
-            f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.cell_seconds[name]:15.2f} "
+            f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.trial_seconds[name]:15.2f} "
             f"{timing.together[name]:9} {duration(seconds):>9}"
         )
     final = finals * len(grid.seeds)
-    mean = sum(timing.cell_seconds.values()) / len(timing.cell_seconds)
+    mean = sum(timing.trial_seconds.values()) / len(timing.trial_seconds)
     fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
     size = sum(kept.values())
-    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[kind]
+    where = {"file": "in files", "memory": "in memory", "none": "not kept"}[place]
     lines += [
         f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
         f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",

@@ -1,4 +1,4 @@
-"""What each final cell says of every test image, kept in its row so that heads can be compared image by image."""
+"""The predictions of each final trial for the test images, kept in its row to compare heads image by image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,33 +7,32 @@ import numpy as np
 
 from flax_augtl.data import Examples
 from flax_augtl.errors import UserError
-from flax_augtl.study.context import Material
+from flax_augtl.study.context import Context
 from flax_augtl.study.trials.batches import Feed, evaluate
 from flax_augtl.training.evaluation import Evaluation, fits
 
 
-def tested_cells(
-    material: Material, feed: Feed, variables: Any, splits: Sequence[Examples]
+def tested_trials(
+    context: Context, feed: Feed, variables: Any, splits: Sequence[Examples]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the metrics of each cell on its test split, and what it predicts (`written`).
+    """Return the metrics of each trial on its test split, and its predictions as text (`written`).
 
     Args:
-      material, feed: of the cells.
-      variables: stacked [cells, ...].
-      splits: the test split of each cell.
+      context: of the study.
+      feed: of the trials.
+      variables: stacked [trials, ...].
+      splits: the test split of each trial.
     """
     said: list[list[np.ndarray]] = [[] for _ in splits]
     kept: list[list[np.ndarray]] = [[] for _ in splits]
-    keep = fits(sum(map(len, splits)), len(material.class_names))
+    keep = fits(sum(map(len, splits)), len(context.class_names))
 
-    def each(cell: int, probabilities: np.ndarray) -> None:
-        said[cell].append(probabilities.argmax(axis=1))
+    def each(trial: int, probabilities: np.ndarray) -> None:
+        said[trial].append(probabilities.argmax(axis=1))
         if keep:
-            kept[cell].append(probabilities)
+            kept[trial].append(probabilities)
 
-    sums = evaluate(
-        material, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each
-    )
+    sums = evaluate(context, feed, variables, [split.ids for split in splits], [split.labels for split in splits], each)
     tested = [
         Evaluation(one, split.labels, np.concatenate(some) if keep else None).metrics
         for one, split, some in zip(sums, splits, kept, strict=True)
@@ -42,15 +41,15 @@ def tested_cells(
 
 
 def written(predicted: np.ndarray) -> str:
-    """Return predicted classes, in the order of the test split, as text: numbers with a blank between."""
+    """Return predicted classes, in the order of the test split, as numbers separated by blanks."""
     return " ".join(map(str, predicted.tolist()))
 
 
 def read(row: Mapping[str, Any]) -> np.ndarray | None:
-    """Return what a cell predicts of the test split, int [N]; None without a test, and for rows of earlier versions.
+    """Return the predictions of a trial for the test split, int [N]; None if it was not tested or its row is old.
 
     Raises:
-      ValueError: it is not text of whole numbers.
+      UserError: the field is not text of whole numbers.
     """
     text = row.get("predicted")
     if text is None:

@@ -1,4 +1,4 @@
-"""Cells of one shape, trained together on kept activations: each on its own data, order, weights and learning rate."""
+"""Trials that are trained together on kept activations, each with its own data, order, weights and learning rate."""
 
 import dataclasses
 import math
@@ -12,10 +12,10 @@ import numpy as np
 
 from flax_augtl.data.loading import sampler
 from flax_augtl.features.activations import Activations
-from flax_augtl.study.context import Material
-from flax_augtl.study.grid import Cell
-from flax_augtl.study.trials.batches import Feed, evaluate, loops, shape_of, source_logits
-from flax_augtl.study.trials.predictions import tested_cells
+from flax_augtl.study.context import Context
+from flax_augtl.study.grid import Trial
+from flax_augtl.study.trials.batches import Feed, evaluate, loops, signature_of, source_logits
+from flax_augtl.study.trials.predictions import tested_trials
 from flax_augtl.training import metrics
 from flax_augtl.training.freezing import FROZEN, PRETRAINED, FreezingPlan
 from flax_augtl.training.optimizer import create_optimizer
@@ -25,113 +25,115 @@ from flax_augtl.training.step import pmapped_pack_step, replicate
 STEPS_PER_CALL = 50
 
 
-class Pack:
-    """Some cells in training."""
+class TrialBatch:
+    """Some trials of one step signature in training."""
 
     def __init__(
         self,
-        material: Material,
+        context: Context,
         activations: Activations,
-        cells: Sequence[Cell],
+        trials: Sequence[Trial],
         *,
         size: int = 0,
         test: Activations | None = None,
     ):
-        """Set up cells of one shape at their first step.
+        """Set up trials at their first step.
 
         Args:
-          material: what all cells share.
-          activations: of training and validation pictures.
-          cells: that are trained together.
-          size: how many are trained at least: the last one is repeated, where that is cheaper than another compilation.
-          test: activations of the test pictures, for final cells.
+          context: what all trials share.
+          activations: of training and validation images.
+          trials: that are trained together; all have the same step signature.
+          size: fill the batch up to so many by repeating the last trial, which can be cheaper than compiling again.
+          test: activations of the test images, for final trials.
         """
-        self.material, self.test = material, test
-        self.distinct = len(cells)
-        self.cells = (*cells, *[cells[-1]] * (size - len(cells)))
-        cells = self.cells
-        self.shape = shape_of(material, activations, cells[0])
+        self.context, self.test = context, test
+        self.distinct = len(trials)
+        self.trials = (*trials, *[trials[-1]] * (size - len(trials)))
+        trials = self.trials
+        self.signature = signature_of(context, activations, trials[0])
         rows = activations.rows
-        looped = loops(material, activations, self.shape)
-        self.steps_per_call = min(STEPS_PER_CALL, self.shape.every, self.shape.total) if looped else 1
+        looped = loops(context, activations, self.signature)
+        self.steps_per_call = min(STEPS_PER_CALL, self.signature.every, self.signature.total) if looped else 1
         self.decoders = rows.decoders()
         self.feed = Feed(
             activations,
-            self.shape,
-            material.config.batch_size,
-            activations.fits(self.shape.network, self.shape.start),
+            self.signature,
+            context.config.batch_size,
+            activations.fits(self.signature.network, self.signature.start),
             self.decoders,
         )
-        self._examples = [material.examples(cell) for cell in cells]
+        self._examples = [context.examples(trial) for trial in trials]
         self._positions = [rows.positions(ids) for ids, _ in self._examples]
-        self._rates = np.stack([material.schedule(cell)[0] for cell in cells], axis=1)
-        optimizer = create_optimizer(self.shape.optimizer, self.shape.plan)
-        initial = [material.variables(cell, self.shape.start, self._leep_inputs(cell)) for cell in cells]
+        self._rates = np.stack([context.schedule(trial)[0] for trial in trials], axis=1)
+        optimizer = create_optimizer(self.signature.optimizer, self.signature.plan)
+        initial = [context.variables(trial, self.signature.start, self._leep_inputs(trial)) for trial in trials]
         self.initial = [variables["params"] for variables in initial]
         states = [
-            create_state(variables, optimizer, self.shape.plan, cell.seed)
-            for variables, cell in zip(initial, cells, strict=True)
+            create_state(variables, optimizer, self.signature.plan, trial.seed)
+            for variables, trial in zip(initial, trials, strict=True)
         ]
         self.states: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         self.step = 0
         self.seconds = 0.0
-        self.losses = np.zeros(len(cells), np.float64)  # Sums since the last evaluation.
-        self.history: list[list[dict[str, Any]]] = [[] for _ in cells]
-        self.diverged = [False] * len(cells)
+        self.losses = np.zeros(len(trials), np.float64)  # Sums since the last evaluation.
+        self.history: list[list[dict[str, Any]]] = [[] for _ in trials]
+        self.diverged = [False] * len(trials)
 
-    def _leep_inputs(self, cell: Cell) -> np.ndarray | None:
-        if self.material.settings(cell).classifier_init_from != "leep":
+    def _leep_inputs(self, trial: Trial) -> np.ndarray | None:
+        if self.context.settings(trial).classifier_init_from != "leep":
             return None
-        return source_logits(self.material, self.feed.activations, self.material.examples(cell)[0])
+        return source_logits(self.context, self.feed.activations, self.context.examples(trial)[0])
 
     def batches(self, first: int, count: int) -> dict[str, Any]:
-        """Return what `count` steps from step `first` on read."""
-        size, config = self.feed.batch_size, self.material.config
+        """Return the input of `count` steps from step `first` on."""
+        size, config = self.feed.batch_size, self.context.config
         rows, labels = [], []
-        for cell, (_, marks), positions in zip(self.cells, self._examples, self._positions, strict=True):
+        for trial, (_, marks), positions in zip(self.trials, self._examples, self._positions, strict=True):
             which, view = sampler.stream(
-                first * size, (first + count) * size, len(marks), cell.seed, views=config.data.views
+                first * size, (first + count) * size, len(marks), trial.seed, views=config.data.views
             )
             rows.append(self.feed.activations.rows.at(positions[which], view).reshape(count, size))
             labels.append(marks[which].reshape(count, size))
         rows, labels = np.stack(rows, axis=1), np.stack(labels, axis=1)
-        if count < self.steps_per_call:  # The last call of an interval; what is added is not trained on.
+        if count < self.steps_per_call:  # The last call before an evaluation is shorter; the padding is not trained on.
             rows, labels = (np.pad(x, ((0, self.steps_per_call - count), (0, 0), (0, 0))) for x in (rows, labels))
         return self.feed.batch(rows, labels)
 
     @property
     def step_function(self) -> Callable:
-        """The compiled step that `run` calls."""
+        """Compiled step that `run` calls."""
+        # Flax modules have a hash, which pyright does not see.
+        network: Any = self.signature.network
         return pmapped_pack_step(
-            self.shape.network,
-            self.shape.plan,
-            self.shape.optimizer,
-            self.material.preprocessing,
-            self.shape.step,
-            len(self.cells),
+            network,
+            self.signature.plan,
+            self.signature.optimizer,
+            self.context.preprocessing,
+            self.signature.step,
+            len(self.trials),
             self.steps_per_call,
         )
 
     def run(self, states: TrainState, batches: Any, first: int, count: int) -> tuple[TrainState, Any]:
-        """Take `count` steps, and return the states and the sums of the losses [cells]; the states given are used up."""
-        rates = np.zeros((self.steps_per_call, len(self.cells)), np.float32)
+        """Take `count` steps; return the new states and the sums of the losses [trials]. The given states are donated."""
+        rates = np.zeros((self.steps_per_call, len(self.trials)), np.float32)
         rates[:count] = self._rates[first : first + count]
         return self.step_function(states, batches, rates, self.feed.pool, np.int32(count))
 
     def warm_up(self) -> float:
-        """Compile everything, on copies, and return the seconds it took."""
+        """Compile everything by running it on copies; return the seconds that this took."""
         begun = time.monotonic()
         states, losses = self.run(replicate(jax.tree.map(np.array, self.states)), self.batches(0, 1), 0, 1)
-        if not self.shape.final:
+        if not self.signature.final:
             self.evaluate(states)
         jax.block_until_ready(losses)
         return time.monotonic() - begun
 
     def evaluate(self, states: TrainState) -> list[dict[str, Any]]:
-        """Return the metrics of each cell on its validation split."""
-        splits = [self.material.datasets[cell.seed].val for cell in self.cells]
+        """Return the metrics of each trial on its validation split."""
+        splits = [self.context.validation(trial.seed) for trial in self.trials]
         sums = evaluate(
-            self.material,
+            self.context,
             self.feed,
             _variables(states),
             [split.ids for split in splits],
@@ -143,11 +145,11 @@ class Pack:
         """Train up to the next evaluation, and evaluate.
 
         Args:
-          pause: asked after every call of the step; if it answers True, the pack stops there, and can be saved.
+          pause: called after every call of the step; if it returns True, training stops there and can be saved.
         """
         begun = time.monotonic()
-        before = self.step // self.shape.every * self.shape.every
-        stop = min(before + self.shape.every, self.shape.total)
+        before = self.step // self.signature.every * self.signature.every
+        stop = min(before + self.signature.every, self.signature.total)
         states = self.states if isinstance(jax.tree.leaves(self.states)[0], jax.Array) else replicate(self.states)
         calls = [
             (first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)
@@ -159,7 +161,7 @@ class Pack:
                 if number + 1 < len(calls):
                     coming = ahead.submit(self.batches, *calls[number + 1])
                 states, losses = self.run(states, batches, first, count)
-                # Of the call before, so that the device never waits.
+                # Read the losses of the call before, so that the device never waits.
                 self.losses += 0.0 if pending is None else np.asarray(pending)
                 pending, self.step = losses, first + count
                 if self.step < stop and pause():
@@ -170,7 +172,8 @@ class Pack:
             self.seconds += (time.monotonic() - begun) / self.distinct
             return
         losses, self.losses = self.losses / (stop - before), np.zeros_like(self.losses)
-        values = [None] * len(self.cells) if self.shape.final else self.evaluate(states)
+        values: Sequence[dict[str, Any] | None]
+        values = [None] * len(self.trials) if self.signature.final else self.evaluate(states)
         self.seconds += (time.monotonic() - begun) / self.distinct
         for index, (loss, value) in enumerate(zip(losses.tolist(), values, strict=True)):
             finite = math.isfinite(loss) and (value is None or math.isfinite(value["loss"]))
@@ -183,7 +186,7 @@ class Pack:
                     "examples": stop * self.feed.batch_size,
                     "seconds": self.seconds,
                     "loss": loss,
-                    "val": None if value is None else value[self.material.metric],
+                    "val": None if value is None else value[self.context.metric],
                     "val_loss": None if value is None else value["loss"],
                     "values": value,
                 }
@@ -191,69 +194,70 @@ class Pack:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train."""
-        return self.step >= self.shape.total or all(self.diverged)
+        """Whether training has ended."""
+        return self.step >= self.signature.total or all(self.diverged)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return the row of each cell, as `StudyResult.rows` has it; final cells are tested now."""
-        tested: list[dict[str, Any] | None] = [None] * len(self.cells)
-        predicted: list[str | None] = [None] * len(self.cells)
-        if self.shape.final:
+        """Return the row of each trial, as in `StudyResult.rows`; final trials are tested now."""
+        tested: Sequence[dict[str, Any] | None] = [None] * len(self.trials)
+        predicted: Sequence[str | None] = [None] * len(self.trials)
+        if self.signature.final:
+            assert self.test is not None, "final trials need the test images"
             with self.test.rows.decoders() as decoders:
                 feed = Feed(
                     self.test,
-                    self.shape,
+                    self.signature,
                     self.feed.batch_size,
-                    self.test.fits(self.shape.network, self.shape.start),
+                    self.test.fits(self.signature.network, self.signature.start),
                     decoders,
                 )
-                splits = [self.material.datasets[cell.seed].test for cell in self.cells]
-                tested, predicted = tested_cells(self.material, feed, _variables(self.states), splits)
+                splits = [self.context.datasets[trial.seed].test for trial in self.trials]
+                tested, predicted = tested_trials(self.context, feed, _variables(self.states), splits)
         params = jax.tree.map(np.asarray, self.states.params)
         rows = []
-        for index, cell in enumerate(self.cells[: self.distinct]):
+        for index, trial in enumerate(self.trials[: self.distinct]):
             history = self.history[index]
             diverged = self.diverged[index]
             best = (
                 max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"]))
-                if (history and not self.shape.final and not diverged)
+                if (history and not self.signature.final and not diverged)
                 else None
             )
             trained = jax.tree.map(lambda leaf, at=index: leaf[at], params)
-            settings = dataclasses.asdict(self.material.settings(cell))
+            settings = dataclasses.asdict(self.context.settings(trial))
             rows.append(
                 {
-                    "cell": cell.name,
+                    "cell": trial.name,
                     **{
-                        name: getattr(cell, name)
+                        name: getattr(trial, name)
                         for name in ("stage", "head", "depth", "learning_rate", "seed", "classifier_rate")
                     },
-                    "steps": self.shape.total,
+                    "steps": self.signature.total,
                     "settings": settings,
-                    "metric": self.material.metric,
+                    "metric": self.context.metric,
                     "val": None if best is None else best["values"],
                     "test": None if diverged else tested[index],
                     "predicted": None if diverged else predicted[index],
                     "best_step": None if best is None else best["step"],
                     "seconds": self.seconds,
                     "examples_seen": self.step * self.feed.batch_size,
-                    "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.shape.plan.partition(trained)[0])),
+                    "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.signature.plan.partition(trained)[0])),
                     "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
-                    "change": {} if diverged else _change(self.shape.plan, self.initial[index], trained),
+                    "change": {} if diverged else _change(self.signature.plan, self.initial[index], trained),
                     "diverged": diverged,
                     "error": None,
                     "together": self.distinct,
-                    "start": self.shape.start,
+                    "start": self.signature.start,
                 }
             )
         return rows
 
     def variables(self, index: int) -> dict[str, Any]:
-        """Return the variables of one cell's groups from the cut on, of numpy arrays."""
+        """Return the variables of one trial from the cut on, as NumPy arrays."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[index], _variables(self.states))
 
     def close(self) -> None:
-        """Release the threads."""
+        """End the decoding threads."""
         self.decoders.shutdown()
 
 
@@ -262,7 +266,7 @@ def _variables(states: TrainState) -> dict[str, Any]:
 
 
 def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
-    """Return ‖w − w₀‖ / ‖w₀‖ of each pretrained layer group; what is frozen does not change."""
+    """Return ‖w − w₀‖ / ‖w₀‖ of each pretrained layer group; it is 0 for frozen groups."""
     found = {}
     for group, label in zip(plan.groups, plan.labels, strict=True):
         if label == FROZEN:

@@ -63,13 +63,14 @@ def test_ids_of_either_sign_are_the_same_ids(dtype):
 
 
 def test_the_result_is_uint8():
-    assert augment(jnp.asarray(IMAGES), IDS, VIEWS, view_seed=0, flip="horizontal", shift=1).dtype == jnp.uint8
+    arrays = map(jnp.asarray, (IMAGES, IDS, VIEWS))
+    assert augment(*arrays, view_seed=0, flip="horizontal", shift=1).dtype == jnp.uint8
 
 
 def test_jitter_changes_colours_evenly_and_by_no_more_than_asked():
     plain = np.tile(np.array([60, 100, 140], np.uint8), (64, 8, 8, 1))
     jittered = run(plain, flip="none", shift=0, jitter=0.2).astype(int)
-    assert (jittered == jittered[:, :1, :1]).all()  # A plain picture stays plain.
+    assert (jittered == jittered[:, :1, :1]).all()  # A plain image stays plain.
     assert len(np.unique(jittered[:, 0, 0], axis=0)) > 40
     mean = jittered.mean((1, 2, 3))
     assert 0.79 * 100 <= mean.min() < 90 and 110 < mean.max() < 1.21 * 100
@@ -93,7 +94,7 @@ def test_one_kind_of_change_does_not_change_the_draws_of_another():
 
 
 def kinds_of(images, results):
-    """How often each of `images`, {name: a batch}, is what became of a picture; every result must be one of them."""
+    """How often each of `images`, {name: a batch}, is what became of an image; every result must be one of them."""
     counts = dict.fromkeys(images, 0)
     for index, result in enumerate(results):
         found = [name for name, batch in images.items() if (batch[index] == result).all()]

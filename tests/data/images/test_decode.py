@@ -1,4 +1,4 @@
-"""Pictures as they come in real folders."""
+"""Images as they come in real folders."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def red():
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG", "GIF"])
-def test_every_format_is_the_same_picture(red, form):
+def test_every_format_is_the_same_image(red, form):
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(form, {})
     np.testing.assert_allclose(pixels(encoded(red, form, **options)), RED, atol=2)
 
@@ -126,7 +126,7 @@ def test_avif(red):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a known format"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path, content, reason):
+def test_what_is_no_image_is_named(tmp_path, content, reason):
     (tmp_path / "cat.jpg").write_bytes(content)
     with pytest.raises(UnreadablePicture, match=f"cat.jpg cannot be read: .*{reason}") as error:
         read_picture(tmp_path / "cat.jpg")
@@ -134,7 +134,7 @@ def test_what_is_no_picture_is_named(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
-def test_half_a_picture_is_damaged(form):
+def test_half_an_image_is_damaged(form):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8))
     content = encoded(noise, form)
     with pytest.raises(UnreadablePicture):

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,8 +169,8 @@ def test_what_looks_black_and_what_is_a_stack_is_said(make_folder):
     page.save(root / "b" / "stack.tif", save_all=True, append_images=[page])
     notes = load_dataset({"root": root}, seed=0).notes
     assert (
-        "2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit file, "
-        "which look black; scale their values if that is not meant: a/000.png, b/dim.tif."
+        "2 of 14 images use less than a tenth of the range from black to white, such as 12-bit values in a 16-bit "
+        "file, which look black; scale their values if that is not intended: a/000.png, b/dim.tif."
     ) in notes
     assert "1 of 14 images are TIFFs of several pages, of which the first is used: b/stack.tif." in notes
     assert load_dataset({"root": root}, seed=0).notes == notes  # From what is remembered.
@@ -182,7 +183,7 @@ def chunk(name, content, sound=True):
 
 
 def png(*chunks, behind=()):
-    """The picture as a PNG with further chunks before or behind the image data."""
+    """The image as a PNG with further chunks before or behind the image data."""
     file = io.BytesIO()
     Image.fromarray(GREY.astype(np.uint8)).save(file, "PNG")
     content = file.getvalue()
@@ -232,7 +233,7 @@ def test_the_field_that_raises_the_limit_is_named_and_raises_it(monkeypatch):
         read_picture(large)
     with pytest.raises(UnreadablePicture, match="damaged"):  # The size is no obstacle.
         read_picture(large, max_pixels=200_000_000)
-    assert Image.MAX_IMAGE_PIXELS >= 200_000_000
+    assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS >= 200_000_000
     with pytest.raises(UnreadablePicture, match="20000 × 10000 pixels, more than the limit of 199,999,999; raise it"):
         read_picture(large, max_pixels=199_999_999)
 
@@ -246,7 +247,7 @@ def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):
 
 def test_predict_takes_the_limit_of_training_unless_it_is_given_another(tmp_path):
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
-    run = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
+    run: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
                           predict=lambda images, batch_size: np.full((len(images), 2), 0.5))  # fmt: skip
     (row,) = predict_files(run, str(tmp_path))
     assert not row["labels"] and "10 × 10 pixels, more than the limit of 99;" in row["reason"]

@@ -32,12 +32,12 @@ def test_nothing_asked_for_changes_nothing():
 
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_the_label_says_what_is_in_the_picture(settings):
+def test_the_label_says_what_is_in_the_image(settings):
     images, labels = run(**settings)
     assert images.dtype == np.uint8
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
     assert ((labels > 0).sum(1) <= 2).all() and (labels < 1).any()
-    # Each picture has one colour that names its example, so its mean must be the label's mixture of colours.
+    # Each image has one colour that names its example, so its mean must be the label's mixture of colours.
     np.testing.assert_allclose(images.mean((1, 2, 3)), labels @ COLOURS, atol=0.51)
     kinds = {len(np.unique(image)) for image in images}
     assert kinds <= {1, 2} and (2 in kinds) == ("cutmix" in settings)

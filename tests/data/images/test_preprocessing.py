@@ -71,7 +71,7 @@ def test_of_a_strip_only_the_centre_is_scaled(size):
 
 @pytest.mark.parametrize(("width", "height"), [(40, 30), (30, 40), (31, 47), (24, 24), (9, 100)])
 def test_short_side_is_resized_and_the_centre_cut_out(width, height):
-    # A picture that is linear in x and y stays so when resized, so each pixel tells where it came from.
+    # An image that is linear in x and y stays so when resized, so each pixel tells where it came from.
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     pixels = np.stack([255 * x, 255 * y, 0 * x], -1).round().astype(np.uint8)
     p = Preprocessing(image_size=20, crop_fraction=20 / 24)
@@ -94,19 +94,19 @@ def test_normalise_is_the_closed_form_in_and_outside_jit():
     np.testing.assert_allclose(bgr.normalise(pixels), expected, atol=1e-4)
 
 
-def test_pictures_of_any_size_make_one_batch():
+def test_images_of_any_size_make_one_batch():
     random = np.random.default_rng(0)
-    pictures = [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((50, 60), (300, 200), (1, 1))]
-    x = Preprocessing(image_size=32)(pictures)
+    images = [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((50, 60), (300, 200), (1, 1))]
+    x = Preprocessing(image_size=32)(images)
     assert x.shape == (3, 32, 32, 3) and x.dtype == np.float32
     p = Preprocessing(image_size=32)
-    np.testing.assert_array_equal(x[1], p.normalise(p.resize_and_crop(Image.fromarray(pictures[1]))))
+    np.testing.assert_array_equal(x[1], p.normalise(p.resize_and_crop(Image.fromarray(images[1]))))
 
 
 @pytest.mark.parametrize(
     "bad", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)]
 )
-def test_what_is_not_a_picture_is_named_by_its_place(bad):
+def test_what_is_not_an_image_is_named_by_its_place(bad):
     with pytest.raises(ValueError, match=r"image 1: expected uint8 \[H, W, 3\], got"):
         Preprocessing()([np.zeros((4, 4, 3), np.uint8), bad])
 

@@ -52,7 +52,7 @@ def test_every_operation_is_torchvisions(torch):
                     assert different < 0.02, (operation, level, sign)  # A half pixel may round either way.
 
 
-def test_a_random_box_is_within_the_picture_and_of_the_area_asked_for():
+def test_a_random_box_is_within_the_image_and_of_the_area_asked_for():
     for view in range(300):
         left, top, right, bottom = random_box((300, 200), keyed_random.example_uniforms(22, 0, 0, view), (0.25, 1.0))
         assert 0 <= left < right <= 300 and 0 <= top < bottom <= 200
@@ -61,7 +61,7 @@ def test_a_random_box_is_within_the_picture_and_of_the_area_asked_for():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (20_000, 3)])
-def test_a_random_box_of_an_odd_picture(size):
+def test_a_random_box_of_an_odd_image(size):
     for view in range(20):
         left, top, right, bottom = random_box(size, keyed_random.example_uniforms(22, 0, 0, view), (0.08, 1.0))
         assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]

@@ -9,7 +9,7 @@ SIZE = 24
 
 
 @pytest.fixture
-def pictures(make_folder):
+def folder(make_folder):
     return load_dataset({"root": make_folder({"train/a": 6, "train/b": 5, "test/a": 3, "test/b": 4}), "validation": 0},
                         seed=0)  # fmt: skip
 
@@ -54,8 +54,8 @@ def assert_same(left, right):
             assert a[name].dtype == b[name].dtype
 
 
-def test_a_batch_is_what_the_step_expects(pictures, batches):
-    (batch,) = batches(pictures.train, batch_size=16, steps=1)
+def test_a_batch_is_what_the_step_expects(folder, batches):
+    (batch,) = batches(folder.train, batch_size=16, steps=1)
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
         "image": ((16, SIZE, SIZE, 3), np.uint8),
         "label": ((16,), np.int32),
@@ -64,42 +64,42 @@ def test_a_batch_is_what_the_step_expects(pictures, batches):
     }
 
 
-@pytest.mark.parametrize("kind", ["pictures", "arrays"])
+@pytest.mark.parametrize("kind", ["folder", "arrays"])
 @pytest.mark.parametrize("crop", ["resized", "random", "none"])
 def test_resuming_at_every_position_of_an_epoch_goes_on_exactly(kind, crop, request, batches):
     examples = request.getfixturevalue(kind)
-    examples = examples.train if kind == "pictures" else examples
+    examples = examples.train if kind == "folder" else examples
     whole = batches(examples, changes={"crop": crop})
     for position in range(8):
         assert_same(batches(examples, position=position, changes={"crop": crop}), whole[position:])
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
-def test_threads_do_not_change_the_stream(pictures, batches, threads):
-    assert_same(batches(pictures.train, changes={"threads": threads}), batches(pictures.train))
+def test_threads_do_not_change_the_stream(folder, batches, threads):
+    assert_same(batches(folder.train, changes={"threads": threads}), batches(folder.train))
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_workers_do_not_change_the_stream(pictures, batches, workers):
+def test_workers_do_not_change_the_stream(folder, batches, workers):
     """Worker processes, which begin in the middle of an epoch; batches of 40 give each of them work."""
-    found = batches(pictures.train, batch_size=40, changes={"workers": workers}, position=2, steps=6)
-    assert_same(found, batches(pictures.train, batch_size=40, steps=6)[2:])
+    found = batches(folder.train, batch_size=40, changes={"workers": workers}, position=2, steps=6)
+    assert_same(found, batches(folder.train, batch_size=40, steps=6)[2:])
 
 
-def test_more_than_one_chunk_a_batch_is_the_same_stream(pictures, batches):
+def test_more_than_one_chunk_a_batch_is_the_same_stream(folder, batches):
     """Threads and workers make 16 examples at a time; 40 are two chunks and a half."""
-    assert_same(batches(pictures.train, batch_size=40, changes={"threads": 3}),
-                batches(pictures.train, batch_size=40, changes={"threads": 0}))  # fmt: skip
-    small = batches(pictures.train, batch_size=8, steps=35)
+    assert_same(batches(folder.train, batch_size=40, changes={"threads": 3}),
+                batches(folder.train, batch_size=40, changes={"threads": 0}))  # fmt: skip
+    small = batches(folder.train, batch_size=8, steps=35)
     for name in ("image", "id"):
-        np.testing.assert_array_equal(joined(batches(pictures.train, batch_size=40), name), joined(small, name))
+        np.testing.assert_array_equal(joined(batches(folder.train, batch_size=40), name), joined(small, name))
 
 
-@pytest.mark.parametrize("kind", ["pictures", "arrays"])
+@pytest.mark.parametrize("kind", ["folder", "arrays"])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_joined_are_one_process(kind, processes, request, batches):
     examples = request.getfixturevalue(kind)
-    examples = examples.train if kind == "pictures" else examples
+    examples = examples.train if kind == "folder" else examples
     shards = [batches(examples, process_index=i, process_count=processes) for i in range(processes)]
     whole = batches(examples)
     for step, batch in enumerate(whole):
@@ -108,22 +108,22 @@ def test_processes_joined_are_one_process(kind, processes, request, batches):
                 np.testing.assert_array_equal(shards[i][step][name], value[i::processes])
 
 
-def test_the_batch_size_does_not_change_the_stream(pictures, batches):
-    one, six, more_than_all = (batches(pictures.train, batch_size=b, steps=36 // b) for b in (1, 6, 36))
+def test_the_batch_size_does_not_change_the_stream(folder, batches):
+    one, six, more_than_all = (batches(folder.train, batch_size=b, steps=36 // b) for b in (1, 6, 36))
     for name in ("image", "label", "id", "view"):
         np.testing.assert_array_equal(joined(one, name), joined(six, name))
         np.testing.assert_array_equal(joined(one, name), joined(more_than_all, name))
 
 
-def test_an_epoch_trains_on_every_example_once(pictures, batches):
-    epoch = batches(pictures.train, batch_size=11, steps=1)[0]
-    assert sorted(epoch["id"]) == sorted(pictures.train.draw_ids)
-    label_of = dict(zip(pictures.train.draw_ids, pictures.train.labels, strict=True))
+def test_an_epoch_trains_on_every_example_once(folder, batches):
+    epoch = batches(folder.train, batch_size=11, steps=1)[0]
+    assert sorted(epoch["id"]) == sorted(folder.train.draw_ids)
+    label_of = dict(zip(folder.train.draw_ids, folder.train.labels, strict=True))
     assert [label_of[i] for i in epoch["id"]] == list(epoch["label"])
 
 
-def test_a_view_is_one_picture_and_views_differ(pictures, batches):
-    finite = batches(pictures.train, batch_size=11, steps=4, changes={"views": 2})
+def test_a_view_is_one_image_and_views_differ(folder, batches):
+    finite = batches(folder.train, batch_size=11, steps=4, changes={"views": 2})
     seen = {}
     for batch in finite:
         for i, view, image in zip(batch["id"], batch["view"], batch["image"], strict=True):
@@ -134,9 +134,9 @@ def test_a_view_is_one_picture_and_views_differ(pictures, batches):
     assert len({images.pop() for images in seen.values()}) == 22
 
 
-def test_the_run_seed_governs_the_order_and_the_view_seed_the_views(pictures, preprocessing, data):
+def test_the_run_seed_governs_the_order_and_the_view_seed_the_views(folder, preprocessing, data):
     def views(seed, view_seed):
-        (batch,) = train_batches(pictures.train, preprocessing(SIZE), data(view_seed=view_seed), batch_size=11,
+        (batch,) = train_batches(folder.train, preprocessing(SIZE), data(view_seed=view_seed), batch_size=11,
                                  image_size=SIZE, seed=seed, steps=1)  # fmt: skip
         return list(batch["id"]), {i: image.tobytes() for i, image in zip(batch["id"], batch["image"], strict=True)}
 
@@ -147,21 +147,21 @@ def test_the_run_seed_governs_the_order_and_the_view_seed_the_views(pictures, pr
     assert order == same_order and all(pixels[i] != other_pixels[i] for i in pixels)
 
 
-def test_an_example_is_drawn_alike_whatever_else_is_in_the_data(pictures, batches):
+def test_an_example_is_drawn_alike_whatever_else_is_in_the_data(folder, batches):
     whole = {
-        i: image.tobytes() for b in batches(pictures.train, 11, 1) for i, image in zip(b["id"], b["image"], strict=True)
+        i: image.tobytes() for b in batches(folder.train, 11, 1) for i, image in zip(b["id"], b["image"], strict=True)
     }
-    part = batches(pictures.train.take([1, 5, 7]), 3, 1)[0]
+    part = batches(folder.train.take([1, 5, 7]), 3, 1)[0]
     for i, image in zip(part["id"], part["image"], strict=True):
         assert whole[i] == image.tobytes()
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [6, 12])
-@pytest.mark.parametrize("kind", ["pictures", "arrays"])
+@pytest.mark.parametrize("kind", ["folder", "arrays"])
 def test_evaluation_shows_every_example_once(kind, batch_size, process_count, request, preprocessing, data):
     examples = request.getfixturevalue(kind)
-    examples = examples.test if kind == "pictures" else examples
+    examples = examples.test if kind == "folder" else examples
     transform = preprocessing(SIZE, 1.0 if kind == "arrays" else 0.875)
     shards = [
         list(eval_batches(examples, transform, data(), batch_size=batch_size, image_size=SIZE, process_index=i,
@@ -181,14 +181,14 @@ def test_evaluation_shows_every_example_once(kind, batch_size, process_count, re
     expected = []
     for i in range(len(examples)):
         image = examples.source[examples.indices[i]]
-        if kind == "pictures":
+        if kind == "folder":
             image = transform.resize_and_crop(image)
         expected.append((examples.draw_ids[i], examples.labels[i], np.asarray(image).tobytes()))
     assert sorted(seen) == sorted(expected)
 
 
 def test_arrays_go_the_short_way_only_where_it_is_the_same(arrays, preprocessing, data):
-    """A transform that enlarges and crops must be carried out, whatever the size of the pictures."""
+    """A transform that enlarges and crops must be carried out, whatever the size of the images."""
     (batch,) = eval_batches(arrays, preprocessing(SIZE, 0.875), data(), batch_size=11, image_size=SIZE)
     assert (batch["image"] != arrays.source.images).any()
 
@@ -205,11 +205,11 @@ def test_a_run_that_is_over_yields_nothing(arrays, batches):
 
 @pytest.mark.parametrize("crop", ["random", "none", "resized"])
 @pytest.mark.parametrize("resize", ["squash", "none"])
-def test_training_resizes_as_evaluation_does(tmp_path, picture, data, crop, resize):
+def test_training_resizes_as_evaluation_does(tmp_path, noise_image, data, crop, resize):
     for label in "ab":
         (tmp_path / "images" / label).mkdir(parents=True)
         for number, size in enumerate([(60, 30), (30, 60), (20, 44), (24, 24)]):
-            picture(number, size).save(tmp_path / "images" / label / f"{number}.png")
+            noise_image(number, size).save(tmp_path / "images" / label / f"{number}.png")
     train = load_dataset({"root": tmp_path / "images", "validation": 0, "test": 2}, seed=0).train
     transform = Preprocessing(image_size=24, crop_fraction=24 / 28, resize=resize)
     path = training_path(data(crop=crop), transform, 24)

@@ -62,7 +62,7 @@ print(sorted({"jax", "flax", "grain", "tensorflow", "tensorflow_datasets"} & set
 
 @pytest.fixture
 def black():
-    """A class of sources of 32 black pictures that look, in the worker, which modules are there."""
+    """A class of sources of 32 black images that look, in the worker, which modules are there."""
 
     class Black:  # In here, as a worker would otherwise import this file, and all that it imports.
         def __len__(self):
@@ -98,7 +98,7 @@ def test_workers_make_what_a_thread_makes(train, preprocessing, data):
             for first in range(0, 15, 5):
                 which = np.arange(first, first + 5)
                 asked = train.indices[which].copy(), train.draw_ids[which], np.arange(5, dtype=np.int32)
-                asked[0][1] = -1  # A blank, where the slot still has another picture the second time.
+                asked[0][1] = -1  # A blank, where the slot still has another image the second time.
                 expected = np.empty((5, SIZE, SIZE, 3), np.uint8)
                 make(expected, train.source, path, *asked)
                 for _ in range(2):
@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_hang(train, loaded):
     next(batches)
     (process,) = children() - before
     os.kill(process, signal.SIGKILL)
-    with pytest.raises(DataError, match=r"worker process .* is gone \(exit code -9\).*config.data.workers"):
+    with pytest.raises(DataError, match=r"worker process .* has ended \(exit code -9\).*config.data.workers"):
         for _ in batches:
             pass
     assert children() == before

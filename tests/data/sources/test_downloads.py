@@ -11,11 +11,26 @@ from flax_augtl.data import DataError, check_there, dataset_from_files, load_dat
 from flax_augtl.data.sources.downloads import copy_of, fetch
 
 
+class Server(ThreadingHTTPServer):
+    """A server whose paths have lists of answers: (content, length, type), or the number of an error."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.asked: list[str] = []
+        self.answers: dict[str, list] = {}
+        self.images: dict[int, bytes] = {}
+
+    def put(self, path, *answers):
+        self.answers[path] = list(answers)
+
+
 class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def do_GET(self):
+        assert isinstance(self.server, Server)
         self.server.asked.append(self.path)
         answers = self.server.answers.get(self.path.split("?")[0], [])
         answer = answers.pop(0) if len(answers) > 1 else answers[0] if answers else 404
@@ -30,23 +45,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(picture):
+def web(noise_image):
     """A server with 0.png … 3.png; `put(path, *answers)` gives a path others, of which the last stays."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.answers = [], {}
+    server = Server()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-
-    def put(path, *answers):
-        server.answers[path] = list(answers)
-
-    server.put = put
-    server.images = {}
     for number in range(4):
         file = io.BytesIO()
-        picture(number).save(file, "PNG")
+        noise_image(number).save(file, "PNG")
         server.images[number] = file.getvalue()
-        put(f"/{number}.png", (file.getvalue(), len(file.getvalue()), "image/png"))
+        server.put(f"/{number}.png", (file.getvalue(), len(file.getvalue()), "image/png"))
     yield server
     server.shutdown()
     server.server_close()
@@ -93,9 +100,7 @@ def test_what_cannot_be_fetched_is_an_error_or_left_out(load_lists, labelled, we
     reasons = (
         r"/gone.png \(the server answered 404 Not Found\), http.*/page.png \(the server answered with a web page\)"
     )
-    with pytest.raises(
-        DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. What was fetched is kept"
-    ):
+    with pytest.raises(DataError, match=rf"2 of 5 images could not be fetched: http.*{reasons}. The others are kept"):
         load_lists(lists)
     dataset = load_lists(lists, on_bad_image="skip")
     assert labelled(dataset) == {f"{web.url}/0.png": "a", f"{web.url}/1.png": "b"}

@@ -1,4 +1,6 @@
-"""The two data sets that need no download."""
+"""The two datasets that need no download."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from flax_augtl.data.sources.glyphs import CLASS_NAMES, _fonts, _masters, glyphs
 
 def test_digits_are_scikit_learns():
     source, labels = digits()
-    bunch = load_digits()
+    bunch: Any = load_digits()
     assert source.images.shape == (1797, 32, 32, 3) and source.images.dtype == np.uint8
     np.testing.assert_array_equal(labels, bunch.target)
     shrunk = source.images[..., 0].reshape(-1, 8, 4, 8, 4).mean((2, 4))  # Ink is white, and where it was.

@@ -54,7 +54,8 @@ def test_a_wrapper_around_class_folders(make_folder):
     listing = list_folder(root)
     assert listing.class_names == ("a", "b") and sizes(listing) == {"all": 5}
     assert listing.notes[0] == (
-        f"{root} has no images of its own and one folder with images only: the images are taken from {root}/flowers/flowers."
+        f"{root} has no images of its own and one folder with images only: the images are taken from "
+        f"{root}/flowers/flowers."
     )
 
 
@@ -98,7 +99,7 @@ def test_some_classes_with_splits_are_told(make_folder):
     listing = list_folder(make_folder({"a/train": 2, "a/test": 1, "b": 2}))
     assert sizes(listing) == {"all": 5}
     assert any(
-        "called as splits are, but not all classes do: a. All their images are taken together" in note
+        "with names of splits, but not all classes do: a. All their images are taken together" in note
         for note in listing.notes
     )
 

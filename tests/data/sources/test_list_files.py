@@ -6,7 +6,7 @@ from flax_augtl.data import DataError, load_dataset
 
 @pytest.fixture
 def load(make_folder):
-    """({name of a list: its text}, fields of config.data) → data set; the pictures are a/000 … c/003, .png."""
+    """({name of a list: its text}, fields of config.data) → dataset; the images are a/000 … c/003, .png."""
     root = make_folder({"a": 4, "b": 4, "c c": 4})
 
     def run(lists, **fields):
@@ -62,15 +62,15 @@ def test_mit_67(load):
     assert labels(dataset.test, dataset) == {"a/001.png": "a", "c c/001.png": "c c"}
 
 
-def test_stanford_40(tmp_path, picture):
-    """ImageSplits/train.txt beside JPEGImages/, where all pictures lie: the class is a part of the name."""
+def test_stanford_40(tmp_path, noise_image):
+    """ImageSplits/train.txt beside JPEGImages/, where all images lie: the class is a part of the name."""
     names = [
         f"{action}_{i:03d}.jpg" for action in ("applauding", "riding_a_bike", "using_a_computer") for i in (1, 2, 10)
     ]
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "ImageSplits").mkdir()
     for number, name in enumerate(names):
-        picture(number).save(tmp_path / "JPEGImages" / name)
+        noise_image(number).save(tmp_path / "JPEGImages" / name)
     for split, some in (("train", names[::3] + names[1::3]), ("test", names[2::3])):
         (tmp_path / "ImageSplits" / f"{split}.txt").write_text("\n".join(some))
     dataset = load_dataset({"name": "list", "root": tmp_path / "JPEGImages", "train_list": "../ImageSplits/train.txt",
@@ -98,14 +98,14 @@ CUB = {
 
 
 @pytest.fixture
-def cub(tmp_path, picture):
-    """(changes of the files) → the data set of four pictures in CUB-200-2011's layout."""
+def cub(tmp_path, noise_image):
+    """(changes of the files) → the dataset of four images in CUB-200-2011's layout."""
 
     def run(class_list=None, **changes):
         for number, line in enumerate(CUB["images.txt"].splitlines()):
             file = tmp_path / "images" / line.split(" ", 1)[1]
             file.parent.mkdir(parents=True, exist_ok=True)
-            picture(number).save(file)
+            noise_image(number).save(file)
         for name, text in CUB.items():
             (tmp_path / name).write_text(changes.get(name.split(".")[0], text))
         fields = {
@@ -126,7 +126,7 @@ def test_cub_with_its_own_class_list(cub):
 
 
 def test_cub(cub):
-    """Three files that are joined by the numbers of the pictures."""
+    """Three files that are joined by the numbers of the images."""
     dataset = cub()
     assert dataset.class_names == ("001.Albatross", "002.Wren")
     assert labels(dataset.train, dataset) == {
@@ -141,7 +141,7 @@ def test_cub(cub):
     "changes, message",
     [
         ({"image_class_labels": "1 1\n2 1\n3 2\n"}, "image_class_labels.txt has no line for the number 10"),
-        ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 is there twice"),
+        ({"image_class_labels": CUB["image_class_labels.txt"] + "1 2"}, "line 5: the number 1 occurs twice"),
         ({"image_class_labels": "1 1\n2 1\n3 3\n10 2\n"}, "classes.txt has no line for the number 3"),
         ({"train_test_split": "1 1\n2 0\n3 2\n10 1\n"}, "image 3 is marked 2; it must be 1 or 0"),
         ({"classes": "1 001.Albatross\nWren\n"}, "classes.txt, line 2: “Wren” is not a number"),

@@ -170,7 +170,7 @@ def test_fastai_is_valid(load_lists, labelled):
 
 def test_the_split_column_can_be_left_alone(load_lists):
     rows = "path,label,split\n" + "\n".join(",".join((path, label, "old")) for path, label, _ in MARKED)
-    with pytest.raises(DataError, match='line 2: the split “old” is unknown.*split_column="" uses none'):
+    with pytest.raises(DataError, match='line 2: the split “old” is unknown.*to use none, set .*split_column=""'):
         load_lists({"train.csv": rows})
     assert len(load_lists({"train.csv": rows}, split_column="", test=0.5).test) == 2
     with pytest.raises(DataError, match="marks no image train: there is nothing to train on"):
@@ -181,12 +181,12 @@ def test_the_split_column_can_be_left_alone(load_lists):
     "content, message",
     [
         ("path,label,split\na/000.png,x,train\nb/000.png,y,", "line 3: the split “” is unknown"),
-        ("path,label,split\na/000.png,x,train\nb/000.png,y,test", "line 3: “b/000.png” is marked test, but the file is"),
+        ("path,label,split\na/000.png,x,train\nb/000.png,y,test", "line 3: “b/000.png” is marked test, but the file"),
         ("image_id,label,partition\na/000.png,x,0\nb/000.png,y,2", "line 2: the split “0” is unknown"),
         ("path,label\na/000.png,x\nb/000.png,", "line 3: “b/000.png” has no label, where other lines have one"),
         ("a/000.png x\nb/000.png\n", "line 2: “b/000.png” has no label, where other lines have one"),
-        ("path,label\na/000.png,x\nb/000.png,nan", "line 3: the label of “b/000.png” is “nan”, which stands for a missing"),
-        ("path,label\na/000.png,x\nb/000.png,NULL", "is “NULL”, which stands for a missing value.*config.data.class_list"),
+        ("path,label\na/000.png,x\nb/000.png,nan", "the label of “b/000.png” is “nan”, which stands for a missing"),
+        ("path,label\na/000.png,x\nb/000.png,NULL", "is “NULL”, which stands for a missing value.*class_list"),
         ("Bild,Klasse\na/000.png,x\nb/000.png,y",
          "the columns Bild, Klasse; one must be called path and one label.*path_column=Bild and .*label_column=Klasse"),
         ("Bild,Klasse\na/000,x\nb/000,y", "the columns Bild, Klasse; one must be called path and one label"),
@@ -225,6 +225,11 @@ def test_what_cannot_be_told_is_an_error(load_lists, content, message, on_bad_im
 def test_json_lines_that_are_wrong(load_lists, content, message):
     with pytest.raises(DataError, match=message):
         load_lists({"train.jsonl": content, "test.txt": TEST})
+
+
+def test_json_that_is_wrong(load_lists):
+    with pytest.raises(DataError, match="train.json, line 2: this is not valid JSON"):
+        load_lists({"train.json": '[{"image": "a/000.png", "label": 1},\n{"image"', "test.txt": TEST})
 
 
 def test_columns_by_name_and_by_number(load_lists, labelled):

@@ -8,13 +8,13 @@ from flax_augtl.data import DataError, load_dataset
 
 
 @pytest.fixture
-def load(tmp_path, picture):
+def load(tmp_path, noise_image):
     """({path: "" for an image, else its text}, fields) → the dataset of the folder."""
 
     def run(files, **fields):
         for number, (name, text) in enumerate(files.items()):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text) if text else picture(number).save(tmp_path / name)
+            (tmp_path / name).write_text(text) if text else noise_image(number).save(tmp_path / name)
         return load_dataset({"name": "folder", "root": str(tmp_path), "validation": 0, **fields}, seed=0)
 
     return run
@@ -87,7 +87,7 @@ def test_labels_across_the_folders_are_the_classes(load):
 def test_labels_that_nearly_are_the_folders_are_an_error(load):
     rows = "file_name,label\ncat/0.png,cat\ncat/2.png,dog\ndog/1.png,dog\ndog/3.png,dog\n"
     with pytest.raises(
-        DataError, match="other labels than the folders: for instance cat has images labelled cat and dog"
+        DataError, match="contradict the class folders: for instance cat has images labelled cat and dog"
     ):
         load({**FOLDERS, "metadata.csv": rows})
     dataset = load({**FOLDERS, "metadata.csv": rows}, label_column="label", test=1)

@@ -11,8 +11,9 @@ from flax_augtl.data.sources.patterns import matching_files
 @pytest.fixture
 def photos(tmp_path):
     """Files in folders whose names look like patterns."""
-    for path in ("at [1]/a.jpg", "at [1]/b.jpg", "at [1]/c.png", "at [1]/deep/d.jpg", "at 1/e.jpg", "w*/f.jpg", "wx/g.jpg",
-                 "q?/h[0].jpg", "qq/i.jpg", ".hidden/j.jpg", "at [1]/@eaDir/k.jpg", "at [1]/.l.jpg", "1.jpg"):  # fmt: skip
+    for path in ("at [1]/a.jpg", "at [1]/b.jpg", "at [1]/c.png", "at [1]/deep/d.jpg", "at 1/e.jpg", "w*/f.jpg",
+                 "wx/g.jpg", "q?/h[0].jpg", "qq/i.jpg", ".hidden/j.jpg", "at [1]/@eaDir/k.jpg", "at [1]/.l.jpg",
+                 "1.jpg"):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"x")
     return tmp_path

@@ -47,8 +47,8 @@ def test_names_that_look_alike_stay_apart_and_are_told(make_folder):
     listing = list_folder(make_folder({"cat": 1, "Cat": 1, "dog": 1, "dog ": 1, "cow": 1}))
     assert listing.class_names == ("Cat", "cat", "cow", "dog", "dog ")
     assert listing.notes == (
-        "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'; 'dog' and 'dog '. If they are "
-        "one, rename them.",
+        "These classes differ only by case or spaces, and are kept apart: 'Cat' and 'cat'; 'dog' and 'dog '. If they "
+        "are one, rename them.",
     )
     assert unicode_names.look_alikes(["a b", "ab", "a\u00a0B", "a\u200bb", "ac"]) == [
         ("a b", "ab", "a\u00a0B", "a\u200bb")
@@ -57,7 +57,7 @@ def test_names_that_look_alike_stay_apart_and_are_told(make_folder):
 
 def test_a_class_that_another_split_spells_otherwise_is_explained(make_folder):
     root = make_folder({"train/Cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1})
-    message = "in the test split only.*: cat. .* Only case or blanks tell these apart: 'Cat' and 'cat'"
+    message = "in the test split only.*: cat. .* Only case or spaces tell these apart: 'Cat' and 'cat'"
     with pytest.raises(DataError, match=message):
         load_dataset({"root": root}, seed=0)
 
@@ -106,8 +106,8 @@ def test_files_and_labels_that_python_gives(make_folder):
     images = np.zeros((4, 8, 8, 3), np.uint8)
     dataset = dataset_from_arrays(images, [CAFE, MAC, "a", "A"], test=(images[:2], [MAC, "a"]), data={"validation": 0})
     assert dataset.class_names == ("A", "a", CAFE) and dataset.train.labels.tolist() == [2, 2, 1, 0]
-    assert "differ only by case or blanks" in dataset.notes[0]
-    with pytest.raises(DataError, match=f"Class names must differ; '{CAFE}' is there more than once"):
+    assert "differ only by case or spaces" in dataset.notes[0]
+    with pytest.raises(DataError, match=f"Class names must differ; '{CAFE}' is given more than once"):
         dataset_from_arrays(images, [CAFE, MAC, "a", "A"], class_names=[CAFE, MAC, "a", "A"])
 
 
@@ -135,6 +135,6 @@ def test_labels_of_lists_that_look_alike_are_told(load_lists):
     dataset = load_lists({"train.csv": rows, "test.txt": "a/003.png cat"})
     assert dataset.class_names == ("Cat", "cat", "dog")
     assert (
-        "These classes differ only by case or blanks, and are kept apart: 'Cat' and 'cat'. If they are one, rename them."
-        in dataset.notes
+        "These classes differ only by case or spaces, and are kept apart: 'Cat' and 'cat'. If they are one, rename "
+        "them." in dataset.notes
     )

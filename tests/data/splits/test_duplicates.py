@@ -10,11 +10,11 @@ from flax_augtl.data.splits.duplicates import _LOOKS_ALIKE, _near
 
 
 @pytest.fixture
-def leaky(make_folder, picture):
-    """One test picture is in train as the same file, one as another format, one is only nearly the same."""
+def leaky(make_folder, noise_image):
+    """One test image is in train as the same file, one as another format, one is only nearly the same."""
     root = make_folder({"train/a": 6, "train/b": 6, "test/a": 3, "test/b": 3})
     shutil.copy(root / "test/a/000.png", root / "train/a/copy.png")
-    picture(900, (300, 280)).save(root / "train/b/photo.jpg", quality=90)
+    noise_image(900, (300, 280)).save(root / "train/b/photo.jpg", quality=90)
     Image.open(root / "train/b/photo.jpg").save(root / "test/b/photo.png")
     near = np.asarray(Image.open(root / "test/a/001.png")).copy()
     near[0, 0] ^= 1

@@ -1,5 +1,7 @@
 """Images of one group stay in one split; columns and patterns that make no groups are told."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ PATTERN = "/(p[0-9]+)_"
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
+def folder(tmp_path, noise_image):
     """A folder whose file names tell the patient: sick/p0_0.png and so on."""
     number = 0
     for label, patients in PATIENTS.items():
@@ -28,7 +30,7 @@ def folder(tmp_path, picture):
         for patient, count in patients.items():
             for i in range(count):
                 number += 1
-                picture(number, (8, 8)).save(tmp_path / "photos" / label / f"{patient}_{i}.png")
+                noise_image(number, (8, 8)).save(tmp_path / "photos" / label / f"{patient}_{i}.png")
     return tmp_path / "photos"
 
 
@@ -84,7 +86,7 @@ def listing(columns, **splits):
 
 @pytest.fixture
 def listed(folder):
-    """(columns, **{split: rows of the folder}) → data set, with a column of patients."""
+    """(columns, **{split: rows of the folder}) → dataset, with a column of patients."""
     paths = sorted(str(path) for path in folder.glob("*/*.png"))
     column = {path: path.rsplit("/", 1)[1].split("_")[0] for path in paths}
 
@@ -95,8 +97,9 @@ def listed(folder):
         }
         return from_listing(listing({"patient": column}, **parts), typed_data(data), 0)
 
-    load.column = column
-    return load
+    found: Any = load
+    found.column = column
+    return found
 
 
 def test_a_column_of_a_list_gives_the_groups(listed):

@@ -12,7 +12,7 @@ from flax_augtl.runtime.paths import cache_folder
 
 @pytest.fixture
 def messy(make_folder):
-    """20 sound pictures in two classes, and four bad ones among the training pictures."""
+    """20 sound images in two classes, and four bad ones among the training images."""
     root = make_folder({"train/a": 8, "train/b": 8, "test/a": 2, "test/b": 2}, suffix=".jpg")
     sound = (root / "train/a/000.jpg").read_bytes()
     (root / "train/a/half.jpg").write_bytes(sound[: len(sound) // 2])
@@ -25,7 +25,7 @@ def messy(make_folder):
 BAD = {"train/a/half.jpg", "train/a/none.jpg", "train/b/text.jpg", "train/b/link.jpg"}
 
 
-def test_bad_pictures_are_errors_that_name_them(messy):
+def test_bad_images_are_errors_that_name_them(messy):
     with pytest.raises(DataError) as error:
         load_dataset({"root": messy}, seed=0)
     message = str(error.value)
@@ -35,7 +35,7 @@ def test_bad_pictures_are_errors_that_name_them(messy):
         assert path in message
 
 
-def test_one_bad_picture_is_named_alone(messy):
+def test_one_bad_image_is_named_alone(messy):
     for path in BAD - {"train/b/text.jpg"}:
         (messy / path).unlink()
     with pytest.raises(DataError, match=r"train/b/text.jpg cannot be read: its content is not an image.*skip\.$"):
@@ -61,7 +61,7 @@ def test_only_ten_are_listed(make_folder):
     assert note.count("bad") == 10 and "and 15 more" in note and len(dataset.skipped) == 25
 
 
-def test_a_class_of_bad_pictures_only_is_an_error(messy):
+def test_a_class_of_bad_images_only_is_an_error(messy):
     for path in sorted((messy / "train/a").iterdir()):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="has 1 classes"):
@@ -69,7 +69,7 @@ def test_a_class_of_bad_pictures_only_is_an_error(messy):
 
 
 def test_skipping_does_not_move_the_rest_between_splits(make_folder):
-    """Ids, not positions, key the draws; and one picture less in a class changes no other class's choice."""
+    """Ids, not positions, key the draws; and one image less in a class changes no other class's choice."""
     root = make_folder({"a": 20, "b": 20})
     before = load_dataset({"root": root, "validation": 0.2}, seed=0)
     (root / "a" / "bad.png").write_bytes(b"")
@@ -113,7 +113,7 @@ def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "flax_augtl"
 
 
-def test_a_picture_that_goes_bad_after_the_scan_is_an_error(make_folder, preprocessing, data):
+def test_an_image_that_goes_bad_after_the_scan_is_an_error(make_folder, preprocessing, data):
     from flax_augtl.data import train_batches
 
     dataset = load_dataset({"root": make_folder({"a": 5, "b": 5}), "validation": 0}, seed=0)

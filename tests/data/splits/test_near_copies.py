@@ -35,8 +35,10 @@ def test_near_copies_are_counted_apart_from_exact_ones(near):
     dataset = load_dataset({"root": near, "validation": 0}, seed=0)
     assert note_of(dataset, "are in the training data too").startswith("1 of 4 test images")
     note = note_of(dataset, "Near-copies of")
-    assert note.startswith("Near-copies of 2 of 4 test images are in the training data (re-encoded, resized, mirrored or "
-                           "slightly changed): ")  # fmt: skip
+    assert note.startswith(
+        "Near-copies of 2 of 4 test images are in the training data (re-encoded, resized, mirrored or slightly "
+        "changed): "
+    )
     assert "train/a/encoded.jpg ~ test/a/000.png (distance " in note and "same.png" not in note
     assert note.endswith("Test accuracy may be too high because of them; near_copies.csv lists all pairs, and "
                          "config.data.near_copies=drop takes them out of training (3).")  # fmt: skip

@@ -1,5 +1,7 @@
 """One test split: no test image of any seed is in the training or validation data of any seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,14 +21,14 @@ def folder(make_folder):
 
 @pytest.fixture
 def source(request, folder, tmp_path, monkeypatch):
-    """(fields of config.data, seed) → data set, of one kind of data."""
+    """(fields of config.data, seed) → dataset, of one kind of data."""
     files = sorted(folder.glob("*/*.png"))
     if request.param == "list":
         (tmp_path / "train.csv").write_text("".join(f"{path},{path.parent.name}\n" for path in files))
     images = np.random.default_rng(0).integers(0, 256, (47, 4, 4, 3), dtype=np.uint8)
     labels = np.repeat([0, 1, 2], (20, 15, 12))
     # What TFDS would have prepared: records that are found by their number.
-    records = FileSource("", tuple(map(str, files)))
+    records: Any = FileSource("", tuple(map(str, files)))
     prepared = tfds.Prepared({"all": (records, np.arange(47), labels.astype(np.int32))}, ("a", "b", "c"), "top1", ())
     monkeypatch.setattr(tfds, "prepared", lambda *_: prepared)
     return {
@@ -45,7 +47,7 @@ def source(request, folder, tmp_path, monkeypatch):
 
 
 def splits(source, data):
-    """The ids that are tested, and those that are known, over all seeds; and how many different ones each of them has."""
+    """Return the test ids and the other ids over all seeds, and how many different test splits there are."""
     made = [source(data, seed) for seed in SEEDS]
     tests = {frozenset(dataset.test.ids) for dataset in made}
     known = {frozenset((*dataset.train.ids, *dataset.val.ids)) for dataset in made}

@@ -1,4 +1,4 @@
-"""The page of a study that never ran, and what a browser makes of it."""
+"""The page of a made-up study, and how a browser shows it."""
 
 import dataclasses
 import html.parser
@@ -72,10 +72,10 @@ class Checked(html.parser.HTMLParser):
 @pytest.mark.parametrize("changes", [
     {"heads": ("kept",), "depths": ("layer4",), "seeds": 1, "leep": None, "finals_by_depth": False, "predictions": None},
     {"heads": (*PRESETS, "mine"), "classes": 102, "seeds": 2, "depths": ("none", "layer4")},
-    {"heads": ("kept",), "seeds": 2, "picture": None, "leakage": (), "versions": {}, "notes": ()},
+    {"heads": ("kept",), "seeds": 2, "image": None, "leakage": (), "versions": {}, "notes": ()},
     {"rows": [], "winners": {}, "best": None, "leep": None, "predictions": None},
-    {"rows": [pretended.cell("select", "kept", "stem", 0.1, 0, 0.5, val=None, history=[], change={}, diverged=True),
-              pretended.cell("select", "kept", "none", 0.1, 0, 0.5, val=None, history=[], change={}, error="killed")],
+    {"rows": [pretended.trial("select", "kept", "stem", 0.1, 0, 0.5, val=None, history=[], change={}, diverged=True),
+              pretended.trial("select", "kept", "none", 0.1, 0, 0.5, val=None, history=[], change={}, error="killed")],
      "winners": {}, "best": None, "leep": None, "predictions": None},
 ])  # fmt: skip
 def test_any_study_can_be_reported(changes, tmp_path):
@@ -117,7 +117,7 @@ def test_many_heads_get_a_figure_each():
     assert all(svg.lstrip().startswith("<?xml") for svg, _ in drawn)
 
 
-def test_relative_changes_are_means_over_seeds_in_a_column_a_group(result):
+def test_relative_changes_are_means_over_seeds_with_a_column_for_each_group(result):
     text = page(result)
     section = text[text.index('id="change-of') :]
     assert re.findall(r"<th>([^<]*)</th>", section)[:8] == ["Head", "Freeze depth", *pretended.GROUPS]
@@ -125,7 +125,7 @@ def test_relative_changes_are_means_over_seeds_in_a_column_a_group(result):
     assert f">{np.mean([row['change']['layer4'] for row in runs]):.2g}</td>" in section
 
 
-def test_mistakes_are_counted_and_the_most_confident_come_first(result):
+def test_errors_are_counted_and_the_most_confident_come_first(result):
     study = dataclasses.replace(
         result,
         class_names=("a", "b", "c"),
@@ -145,15 +145,15 @@ def test_mistakes_are_counted_and_the_most_confident_come_first(result):
     assert mistakes.confusion(study).tolist() == [[1, 2, 0], [0, 0, 1], [0, 0, 1]]
 
 
-def test_a_picture_that_is_gone_does_not_cost_the_report(result):
+def test_a_missing_image_does_not_cost_the_report(result):
     def gone(index):
         raise FileNotFoundError(index)
 
-    assert "no image" in page(dataclasses.replace(result, picture=gone))
+    assert "no image" in page(dataclasses.replace(result, image=gone))
 
 
-def test_seeds_and_images_stand_side_by_side_by_their_names():
-    """With two seeds the page shows the two values, and intervals over images alone."""
+def test_intervals_over_seeds_and_images_are_labelled():
+    """With two seeds, the page shows their values, and intervals only over images."""
     study = pretended.study(("traditional", "kept"), seeds=2)
     line = tables.summary(study)[1]
     text = page(study)
@@ -169,7 +169,7 @@ def test_seeds_and_images_stand_side_by_side_by_their_names():
     assert "<b>Images:</b> 95 % bootstrap interval over the 500 test images; p: paired sign-flip test" in text
 
 
-def test_the_metrics_of_the_winner_are_shown_and_those_that_are_not_defined_are_a_dash(result):
+def test_the_metrics_of_the_winner_are_shown_and_undefined_ones_are_a_dash(result):
     text = page(result)
     section = text[text.index('id="metrics-of-the-winner') : text.index('id="most-confident')]
     assert "<th>Cohen&#x27;s kappa</th><td>0.7000</td>" in section and "<th>ROC AUC, mean</th><td>–</td>" in section
@@ -184,12 +184,12 @@ def browser():
 
 
 @pytest.mark.parametrize("width", [1400, 500])  # Chromium's windows cannot be narrower.
-def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, tmp_path):
+def test_a_browser_shows_every_section_without_network_requests(width, tmp_path):
     program = browser()
     study = pretended.study(("traditional", "kept", HOSTILE), seeds=2, class_names=(HOSTILE, "tench"))
     study.rows[0].update(error="killed")
     write_report(study, tmp_path)
-    # The page says in its own words how wide it is: its title is replaced by a script in a copy without the policy.
+    # A script measures how wide the page is, and writes it into the title of a copy without the policy.
     probe = tmp_path / "probe.html"
     text = (tmp_path / "report.html").read_text("utf-8")
     policy = re.search(r"<meta http-equiv=[^>]*>", text)[0]
@@ -215,22 +215,22 @@ def test_a_browser_shows_every_section_and_asks_the_network_for_nothing(width, t
         return subprocess.run([*shared, *arguments], capture_output=True, text=True, timeout=120)
 
     shot, log = tmp_path / "shot.png", tmp_path / "net.json"
-    # ERROR lines of the console would tell of a violated policy.
+    # A violated policy would print ERROR lines to the console.
     done = run(
         f"--screenshot={shot}", f"--log-net-log={log}", "--enable-logging=stderr", f"file://{tmp_path}/report.html"
     )
     assert shot.stat().st_size > 50_000, done.stderr
     assert "Content Security Policy" not in done.stderr
-    with Image.open(shot) as picture:
-        assert picture.width == width and np.asarray(picture.convert("L")).std() > 10
-    # Chromium looks for updates of itself; nothing else may be asked for.
+    with Image.open(shot) as image:
+        assert image.width == width and np.asarray(image.convert("L")).std() > 10
+    # Chromium looks for its own updates; there must be no other request.
     hosts = set(re.findall(r'"url":"(?:http|ws)s?://([^/"]+)', log.read_text(errors="replace")))
     assert not [
         host for host in hosts if not re.search(r"(^|\.)(google\.com|gvt1\.com|update\.googleapis\.com)$", host)
     ]
     dom = run("--dump-dom", f"file://{probe}").stdout
     over, broken, requests = map(int, re.search(r"<title>probe (-?\d+) (\d+) (\d+)</title>", dom).groups())
-    assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken pictures, or requests"
+    assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken images, or requests"
     for name in (
         "Verdict",
         "Accuracy against freeze depth",

@@ -1,4 +1,4 @@
-"""The tables, the verdict and the spreadsheet of a study that never ran."""
+"""The tables, the verdict and the spreadsheet of a made-up study."""
 
 import csv
 import dataclasses
@@ -64,7 +64,7 @@ def test_ninety_percent_of_its_own_best_is_read_from_the_history(result):
 def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_diverged():
     def choose(**changes):
         rows = [
-            pretended.cell("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
+            pretended.trial("select", "kept", "stem", rate, seed, value) | (changes if (rate, seed) == (0.1, 1) else {})
             for rate, value in ((0.1, 0.9), (0.01, 0.8))
             for seed in (0, 1)
         ]
@@ -76,7 +76,7 @@ def test_the_best_rate_of_a_depth_is_chosen_by_validation_and_not_by_one_that_di
 
 def test_two_settings_of_one_head_at_one_rate_are_not_mixed():
     rows = [
-        pretended.cell("select", "random_deeper", "stem", 0.1, seed, value) for value in (0.7, 0.9) for seed in (0, 1)
+        pretended.trial("select", "random_deeper", "stem", 0.1, seed, value) for value in (0.7, 0.9) for seed in (0, 1)
     ]
     for row in rows[2:]:
         row["settings"]["classifier_rate"] = "new"
@@ -104,7 +104,7 @@ def test_a_depth_that_is_all_for_a_head_has_one_name_and_is_found_by_both():
         ("kept", "layer4"),
         ("kept", "all"),
     ]
-    # At layer4 the kept head is compared with what the traditional one has frozen up to there.
+    # At layer4, the kept head is compared with the traditional head that is frozen up to layer4.
     assert lines["kept", "layer4"].difference.seeds == 2
     assert verdict(study)[0].startswith(
         "Validation chose the head kept, with everything below the new layers frozen (all)"
@@ -112,12 +112,12 @@ def test_a_depth_that_is_all_for_a_head_has_one_name_and_is_found_by_both():
 
 
 def test_depths_are_compared_after_trainings_of_one_length():
-    """Of 360 steps at one depth and 30 at another, only what both have says something of the depth."""
+    """With 360 steps at one depth and 30 at another, only their common length compares the depths."""
 
-    def cell(depth, steps, value):
-        return pretended.cell("select", "kept", depth, 0.01, 0, value, steps=steps)
+    def trial(depth, steps, value):
+        return pretended.trial("select", "kept", depth, 0.01, 0, value, steps=steps)
 
-    rows = [cell("layer3", 30, 0.6), cell("layer3", 360, 0.9), cell("none", 30, 0.5)]
+    rows = [trial("layer3", 30, 0.6), trial("layer3", 360, 0.9), trial("none", 30, 0.5)]
     study = dataclasses.replace(
         pretended.study(("kept",), seeds=1),
         rows=rows,
@@ -143,7 +143,7 @@ def test_the_rate_of_new_layers_stands_beside_that_of_pretrained_ones():
     assert (float(row["learning_rate"]), float(row["new_layers_learning_rate"])) == (0.003, 0.03)
 
 
-def test_a_curve_that_was_still_rising_is_told(result):
+def test_a_training_that_was_still_improving_is_reported(result):
     assert not [sentence for sentence in verdict(result) if sentence.startswith("Validation was still")]
     study = pretended.study(("traditional", "kept"), ("none", "stem"), 2)
     for row in study.rows:
@@ -164,7 +164,7 @@ def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
     assert re.search(r"time budget: final trainings</th><td[^>]*>1:15<", page(study))
 
 
-def test_fewer_than_six_seeds_claim_nothing():
+def test_fewer_than_six_seeds_show_no_significance():
     few, enough = (pretended.study(("traditional", "kept"), ("none", "stem"), seeds) for seeds in (5, 6))
     for text in (terminal_table(few), " ".join(verdict(few)), page(few)):
         assert ("so no difference can be significant" in text or "too few for a significant result" in text) and (
@@ -176,7 +176,7 @@ def test_fewer_than_six_seeds_claim_nothing():
 
 
 def mcnemar(study, head, other, seed=0):
-    """(better, worse): images that one head alone is right about, and that the other alone is."""
+    """Return (better, worse): the number of images that only one head, or only the other, classifies correctly."""
     labels = np.array(study.tests[seed]["label"])
     right = [
         predictions.read(
@@ -198,7 +198,7 @@ def test_one_seed_has_an_interval_over_images_and_the_exact_mcnemar_test():
     line = tables.summary(study)[1]
     better, worse = mcnemar(study, "kept", "traditional")
     assert line.difference.images.p == pytest.approx(stats.binomtest(better, better + worse).pvalue)
-    assert line.difference.images.adjusted == line.difference.images.p  # LEEP's predictor has none here.
+    assert line.difference.images.adjusted == line.difference.images.p  # LEEP's predictor has no p here.
     right = predictions.read(next(iter(queries.finals(study, "kept", line.depth).values()))) == study.tests[0]["label"]
     assert (line.test.images.low, line.test.images.high) == image_interval(right, np.ones(500))[1:]
     assert math.isnan(line.test.low) and line.test.images.images == 500
@@ -212,7 +212,7 @@ def test_one_seed_has_an_interval_over_images_and_the_exact_mcnemar_test():
     assert "(exact McNemar test)" in said[1]
 
 
-def test_below_six_seeds_the_values_themselves_are_told():
+def test_below_six_seeds_each_value_is_shown():
     few, enough = (pretended.study(("traditional", "kept"), seeds=seeds) for seeds in (2, 6))
     line = tables.summary(few)[1]
     values = ", ".join(f"{100 * value:.1f}" for value in finals(few, "kept", line.depth))
@@ -234,7 +234,7 @@ def test_the_mean_over_classes_has_the_interval_of_its_classes(result):
 
 
 def test_seeds_with_other_test_images_are_joined_by_image():
-    """Half of the test images of two seeds are the same: 750 images in all."""
+    """Two seeds have half of their test images in common: 750 images in all."""
     study = pretended.study(("traditional", "kept"), seeds=2)
     study.tests[1]["id"][:250] = [f"others/{i}.jpg" for i in range(250)]
     line = tables.summary(study)[1]
@@ -242,7 +242,7 @@ def test_seeds_with_other_test_images_are_joined_by_image():
 
 
 @pytest.mark.parametrize("change", [{"predicted": None}, {"predicted": "0 1 2"}])
-def test_without_what_a_cell_predicts_there_is_no_interval_over_images_and_it_is_said(change):
+def test_without_predictions_the_report_says_that_there_is_no_interval_over_images(change):
     study = pretended.study(("traditional", "kept"), seeds=2)
     for row in study.rows:
         row.update(change)
@@ -251,11 +251,11 @@ def test_without_what_a_cell_predicts_there_is_no_interval_over_images_and_it_is
     assert absent[1:] in terminal_table(study)
 
 
-def test_ties_and_few_validation_images_stand_in_the_verdict(result):
+def test_ties_and_few_validation_images_are_in_the_verdict(result):
     assert verdict(dataclasses.replace(result, choices=("Both heads had 81.2 %.",)))[1] == "Both heads had 81.2 %."
 
 
-def test_the_verdict_names_depth_head_size_and_doubt(result):
+def test_the_verdict_names_depth_head_size_and_uncertainty(result):
     said = verdict(result)
     line = {line.head: line for line in tables.summary(result)}["kept_deeper2"]
     assert said[0].startswith(
@@ -271,7 +271,7 @@ def test_the_verdict_names_depth_head_size_and_doubt(result):
     assert "freezing up to fc takes the least computing time" in " ".join(verdict(equal))
 
 
-def test_where_traditional_wins_the_others_are_said_to_lose(result):
+def test_if_traditional_wins_the_verdict_says_by_how_much(result):
     said = " ".join(verdict(dataclasses.replace(result, best="traditional")))
     assert "The best of the other heads on the test split is kept_deeper2, at +" in said
     assert "suggestive, not significant" in said
@@ -290,8 +290,8 @@ def test_the_questions_compare_the_heads_that_answer_them(result):
     assert asked["kept", "traditional"].mean == pytest.approx(lines["kept"].difference.mean)
 
 
-def test_heads_are_known_by_their_settings_too(result):
-    rows = [pretended.cell("select", "mine", "stem", 0.1, 0, 0.5)]
+def test_heads_are_recognized_by_their_settings_too(result):
+    rows = [pretended.trial("select", "mine", "stem", 0.1, 0, 0.5)]
     rows[0]["settings"] = {
         **dataclasses.asdict(PRESETS["random_deeper"]),
         "new_layers": [1024],
@@ -305,16 +305,16 @@ def test_heads_are_known_by_their_settings_too(result):
     assert set(tables.ROLES) - {"scratch"} <= set(PRESETS)
 
 
-def test_the_spreadsheet_has_a_row_a_cell_and_every_figure(result):
+def test_the_spreadsheet_has_a_row_for_each_trial_and_every_number(result):
     rows = list(csv.DictReader(io.StringIO(spreadsheet.study_csv(result))))
     assert [row["cell"] for row in rows] == [row["cell"] for row in result.rows]
-    for row, cell in zip(rows, result.rows, strict=True):
-        split, other = ("val", "test") if cell["stage"] == "select" else ("test", "val")
-        assert float(row[f"{split}_mean_per_class"]) == cell[split]["mean_per_class"] and row[f"{other}_top1"] == ""
-        assert (row["seed"], row["keep_classifier"]) == (str(cell["seed"]), str(cell["settings"]["keep_classifier"]))
-        assert int(row["trainable_parameters"]) == cell["trainable"] and int(row["examples_seen"]) == 3200
-        assert row["test_precision"] == ("" if cell["stage"] == "select" else str(cell["test"]["precision"]))
-        assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (cell["stage"] == "select")
+    for row, trial in zip(rows, result.rows, strict=True):
+        split, other = ("val", "test") if trial["stage"] == "select" else ("test", "val")
+        assert float(row[f"{split}_mean_per_class"]) == trial[split]["mean_per_class"] and row[f"{other}_top1"] == ""
+        assert (row["seed"], row["keep_classifier"]) == (str(trial["seed"]), str(trial["settings"]["keep_classifier"]))
+        assert int(row["trainable_parameters"]) == trial["trainable"] and int(row["examples_seen"]) == 3200
+        assert row["test_precision"] == ("" if trial["stage"] == "select" else str(trial["test"]["precision"]))
+        assert bool(row["epochs_to_90_percent"]) == bool(row["seconds_to_90_percent"]) == (trial["stage"] == "select")
     assert {row["new_layers"] for row in rows} == {"", "1024", "2048 1024"}
 
 
@@ -347,7 +347,7 @@ def test_a_head_that_lacks_seeds_is_compared_over_those_it_has():
     assert "2 failed" in " ".join(verdict(study)) and "out of memory" in page(study)
 
 
-def test_leakage_is_declared_by_data_set_and_by_class_name():
+def test_leakage_is_reported_by_dataset_and_by_class_name():
     from flax_augtl.pretrained.class_names import imagenet_names
 
     assert "made of ImageNet images" in leakage("stanford_dogs", ("a",), imagenet_names())[0]
@@ -361,7 +361,7 @@ def test_leakage_is_declared_by_data_set_and_by_class_name():
     )
 
 
-def test_formats_of_figures():
+def test_formats_of_numbers():
     assert [formatting.points(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
     assert formatting.percent(None) == formatting.percent(math.nan) == "–" and formatting.percent(0.8765) == "87.6"
     assert formatting.probability(0.0001) == "<0.001" and formatting.seconds(300) == "5:00"

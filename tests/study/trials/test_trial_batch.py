@@ -1,4 +1,4 @@
-"""Cells on kept activations: the same numbers as an ordinary run, alone or together, kept or not, interrupted or not."""
+"""Trials on kept activations equal an ordinary run, alone or together, kept or not, interrupted or not."""
 
 import dataclasses
 
@@ -13,9 +13,9 @@ from flax_augtl.models.augmented import AugmentedNetwork, Head
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.study.caches import needed
 from flax_augtl.study.context import gather
-from flax_augtl.study.grid import Cell
+from flax_augtl.study.grid import Trial
 from flax_augtl.study.trials.batches import source_logits
-from flax_augtl.study.trials.trial_batch import Pack
+from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.trial_checkpoint import Partial
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.loop import fit
@@ -24,7 +24,7 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from tests import small
 
-test_rows.__test__ = False  # Not a test, whatever its name.
+test_rows.__test__ = False  # It is no test, in spite of its name.
 
 
 def study_config(**changes):
@@ -42,18 +42,18 @@ def study_config(**changes):
 
 
 @pytest.fixture(scope="module")
-def material():
+def context():
     return gather(typed(study_config()))
 
 
-def kept(material, rows, kind="memory", budget=1e9, device=1e9):
+def kept(context, rows, place="memory", budget=1e9, device=1e9):
     activations = open_activations(
         rows,
-        material.source.model,
-        material.source.variables,
-        material.preprocessing,
-        needed(material),
-        kind=kind,
+        context.source.model,
+        context.source.variables,
+        context.preprocessing,
+        needed(context),
+        place=place,
         budget=budget,
         device_bytes=device,
         dtype="float32",
@@ -65,30 +65,30 @@ def kept(material, rows, kind="memory", budget=1e9, device=1e9):
 
 
 @pytest.fixture(scope="module")
-def rows(material):
-    return training_rows(list(material.datasets.values()), material.preprocessing, material.config.data)
+def rows(context):
+    return training_rows(list(context.datasets.values()), context.preprocessing, context.config.data)
 
 
 @pytest.fixture(scope="module")
-def activations(material, rows):
-    return kept(material, rows)
+def activations(context, rows):
+    return kept(context, rows)
 
 
 @pytest.fixture(scope="module")
-def recomputed(material, rows):
-    return kept(material, rows, kind="none")
+def recomputed(context, rows):
+    return kept(context, rows, place="none")
 
 
-def trained(material, activations, cells, test=None):
-    pack = Pack(material, activations, cells, test=test)
-    while not pack.done:
-        pack.advance()
-    pack.close()
-    return pack
+def trained(context, activations, trials, test=None):
+    batch = TrialBatch(context, activations, trials, test=test)
+    while not batch.done:
+        batch.advance()
+    batch.close()
+    return batch
 
 
-def cell(head, depth, rate=0.05, seed=1, **more):
-    return Cell("select", head, depth, "pretrained", rate, seed, **more)
+def trial(head, depth, rate=0.05, seed=1, **more):
+    return Trial("select", head, depth, "pretrained", rate, seed, **more)
 
 
 def largest_difference(one, other):
@@ -101,47 +101,47 @@ def largest_difference(one, other):
     ("head", "depth", "start"),
     [("kept_deeper", "none", 0), ("kept", "layer3", 4), ("wider", "layer3", 4), ("random_deeper", "fc", 4)],
 )
-def test_a_cell_on_kept_activations_is_the_ordinary_run(material, activations, head, depth, start):
-    pack = trained(material, activations, [cell(head, depth)])
+def test_a_trial_on_kept_activations_is_the_ordinary_run(context, activations, head, depth, start):
+    batch = trained(context, activations, [trial(head, depth)])
     config = dataclasses.replace(
-        material.config,
+        context.config,
         seed=1,
         learning_rate=0.05,
         freeze=depth,
-        head=dataclasses.replace(material.config.head, preset=head),
+        head=dataclasses.replace(context.config.head, preset=head),
     )
     experiment = prepare(config)
     state = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 1
     )
     state, progress = fit(experiment, state, Progress())
-    assert pack.shape.start == start and progress.step == pack.step == 4
-    params = pack.variables(0)["params"]
+    assert batch.signature.start == start and progress.step == batch.step == 4
+    params = batch.variables(0)["params"]
     whole = jax.tree.map(np.asarray, state.params)
     expected = {
         "head": whole["head"],
         **({"source": {group: whole["source"][group] for group in params["source"]}} if "source" in params else {}),
     }
     assert largest_difference(params, expected) < 1e-5
-    (row,) = pack.results()
+    (row,) = batch.results()
     assert row["val"]["top1"] == progress.best_value and row["best_step"] == progress.best_step
 
 
-def test_kept_and_recomputed_activations_give_the_same_training(material, activations, recomputed):
-    one, other = (trained(material, each, [cell("kept", "layer3")]) for each in (activations, recomputed))
-    assert (one.shape.start, other.shape.start) == (4, 0)
+def test_kept_and_recomputed_activations_give_the_same_training(context, activations, recomputed):
+    one, other = (trained(context, each, [trial("kept", "layer3")]) for each in (activations, recomputed))
+    assert (one.signature.start, other.signature.start) == (4, 0)
     assert largest_difference(one.variables(0)["params"]["head"], other.variables(0)["params"]["head"]) < 1e-4
     assert one.results()[0]["val"]["top1"] == other.results()[0]["val"]["top1"]
 
 
-def test_activations_kept_in_bfloat16_give_nearly_the_same(material, rows, activations):
+def test_activations_kept_in_bfloat16_give_nearly_the_same(context, rows, activations):
     short = open_activations(
         rows,
-        material.source.model,
-        material.source.variables,
-        material.preprocessing,
-        needed(material),
-        kind="memory",
+        context.source.model,
+        context.source.variables,
+        context.preprocessing,
+        needed(context),
+        place="memory",
         budget=1e9,
         device_bytes=1e9,
         dtype="bfloat16",
@@ -150,134 +150,140 @@ def test_activations_kept_in_bfloat16_give_nearly_the_same(material, rows, activ
     )
     short.fill()
     assert short.store.bytes < 0.7 * activations.store.bytes and short.store.arrays["pictures"].dtype == np.uint8
-    one, other = (trained(material, each, [cell("kept", "fc")]) for each in (activations, short))
+    one, other = (trained(context, each, [trial("kept", "fc")]) for each in (activations, short))
     difference = largest_difference(one.variables(0), other.variables(0))
     assert 0 < difference < 0.05
 
 
-def test_cells_together_equal_one_by_one(material, activations):
-    cells = [cell("kept", "fc", rate, seed) for rate in (0.01, 0.05) for seed in (0, 1)]
-    together = trained(material, activations, cells)
-    assert together.steps_per_call == 2  # Steps between two evaluations, in one call.
-    for index, each in enumerate(cells):
-        alone = trained(material, activations, [each])
+def test_trials_together_equal_one_by_one(context, activations):
+    trials = [trial("kept", "fc", rate, seed) for rate in (0.01, 0.05) for seed in (0, 1)]
+    together = trained(context, activations, trials)
+    assert together.steps_per_call == 2  # The steps between two evaluations are one call.
+    for index, each in enumerate(trials):
+        alone = trained(context, activations, [each])
         assert largest_difference(together.variables(index), alone.variables(0)) < 1e-5
         assert together.results()[index]["val"]["top1"] == alone.results()[0]["val"]["top1"]
 
 
-def test_activations_from_the_host_equal_those_on_the_device(material, rows, activations):
+def test_activations_from_the_host_equal_those_on_the_device(context, rows, activations):
     host = dataclasses.replace(activations, device_bytes=0)
-    one, other = (trained(material, each, [cell("kept", "fc")]) for each in (activations, host))
+    one, other = (trained(context, each, [trial("kept", "fc")]) for each in (activations, host))
     assert one.feed.on_device and not other.feed.on_device and other.steps_per_call == 1
     assert largest_difference(one.variables(0), other.variables(0)) < 1e-6
 
 
-def test_a_pack_goes_on_in_the_middle_with_the_same_bits(material, activations, tmp_path):
-    whole = trained(material, activations, [cell("kept", "fc")])
-    first = Pack(material, activations, [cell("kept", "fc")])
+def test_a_batch_resumes_in_the_middle_with_the_same_bits(context, activations, tmp_path):
+    whole = trained(context, activations, [trial("kept", "fc")])
+    first = TrialBatch(context, activations, [trial("kept", "fc")])
     first.advance()
     Partial(tmp_path, first).save()
-    second = Pack(material, activations, [cell("kept", "fc")])
+    second = TrialBatch(context, activations, [trial("kept", "fc")])
     partial = Partial(tmp_path, second)
     assert partial.restore() and second.step == 2
     second.advance()
     assert second.done and largest_difference(second.variables(0), whole.variables(0)) == 0
     partial.remove()
     assert not list(tmp_path.iterdir())
-    for pack in (first, second):
-        pack.close()
+    for batch in (first, second):
+        batch.close()
 
 
-def test_a_pack_that_pauses_between_evaluations_goes_on_with_the_same_bits(material, activations, tmp_path):
-    host = dataclasses.replace(activations, device_bytes=0)  # One step a call.
-    whole = trained(material, host, [cell("kept", "fc")])
+def test_a_batch_that_pauses_between_evaluations_resumes_with_the_same_bits(context, activations, tmp_path):
+    host = dataclasses.replace(activations, device_bytes=0)  # Each call takes one step.
+    whole = trained(context, host, [trial("kept", "fc")])
     for step in range(1, 5):
-        pack = Pack(material, host, [cell("kept", "fc")])
-        assert Partial(tmp_path, pack).restore() == (step > 1)
-        pack.advance(lambda: True)
-        assert pack.step == step and len(pack.history[0]) == step // 2
-        Partial(tmp_path, pack).save()
-        pack.close()
-    assert largest_difference(pack.variables(0), whole.variables(0)) == 0
-    assert [{**row, "seconds": 0} for row in pack.history[0]] == [{**row, "seconds": 0} for row in whole.history[0]]
+        batch = TrialBatch(context, host, [trial("kept", "fc")])
+        assert Partial(tmp_path, batch).restore() == (step > 1)
+        batch.advance(lambda: True)
+        assert batch.step == step and len(batch.history[0]) == step // 2
+        Partial(tmp_path, batch).save()
+        batch.close()
+    assert largest_difference(batch.variables(0), whole.variables(0)) == 0
+    assert [{**row, "seconds": 0} for row in batch.history[0]] == [{**row, "seconds": 0} for row in whole.history[0]]
 
 
-def test_a_checkpoint_within_a_cell_that_is_damaged_is_left_behind(material, activations, tmp_path, capsys):
-    pack = Pack(material, activations, [cell("kept", "fc")])
-    pack.advance()
-    Partial(tmp_path, pack).save()
+def test_a_damaged_checkpoint_of_a_trial_is_ignored(context, activations, tmp_path, capsys):
+    batch = TrialBatch(context, activations, [trial("kept", "fc")])
+    batch.advance()
+    Partial(tmp_path, batch).save()
     for path in tmp_path.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    other = Pack(material, activations, [cell("kept", "fc")])
+    other = TrialBatch(context, activations, [trial("kept", "fc")])
     assert not Partial(tmp_path, other).restore() and other.step == 0
-    for each in (pack, other):
+    for each in (batch, other):
         each.close()
 
 
-def test_one_cell_that_diverges_does_not_touch_the_others(material, activations):
-    pack = trained(material, activations, [cell("kept", "fc", 1e30), cell("kept", "fc", 0.05)])
-    bad, good = pack.results()
+def test_a_diverging_trial_does_not_affect_the_others(context, activations):
+    batch = trained(context, activations, [trial("kept", "fc", 1e30), trial("kept", "fc", 0.05)])
+    bad, good = batch.results()
     assert bad["diverged"] and bad["val"] is None and bad["learning_rate"] == 1e30
-    alone = trained(material, activations, [cell("kept", "fc", 0.05)])
+    alone = trained(context, activations, [trial("kept", "fc", 0.05)])
     assert not good["diverged"] and good["val"]["top1"] == alone.results()[0]["val"]["top1"]
 
 
-def test_a_final_cell_trains_on_both_splits_and_is_tested(material, activations):
-    tests = kept(material, test_rows(list(material.datasets.values()), material.preprocessing, material.config.data))
-    final = Cell("final", "kept", "fc", "pretrained", 0.05, 1, 3)
-    dataset = material.datasets[1]
-    assert set(material.examples(final)[0]) == {*dataset.train.ids, *dataset.val.ids}
-    (row,) = trained(material, activations, [final], test=tests).results()
+def test_a_final_trial_trains_on_both_splits_and_is_tested(context, activations):
+    tests = kept(context, test_rows(list(context.datasets.values()), context.preprocessing, context.config.data))
+    final = Trial("final", "kept", "fc", "pretrained", 0.05, 1, 3)
+    dataset = context.datasets[1]
+    assert set(context.examples(final)[0]) == {*dataset.train.ids, *dataset.val.ids}
+    (row,) = trained(context, activations, [final], test=tests).results()
     assert row["val"] is None and row["steps"] == 3 and row["test"]["n"] == len(dataset.test)
-    assert row["change"] == dict.fromkeys(material.source.groups, 0.0)
+    assert row["change"] == dict.fromkeys(context.source.groups, 0.0)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("depth", ["layer2", "fc"])
-def test_the_steps_of_a_pack_lower_for_accelerators(material, activations, depth, platform):
-    pack = Pack(material, activations, [cell("kept", depth, rate) for rate in (0.01, 0.05)])
-    rates = np.zeros((pack.steps_per_call, 2), np.float32)
-    arguments = pack.states, pack.batches(0, pack.steps_per_call), rates, pack.feed.pool, np.int32(1)
-    text = jax.jit(pack.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
-    pack.close()
+def test_the_steps_of_a_batch_lower_for_accelerators(context, activations, depth, platform):
+    batch = TrialBatch(context, activations, [trial("kept", depth, rate) for rate in (0.01, 0.05)])
+    rates = np.zeros((batch.steps_per_call, 2), np.float32)
+    arguments = (
+        batch.states,
+        batch.batches(0, batch.steps_per_call),
+        rates,
+        batch.feed.pool,
+        np.int32(1),
+    )
+    text = jax.jit(batch.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    batch.close()
     assert "stablehlo.all_reduce" in text and ("stablehlo.while" in text) == (depth == "fc")
 
 
-def test_the_change_of_weights_is_that_of_what_trains(material, activations):
-    (row,) = trained(material, activations, [cell("kept", "layer3")]).results()
-    assert [group for group, change in row["change"].items() if change == 0] == list(material.source.groups[:-1])
+def test_only_trained_layers_change(context, activations):
+    (row,) = trained(context, activations, [trial("kept", "layer3")]).results()
+    assert [group for group, change in row["change"].items() if change == 0] == list(context.source.groups[:-1])
     assert 0 < row["change"]["fc"] < 0.5
 
 
-def test_leep_starts_a_cell_above_chance(material, activations):
+def test_leep_starts_a_trial_above_chance(context, activations):
     heads = {
-        **material.grid.heads,
-        "leep": dataclasses.replace(material.grid.heads["kept"], classifier_init_from="leep"),
+        **context.grid.heads,
+        "leep": dataclasses.replace(context.grid.heads["kept"], classifier_init_from="leep"),
     }
-    with_leep = dataclasses.replace(material, grid=dataclasses.replace(material.grid, heads=heads))
-    pack = Pack(with_leep, activations, [cell("leep", "fc")])
-    top1 = pack.evaluate(jax.tree.map(np.asarray, pack.states))[0]["top1"]
+    with_leep = dataclasses.replace(context, grid=dataclasses.replace(context.grid, heads=heads))
+    batch = TrialBatch(with_leep, activations, [trial("leep", "fc")])
+    top1 = batch.evaluate(jax.tree.map(np.asarray, batch.states))[0]["top1"]
     assert top1 > 0.25
-    pack.close()
+    batch.close()
 
 
-def test_the_logits_of_the_source_are_those_of_the_source(material, activations, recomputed):
-    ids = material.datasets[0].train.ids[:5]
-    logits = source_logits(material, activations, ids)
-    np.testing.assert_allclose(source_logits(material, recomputed, ids), logits, rtol=1e-4, atol=1e-4)
-    source = material.datasets[0].train
-    expected = material.source.model.apply(
-        material.source.variables,
-        material.source.preprocess.replace(image_size=8, crop_fraction=1.0)(
+def test_the_logits_of_the_source_are_those_of_the_source(context, activations, recomputed):
+    ids = context.datasets[0].train.ids[:5]
+    logits = source_logits(context, activations, ids)
+    np.testing.assert_allclose(source_logits(context, recomputed, ids), logits, rtol=1e-4, atol=1e-4)
+    source = context.datasets[0].train
+    expected = context.source.model.apply(
+        context.source.variables,
+        context.source.preprocess.replace(image_size=8, crop_fraction=1.0)(
             [source.source[int(i)] for i in source.indices[:5]]
         ),
     )
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_rows_of_views(material, rows):
-    dataset = material.datasets[0]
+def test_rows_of_views(context, rows):
+    dataset = context.datasets[0]
     n = len(rows.ids)
     assert len(rows) == 3 * n
     first = rows.of(dataset.train.ids[:1], EVALUATION)
@@ -285,8 +291,8 @@ def test_rows_of_views(material, rows):
 
 
 @pytest.mark.parametrize("family", small.NETWORKS)
-def test_every_head_at_every_cut_computes_what_it_does_without(family):
-    """The suffix on what `outputs` keeps is the whole network, for each head and depth, training statistics included."""
+def test_every_head_computes_the_same_at_every_cut(family):
+    """For each head and depth, the upper groups on kept outputs equal the whole network, batch statistics included."""
     size = small.NETWORKS[family][2]
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     preprocessing = Preprocessing(image_size=size)

@@ -5,12 +5,12 @@
 
 expects caltech101/images, caltech101/train.txt and caltech101/test.txt.
 
-Results stand in the README.
+The results are in docs/results.md.
 """
 
 from typing import Any
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config() -> Any:

@@ -9,7 +9,7 @@ flax_augtl/pretrained/glyphs_resnet20.safetensors, which other configurations ca
 
 from typing import Any
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config() -> Any:

@@ -9,7 +9,7 @@ compressed by product quantisation: test accuracy 0.928 in 3 min 12 s on 2 CPU c
 
 from typing import Any
 
-from configs import common
+from flax_augtl.configs import common
 
 
 def get_config() -> Any:

@@ -1,0 +1,1 @@
+"""Measure everything that matters on an accelerator in one command; see `__main__`."""
