@@ -57,14 +57,14 @@ class Head(nn.Module):
     def _normalise(self, x, train, name):
         return normalise(self.settings, x, train=train, name=name, axis_name=self.axis_name).astype(self.dtype)
 
-    def _dense(self, width, kernel_init, name):
-        return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, promote_dtype=bias_in_float32, name=name)
-
     def _join(self, blocks: Mapping[str, jax.Array], train: bool, layer: str) -> jax.Array:
         """Return the inputs of a new layer: all blocks, each normalised on its own, side by side."""
         return jnp.concatenate(
             [self._normalise(block, train, f"{layer}_norm{suffix}") for suffix, block in blocks.items()], axis=-1
         )
+
+    def _dense(self, width, kernel_init, name):
+        return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, promote_dtype=bias_in_float32, name=name)
 
     @nn.compact
     def __call__(self, top: jax.Array, below: jax.Array | None = None, train: bool = False) -> jax.Array:

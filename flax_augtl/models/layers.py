@@ -29,14 +29,14 @@ def linear_bias_init(inputs: int):
     return init
 
 
-def bias_in_float32(*arrays: Any, dtype: Any = None, inexact: bool = True) -> Any:
-    """Promote what a layer reads to its compute dtype, but for the bias, which comes last.
+def bias_in_float32(*args: jax.Array | None, dtype: Any = None, inexact: bool = True) -> list[jax.Array | None]:
+    """Promote the inputs and the kernel of a layer to its compute dtype, but not its bias, the last argument.
 
     The gradient of a bias is a sum over the examples, and the positions, of a batch: too many for a sum in bfloat16.
-    What the layer returns is then float32, and the caller rounds it.
+    The layer then returns float32, and the caller rounds it.
     """
-    *others, bias = arrays
-    return (*promote_dtype(*others, dtype=dtype, inexact=inexact), bias)
+    *others, bias = args
+    return [*promote_dtype(*others, dtype=dtype, inexact=inexact), bias]
 
 
 def conv(features: int, size: int, stride: int = 1, *, bias: bool, dtype, name: str) -> nn.Conv:

@@ -37,7 +37,7 @@ def write_safetensors(
       class_names: of the classification layer.
       settings: fields of the module that differ from the network's usual ones, e.g. {"v1_stride": True}.
       terms: licence, attribution, …
-      extra: further tensors, written unchanged beside the network's. `load_source` leaves those of a head out.
+      extra: further tensors, written beside them. `load_source` leaves those of a head out.
       weights: type of the tensors with two or more dimensions; vectors are float32.
 
     Raises:

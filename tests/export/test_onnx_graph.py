@@ -10,7 +10,6 @@ from flax_augtl.export.forward import forward, stored
 from flax_augtl.export.onnx_networks import add_groups
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.models.augmented import AugmentedNetwork, Head
-from flax_augtl.models.parameters import layout
 from flax_augtl.pretrained import Preprocessing
 from tests import small
 
@@ -90,9 +89,9 @@ def test_every_registered_network_is_written_with_all_its_layers(name):
     usual = create_model(name)
     narrow = {"widths": tuple(range(2, 2 + len(usual.widths))), **({"hidden": 5} if name.startswith("vgg") else {})}
     source = create_model(name, num_classes=4, **narrow)
-    shapes, variables = layout(source), {"params": {"source": {}}, "batch_stats": {"source": {}}}
+    shapes, variables = source.slots(), {"params": {"source": {}}, "batch_stats": {"source": {}}}
     for slot in shapes.values():
-        shape = {"conv": lambda s: (s[2], s[3], s[1], s[0]), "dense": lambda s: s[::-1]}.get(slot.kind, lambda s: s)
+        shape = {"conv": lambda s: (s[2], s[3], s[1], s[0]), "dense": lambda s: s[::-1]}.get(slot.type, lambda s: s)
         collection, *path = slot.path
         tree = variables[collection]["source"]
         for part in path[:-1]:
@@ -104,7 +103,7 @@ def test_every_registered_network_is_written_with_all_its_layers(name):
     network = AugmentedNetwork(source, Head(HeadSettings(norm="none"), 3))
     content = onnx_model(network, variables, Preprocessing(image_size=32), ExportSettings("onnx"))
     operators = [node.op_type for node in onnx.load_from_string(content).graph.node]
-    kinds = [slot.kind for slot in shapes.values()]
+    kinds = [slot.type for slot in shapes.values()]
     assert operators.count("Conv") == kinds.count("conv") and operators.count("Gemm") == kinds.count("dense") + 1
     assert operators.count("BatchNormalization") == sum(slot.path[-1] == "var" for slot in shapes.values())
 
