@@ -16,6 +16,7 @@ class BestAndLast(ocp.checkpoint_managers.PreservationPolicy):
         self._best = (self._best[1], step)
 
     def should_preserve(self, checkpoints, *, context):
+        """Return which checkpoints to keep."""
         newest = {info.step for info in list(checkpoints)[-self._last :]}
         return [info.step in newest or info.step in self._best for info in checkpoints]
 
@@ -29,4 +30,5 @@ class Manager(ocp.CheckpointManager):
     """
 
     def reached_preemption(self, step: int) -> bool:
+        """Return False."""
         return False
