@@ -279,6 +279,11 @@ def _classes(
     else:
         names = numbered_names(written) if are_numbers else tuple(written)
         numbers = {label: names.index(str(int(label)) if are_numbers else label) for label in written}
+        if hashes := [label for label in written if " #" in label]:
+            notes.append(
+                f"These classes have a # in their name: {listed(hashes)}. Only a line that begins with # is a comment. "
+                "If a comment was meant, put it on a line of its own."
+            )
     if len(set(numbers.values())) < 2:
         raise DataError(f"The lists have only one class, {written[0]}. There must be at least two.")
     return names, numbers, notes

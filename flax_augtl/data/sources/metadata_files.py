@@ -8,14 +8,15 @@ from pathlib import PurePosixPath
 from etils import epath
 
 from flax_augtl.config.data_config import DataConfig
-from flax_augtl.data.errors import DataError
+from flax_augtl.data.errors import DataError, listed
+from flax_augtl.data.sources.folder_tree import image_paths
 from flax_augtl.data.sources.image_files import Listing
 from flax_augtl.data.sources.list_columns import Row, rows_of
 from flax_augtl.data.sources.list_files import from_rows
 from flax_augtl.data.sources.list_paths import ListedFiles
 from flax_augtl.data.sources.list_tables import read_table
 from flax_augtl.data.sources.list_words import SPLIT_VALUES, compact, is_label_word
-from flax_augtl.runtime.paths import is_remote
+from flax_augtl.runtime.paths import is_remote, nfc
 
 _NAMES = ("metadata.csv", "metadata.jsonl")
 
@@ -50,7 +51,17 @@ def list_metadata(data: DataConfig) -> Listing | None:
     if "all" not in rows and "train" not in rows:
         raise DataError(f"The metadata files below {root} have no training images, only {', '.join(sorted(rows))}.")
     names = " and ".join(os.fspath(file) for file in files.values())
-    return from_rows(rows, str(root), (f"The classes are those of {names}.",))
+    listing = from_rows(rows, str(root), (f"The classes are those of {names}.",))
+    return dataclasses.replace(listing, notes=(*listing.notes, *_left_out(listing, root, names)))
+
+
+def _left_out(listing: Listing, root: epath.Path, names: str) -> list[str]:
+    """Return a sentence about images below the root that the metadata do not list; none if they list all."""
+    listed_paths = {nfc(path) for paths, _ in listing.splits.values() for path in paths}
+    others = [path for path in image_paths(root) if nfc(path) not in listed_paths]
+    if not others:
+        return []
+    return [f"{len(others)} images below {root} are left out, because {names} has no label for them: {listed(others)}."]
 
 
 def _files(root: epath.Path) -> dict[str, epath.Path]:

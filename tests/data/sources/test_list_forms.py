@@ -294,3 +294,12 @@ def test_runs_of_the_first_version_go_on_as_they_began(load_lists, labelled):
     dataset = load_lists(lists, list_rules=1)
     assert labelled(dataset) == {"a/000.png": "0 ape", "b/000.png": "1 bee"}
     assert (added_fields.ADDED["data.list_rules"].absent, added_fields.ADDED["data.list_rules"].default) == (1, 2)
+
+
+def test_a_comment_behind_a_row_is_part_of_the_label_and_told(load_lists):
+    dataset = load_lists(
+        {"train.csv": "a/000.png,cat\na/001.png,dog # blurred\na/002.png,cat\na/003.png,dog # blurred\n"}
+    )
+    assert dataset.class_names == ("cat", "dog # blurred")
+    (note,) = [note for note in dataset.notes if "# in their name" in note]
+    assert note.startswith("These classes have a # in their name: dog # blurred.")

@@ -37,6 +37,13 @@ def test_a_flat_folder(load, labelled):
     assert any(note.endswith("metadata.csv.") for note in dataset.notes)
 
 
+def test_images_that_the_metadata_do_not_list_are_told(load):
+    dataset = load({**FLAT, **images("4.png", "extra/5.png"), "metadata.csv": CSV}, test=0.5)
+    (note,) = [note for note in dataset.notes if "left out" in note]
+    assert note.startswith("2 images below ") and note.endswith("has no label for them: 4.png, extra/5.png.")
+    assert len(dataset.train) + len(dataset.test) == 4
+
+
 def test_json_lines(load):
     dataset = load({**FLAT, "metadata.jsonl": JSONL}, test=0.5)
     assert dataset.class_names == ("0", "1") and len(dataset.train) == len(dataset.test) == 2
