@@ -133,7 +133,7 @@ def test_a_description_that_is_not_what_it_should_be(file, text, message, run):
             {"head": {"preset": "kept_deeper", "new_layers": [10**9] * 3}},
             r"head/\S+ is .*, where the run's config.json, class_names.json and source.json ask for",
         ),
-        ("source.json", {"num_classes": -1}, "-1 classes"),
+        ("source.json", {"num_classes": -1}, "num_classes must be between 1 and 1048576, got -1"),
     ],
 )
 def test_a_number_that_makes_no_network_is_named(file, change, message, run):

@@ -1,5 +1,5 @@
 """Small images on disk, as the tests of the data have them."""
 
-from tests.data.conftest import data, make_folder, picture, preprocessing
+from tests.data.conftest import data, make_folder, noise_image, preprocessing
 
-__all__ = ["data", "make_folder", "picture", "preprocessing"]
+__all__ = ["data", "make_folder", "noise_image", "preprocessing"]
