@@ -132,10 +132,12 @@ def _main_job(context: Context) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={folder}"]
         if steps:
+            # Each variant sets these fields itself.
+            for variant in ("kept_deeper", "traditional", "scratch"):
+                command += [f"--config.variants.{variant}.steps={steps}"]
             command += [
-                f"--config.steps={steps}",
-                f"--config.evaluate_every_steps={steps}",
-                f"--config.schedule.warmup_steps={max(1, steps // 10)}",
+                f"--config.variants.scratch.evaluate_every_steps={steps}",
+                f"--config.variants.scratch.schedule.warmup_steps={max(1, steps // 10)}",
             ]
         begun = time.monotonic()
         process = _start(command)

@@ -59,7 +59,7 @@ TINY = Sizes(
     image_size=32, stored_size=36, networks=("resnet50", "vgg16"), batches=(8, 4), whole_product=False,
     variants={"resnet50": _NARROW, "resnet18": _NARROW,
               "vgg16": {"convs": (1, 1, 1, 1, 1), "widths": (4, 4, 8, 8, 8), "hidden": 16}},
-    stored_images=32, steps=2, repeats=1, matrix=256, vector=4, check_steps=4, main_steps=8, larger_batches=(16,),
+    stored_images=32, steps=2, repeats=1, matrix=256, vector=4, check_steps=4, main_steps=12, larger_batches=(16,),
     files=96, predicted=64, loader_seconds=0.1, study_images=128, study_size=16, study_network="resnet20", study_trials=3,
     study_changes={"preset": "", "heads": ("kept_deeper",), "seeds": (0,), "selection_seeds": 1, "learning_rates": (0.01,)},
 )  # fmt: skip
