@@ -20,6 +20,14 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs():
+    """Forget the compiled programs of a file: thousands of them exhaust the memory maps that Linux allows a process."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture(scope="session")
 def real_folder():
     """The folder of real weights and images."""
