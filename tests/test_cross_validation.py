@@ -14,6 +14,8 @@ from flax_augtl import cli, cross_validation, variants
 from flax_augtl.cross_validation import fold_configs, summary_of, train_folds
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     made = small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, evaluate_every_steps=1, **changes)

@@ -82,6 +82,7 @@ def test_a_root_that_is_no_text(tmp_path):
     assert flax_augtl.train(config(root), tmp_path / "run", quiet=True).step == 2
 
 
+@pytest.mark.slow
 def test_a_study_of_such_names(bytes_root, tmp_path):
     settings = config(bytes_root)
     settings.study.update({"preset": "", "depths": ("all",), "heads": ("traditional",), "learning_rates": (0.1,),

@@ -13,6 +13,8 @@ from flax_augtl.workdir import checksums, files
 from flax_augtl.workdir.files import CannotWrite
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     return small.digits_config(

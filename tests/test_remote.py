@@ -27,6 +27,7 @@ from tests.bucket import Server
 
 # Not imported here: it looks at its environment when it is.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("gcsfs") is None, reason="needs gcsfs, of the extra `gcs`"),
     pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"),
 ]

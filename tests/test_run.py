@@ -191,6 +191,7 @@ def as_earlier_version(workdir):
     return written
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_keeps_the_test_split_of_its_seed(tmp_path):
     old = config(seed=1, steps=2, evaluate_every_steps=1)
     with old.data.ignore_type():

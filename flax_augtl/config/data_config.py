@@ -115,6 +115,14 @@ class DataConfig:
         absent="ignore",
         choices=("warn", "drop", "error", "ignore"),
     )
+    scan: float = setting(
+        1.0,
+        "Share of the images that are read and compared with each other before training, from 0 to 1. Below 1, images "
+        "that cannot be read and copies of images in two splits may stay unknown.",
+        least=0,
+        most=1,
+        absent=SAME,
+    )
     scan_dir: str | None = setting(
         None, 'Where the results of checking the image files are kept; None = the user\'s cache folder, "" = nowhere.'
     )

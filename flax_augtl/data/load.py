@@ -17,7 +17,8 @@ from flax_augtl.data.sources.list_files import list_files, list_lists
 from flax_augtl.data.sources.metadata_files import list_metadata
 from flax_augtl.data.sources.unicode_names import Spelling
 from flax_augtl.data.splits import folds, groups, stratify
-from flax_augtl.data.splits.integrity import note, remarks, scan
+from flax_augtl.data.splits.check_images import check_images, check_settings
+from flax_augtl.data.splits.integrity import note
 from flax_augtl.data.splits.make_splits import divide
 from flax_augtl.data.splits.near_copies import ByScan
 from flax_augtl.data.types import Dataset, Examples, Source
@@ -41,6 +42,7 @@ def check_there(data: DataConfig | Mapping[str, Any]) -> None:
     """
     data = _located(typed_data(data))
     folds.check(data)
+    check_settings(data)
     match data.name:
         case "digits" | "glyphs":
             pass
@@ -67,6 +69,7 @@ def load_dataset(data: DataConfig | Mapping[str, Any], *, seed: int, spelling: S
     """
     data = _located(typed_data(data))
     folds.check(data)
+    check_settings(data)
     dataset = _load(data, seed, spelling)
     return dataclasses.replace(dataset, metric=data.metric) if data.metric else dataset
 
@@ -112,17 +115,17 @@ def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
     order = sorted(listing.splits)
     paths = tuple(path for split in order for path in listing.splits[split][0])
     source = FileSource(listing.root, paths, data.max_pixels)
-    seen = scan(source, data.on_bad_image, data.scan_dir)
-    skipped |= {listing.ids.get(paths[i], paths[i]): reason for i, reason in seen.bad.items()}
+    checked = check_images(source, data)
+    skipped |= {listing.ids.get(paths[i], paths[i]): reason for i, reason in checked.bad.items()}
     parts, first = {}, 0
     for split in order:
         names, labels = listing.splits[split]
-        kept = np.array([i for i in range(len(names)) if first + i not in seen.bad], np.int64)
+        kept = np.array([i for i in range(len(names)) if first + i not in checked.bad], np.int64)
         parts[split] = examples_of(
             source, labels[kept], [listing.ids.get(names[i], names[i]) for i in kept], first + kept
         )
         first += len(names)
-    used = [path for i, path in enumerate(paths) if i not in seen.bad]
+    used = [path for i, path in enumerate(paths) if i not in checked.bad]
     found = groups.groups_of(used, listing.columns, data.group)
     return divide(
         listing.root or "The list of files",
@@ -130,9 +133,9 @@ def from_listing(listing: Listing, data: DataConfig, seed: int) -> Dataset:
         parts,
         data,
         seed,
-        notes=(*listing.notes, *((note(skipped, total),) if skipped else ()), *remarks(source, seen)),
+        notes=(*listing.notes, *((note(skipped, total),) if skipped else ()), *checked.notes),
         skipped=skipped,
-        find_copies=ByScan({source: seen}, data.scan_dir),
+        find_copies=ByScan({source: checked.scan}, data.scan_dir) if checked.scan else None,
         groups=found and {listing.ids.get(path, path): group for path, group in found.items()},
     )
 
@@ -183,10 +186,12 @@ def _tfds(data: DataConfig, seed: int) -> Dataset:
     found = prepared(data.name, data.root, data.max_pixels)
     seen, parts, skipped, said = {}, {}, {}, []
     for split, (source, indices, labels) in found.splits.items():
-        seen[source] = scan(source, data.on_bad_image, data.scan_dir, among=indices)
-        skipped |= {source.path(i): reason for i, reason in seen[source].bad.items()}
-        said += remarks(source, seen[source], indices)
-        kept = np.array([i not in seen[source].bad for i in indices.tolist()], bool)
+        checked = check_images(source, data, indices)
+        if checked.scan:
+            seen[source] = checked.scan
+        skipped |= {source.path(i): reason for i, reason in checked.bad.items()}
+        said += checked.notes
+        kept = np.array([i not in checked.bad for i in indices.tolist()], bool)
         ids = [f"{data.name}/{split}/{i:07d}" for i in indices[kept]]
         parts[split] = examples_of(source, labels[kept], ids, indices[kept])
     read = sum(len(indices) for _, indices, _ in found.splits.values())
@@ -199,5 +204,5 @@ def _tfds(data: DataConfig, seed: int) -> Dataset:
         metric=found.metric,
         notes=(*found.notes, *((note(skipped, read),) if skipped else ()), *said),
         skipped=skipped,
-        find_copies=ByScan(seen, data.scan_dir),
+        find_copies=ByScan(seen, data.scan_dir) if seen else None,
     )

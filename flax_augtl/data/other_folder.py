@@ -9,7 +9,8 @@ from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data.errors import DataError, listed
 from flax_augtl.data.sources.folder import list_folder
 from flax_augtl.data.sources.image_files import FileSource
-from flax_augtl.data.splits.integrity import note, scan
+from flax_augtl.data.splits.check_images import check_images
+from flax_augtl.data.splits.integrity import note
 from flax_augtl.data.types import Examples
 from flax_augtl.runtime.paths import nfc
 
@@ -39,13 +40,15 @@ def labelled_images(root: epath.PathLike, class_names: Sequence[str], data: Data
     ours = np.concatenate([listing.splits[split][1] for split in sorted(listing.splits)])
     labels = np.array([position[nfc(name)] for name in listing.class_names], np.int32)[ours]
     source = FileSource(listing.root, tuple(paths), data.max_pixels)
-    seen = scan(source, data.on_bad_image, data.scan_dir)
-    kept = np.array([index for index in range(len(paths)) if index not in seen.bad], np.int64)
+    checked = check_images(source, data)
+    kept = np.array([index for index in range(len(paths)) if index not in checked.bad], np.int64)
     ids = tuple(listing.ids.get(paths[index], paths[index]) for index in kept)
     # The splits of the folder are joined, so notes about them would mislead.
     notes = [f"{len(kept)} images of {len(listing.class_names)} classes in {root}."]
-    if seen.bad:
-        notes.append(note({paths[index]: reason for index, reason in seen.bad.items()}, len(paths)))
+    if checked.scan is None:
+        notes += checked.notes
+    if checked.bad:
+        notes.append(note({paths[index]: reason for index, reason in checked.bad.items()}, len(paths)))
     there = {nfc(name) for name in listing.class_names}
     if absent := [name for name in class_names if nfc(name) not in there]:
         notes.append(

@@ -1,6 +1,7 @@
 """Real images, as people have them."""
 
 import numpy as np
+import pytest
 
 from flax_augtl.data import load_dataset
 
@@ -15,6 +16,7 @@ def test_a_folder_with_real_mess(real_folder):
     assert len(ids) == len(set(ids)) and any("validation split is taken from train" in note for note in dataset.notes)
 
 
+@pytest.mark.slow
 def test_published_lists(real_folder):
     root = real_folder / "caltech101"
     dataset = load_dataset({"name": "list", "root": root / "images", "train_list": "../train.txt",

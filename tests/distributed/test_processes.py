@@ -18,6 +18,8 @@ from flax_augtl.pretrained import load_source
 from flax_augtl.run import load_run
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def start(scenario, folder, processes=1, devices=1, variables=None):
     """Start the processes of a scenario of worker.py, each with so many devices, or with variables of its own."""

@@ -42,6 +42,7 @@ def commands_of(heading):
     return [line.split()[1:] for line in body.splitlines()]
 
 
+@pytest.mark.slow
 # ml_collections loads configuration files in a way that Python has deprecated.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_commands_for_ones_own_images_run(folder, monkeypatch, capsys):
@@ -95,6 +96,7 @@ def test_the_notebook_holds_its_outputs():
     assert len(text) < 300_000
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     for library in ("nbclient", "ipykernel"):
         pytest.importorskip(library, reason="needs the extra `test`")

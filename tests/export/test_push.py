@@ -55,6 +55,7 @@ def python(script, hub, tmp_path, *arguments, **more):
     return done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_uploaded_and_loaded_again_as_a_run_and_as_a_source(fresh, hub, tmp_path):
     import dataclasses
 

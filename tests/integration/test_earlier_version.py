@@ -18,6 +18,8 @@ from flax_augtl.study.study import study
 from tests import small
 from tests.integration import tiny_study
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = pathlib.Path(__file__).with_name("earlier_version.tar.xz")
 
 

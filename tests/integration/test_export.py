@@ -41,6 +41,7 @@ def traditional(tmp_path_factory):
     return flax_augtl.train(config, folder / "run", dataset=dataset, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, pictures):
     weights, sheet = export(traditional)
     assert sheet.name == "export.json"

@@ -162,6 +162,7 @@ def test_export_as_onnx(trained):
     assert said == "error: --outputs has no effect with --mode=evaluate: it belongs to --mode=export. Leave it out.\n"
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
     workdir, _ = trained
     _, said = main(CONFIG, f"--workdir={workdir}", "--config.steps=6", "--config.freeze=layer3", code=1)

@@ -10,6 +10,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from flax_augtl import load_run
@@ -65,6 +66,7 @@ def table(folder):
         ]
 
 
+@pytest.mark.slow
 def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     said = ended(start(*ARGUMENTS, f"--workdir={alone}"))

@@ -141,6 +141,7 @@ def test_on_each_device_of_a_pmap(everywhere, monkeypatch):
     np.testing.assert_array_equal(found[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"])
 def test_a_network_does_not_change(monkeypatch, name):
     model = create_model(name, num_classes=3)

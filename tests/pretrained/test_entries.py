@@ -189,6 +189,7 @@ def test_a_run_directory_has_no_entries(tmp_path):
         load_source(None, tmp_path, entry="model")
 
 
+@pytest.mark.slow
 def test_training_notes_the_weights_and_keeps_their_name(write, tmp_path, capsys):
     path = write({"state_dict.": RAW, "state_dict_ema.": AVERAGE})
     common = {"weights": str(path), "freeze": "all", "steps": 1, "head": {"preset": "kept"}}

@@ -8,6 +8,8 @@ import flax_augtl
 from flax_augtl.pretrained.__main__ import main
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 
 def train(workdir, **changes):
     config = small.digits_config(**{"weights": "embedded:glyphs", "freeze": "all", "steps": 2, **changes})

@@ -47,6 +47,7 @@ def test_a_description_beside_the_file_wins(original):
     assert source.model.shortcut == "pad_end" and source.notes == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["layer2", "layer2.0"])
 def test_runs_and_exports_with_padded_shortcuts_load_again(original, tmp_path, freeze):
     images = [np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8) for _ in range(3)]
@@ -65,6 +66,7 @@ def test_runs_and_exports_with_padded_shortcuts_load_again(original, tmp_path, f
         np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_kept_layer_is_its_classifier(original, tmp_path):
     config = small.digits_config(weights=str(original[0]), head={"preset": "kept"}, freeze="all", steps=1)
     run = flax_augtl.train(config, tmp_path / "run", quiet=True)

@@ -4,6 +4,7 @@ import runpy
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -12,6 +13,7 @@ from flax_augtl.pretrained import load_source
 ANT, BEE = 310, 309
 
 
+@pytest.mark.slow
 def test_the_kept_layer_alone_tells_ants_from_bees(real_folder, tmp_path):
     unpack = runpy.run_path(str(real_folder / "unpack.py"))["unpack"]
     save_file(unpack(real_folder / "resnet18.imagenet.npz"), tmp_path / "w.safetensors")

@@ -12,6 +12,8 @@ from flax_augtl.study.study import study
 from tests.study import pretended
 from tests.study.test_study import study_config
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     made = study_config(heads=("kept",), learning_rates=(0.05,), seeds=(0,), **changes)

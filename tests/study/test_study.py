@@ -136,6 +136,7 @@ def test_a_study_may_grow_but_not_change(done):
         study(config, folder)
 
 
+@pytest.mark.slow
 def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says_so(tmp_path, monkeypatch, capsys):
     def asked(**changes):
         return study_config(heads=("kept",), learning_rates=(0.05,), **changes)
@@ -160,6 +161,7 @@ def test_a_study_of_an_earlier_version_keeps_a_test_split_for_each_seed_and_says
     assert load_run(tmp_path / "best").evaluate("test")["n"] == 1757
 
 
+@pytest.mark.slow
 def test_permuted_test_labels_give_the_same_choices(done, tmp_path):
     _, result = done
     permuted = {
@@ -188,6 +190,7 @@ class Absent:
         return self.source[index]
 
 
+@pytest.mark.slow
 def test_test_images_are_not_read_before_the_winners_are_fixed(done, tmp_path, monkeypatch):
     found, absent = datasets(study_config()), []
     for seed, dataset in found.items():
@@ -211,6 +214,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path, capsys):
     assert not list((tmp_path / "cells").iterdir()) and not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
     for part in ((1, 2), (2, 2)):
         assert study(study_config(), tmp_path, part=part) is None
@@ -219,6 +223,7 @@ def test_parts_and_the_rest_are_the_whole(done, tmp_path, capsys):
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
     advance = TrialBatch.advance
 
@@ -241,6 +246,7 @@ def test_a_study_whose_trials_all_fail_reports_it(tmp_path):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_within_a_trial_loses_no_step(number, done, tmp_path, monkeypatch, capsys):
     advance, steps = TrialBatch.advance, []
@@ -261,6 +267,7 @@ def test_a_signal_within_a_trial_loses_no_step(number, done, tmp_path, monkeypat
     assert len(steps) == len(set(steps))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_study_without_failed_trials(small_disk, done):
     folder, remount = small_disk
     remount("size=40k")
@@ -285,6 +292,7 @@ def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monk
     assert lasting(study(study_config(), tmp_path).rows) == lasting(done[1].rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 0}])
 def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypatch):
     advance, steps = TrialBatch.advance, []
@@ -364,6 +372,7 @@ def test_a_folder_with_another_config_is_refused(content, tmp_path):
         study(study_config(), tmp_path)
 
 
+@pytest.mark.slow
 def test_halving_ends_with_a_winner_and_fewer_steps(done, tmp_path):
     config = study_config(
         search="halving", learning_rates=(0.01, 0.05, 0.25), depths=("layer3", "all"), heads=("kept",)
@@ -424,6 +433,7 @@ def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatc
     assert sum(again.account.values()) > sum(result.account.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_continues_with_what_is_left_of_its_budget(in_time, tmp_path, monkeypatch):
     advance, count = TrialBatch.advance, []
 
@@ -443,6 +453,7 @@ def test_an_interrupted_study_continues_with_what_is_left_of_its_budget(in_time,
     assert sum(result.account.values()) > spent > 0
 
 
+@pytest.mark.slow
 def test_a_training_that_would_exceed_the_remaining_time_is_stopped(tmp_path, monkeypatch, capsys):
     def room_of(search, trials):
         return -1.0 if trials[0].head == "kept" and (trials[0].steps or search.total) > 1 else 1e9

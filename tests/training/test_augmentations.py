@@ -25,6 +25,7 @@ def config(**data):
     return small.digits_config(weights="embedded:glyphs", freeze="all", steps=2, data=fields)
 
 
+@pytest.mark.slow
 def test_data_on_the_device_are_changed_alike(tmp_path):
     found = [
         flax_augtl.train(config(cache=cache, rotate=20.0), tmp_path / cache, quiet=True).variables

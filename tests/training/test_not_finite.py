@@ -167,6 +167,7 @@ def test_a_rate_that_diverges_stops_in_every_mode(tmp_path):
         assert not (tmp_path / on_nan / "result.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_nan", ["stop", "skip", "restore"])
 def test_what_the_last_update_spoils_is_not_kept(on_nan, tmp_path):
     with pytest.raises(loop.NotFinite, match="Step 1 of 1: parameters of head are no longer finite after its"):

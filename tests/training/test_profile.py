@@ -4,12 +4,14 @@ import gzip
 import json
 
 import jax
+import pytest
 
 import flax_augtl
 from flax_augtl.training.profile import Profile
 from tests import small
 
 
+@pytest.mark.slow
 def test_a_trace_of_the_steps_is_written_for_the_profiler(tmp_path):
     config = small.digits_config(weights="embedded:glyphs", freeze="all", steps=4)
     flax_augtl.train(config, tmp_path / "run", quiet=True, profile=True)

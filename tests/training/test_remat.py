@@ -8,6 +8,8 @@ from flax_augtl.training.step import AXIS
 from tests import small
 from tests.training.test_step import assert_close, batch_of, start, steps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("freeze", ["none", "layer1"])
 def test_remat_gives_the_same_steps(freeze):

@@ -10,6 +10,8 @@ from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
 from flax_augtl.workdir import checksums, network_checkpoint
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 
 def config(**changes):
     return small.digits_config(

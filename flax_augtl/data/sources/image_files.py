@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -52,10 +52,11 @@ class FileSource:
             self.read(index)  # Raises the usual error for the file.
             raise
 
-    def state(self) -> str:
-        """Return a text that changes with the name, size or modification time of any file."""
+    def state(self, among: Sequence[int] | None = None) -> str:
+        """Return a text that changes with the name, size or modification time of any file, or of those `among` them."""
         root = self.root if is_remote(self.root) else os.path.abspath(self.root)
-        return fingerprint(root, states_of(self.root, self.paths))
+        paths = self.paths if among is None else [self.paths[i] for i in among]
+        return fingerprint(root, states_of(self.root, paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Return an image as RGB; see `decode.read_picture` for `at_least` and the errors."""

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,11 @@ class TfdsSource:
 
     name = path
 
-    def state(self) -> str:
-        """Return a text that changes with the split and with any file of the dataset."""
+    def state(self, among: Sequence[int] | None = None) -> str:
+        """Return a text that changes with the split, with any file of the dataset, and with `among`."""
         files = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
-        return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files))
+        some = () if among is None else (list(among),)
+        return fingerprint(self._folder, self._name, len(self), states_of(self._folder, files), *some)
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of an image file."""

@@ -9,7 +9,7 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,8 +79,8 @@ class Encoded(Protocol):
         """Return the bytes of an image file."""
         ...
 
-    def state(self) -> str:
-        """Return a text that changes as soon as an image does."""
+    def state(self, among: Sequence[int] | None = None) -> str:
+        """Return a text that changes as soon as an image does; `among` limits it to some images."""
         ...
 
 

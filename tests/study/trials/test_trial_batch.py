@@ -97,6 +97,7 @@ def largest_difference(one, other):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "depth", "start"),
     [("kept_deeper", "none", 0), ("kept", "layer3", 4), ("wider", "layer3", 4), ("random_deeper", "fc", 4)],
