@@ -34,7 +34,7 @@ flags.DEFINE_string("push_to_hub", None, "export: USER/NAME of a repository on t
 flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where several processes share a run.")
 flags.DEFINE_integer("num_processes", None, "How many processes share the run.")
-flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 flags.DEFINE_bool("traceback", False, "Show where in the program an error came from.")
 
 

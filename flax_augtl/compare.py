@@ -213,10 +213,10 @@ def _notes(runs: Sequence[RunRow], metric: str) -> list[str]:
         )
     if any(_figure(run, "val", metric) is None for run in runs):
         notes.append(
-            "Runs without validation figures come last: choose between runs by validation, not by the test split."
+            "Runs without validation results come last: choose between runs by validation, not by the test split."
         )
     if len({run.test_ids for run in runs}) > 1:
-        notes.append("The runs were tested on different examples, so their test figures cannot be compared.")
+        notes.append("The runs were tested on different examples, so their test results cannot be compared.")
     if unfinished := [run.name for run in runs if run.result is None]:
         notes.append(f"Not finished: {', '.join(unfinished)}.")
     return notes

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from flax_augtl.data import UnreadablePicture
-from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data import UnreadableImage
+from flax_augtl.data.images.decode import read_image
 from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.run import Run
 from flax_augtl.runtime.text import for_spreadsheet, on_one_line, readable, shows_bars
@@ -42,8 +42,8 @@ def predict_files(
         unreadable: dict[str, str] = {}
         for path in paths[start : start + batch_size]:
             try:
-                read[path] = np.asarray(read_picture(path, max_pixels=max_pixels or run.config.data.max_pixels))
-            except UnreadablePicture as error:
+                read[path] = np.asarray(read_image(path, max_pixels=max_pixels or run.config.data.max_pixels))
+            except UnreadableImage as error:
                 unreadable[path] = error.reason
         found = dict(zip(read, run.predict(list(read.values()), batch_size=batch_size), strict=True))
         for path in paths[start : start + batch_size]:

@@ -88,7 +88,7 @@ def table(runs: Mapping[str, Run | CrossValidation]) -> str:
         lines.append(
             f"Best by validation: {' and '.join(best)}{' (a tie)' * (len(best) > 1)}."
             if best
-            else "Not all of them have validation figures, so none is called the best: the test split is not for choosing."
+            else "Not all of them have validation results, so no best one is named. Do not choose by the test split."
         )
     return "\n".join(lines)
 
@@ -124,7 +124,7 @@ def best_run(runs: Mapping[str, Run | CrossValidation]) -> str | None:
 
 
 def _best(runs: Mapping[str, Run | CrossValidation]) -> list[str]:
-    """Return the names of the best runs by validation; none if a run has no validation figures."""
+    """Return the names of the best runs by validation; none if a run has no validation results."""
     scores = {name: _validation(run) for name, run in runs.items()}
     known = [score for score in scores.values() if score is not None]
     if len(known) < len(scores):

@@ -90,8 +90,8 @@ def test_what_cannot_be_compared_is_said(runs):
     assert [row[0] for row in found.rows] == ["b", "a", "c"]
     assert found.notes == [
         "The first run is the best by validation (top-1).",
-        "Runs without validation figures come last: choose between runs by validation, not by the test split.",
-        "The runs were tested on different examples, so their test figures cannot be compared.",
+        "Runs without validation results come last: choose between runs by validation, not by the test split.",
+        "The runs were tested on different examples, so their test results cannot be compared.",
         "Not finished: c.",
         ABSENT.format("b, a"),
     ]
@@ -135,7 +135,7 @@ def test_without_validation_no_run_is_tested_against_another(runs):
     folder = runs("b", None, 0.5, predictions=["xx", "xx"])
     found = compare.compare(compare.find_runs(folder))
     assert found.notes == [
-        "Runs without validation figures come last: choose between runs by validation, not by the test split.",
+        "Runs without validation results come last: choose between runs by validation, not by the test split.",
         INTERVALS,
     ]
     assert "p" not in found.header and "test top1 95 %" in found.header

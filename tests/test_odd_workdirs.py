@@ -68,7 +68,7 @@ def test_a_study_below_a_folder_with_brackets_leaves_a_best_network_that_loads(t
 
 
 def test_a_backslash_in_the_workdir_is_refused_before_training(tmp_path):
-    with pytest.raises(CannotWrite, match=r"takes a backslash for the end of a folder's name"):
+    with pytest.raises(CannotWrite, match=r"reads a backslash as the end of a folder's name"):
         flax_augtl.train(config(), tmp_path / "back\\slash", quiet=True)
 
 

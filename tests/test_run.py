@@ -126,7 +126,7 @@ def test_reading_a_run_warns_of_nothing(whole, caplog, capfd):
     assert not caplog.records and capfd.readouterr().err == ""
 
 
-def test_predict_is_evaluate_for_pictures_of_any_size(whole):
+def test_predict_is_evaluate_for_images_of_any_size(whole):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(5)] + [np.zeros((9, 30, 3), np.uint8)]
     probabilities = whole.predict(images)
@@ -273,7 +273,7 @@ def test_a_data_set_on_the_device_trains_the_same_network(whole, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.variables, whole.variables)
 
 
-def test_every_skipped_picture_is_listed_in_the_run_directory(tmp_path):
+def test_every_skipped_image_is_listed_in_the_run_directory(tmp_path):
     bad = [f"a/bad{i:02d}.png" for i in range(12)]
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -35,7 +35,7 @@ def test_the_metric_of_the_data_chooses_and_ties_are_told():
 
 def test_without_validation_none_is_the_best():
     assert table({"one": run(0.9, None), "two": run(0.8, 0.5)}).splitlines()[-1] == (
-        "Not all of them have validation figures, so none is called the best: the test split is not for choosing."
+        "Not all of them have validation results, so no best one is named. Do not choose by the test split."
     )
 
 

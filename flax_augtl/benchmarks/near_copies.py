@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 
-from flax_augtl.data.errors import UnreadablePicture
-from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.errors import UnreadableImage
+from flax_augtl.data.images.decode import read_image
 from flax_augtl.data.sources.folder_tree import image_paths
 from flax_augtl.data.sources.image_files import FileSource
 from flax_augtl.data.splits import image_hash
@@ -70,7 +70,7 @@ def measure(
     for i in range(len(source)):
         try:
             image = source.read(i, at_least=(256, 256))  # As a scan does.
-        except UnreadablePicture:
+        except UnreadableImage:
             continue
         begun = time.thread_time()
         described = image_hash.describe(image_hash.shrunk(image))
@@ -102,7 +102,7 @@ def _distances_to_copies(source: FileSource, indices: np.ndarray, change: Callab
     """Return the distance of each image to its changed copy; infinity if they do not count as copies."""
     distances = np.full(len(indices), np.inf)
     for k, i in enumerate(indices.tolist()):
-        copy = image_hash.describe(image_hash.shrunk(read_picture(change(source[i], rng), at_least=(256, 256))))
+        copy = image_hash.describe(image_hash.shrunk(read_image(change(source[i], rng), at_least=(256, 256))))
         hashes, thumbs = (np.stack([one[k], other]) for one, other in zip(described, copy, strict=True))
         found = image_hash.search(hashes, thumbs, max(DISTANCES), check_thumbs=check_thumbs)
         if len(found.distance):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from flax_augtl.runtime.lazy_imports import names_of
 
 if TYPE_CHECKING:  # Type checkers and editors do not follow the lazy imports below.
-    from flax_augtl.data.errors import DataError, UnreadablePicture
+    from flax_augtl.data.errors import DataError, UnreadableImage, UnreadablePicture
     from flax_augtl.data.from_python import dataset_from_arrays, dataset_from_files
     from flax_augtl.data.load import check_there, load_dataset
     from flax_augtl.data.loading.cache import with_cache
@@ -17,7 +17,8 @@ _MODULES = {
     "DataError": "errors",
     "Dataset": "types",
     "Examples": "types",
-    "UnreadablePicture": "errors",
+    "UnreadableImage": "errors",
+    "UnreadablePicture": "errors",  # The name of UnreadableImage in earlier versions.
     "check_there": "load",
     "dataset_from_arrays": "from_python",
     "dataset_from_files": "from_python",
@@ -31,6 +32,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Examples",
+    "UnreadableImage",
     "UnreadablePicture",
     "check_there",
     "dataset_from_arrays",

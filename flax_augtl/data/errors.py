@@ -10,7 +10,7 @@ class DataError(UserError):
     """The data or their settings are invalid; the message says what is wrong, where, and what to do."""
 
 
-class UnreadablePicture(DataError):
+class UnreadableImage(DataError):
     """An image cannot be decoded.
 
     Attributes:
@@ -30,6 +30,9 @@ class UnreadablePicture(DataError):
     def __reduce__(self):  # An exception crosses from a worker process by pickle, which calls cls(*args).
         """Pickle with the arguments of `__init__`."""
         return type(self), (self.path, self.reason)
+
+
+UnreadablePicture = UnreadableImage  # Its name in earlier versions.
 
 
 class Refused(Exception):

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flax_augtl.data.images.decode import UnreadablePicture, read_picture
+from flax_augtl.data.images.decode import UnreadableImage, read_image
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.data.sources.patterns import find_images
 from flax_augtl.errors import UserError
@@ -66,8 +66,8 @@ def _show_predictions(source: Source, images: str) -> list[str]:
     run, unreadable = jax.jit(source.model.apply), []
     for path in find_images(images):
         try:
-            pixels = np.asarray(read_picture(path))
-        except UnreadablePicture as error:
+            pixels = np.asarray(read_image(path))
+        except UnreadableImage as error:
             unreadable.append(f"{path}: {error.reason}")
             continue
         probabilities = np.asarray(jax.nn.softmax(run(source.variables, source.preprocess([pixels]))[0]))

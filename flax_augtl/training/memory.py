@@ -111,7 +111,7 @@ def most_in_use() -> str:
         return ""
     most = max(counts, key=lambda stats: stats["peak_bytes_in_use"])
     limit = f" of {_amount(most['bytes_limit'])}" if "bytes_limit" in most else ""
-    return f"Memory of a device that was in use at most: {_amount(most['peak_bytes_in_use'])}{limit}."
+    return f"Peak memory of a device: {_amount(most['peak_bytes_in_use'])}{limit}."
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def _advice(config: Config) -> str:
     if config.compute_dtype != "bfloat16":
         advice.append("config.compute_dtype=bfloat16 (half the size of activations)")
     if config.freeze != "all":
-        advice.append(f"a deeper config.freeze than {config.freeze} (what is frozen keeps nothing)")
+        advice.append(f"a deeper config.freeze than {config.freeze} (frozen layers keep no activations)")
     advice.append(f"a config.batch_size below {config.batch_size}")
     advice.append("a smaller config.image_size")
     if config.data.cache == "device":

@@ -27,7 +27,7 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
     log.say(
         f"{dataset.name}: {len(dataset.class_names)} classes ({names}), {sizes}; "
         + (
-            "the last checkpoint counts, because there is no validation split"
+            "the last checkpoint is used, because there is no validation split"
             if dataset.val is None
             else f"the best checkpoint is chosen by validation {_METRICS[dataset.metric]}"
         )

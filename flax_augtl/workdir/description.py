@@ -114,7 +114,7 @@ def read_source(workdir: os.PathLike | str) -> Mapping[str, Any]:
         if not isinstance(source.get(name), Mapping):
             raise UserError(f"{path} cannot be used: {name} must be an object in braces.")
     if unknown := sorted({"name", "num_classes", "dtype", "axis_name"} & set(source["settings"])):
-        raise UserError(f"{path} cannot be used: settings has {', '.join(unknown)}, which is not its to set.")
+        raise UserError(f"{path} cannot be used: settings must not contain {', '.join(unknown)}.")
     return source
 
 

@@ -127,8 +127,8 @@ def prepare(workdir: epath.PathLike) -> epath.Path:
     workdir = epath.Path(workdir)
     if "\\" in os.fspath(workdir):
         raise CannotWrite(
-            f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, takes a "
-            "backslash for the end of a folder's name. Choose a directory without one in its path."
+            f"--workdir={workdir} cannot be used: TensorStore, which writes the checkpoints, reads a "
+            "backslash as the end of a folder's name. Choose a directory without one in its path."
         )
     if readable(os.fspath(workdir)) != os.fspath(workdir):
         # TensorStore, which writes the checkpoints, needs UTF-8 names.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_augtl.data.errors import DataError, UnreadablePicture
-from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.errors import DataError, UnreadableImage
+from flax_augtl.data.images.decode import read_image
 from flax_augtl.data.sources.folder import list_folder
 
 PER_FORMAT = 600  # Of four formats: 2400 files.
@@ -71,9 +71,9 @@ def test_a_damaged_file_is_an_image_or_a_named_error(form):
         content = mutated(originals[number % len(originals)], rng)
         start = time.perf_counter()
         try:
-            image = read_picture(content, name=f"{form} {number}", max_pixels=4_000_000,
+            image = read_image(content, name=f"{form} {number}", max_pixels=4_000_000,
                                  at_least=(8, 8) if number % 2 else None)  # fmt: skip
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             errors += 1
             assert error.path == f"{form} {number}" and error.reason and "\n" not in error.reason
         else:

@@ -122,8 +122,8 @@ def test_another_clock_and_file_order_on_one_host_change_nothing(tmp_path):
     for name in ("bee", "ant"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(20):
-            picture = rng.integers(0, 256, (8, 8, 3), np.uint8)
-            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{index}.png")
+            image = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{index}.png")
     run("strange_host", tmp_path, 2, 1)
     run("strange_host", tmp_path, 1, 2)
     rows = [

@@ -16,7 +16,7 @@ from tests import small
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return [np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8) for _ in range(4)]
 
 
@@ -42,14 +42,14 @@ def traditional(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, pictures):
+def test_a_traditional_run_is_the_source_of_another_unchanged(traditional, images):
     weights, sheet = export(traditional)
     assert sheet.name == "export.json"
     source = flax_augtl.load_source("resnet18", weights)
     assert source.class_names == tuple("0123456789") and source.preprocess == traditional.preprocessing
-    logits = np.asarray(source.model.apply(source.variables, source.preprocess(pictures)))
+    logits = np.asarray(source.model.apply(source.variables, source.preprocess(images)))
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(shares, traditional.predict(pictures), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(shares, traditional.predict(images), rtol=1e-4, atol=1e-6)
 
 
 def test_an_unknown_format_is_an_error(traditional):
@@ -76,13 +76,13 @@ def test_what_is_in_the_way_of_a_file_is_a_sentence_and_a_link_is_not_followed(t
 
 
 @pytest.mark.parity
-def test_torchvision_loads_a_traditional_run_and_gives_the_same_logits(torch, traditional, pictures):
+def test_torchvision_loads_a_traditional_run_and_gives_the_same_logits(torch, traditional, images):
     from torchvision.models import resnet18
 
     weights, _ = export(traditional)
     model = resnet18(num_classes=10)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(weights).items()})
     with torch.no_grad():
-        x = np.asarray(traditional.preprocessing(pictures)).transpose(0, 3, 1, 2).copy()
+        x = np.asarray(traditional.preprocessing(images)).transpose(0, 3, 1, 2).copy()
         expected = torch.softmax(model.eval()(torch.from_numpy(x)), 1).numpy()
-    np.testing.assert_allclose(traditional.predict(pictures), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(traditional.predict(images), expected, rtol=1e-4, atol=1e-6)

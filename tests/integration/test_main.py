@@ -72,8 +72,8 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
         "compiled in" in said
         and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1000 test examples" in said
     )
-    with Image.open(workdir / "confusion_test.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(workdir / "confusion_test.png") as image:
+        assert min(image.size) > 300
 
 
 def test_a_finished_run_says_so(trained):
@@ -127,9 +127,9 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     assert "there is no such image" in said
 
 
-def test_predictions_of_an_earlier_start_stay_where_no_picture_can_be_read(trained, tmp_path):
+def test_predictions_of_an_earlier_start_stay_where_no_image_can_be_read(trained, tmp_path):
     workdir, _ = trained
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     before = (workdir / "predictions.csv").read_bytes()
     _, said = main("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path}", code=1)
     assert "1 image could not be read" in said and (workdir / "predictions.csv").read_bytes() == before

@@ -55,9 +55,9 @@ def leftovers():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A folder of 16 small pictures of two classes."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """A folder of 16 small images of two classes."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 4)):
         for index in range(count):
@@ -68,7 +68,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def changes(pictures):
+def changes(images):
     """What the runs here differ in from `small.digits_config`."""
     return {
         "weights": "embedded:glyphs",
@@ -78,7 +78,7 @@ def changes(pictures):
         "evaluate_every_steps": 2,
         "data": {
             "name": "folder",
-            "root": str(pictures),
+            "root": str(images),
             "shots": None,
             "validation": 4,
             "crop": "random",
@@ -89,7 +89,7 @@ def changes(pictures):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pictures, tmp_path_factory):
+def undisturbed(images, tmp_path_factory):
     """Runs that nothing disturbed, by their settings."""
     done = {}
 
@@ -128,7 +128,7 @@ def assert_same_end(workdir, whole):
 
 
 @pytest.fixture(scope="module")
-def killed(pictures, tmp_path_factory):
+def killed(images, tmp_path_factory):
     """The run directories of processes that were killed, one a point."""
     folder = tmp_path_factory.mktemp("killed")
     settings = {
@@ -139,7 +139,7 @@ def killed(pictures, tmp_path_factory):
         "evaluate_every_steps": 2,
         "data": {
             "name": "folder",
-            "root": str(pictures),
+            "root": str(images),
             "shots": None,
             "validation": 4,
             "crop": "random",
@@ -396,9 +396,9 @@ def test_a_workdir_that_disappears(changes, undisturbed, tmp_path, monkeypatch):
     assert_same_end(tmp_path / "run", undisturbed(changes))
 
 
-def test_a_picture_that_becomes_unreadable(changes, undisturbed, pictures, tmp_path, monkeypatch):
+def test_an_image_that_becomes_unreadable(changes, undisturbed, images, tmp_path, monkeypatch):
     changes = {**changes, "steps": 60, "evaluate_every_steps": 10}
-    path = sorted((pictures / "train").rglob("*.png"))[3]
+    path = sorted((images / "train").rglob("*.png"))[3]
     content = path.read_bytes()
     small.at_step(11, lambda: path.write_bytes(content[:40]), monkeypatch)
     with pytest.raises(ValueError, match=f"The image {path} cannot be read: .*Repair or remove it"):
@@ -430,9 +430,9 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(changes, undisturbed
     assert_same_end(tmp_path / "run", whole)
 
 
-def test_pictures_that_come_or_go_between_two_starts_are_noticed(changes, pictures, tmp_path, monkeypatch):
-    shutil.copytree(pictures, tmp_path / "pictures")
-    changes = {**changes, "data": {**changes["data"], "root": str(tmp_path / "pictures")}}
+def test_images_that_come_or_go_between_two_starts_are_noticed(changes, images, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path / "images")
+    changes = {**changes, "data": {**changes["data"], "root": str(tmp_path / "images")}}
 
     def stop():
         raise KeyboardInterrupt
@@ -440,7 +440,7 @@ def test_pictures_that_come_or_go_between_two_starts_are_noticed(changes, pictur
     small.at_step(3, stop, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(changes, tmp_path / "run")
-    shutil.copy(tmp_path / "pictures/train/a/00.png", tmp_path / "pictures/train/b/more.png")
+    shutil.copy(tmp_path / "images/train/a/00.png", tmp_path / "images/train/b/more.png")
     with pytest.raises(ValueError, match=r"The data have changed since the run in .* was started"):
         train(changes, tmp_path / "run")
 

@@ -82,13 +82,13 @@ def test_the_most_that_was_in_use_is_told_where_devices_count_it(monkeypatch):
             Device(),
         ],
     )
-    assert memory.most_in_use() == "Memory of a device that was in use at most: 3.00 GB."
+    assert memory.most_in_use() == "Peak memory of a device: 3.00 GB."
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(peak_bytes_in_use=2 * 10**9, bytes_limit=80 * 10**9)])
-    assert memory.most_in_use() == "Memory of a device that was in use at most: 2.00 GB of 80.00 GB."
+    assert memory.most_in_use() == "Peak memory of a device: 2.00 GB of 80.00 GB."
 
 
 class Absurd(ArraySource):
-    """Pictures that need 140 TB of the device."""
+    """Images that need 140 TB of the device."""
 
     def __getitem__(self, index):
         return np.asarray(jnp.zeros(2**45))

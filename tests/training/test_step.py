@@ -186,7 +186,7 @@ def test_evaluation_does_not_depend_on_batches_padding_or_devices():
     net = small.network("kept_deeper", axis_name=AXIS)
     _, state = start(net, "none")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    pictures = batch_of(13)
+    images = batch_of(13)
     values = []
     for devices, size in ((1, 13), (4, 8), (2, 4)):
         step = jax.pmap(
@@ -200,8 +200,8 @@ def test_evaluation_does_not_depend_on_batches_padding_or_devices():
         for first in range(0, 13, size):
             rows = np.arange(first, first + size)
             batch = {
-                "image": pictures["image"][rows % 13],
-                "label": pictures["label"][rows % 13],
+                "image": images["image"][rows % 13],
+                "label": images["label"][rows % 13],
                 "mask": (rows < 13).astype(np.float32),
             }
             sums.append(step(variables, split_over_devices(batch, devices)))

@@ -1,6 +1,6 @@
 """Decode any image file to an upright RGB image.
 
-All errors of decoding become `UnreadablePicture`, because Pillow raises a dozen types of exception for broken files.
+All errors of decoding become `UnreadableImage`, because Pillow raises a dozen types of exception for broken files.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageFile, ImageOps
 
-from flax_augtl.data.errors import Refused, UnreadablePicture
+from flax_augtl.data.errors import Refused, UnreadableImage
 from flax_augtl.data.images import grey, png, tiff
 from flax_augtl.runtime.paths import is_remote
 
@@ -62,7 +62,7 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False  # A truncated image is an error, not an
 ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 
-def read_picture(
+def read_image(
     file: str | Path | bytes,
     *,
     name: str | None = None,
@@ -85,7 +85,7 @@ def read_picture(
       A loaded Pillow image of mode RGB.
 
     Raises:
-      UnreadablePicture: the file cannot be decoded.
+      UnreadableImage: the file cannot be decoded.
     """
     name = name or (str(file) if isinstance(file, (str, Path)) else "given as bytes")
     try:
@@ -98,12 +98,15 @@ def read_picture(
                 return _decoded(png.only_the_image(content), max_pixels, at_least)
             raise
     except Refused as error:
-        raise UnreadablePicture(name, str(error)) from None
+        raise UnreadableImage(name, str(error)) from None
     except Image.DecompressionBombError as error:
         count = int(re.findall(r"\d+", str(error))[0])  # Pillow tells the number of pixels, but not the sides.
-        raise UnreadablePicture(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
+        raise UnreadableImage(name, _too_large(f"{count:,} pixels", count, max_pixels)) from None
     except _DAMAGE as error:
-        raise UnreadablePicture(name, _reason(file, error)) from None
+        raise UnreadableImage(name, _reason(file, error)) from None
+
+
+read_picture = read_image  # Its name in earlier versions.
 
 
 def _decoded(content: bytes, max_pixels: int, at_least: tuple[int, int] | None) -> Image.Image:

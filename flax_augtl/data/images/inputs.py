@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flax_augtl.data.errors import DataError, UnreadablePicture
-from flax_augtl.data.images.decode import read_picture, upright_rgb
+from flax_augtl.data.errors import DataError, UnreadableImage
+from flax_augtl.data.images.decode import read_image, upright_rgb
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import is_remote
@@ -45,8 +45,8 @@ def network_input(image: Input, preprocessing: Preprocessing) -> np.ndarray:
 def _pillow(image: Any) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         try:
-            return read_picture(os.fspath(image))
-        except UnreadablePicture as error:
+            return read_image(os.fspath(image))
+        except UnreadableImage as error:
             where = "" if os.path.isabs(image) or is_remote(image) else f" Its path is relative to {os.getcwd()}."
             raise DataError(f"The image {on_one_line(error.path)} cannot be read: {error.reason}.{where}") from error
     if isinstance(image, Image.Image):

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from flax_augtl.data.images.decode import MAX_PIXELS, read_picture
+from flax_augtl.data.images.decode import MAX_PIXELS, read_image
 from flax_augtl.data.sources.downloads import copy_of, is_url
 from flax_augtl.data.types import fingerprint
 from flax_augtl.runtime.paths import is_remote
@@ -44,7 +44,7 @@ class FileSource:
         """Return the bytes of an image file.
 
         Raises:
-          UnreadablePicture: the file cannot be read.
+          UnreadableImage: the file cannot be read.
         """
         try:
             return epath.Path(_file(self.path(index))).read_bytes()
@@ -59,9 +59,9 @@ class FileSource:
         return fingerprint(root, states_of(self.root, paths))
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Return an image as RGB; see `decode.read_picture` for `at_least` and the errors."""
+        """Return an image as RGB; see `decode.read_image` for `at_least` and the errors."""
         path = self.path(index)
-        return read_picture(_file(path), name=path, max_pixels=self.max_pixels, at_least=at_least)
+        return read_image(_file(path), name=path, max_pixels=self.max_pixels, at_least=at_least)
 
     def stamp(self, index: int) -> str:
         """Return the size and modification time of an image file, as text."""

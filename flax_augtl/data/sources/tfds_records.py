@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from flax_augtl.data.errors import DataError, listed
-from flax_augtl.data.images.decode import MAX_PIXELS, read_picture
+from flax_augtl.data.images.decode import MAX_PIXELS, read_image
 from flax_augtl.data.sources.image_files import states_of
 from flax_augtl.data.types import fingerprint
 
@@ -66,8 +66,8 @@ class TfdsSource:
         return found[self._image_key]
 
     def read(self, index: int, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """Return an image as RGB; see `decode.read_picture`."""
-        return read_picture(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
+        """Return an image as RGB; see `decode.read_image`."""
+        return read_image(self.encoded(index), name=self.path(index), at_least=at_least, max_pixels=self.max_pixels)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:

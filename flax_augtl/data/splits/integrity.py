@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from flax_augtl.data.errors import DataError, UnreadablePicture, listed
+from flax_augtl.data.errors import DataError, UnreadableImage, listed
 from flax_augtl.data.images import tiff
-from flax_augtl.data.images.decode import read_picture, upright_size
+from flax_augtl.data.images.decode import read_image, upright_size
 from flax_augtl.data.splits.image_hash import HASH_BYTES, THUMB_SIDE, VERSION, describe, shrunk
 from flax_augtl.data.types import fingerprint
 from flax_augtl.runtime.paths import cache_folder
@@ -99,7 +99,7 @@ def scan(
       among: int [m], positions of the images that must be readable; None for all.
 
     Raises:
-      DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadablePicture` if it is one image. The
+      DataError: images cannot be read and `on_bad_image` is "error"; an `UnreadableImage` if it is one image. The
         message has the path and the reason of the first, and up to nine more paths.
     """
     folder = scan_folder(remember_in)
@@ -153,8 +153,8 @@ def _look_at_all(source: Encoded) -> Scan:
     def look(i: int) -> str | None:
         try:
             content = source.encoded(i)
-            image = read_picture(content, name=source.path(i), max_pixels=source.max_pixels, at_least=(256, 256))
-        except UnreadablePicture as error:
+            image = read_image(content, name=source.path(i), max_pixels=source.max_pixels, at_least=(256, 256))
+        except UnreadableImage as error:
             return error.reason
         digests[i] = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint8)
         small = shrunk(image)
@@ -221,7 +221,7 @@ def save_arrays(memory: Path, **arrays: np.ndarray) -> None:
 
 def _error(source: Encoded, bad: dict[int, str]) -> DataError:
     first = next(iter(bad))
-    error = UnreadablePicture(source.path(first), bad[first])
+    error = UnreadableImage(source.path(first), bad[first])
     others = list(bad)[1:]
     if not others:
         return error

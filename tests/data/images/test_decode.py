@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from flax_augtl.data.errors import UnreadablePicture
-from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data.errors import UnreadableImage
+from flax_augtl.data.images.decode import read_image
 
 RED = np.tile(np.array([200, 30, 60], np.uint8), (20, 30, 1))
 
@@ -20,7 +20,7 @@ def encoded(image, form, **options):
 
 
 def pixels(content, **options):
-    image = read_picture(content, **options)
+    image = read_image(content, **options)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -110,7 +110,7 @@ def test_odd_sizes(size):
 
 def test_an_ending_may_lie(tmp_path, red):
     (tmp_path / "really-png.jpg").write_bytes(encoded(red, "PNG"))
-    np.testing.assert_array_equal(np.asarray(read_picture(tmp_path / "really-png.jpg")), RED)
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "really-png.jpg")), RED)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -128,8 +128,8 @@ def test_avif(red):
 )
 def test_what_is_no_image_is_named(tmp_path, content, reason):
     (tmp_path / "cat.jpg").write_bytes(content)
-    with pytest.raises(UnreadablePicture, match=f"cat.jpg cannot be read: .*{reason}") as error:
-        read_picture(tmp_path / "cat.jpg")
+    with pytest.raises(UnreadableImage, match=f"cat.jpg cannot be read: .*{reason}") as error:
+        read_image(tmp_path / "cat.jpg")
     assert error.value.path == str(tmp_path / "cat.jpg")
 
 
@@ -137,30 +137,30 @@ def test_what_is_no_image_is_named(tmp_path, content, reason):
 def test_half_an_image_is_damaged(form):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8))
     content = encoded(noise, form)
-    with pytest.raises(UnreadablePicture):
-        read_picture(content[: len(content) // 2])
+    with pytest.raises(UnreadableImage):
+        read_image(content[: len(content) // 2])
 
 
 def test_what_the_file_system_has_in_store(tmp_path):
     os.symlink(tmp_path / "gone.jpg", tmp_path / "link.jpg")
-    with pytest.raises(UnreadablePicture, match="a link to a file that does not exist"):
-        read_picture(tmp_path / "link.jpg")
-    with pytest.raises(UnreadablePicture, match="no such file"):
-        read_picture(tmp_path / "never.jpg")
+    with pytest.raises(UnreadableImage, match="a link to a file that does not exist"):
+        read_image(tmp_path / "link.jpg")
+    with pytest.raises(UnreadableImage, match="no such file"):
+        read_image(tmp_path / "never.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(UnreadablePicture, match="it is a folder"):
-        read_picture(tmp_path / "folder.jpg")
+    with pytest.raises(UnreadableImage, match="it is a folder"):
+        read_image(tmp_path / "folder.jpg")
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     bomb = encoded(Image.new("1", (30_000, 30_000)), "PNG")
     assert len(bomb) < 1_000_000
-    with pytest.raises(UnreadablePicture, match="pixels"):
-        read_picture(bomb)
+    with pytest.raises(UnreadableImage, match="pixels"):
+        read_image(bomb)
     small = encoded(Image.new("RGB", (100, 100)), "PNG")
-    with pytest.raises(UnreadablePicture, match="100 × 100 pixels, more than the limit of 9,999"):
-        read_picture(small, max_pixels=9_999)
-    assert read_picture(small, max_pixels=10_000).size == (100, 100)
+    with pytest.raises(UnreadableImage, match="100 × 100 pixels, more than the limit of 9,999"):
+        read_image(small, max_pixels=9_999)
+    assert read_image(small, max_pixels=10_000).size == (100, 100)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -170,11 +170,11 @@ def test_a_reduced_jpeg_is_as_large_as_asked_for(orientation):
     noise = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
     photograph = Image.fromarray(noise).resize((1600, 800), Image.Resampling.BICUBIC)
     content = encoded(photograph, "JPEG", exif=exif.tobytes(), quality=95)
-    whole = read_picture(content)
+    whole = read_image(content)
     for side, factor in ((801, 1), (400, 2), (150, 4), (100, 8), (1, 8)):
-        reduced = read_picture(content, at_least=(side, side))
+        reduced = read_image(content, at_least=(side, side))
         assert reduced.size == tuple(extent // factor for extent in whole.size)
         difference = np.asarray(reduced, int) - np.asarray(whole.resize(reduced.size, Image.Resampling.BOX), int)
         assert np.abs(difference).mean() < 2
     png = encoded(photograph, "PNG")
-    assert read_picture(png, at_least=(1, 1)).size == photograph.size
+    assert read_image(png, at_least=(1, 1)).size == photograph.size

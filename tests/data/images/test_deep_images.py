@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from flax_augtl.data import DataError, UnreadablePicture, load_dataset
-from flax_augtl.data.images.decode import read_picture
+from flax_augtl.data import DataError, UnreadableImage, load_dataset
+from flax_augtl.data.images.decode import read_image
 from flax_augtl.predict import predict_files
 
 GREY = np.add.outer(3 * np.arange(37), 4 * np.arange(53)) % 256
@@ -51,7 +51,7 @@ def tiff(rows, width, bits, *, order="<", kind=1, white_is_zero=False, zipped=Fa
 
 
 def pixels(content):
-    found = np.asarray(read_picture(content)).astype(int)
+    found = np.asarray(read_image(content)).astype(int)
     assert (found == found[..., :1]).all()
     return found[..., 0]
 
@@ -111,8 +111,8 @@ def test_a_deep_tiff_is_upright(orientation):
 
 @pytest.mark.parametrize("values, reach", [(SHARE - 0.5, "from -0.5 to 0.5"), (SHARE * 1e6, "from 0 to 1e\\+06")])
 def test_floats_without_a_known_black_or_white_are_refused(values, reach):
-    with pytest.raises(UnreadablePicture, match=f"its float values reach {reach}, .* save it with values from 0 to 1"):
-        read_picture(tiff(values.astype("<f4").tobytes(), 53, 32, kind=3))
+    with pytest.raises(UnreadableImage, match=f"its float values reach {reach}, .* save it with values from 0 to 1"):
+        read_image(tiff(values.astype("<f4").tobytes(), 53, 32, kind=3))
 
 
 def test_a_value_that_is_no_number_is_black_and_an_infinite_one_white():
@@ -131,9 +131,9 @@ def test_a_value_that_is_no_number_is_black_and_an_infinite_one_white():
 )
 def test_other_layouts_are_described(bits, more, said):
     with pytest.raises(
-        UnreadablePicture, match=f"it is {said} in a layout that is not supported; save it as 8 or 16 bit"
+        UnreadableImage, match=f"it is {said} in a layout that is not supported; save it as 8 or 16 bit"
     ):
-        read_picture(tiff(bytes(37 * 53 * 8), 53, bits, **more))
+        read_image(tiff(bytes(37 * 53 * 8), 53, bits, **more))
 
 
 def test_a_transparent_value_of_a_16_bit_png_is_white():
@@ -216,8 +216,8 @@ def test_transparency_and_orientation_outlast_a_large_text():
 def test_a_wrong_checksum_of_the_image_itself_is_damage():
     content = bytearray(png())
     content[content.index(b"IDAT") + 8] ^= 1
-    with pytest.raises(UnreadablePicture, match="it is damaged"):
-        read_picture(bytes(content))
+    with pytest.raises(UnreadableImage, match="it is damaged"):
+        read_image(bytes(content))
 
 
 def test_the_field_that_raises_the_limit_is_named_and_raises_it(monkeypatch):
@@ -226,16 +226,16 @@ def test_the_field_that_raises_the_limit_is_named_and_raises_it(monkeypatch):
     large = png()[:16] + struct.pack(">II", 20_000, 10_000) + png()[24:]
     large = large[:29] + struct.pack(">I", zlib.crc32(large[12:29])) + large[33:]
     with pytest.raises(
-        UnreadablePicture,
+        UnreadableImage,
         match="it has 200,000,000 pixels, more than the limit of 178,956,970; raise it "
         "with --config.data.max_pixels=200000000, or, to predict, with --max_pixels=200000000",
     ):
-        read_picture(large)
-    with pytest.raises(UnreadablePicture, match="damaged"):  # The size is no obstacle.
-        read_picture(large, max_pixels=200_000_000)
+        read_image(large)
+    with pytest.raises(UnreadableImage, match="damaged"):  # The size is no obstacle.
+        read_image(large, max_pixels=200_000_000)
     assert Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS >= 200_000_000
-    with pytest.raises(UnreadablePicture, match="20000 × 10000 pixels, more than the limit of 199,999,999; raise it"):
-        read_picture(large, max_pixels=199_999_999)
+    with pytest.raises(UnreadableImage, match="20000 × 10000 pixels, more than the limit of 199,999,999; raise it"):
+        read_image(large, max_pixels=199_999_999)
 
 
 def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):

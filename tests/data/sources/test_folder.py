@@ -61,7 +61,7 @@ def test_a_class_called_train_is_a_class(make_folder):
 
 
 def test_names_with_spaces_and_unicode_and_nested_folders(make_folder):
-    root = make_folder({"Ærø færge": 5, "two words/deep/er": 4, "two words": 1, "猫": 5}, root="my pictures ü")
+    root = make_folder({"Ærø færge": 5, "two words/deep/er": 4, "two words": 1, "猫": 5}, root="my images ü")
     listing = list_folder(root)
     assert listing.class_names == ("two words", "Ærø færge", "猫")
     paths, labels = listing.splits["all"]

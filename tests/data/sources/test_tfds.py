@@ -188,7 +188,7 @@ def test_bad_records_are_found_before_the_splits_are_made(damaged, monkeypatch):
         for index in split.indices:
             split.source.read(int(index))
     # The second time nothing is decoded.
-    monkeypatch.setattr("flax_augtl.data.splits.integrity.read_picture", None)
+    monkeypatch.setattr("flax_augtl.data.splits.integrity.read_image", None)
     assert load_dataset(skip, seed=0).skipped == dataset.skipped
 
 

@@ -87,7 +87,7 @@ def test_what_was_seen_is_remembered_until_a_file_changes(make_folder, monkeypat
     source = FileSource(str(root), tuple(f"{c}/{i:03d}.png" for c in "ab" for i in range(3)))
     first = scan(source)
     looked = []
-    monkeypatch.setattr("flax_augtl.data.splits.integrity.read_picture", lambda *a, **k: looked.append(1))
+    monkeypatch.setattr("flax_augtl.data.splits.integrity.read_image", lambda *a, **k: looked.append(1))
     again = scan(source)
     assert not looked and again.bad == first.bad
     for name in ("digests", "sizes", "looks"):

@@ -59,14 +59,14 @@ def test_blocks_and_logits_equal_torchvisions_and_timms(torch, name):
     slots = model.slots()
     tensors = draw(model)
     variables = to_variables({key: Tensor.of(value) for key, value in tensors.items()}, slots)
-    pictures = [np.random.default_rng(s).standard_normal((1, s, s, 3)).astype(np.float32) for s in SIZES]
-    ours = [block_activations(model, variables, x) for x in pictures]
+    images = [np.random.default_rng(s).standard_normal((1, s, s, 3)).astype(np.float32) for s in SIZES]
+    ours = [block_activations(model, variables, x) for x in images]
     del variables
     assert len(ours[0]) == len(model.block_names) >= 10
     for library in ("torchvision", "timm"):
         network = originals_of.torch_network(library, name, model)
         originals_of.load_torch_weights(network, tensors)
-        for x, own in zip(pictures, ours, strict=True):
+        for x, own in zip(images, ours, strict=True):
             assert_equal(own, originals_of.torch_activations(network, model, x))
 
 
@@ -124,19 +124,19 @@ def test_the_evaluation_transform_is_torchvisions(torch, width, height, interpol
 
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (9, 9, 3), np.uint8)
-    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     original = transforms.Compose(
         [
             transforms.Resize(resized, transforms.InterpolationMode(interpolation)),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
         ]
-    )(picture)
+    )(image)
     p = Preprocessing(size, fraction, interpolation)
-    difference = p.resize_and_crop(picture) / 255 - original.numpy().transpose(1, 2, 0)
+    difference = p.resize_and_crop(image) / 255 - original.numpy().transpose(1, 2, 0)
     assert np.abs(difference).max() < 1 / 255 / 2  # equal: the next possible value is 1/255 away
     normalised = transforms.Normalize(p.mean, p.std)(original).numpy().transpose(1, 2, 0)
-    np.testing.assert_allclose(p([np.asarray(picture)])[0], normalised, atol=1e-5)
+    np.testing.assert_allclose(p([np.asarray(image)])[0], normalised, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", ["resnet18", "resnet50"])
@@ -151,8 +151,8 @@ def test_the_real_weights(torch, real_folder, tmp_path, network):
     source = load_source(None, tmp_path / "w.safetensors")
     from PIL import Image
 
-    picture = sorted((real_folder / "hymenoptera" / "val" / "ants").glob("*.jpg"))[0]
-    x = np.asarray(source.preprocess([np.asarray(Image.open(picture).convert("RGB"))]))
+    image = sorted((real_folder / "hymenoptera" / "val" / "ants").glob("*.jpg"))[0]
+    x = np.asarray(source.preprocess([np.asarray(Image.open(image).convert("RGB"))]))
     _, found_differences = verify(found, source, x)
     worst = {n: d for n, d in found_differences.items() if not d < (LOGITS if n == "logits" else BLOCK)}
     assert not worst
