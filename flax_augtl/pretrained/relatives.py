@@ -26,7 +26,11 @@ def kin(tensors: Mapping[str, Tensor]) -> str:
         if re.search(pattern, names):
             return f"It looks like {what}, not like a ResNet, a VGG or an AlexNet."
     first = tensors.get("features.0.weight")
-    return "It looks like an AlexNet, but not like torchvision's." if first is not None and first.shape[2:] == (11, 11) else ""
+    return (
+        "It looks like an AlexNet, but not like torchvision's."
+        if first is not None and first.shape[2:] == (11, 11)
+        else ""
+    )
 
 
 def _of_resnet(tensors: Mapping[str, Tensor]) -> str:

@@ -49,7 +49,8 @@ def images(size: tuple[int, int], seed: int) -> np.ndarray:
 def torchvision_network(case: str):
     """Build the case with torchvision's own classes."""
     from torch import nn
-    from torchvision.models import alexnet, resnet, vgg
+    from torchvision.models import resnet, vgg
+    from torchvision.models.alexnet import AlexNet
 
     _, settings, _ = CASES[case]
     if case.startswith("vgg"):
@@ -67,7 +68,7 @@ def torchvision_network(case: str):
         network.classifier[6] = nn.Linear(hidden, CLASSES)
         return network
     if case == "alexnet":
-        network, inputs, hidden = alexnet.AlexNet(num_classes=CLASSES), 3, settings["hidden"]
+        network, inputs, hidden = AlexNet(num_classes=CLASSES), 3, settings["hidden"]
         convolutions = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)]
         for index, width in zip(convolutions, settings["widths"], strict=True):
             old = network.features[index]

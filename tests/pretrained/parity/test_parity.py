@@ -11,8 +11,8 @@ import pytest
 
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.pretrained import Preprocessing, load_source, to_state_dict
-from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.convert import to_variables
+from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 from flax_augtl.pretrained.inspect import inspect_checkpoint
 from flax_augtl.pretrained.parity import reference as originals_of
