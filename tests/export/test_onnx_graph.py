@@ -92,7 +92,10 @@ def test_every_registered_network_is_written_with_all_its_layers(name):
     from flax_augtl.export.onnx_model import onnx_model
 
     usual = create_model(name)
-    narrow = {"widths": tuple(range(2, 2 + len(usual.widths))), **({} if MODELS[name].family == "resnet" else {"hidden": 5})}
+    narrow = {
+        "widths": tuple(range(2, 2 + len(usual.widths))),
+        **({} if MODELS[name].family == "resnet" else {"hidden": 5}),
+    }
     source = create_model(name, num_classes=4, **narrow)
     shapes, variables = source.slots(), {"params": {"source": {}}, "batch_stats": {"source": {}}}
     for slot in shapes.values():
