@@ -100,7 +100,7 @@ def stand_ins(config: Config, given: Mapping[int, Dataset] | None = None) -> Sta
     notes = []
     weights = _missing_weights(config)
     if weights:
-        notes.append(f"{weights} The time is measured with random weights, which cost the same.")
+        notes.append(f"{weights}\nThe plan is made with random weights, which cost the same.")
     datasets = None
     if given is None:
         try:
@@ -108,8 +108,7 @@ def stand_ins(config: Config, given: Mapping[int, Dataset] | None = None) -> Sta
         except DataError as error:
             datasets = _blank(config, error)
             notes.append(
-                f"{error} The time is measured with blank images: {len(next(iter(datasets.values())).test)} to test, as "
-                f"{_name(config)} has."
+                f"{error}\nThe plan is made with as many blank images of {WIDTH} x {HEIGHT} pixels as {_name(config)} has."
             )
     return StandIns(bool(weights), datasets, tuple(notes)) if notes else None
 
