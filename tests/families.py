@@ -24,6 +24,7 @@ class Case(NamedTuple):
 FAMILIES: Mapping[str, Case] = {
     "resnet": Case("resnet20", {"stage_sizes": (1, 1, 1), "widths": (4, 6, 8)}, 8, 2187),
     "vgg": Case("vgg11_bn", {"convs": (1, 1, 1, 1, 1), "widths": (2, 2, 3, 3, 3), "hidden": 9}, 32, 1837),
+    "alexnet": Case("alexnet", {"widths": (2, 2, 3, 3, 3), "hidden": 9}, 63, 2196),
 }
 
 # The variants that compute differently, for the tests of chains of layer groups.
@@ -36,5 +37,6 @@ CHAINS: Mapping[str, Case] = {
     ),
     "vgg": Case("vgg13", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
     "vgg_bn": Case("vgg11_bn", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 40),
+    "alexnet": Case("alexnet", {"widths": (4, 4, 6, 6, 8), "hidden": 16}, 70),
     "cifar": Case("resnet20", {"widths": (4, 6, 8), "stage_sizes": (1, 1, 1)}, 12),
 }

@@ -12,7 +12,10 @@ from typing import Any
 
 from flax_augtl.errors import UserError
 
-NORMS = ("none", "l2", "batch", "layer")
+NORMS = ("none", "l2", "batch", "layer", "power")
+SCALED = ("l2", "power")
+"""The norms that `HeadSettings.scale` is the initial gamma of."""
+
 CLASSIFIER_INITS = ("pretrained", "random", "shuffled")
 CLASSIFIER_RATES = ("pretrained", "new")
 CLASSIFIER_STARTS = ("zero", "leep")
@@ -28,8 +31,9 @@ class HeadSettings:
       new_layers: widths of the new layers between the head's inputs and the target classifier (depth augmentation).
       widen: number of new units beside the topmost layer that is kept of the source network, with the same inputs
         (width augmentation); 0 for none.
-      norm: normalisation of the inputs of every new layer and of the target classifier: one of `NORMS`.
-      scale: initial gamma of the `l2` norm.
+      norm: normalisation of the inputs of every new layer and of the target classifier: one of `NORMS`. `power` takes
+        the signed square root before `l2`.
+      scale: initial gamma of the norms `SCALED`.
       classifier_init: weights of the kept classification layer: one of `CLASSIFIER_INITS`. `random` and `shuffled` are
         controls.
       classifier_rate: whether the kept classification layer trains at the rate of the pretrained or of the new layers.

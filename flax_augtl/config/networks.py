@@ -35,7 +35,7 @@ class Entry:
 # Output channels of a block, divided by its width.
 EXPANSION: Mapping[str, int] = {"basic": 1, "bottleneck": 4}
 _WIDTHS = (64, 128, 256, 512)
-_VGG_HIDDEN = 4096
+_HIDDEN = 4096  # Of VGG and AlexNet.
 _VGG_CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
@@ -56,8 +56,12 @@ def _cifar_resnet(blocks: int) -> Entry:
 
 
 def _vgg(convs: tuple[int, ...], batch_norm: bool) -> Entry:
-    groups = (*(f"conv{number}" for number in range(1, len(convs) + 1)), "fc6", "fc7", "fc8")
-    return Entry("vgg", MappingProxyType(dict(convs=convs, batch_norm=batch_norm)), groups, _VGG_HIDDEN, 224)
+    return Entry("vgg", MappingProxyType(dict(convs=convs, batch_norm=batch_norm)), _groups(len(convs)), _HIDDEN, 224)
+
+
+def _groups(convs: int) -> tuple[str, ...]:
+    """Return the layer groups of a VGG or an AlexNet."""
+    return (*(f"conv{number}" for number in range(1, convs + 1)), "fc6", "fc7", "fc8")
 
 
 NETWORKS: Mapping[str, Entry] = MappingProxyType(
@@ -68,6 +72,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
         "resnet101": _resnet("bottleneck", (3, 4, 23, 3)),
         "resnet152": _resnet("bottleneck", (3, 8, 36, 3)),
         **{f"vgg{n}{'_bn' * bn}": _vgg(convs, bn) for n, convs in _VGG_CONVS.items() for bn in (False, True)},
+        "alexnet": Entry("alexnet", MappingProxyType({}), _groups(5), _HIDDEN, 224),
         **{f"resnet{6 * n + 2}": _cifar_resnet(n) for n in (3, 5, 7, 9, 18)},
     }
 )

@@ -28,8 +28,8 @@ class HeadConfig:
         "Number of units beside the topmost layer that is kept of the source network: width augmentation.",
         least=0,
     )
-    norm: str | None = setting(None, "At the input of every new layer: none, l2, batch, layer.")
-    scale: float | None = setting(None, "Initial gamma of the norm l2.", above=0)
+    norm: str | None = setting(None, "At the input of every new layer: none, l2, batch, layer, power.")
+    scale: float | None = setting(None, "Initial gamma of the norms l2 and power.", above=0)
     classifier_init: str | None = setting(
         None, "Weights of the kept classification layer: pretrained or, as controls, random, shuffled."
     )

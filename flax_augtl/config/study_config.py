@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flax_augtl.config.field import setting
+from flax_augtl.config.field import SAME, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,17 @@ class StudyConfig:
         None,
         "Learning rates that every head is tried with at every depth. If the lowest or the highest is the best, the study "
         "tries further ones. None = 0.0003, 0.001, 0.003, 0.01, 0.03.",
+    )
+    norms: tuple[str, ...] = setting(
+        (),
+        "Norms that every head is tried with besides its own: none, l2, batch, layer, power. Each gives a head of its own, "
+        "such as kept.power.10.",
+        absent=SAME,
+    )
+    scales: tuple[float, ...] = setting(
+        (),
+        "Initial gammas that every head with the norm l2 or power is tried with besides its own, such as 1, 5, 10, 20, 40.",
+        absent=SAME,
     )
     seeds: tuple[int, ...] | None = setting(
         None,

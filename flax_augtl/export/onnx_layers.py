@@ -57,6 +57,16 @@ def l2_norm(graph: Graph, x: Value, name: str, params: Leaves, epsilon: float) -
     return graph.add("Mul", [unit.name, graph.weight(f"{name}.scale", params["scale"])], x.shape)
 
 
+def signed_root(graph: Graph, x: Value, epsilon: float) -> Value:
+    """Add x / sqrt(|x| + epsilon), the signed square root."""
+    shifted = graph.add(
+        "Add",
+        [graph.add("Abs", [x.name], x.shape).name, graph.constant("root_epsilon", np.array(epsilon, np.float32))],
+        x.shape,
+    )
+    return graph.add("Div", [x.name, graph.add("Sqrt", [shifted.name], x.shape).name], x.shape)
+
+
 def dense(graph: Graph, x: Value, name: str, leaves: Leaves, output: str | None = None) -> Value:
     """Add a dense layer."""
     kernel = np.asarray(leaves["kernel"])

@@ -17,7 +17,7 @@ from flax_augtl.export.onnx_graph import Graph, Value
 from flax_augtl.export.onnx_networks import add_groups
 from flax_augtl.export.settings import ExportSettings
 from flax_augtl.models.augmented import HEAD, AugmentedNetwork
-from flax_augtl.models.head import L2Normalise
+from flax_augtl.models.head import ROOT_EPSILON, L2Normalise
 from flax_augtl.pretrained import Preprocessing
 
 # The epsilons of flax's LayerNorm and of the head's batch norm.
@@ -108,6 +108,9 @@ def _head(graph: Graph, settings: HeadSettings, tree: Mapping[str, Any], x: Valu
         match settings.norm:
             case "l2":
                 return layers.l2_norm(graph, value, name, params[layer], L2Normalise.epsilon)
+            case "power":
+                root = layers.signed_root(graph, value, ROOT_EPSILON)
+                return layers.l2_norm(graph, root, name, params[layer], L2Normalise.epsilon)
             case "batch":
                 return layers.batch_norm(graph, value, name, params[layer], tree["batch_stats"][layer], _BATCH_EPSILON)
             case "layer":

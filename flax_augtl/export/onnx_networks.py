@@ -9,6 +9,7 @@ from typing import Any
 from flax_augtl.export import onnx_layers as layers
 from flax_augtl.export.onnx_graph import Graph, Value
 from flax_augtl.export.settings import ExportError
+from flax_augtl.models import alexnet
 from flax_augtl.models.resnet import ResNet
 from flax_augtl.models.vgg import POOLED, VGG
 
@@ -107,4 +108,17 @@ def _vgg(graph: Graph, module: VGG, group: str, tree: Mapping[str, Any], x: Valu
     return layers.flat(graph, layers.adaptive_average_pool(graph, x, POOLED))
 
 
-FAMILIES = {ResNet: _resnet, VGG: _vgg}
+def _alexnet(graph: Graph, module: alexnet.AlexNet, group: str, tree: Mapping[str, Any], x: Value) -> Value:
+    if not group.startswith("conv"):
+        x = layers.dense(graph, x, group, tree["params"])
+        return x if group == "fc8" else layers.relu(graph, x)
+    index = int(group.removeprefix("conv")) - 1
+    _, stride, pad, pool = module.geometry()[index]
+    x = layers.relu(graph, layers.conv(graph, x, f"{group}.conv0", tree["params"]["conv0"], stride, pad))
+    x = layers.max_pool(graph, x, alexnet.POOL, alexnet.POOL_STRIDE) if pool else x
+    if index < len(module.widths) - 1:
+        return x
+    return layers.flat(graph, layers.adaptive_average_pool(graph, x, alexnet.POOLED))
+
+
+FAMILIES = {ResNet: _resnet, VGG: _vgg, alexnet.AlexNet: _alexnet}

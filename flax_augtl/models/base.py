@@ -82,6 +82,25 @@ class SourceNetwork(nn.Module, kw_only=True):
         raise NotImplementedError
 
     @nn.nowrap
+    def draw_conv(self, random: np.random.Generator, shape: tuple[int, ...], inputs: int) -> np.ndarray:
+        """Draw the initial values of a convolution, by default torchvision's: normal kernels [H, W, in, out], no bias.
+
+        The standard deviation keeps the variance of the gradient through a ReLU.
+
+        Args:
+          random: generator of random numbers.
+          shape: of the kernel, or of the bias, [out].
+          inputs: of one output: channels times positions of the kernel.
+
+        Returns:
+          A float32 array.
+        """
+        if len(shape) == 1:
+            return np.zeros(shape, np.float32)
+        height, width, _, outputs = shape
+        return random.standard_normal(shape, np.float32) * np.float32((2 / (height * width * outputs)) ** 0.5)
+
+    @nn.nowrap
     def draw_dense(self, random: np.random.Generator, shape: tuple[int, ...], inputs: int) -> np.ndarray:
         """Draw the initial values of a dense layer, from the distribution that its initialiser draws from.
 

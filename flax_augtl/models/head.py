@@ -10,6 +10,8 @@ import numpy as np
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.models.layers import bias_in_float32
 
+ROOT_EPSILON = 1e-5
+
 
 class L2Normalise(nn.Module):
     """Compute gamma * x / max(||x||_2, epsilon) over the last axis, with a learned gamma per channel, in float32."""
@@ -27,11 +29,19 @@ class L2Normalise(nn.Module):
         return gamma * (x * jax.lax.rsqrt(squared))
 
 
+def signed_root(x: jax.Array, epsilon: float = ROOT_EPSILON) -> jax.Array:
+    """Return sign(x) · sqrt(|x|) in float32; near zero x / sqrt(epsilon), so that the gradient is finite."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.abs(x) + epsilon)
+
+
 def normalise(settings: HeadSettings, x: jax.Array, *, train: bool, name: str, axis_name: str | None) -> jax.Array:
     """Apply the head's normalisation to inputs of a new layer, [N, C]; call it within a compact method."""
     match settings.norm:
         case "l2":
             return L2Normalise(settings.scale, name=name)(x)
+        case "power":
+            return L2Normalise(settings.scale, name=name)(signed_root(x))
         case "batch":
             return nn.BatchNorm(
                 use_running_average=not train,

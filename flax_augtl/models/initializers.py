@@ -8,6 +8,10 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from flax_augtl.models.base import SourceNetwork
+from flax_augtl.models.parameters import Slot
+
+# The axes of a published tensor in Linen's order.
+_LINEN = {"conv": (2, 3, 1, 0), "dense": (1, 0), "vector": (0,)}
 
 
 def random_variables(model: SourceNetwork, seed: int = 0) -> dict[str, Any]:
@@ -25,15 +29,14 @@ def random_variables(model: SourceNetwork, seed: int = 0) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     flat: dict[tuple[str, ...], Any] = {}
     slots = model.slots().values()
-    inputs: Mapping[tuple[str, ...], int] = {slot.path[:-1]: slot.shape[1] for slot in slots if slot.type == "dense"}
+    draws = {"conv": model.draw_conv, "dense": model.draw_dense}
+    kernels: Mapping[tuple[str, ...], Slot] = {slot.path[:-1]: slot for slot in slots if slot.type in draws}
     for slot in slots:
         layer, leaf = slot.path[:-1], slot.path[-1]
-        if slot.type == "conv":
-            outputs, _, height, width = slot.shape
-            shape = (height, width, slot.shape[1], outputs)
-            value = random.standard_normal(shape, np.float32) * np.float32((2 / (height * width * outputs)) ** 0.5)
-        elif layer in inputs:
-            value = model.draw_dense(random, slot.shape[::-1], inputs[layer])
+        if layer in kernels:
+            kernel = kernels[layer]
+            shape = tuple(slot.shape[axis] for axis in _LINEN[slot.type])
+            value = draws[kernel.type](random, shape, int(np.prod(kernel.shape[1:])))
         else:
             value = np.full(slot.shape, leaf in ("scale", "var"), np.float32)
         flat[slot.path] = jax.device_put(value)

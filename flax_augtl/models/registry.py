@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from flax_augtl.config.networks import NETWORKS, find
 from flax_augtl.errors import UserError
+from flax_augtl.models.alexnet import AlexNet
 from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.resnet import ResNet
 from flax_augtl.models.vgg import VGG
 
 _LARGEST = 2**20  # Upper bound of a width and of a number of classes or blocks.
 MODELS = NETWORKS
-FAMILIES: Mapping[str, type[SourceNetwork]] = {"resnet": ResNet, "vgg": VGG}
+FAMILIES: Mapping[str, type[SourceNetwork]] = {"resnet": ResNet, "vgg": VGG, "alexnet": AlexNet}
 """The class of each family of networks, by `config.networks.Entry.family`."""
 
 

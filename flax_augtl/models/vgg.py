@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.config.networks import Entry
+from flax_augtl.models.alexnet import AlexNet
 from flax_augtl.models.base import SourceNetwork, check_images, steps
 from flax_augtl.models.layers import batch_norm, bias_in_float32, conv, rematerialised
 from flax_augtl.models.parameters import Slot, conv_slots, dense_slots, norm_slots
@@ -133,7 +134,7 @@ class VGG(SourceNetwork):
     @staticmethod
     def recognises(names: Collection[str]) -> bool:
         """Tell whether tensors have the names of convolutions in a Sequential."""
-        return any(re.match(r"features\.\d+\.weight", name) for name in names)
+        return any(re.match(r"features\.\d+\.weight", name) for name in names) and not AlexNet.recognises(names)
 
     @staticmethod
     def variant_of_tensors(names: Collection[str], entry: Entry) -> dict[str, Any]:

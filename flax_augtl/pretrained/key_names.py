@@ -1,8 +1,9 @@
-"""Renames tensors of the libraries that publish ResNet and VGG to torchvision's names."""
+"""Renames tensors of the libraries that publish ResNet, VGG and AlexNet to torchvision's names."""
 
 import re
 from collections.abc import Mapping
 
+from flax_augtl.models.alexnet import AlexNet
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 
 # Prefixes of wrappers: DataParallel, a training script's holder, torch.compile.
@@ -88,7 +89,7 @@ def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor
         return "Sequential", {_from_children(name): tensor for name, tensor in kept.items()}
     if "0.weight" in kept and len(kept["0.weight"].shape) == 4:
         return "Sequential", {f"features.{name}": tensor for name, tensor in kept.items()}
-    if "classifier.1.weight" in kept and "classifier.0.weight" not in kept:
+    if "classifier.1.weight" in kept and "classifier.0.weight" not in kept and not AlexNet.recognises(kept):
         return "torchvision", _in_layers(kept, _OLD_VGG)
     layout = "torchvision"
     if any(".shortcut." in name for name in kept):

@@ -82,7 +82,8 @@ def require_fit(name: str | None, tensors: Mapping[str, Tensor], where: str, **s
     if not families:
         names = ", ".join(list(tensors)[:3])
         first = (
-            f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet or VGG."
+            f"{where} fits no network that is known here: its tensors ({names}, …) have the names of no ResNet, VGG or "
+            "AlexNet."
         )
         _refuse(" ".join(filter(None, (first, hint))), [])
     among = [name for name, entry in MODELS.items() if entry.family == families[0]]

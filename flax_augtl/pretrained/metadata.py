@@ -126,7 +126,9 @@ def _from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any], whe
     if config.get("model_type") == "resnet" or "downsample_in_bottleneck" in config:
         return _from_transformers(config, preprocessor, where)
     if "model_type" in config:
-        raise CheckpointError(f"{where} is a {config['model_type']} by its config.json, not a ResNet or a VGG.")
+        raise CheckpointError(
+            f"{where} is a {config['model_type']} by its config.json, not a ResNet, a VGG or an AlexNet."
+        )
     if preprocessor:
         preprocessing, unsettled = preprocessor_config.read(preprocessor)
         return Description(preprocessing=preprocessing, unsettled=tuple(unsettled))

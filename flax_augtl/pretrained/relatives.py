@@ -24,9 +24,13 @@ def kin(tensors: Mapping[str, Tensor]) -> str:
         (r"Mixed_", "an Inception network"),
     ):
         if re.search(pattern, names):
-            return f"It looks like {what}, not like a ResNet or a VGG."
+            return f"It looks like {what}, not like a ResNet, a VGG or an AlexNet."
     first = tensors.get("features.0.weight")
-    return "It looks like an AlexNet, not like a VGG." if first is not None and first.shape[2:] == (11, 11) else ""
+    return (
+        "It looks like an AlexNet, but not like torchvision's."
+        if first is not None and first.shape[2:] == (11, 11)
+        else ""
+    )
 
 
 def _of_resnet(tensors: Mapping[str, Tensor]) -> str:

@@ -177,12 +177,13 @@ def _with_warmup(schedule: ScheduleConfig, steps: int | None) -> ScheduleConfig:
     return dataclasses.replace(schedule, warmup_steps=steps, warmup_epochs=None, warmup_examples=None)
 
 
-def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Context:
+def gather(config: Config, datasets: Mapping[int, Dataset] | None = None, *, random_weights: bool = False) -> Context:
     """Load the weights and the data of all seeds of a study.
 
     Args:
       config: of the study.
       datasets: by seed; replaces what `config.data` names.
+      random_weights: take random weights in place of config.weights, for a dry run.
 
     Raises:
       UserError: the configuration, the data or the weights are invalid.
@@ -201,7 +202,9 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None) -> Con
         raise UserError("A study needs a fixed number of views of each image. Set config.study.views to at least 1.")
     if datasets is None:
         check_there(config.data)
-    source, preprocessing, described = source_of(config)
+    source, preprocessing, described = source_of(
+        dataclasses.replace(config, weights=None, weights_sha256=None) if random_weights else config
+    )
     grid = make_grid(
         config, source.groups, pretrained=config.weights is not None, classifier=bool(source.model.num_classes)
     )

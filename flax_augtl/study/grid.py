@@ -10,6 +10,7 @@ from flax_augtl.config.presets import SCRATCH, STUDIES, preset_of, resolved
 from flax_augtl.config.schema import Config
 from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION
+from flax_augtl.study.norms import with_norms
 
 NONE, ALL, BLOCKS = "none", "all", "blocks"
 Group = tuple[str, str, str]  # Head, depth and classifier rate.
@@ -162,6 +163,7 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
             raise UserError(f"config.study.own_heads.{name} must be a dict of head settings, not {settings!r}.")
         values = {"preset": "traditional", **settings}
         heads[name] = head_settings(values.pop("preset"), values)
+    heads = with_norms(heads, study.norms, study.scales)
     if not pretrained and set(heads) != {SCRATCH}:
         raise UserError("A study compares ways to use pretrained weights, but config.weights is None. Give weights.")
     if not classifier:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from flax_augtl.study.report import terminal_table, write_report
 from flax_augtl.study.report.verdict import rising
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.results import keep_best, kept_trial, outcome
+from flax_augtl.study.stand_ins import StandIns, stand_ins
 from flax_augtl.study.study_folder import TIMING, as_begun, check_folder, fingerprints, write_start
 from flax_augtl.study.successive_halving import complete, halve
 from flax_augtl.study.trials import cost
@@ -63,7 +65,7 @@ def study(
     Args:
       config: of the study; `config.study` says what to compare.
       workdir: directory of the study, on a local or shared file system.
-      dry_run: print the plan and stop.
+      dry_run: print the plan and stop. Random weights and blank images take the place of what is not there.
       part: (i, n): train only the i-th of n parts of the selecting trials, counted from 1, and stop.
       datasets: by seed; replaces what `config.data` names.
 
@@ -76,7 +78,18 @@ def study(
     """
     values = typed(config)
     with explain_out_of_memory(values):
+        if dry_run and (missing := stand_ins(values, datasets)):
+            _plan_with(missing, values, datasets)
+            return None
         return _study(values, workdir, dry_run, part, datasets)
+
+
+def _plan_with(missing: StandIns, config: Config, datasets: Mapping[int, Dataset] | None) -> None:
+    """Print the plan of a study whose weights or data are not there; it leaves nothing behind."""
+    for note in missing.notes:
+        print(note, flush=True)
+    with tempfile.TemporaryDirectory(prefix="flax-augtl-plan-") as folder:
+        _study(config, folder, True, None, missing.datasets or datasets, missing)
 
 
 def _study(
@@ -85,6 +98,7 @@ def _study(
     dry_run: bool,
     part: tuple[int, int] | None,
     datasets: Mapping[int, Dataset] | None,
+    missing: StandIns | None = None,
 ) -> StudyResult | None:
     if config.deterministic:
         determinism.start(workdir)
@@ -95,7 +109,7 @@ def _study(
     study = presets.resolved(config.study)
     if part is not None:
         _check_divisible(study.search)
-    context = gather(config, datasets)
+    context = gather(config, datasets, random_weights=missing is not None and missing.random_weights)
     data = fingerprints(folder, context)
     # Only now, so that an invalid configuration leaves nothing behind.
     files.prepare(folder / CELLS)
@@ -107,7 +121,7 @@ def _study(
     if budget:
         budget_study.reopen(cache, budget)
     activations = cache.open()
-    timed = _timing(context, activations, folder)
+    timed = _timing(context, activations, folder, estimated=budget is not None or missing is not None)
     finals = len(grid.heads) if study.finals == "winners" else len({group[:2] for group in grid.groups()})
     if budget:
         try:
@@ -214,17 +228,23 @@ def _report(result: StudyResult, folder: Path, budget: Budget | None, seconds: f
     )
 
 
-def _timing(context: Context, activations: Activations, folder: Path) -> cost.Timing:
-    """Return the timing of an earlier start with the same grid and devices, or measure it now."""
+def _timing(context: Context, activations: Activations, folder: Path, *, estimated: bool) -> cost.Timing:
+    """Return the timing of an earlier start with the same grid and devices, or measure it now.
+
+    Args:
+      context: of the study.
+      activations: of the training and validation images.
+      folder: of the study.
+      estimated: time one block of images and one head only, and estimate the rest.
+    """
     path, key = folder / TIMING, f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    limited = context.study.search == presets.BUDGET
-    key += ", estimated" if limited else ""
+    key += ", estimated" if estimated else ""
     groups = context.grid.groups()
     if path.exists():
         found = files.read_json(path)
         if known := cost.from_json(found, key, [" ".join(group) for group in groups]):
             return known
-    if limited:
+    if estimated:
         print("Timing one block of images …", flush=True)
         timed = cost.estimate(context, activations, groups)
     else:

@@ -40,6 +40,8 @@ _FREE = {
     "heads",
     "depths",
     "learning_rates",
+    "norms",
+    "scales",
     "seeds",
     "selection_seeds",
     "finals",

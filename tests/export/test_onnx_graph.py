@@ -43,8 +43,11 @@ def compare(network, size, *, temperature=None, preprocessing=None, **settings):
 
 def tiny(preset, name="resnet20", *, norm=None, **variant):
     """A network of a few layers that compiles in no time."""
-    vgg = MODELS[name].family == "vgg"
-    narrow = {"convs": (1, 1), "widths": (3, 4), "hidden": 5} if vgg else {"stage_sizes": (1, 2), "widths": (4, 6)}
+    narrow = {
+        "resnet": {"stage_sizes": (1, 2), "widths": (4, 6)},
+        "vgg": {"convs": (1, 1), "widths": (3, 4), "hidden": 5},
+        "alexnet": {"widths": (3, 4, 4, 4, 4), "hidden": 5},
+    }[MODELS[name].family]
     settings = small.head(preset, **({"norm": norm} if norm else {}))
     source = create_model(name, num_classes=4 if settings.keep_classifier else None, **{**narrow, **variant})
     return AugmentedNetwork(source, Head(settings, 3))
@@ -74,6 +77,8 @@ def test_every_norm(preset):
         ("vgg11", {}, 32, "wider"),
         ("vgg11_bn", {}, 28, "kept"),
         ("vgg11", {"global_pool": True}, 20, "wider"),
+        ("alexnet", {}, 63, "wider"),
+        ("alexnet", {}, 224, "traditional"),
     ],
 )
 def test_every_setting_of_the_networks(name, variant, size, preset):
@@ -87,7 +92,10 @@ def test_every_registered_network_is_written_with_all_its_layers(name):
     from flax_augtl.export.onnx_model import onnx_model
 
     usual = create_model(name)
-    narrow = {"widths": tuple(range(2, 2 + len(usual.widths))), **({"hidden": 5} if name.startswith("vgg") else {})}
+    narrow = {
+        "widths": tuple(range(2, 2 + len(usual.widths))),
+        **({} if MODELS[name].family == "resnet" else {"hidden": 5}),
+    }
     source = create_model(name, num_classes=4, **narrow)
     shapes, variables = source.slots(), {"params": {"source": {}}, "batch_stats": {"source": {}}}
     for slot in shapes.values():
@@ -101,7 +109,7 @@ def test_every_registered_network_is_written_with_all_its_layers(name):
         "classifier": {"kernel": np.ones((4, 3), np.float32), "bias": np.ones(3, np.float32)}
     }
     network = AugmentedNetwork(source, Head(HeadSettings(norm="none"), 3))
-    content = onnx_model(network, variables, Preprocessing(image_size=32), ExportSettings("onnx"))
+    content = onnx_model(network, variables, Preprocessing(image_size=64), ExportSettings("onnx"))
     operators = [node.op_type for node in onnx.load_from_string(content).graph.node]
     kinds = [slot.type for slot in shapes.values()]
     assert operators.count("Conv") == kinds.count("conv") and operators.count("Gemm") == kinds.count("dense") + 1

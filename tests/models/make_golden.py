@@ -20,6 +20,7 @@ CASES = {
     "vgg": ("vgg11", {"widths": (8, 12, 16, 20, 24), "hidden": 32}, (224, 161)),
     "vgg_bn": ("vgg16_bn", {"widths": (8, 12, 16, 20, 24), "hidden": 32}, (70, 300)),
     "cifar": ("resnet20", {"widths": (64, 128, 256)}, (32, 32)),
+    "alexnet": ("alexnet", {"widths": (8, 12, 16, 20, 24), "hidden": 32}, (224, 161)),
 }
 CLASSES = 7
 
@@ -49,6 +50,7 @@ def torchvision_network(case: str):
     """Build the case with torchvision's own classes."""
     from torch import nn
     from torchvision.models import resnet, vgg
+    from torchvision.models.alexnet import AlexNet
 
     _, settings, _ = CASES[case]
     if case.startswith("vgg"):
@@ -63,6 +65,17 @@ def torchvision_network(case: str):
         hidden = settings["hidden"]
         network.classifier[0] = nn.Linear(settings["widths"][-1] * 49, hidden)
         network.classifier[3] = nn.Linear(hidden, hidden)
+        network.classifier[6] = nn.Linear(hidden, CLASSES)
+        return network
+    if case == "alexnet":
+        network, inputs, hidden = AlexNet(num_classes=CLASSES), 3, settings["hidden"]
+        convolutions = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.Conv2d)]
+        for index, width in zip(convolutions, settings["widths"], strict=True):
+            old = network.features[index]
+            network.features[index] = nn.Conv2d(inputs, width, old.kernel_size, old.stride, old.padding)
+            inputs = width
+        network.classifier[1] = nn.Linear(inputs * 36, hidden)
+        network.classifier[4] = nn.Linear(hidden, hidden)
         network.classifier[6] = nn.Linear(hidden, CLASSES)
         return network
     if case == "cifar":

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_augtl.config.heads import PRESETS, HeadSettings, head_settings
-from flax_augtl.models.head import Head, L2Normalise
+from flax_augtl.config.heads import NORMS, PRESETS, HeadSettings, head_settings
+from flax_augtl.models.head import Head, L2Normalise, normalised, signed_root
 
 # METHOD: preset, keep_classifier, new_layers, widen, norm, classifier_init.
 TABLE = [
@@ -54,12 +54,20 @@ def test_l2_norm_has_a_finite_gradient_at_zero():
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("norm", ["none", "l2", "batch", "layer"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_every_class_is_equally_likely_at_the_start(norm):
     head = Head(HeadSettings(new_layers=(5,), norm=norm), 4)
     x = jax.random.normal(jax.random.key(1), (6, 7))
     variables = head.init(jax.random.key(0), x)
     np.testing.assert_array_equal(head.apply(variables, x), np.zeros((6, 4)))
+
+
+def test_power_normalisation_in_closed_form():
+    x = np.array([[4.0, -9.0, 0.0]], np.float32)
+    found = normalised(HeadSettings(norm="power", scale=10.0), x)
+    np.testing.assert_allclose(found, 10 * np.array([[2.0, -3.0, 0.0]]) / 13**0.5, rtol=1e-5)
+    gradient = jax.grad(lambda x: signed_root(x).sum())(jnp.array([0.0, 4.0, -4.0]))
+    np.testing.assert_allclose(gradient, [1e5**0.5, 0.25, 0.25], rtol=1e-4)
 
 
 def test_depth_augmentation_in_closed_form():

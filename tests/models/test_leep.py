@@ -30,7 +30,7 @@ def test_speakers_are_shares_of_a_target_class():
     assert sum(share for _, share in leep.speakers(of_source, THETA, count=3)[1]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("norm", ["none", "l2", "batch", "layer"])
+@pytest.mark.parametrize("norm", ["none", "l2", "batch", "layer", "power"])
 def test_a_classifier_that_starts_from_leep_knows_the_task_before_training(norm):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)

@@ -24,6 +24,7 @@ PARAMETERS = {
     "vgg16_bn": 138_365_992,
     "vgg19": 143_667_240,
     "vgg19_bn": 143_678_248,
+    "alexnet": 61_100_840,
     "resnet20": 272_474,
     "resnet32": 466_906,
     "resnet44": 661_338,
@@ -41,7 +42,12 @@ WITHOUT_PROJECTIONS = {
 
 
 def _shapes(model):
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return jax.eval_shape(model.init, jax.random.key(0), _images(model))
+
+
+def _images(model):
+    size = max(32, model.smallest_image)
+    return jnp.zeros((1, size, size, 3))
 
 
 def test_every_network_is_in_the_table():
@@ -88,11 +94,12 @@ def test_a_vgg_without_dense_layers_ends_in_an_average():
 def test_groups_have_the_documented_names():
     assert MODELS["resnet152"].groups == ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
     assert MODELS["vgg16"].groups == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    assert MODELS["alexnet"].groups == MODELS["vgg16"].groups
     assert MODELS["resnet20"].groups == ("stem", "layer1", "layer2", "layer3", "fc")
 
 
 @pytest.mark.parametrize("none", [None, 0])
-@pytest.mark.parametrize("name", ["resnet20", "vgg11"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg11", "alexnet"])
 def test_without_classes_there_is_no_classification_layer(name, none):
     model = create_model(name, num_classes=none)
     assert model.groups == MODELS[name].groups[:-1]
@@ -159,7 +166,7 @@ def test_the_error_of_an_unknown_setting_lists_the_settings():
 
 
 def _by_module(model):
-    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return jax.jit(model.init)(jax.random.key(0), _images(model))
 
 
 @pytest.mark.parametrize("draw", [_by_module, random_variables])
@@ -186,9 +193,25 @@ def test_initial_values_of_a_vgg_are_torchvisions(draw):
     assert not params["fc8"]["bias"].any() and not params["conv1"]["conv0"]["bias"].any()
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vgg11_bn", "resnet20"])
+@pytest.mark.parametrize("draw", [_by_module, random_variables])
+def test_initial_values_of_an_alexnet_are_torchvisions(draw):
+    params = draw(create_model("alexnet", widths=(64, 32, 8, 8, 64), hidden=64))["params"]
+    layers = {
+        3 * 11 * 11: params["conv1"]["conv0"],
+        64 * 5 * 5: params["conv2"]["conv0"],
+        64 * 36: params["fc6"],
+        64: params["fc8"],
+    }
+    for inputs, layer in layers.items():
+        bound = inputs**-0.5
+        for leaf in (layer["kernel"], layer["bias"]):
+            assert 0.8 * bound < jnp.abs(leaf).max() <= bound and leaf.std() == pytest.approx(bound / 3**0.5, rel=0.25)
+        assert layer["kernel"].std() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg11_bn", "alexnet", "resnet20"])
 def test_random_variables_have_the_shapes_of_the_module(name):
-    settings = {"resnet50": {"conv_bias": True}, "vgg11_bn": {"hidden": 16}}.get(name, {})
+    settings = {"resnet50": {"conv_bias": True}, "vgg11_bn": {"hidden": 16}, "alexnet": {"hidden": 16}}.get(name, {})
     model = create_model(name, num_classes=3, **settings)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(_shapes(model)))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), random_variables(model)) == shapes

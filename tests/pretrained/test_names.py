@@ -232,8 +232,8 @@ def test_other_architectures_are_named():
     vit = {"patch_embed.proj.weight": np.zeros((2, 3, 16, 16)), "blocks.0.attn.qkv.weight": np.zeros((6, 2))}
     assert refusal(vit) == [
         "w fits no network that is known here: its tensors (patch_embed.proj.weight, "
-        "blocks.0.attn.qkv.weight, …) have the names of no ResNet or VGG. It looks like a vision "
-        "transformer, not like a ResNet or a VGG."
+        "blocks.0.attn.qkv.weight, …) have the names of no ResNet, VGG or AlexNet. It looks like a vision "
+        "transformer, not like a ResNet, a VGG or an AlexNet."
     ]
 
 

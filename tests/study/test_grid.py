@@ -5,6 +5,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from flax_augtl.config.convert import typed
+from flax_augtl.config.heads import PRESETS
+from flax_augtl.errors import UserError
 from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
@@ -54,6 +56,36 @@ def test_controls_are_tried_at_both_rates_where_their_layer_learns():
         ("fc", "pretrained"),
     ]
     assert [group[1:] for group in groups if group[0] == "kept"] == [("layer4", "pretrained"), ("fc", "pretrained")]
+
+
+def test_norms_and_scales_give_heads_of_their_own():
+    found = grid(
+        preset="", heads=("traditional", "kept", "scratch"), norms=("none", "l2", "batch", "power"), scales=(5, 10.0)
+    )
+    assert list(found.heads) == [
+        "traditional", "kept", "scratch",
+        "traditional.l2.5", "traditional.l2.10", "traditional.batch", "traditional.power.5", "traditional.power.10",
+        "kept.none", "kept.l2.5", "kept.batch", "kept.power.5", "kept.power.10",
+    ]  # fmt: skip
+    assert (found.heads["kept.power.5"].norm, found.heads["kept.power.5"].scale) == ("power", 5.0)
+    assert (
+        found.heads["traditional.l2.10"] == PRESETS["traditional_l2"]
+        and found.heads["kept.none"] == PRESETS["kept_plain"]
+    )
+    # Settings that another head has are not trained twice; scales alone keep each head's norm.
+    assert "traditional.l2.10" not in grid(preset="", heads=("traditional", "traditional_l2"), norms=("l2",)).heads
+    assert list(grid(preset="", heads=("traditional", "kept"), scales=(40,)).heads) == [
+        "traditional",
+        "kept",
+        "kept.l2.40",
+    ]
+
+
+def test_a_norm_that_does_not_exist_and_a_scale_of_zero_are_errors():
+    with pytest.raises(UserError, match="config.study.norms: 'l3' is unknown. Choices: none, l2, batch, layer, power."):
+        grid(norms=("l3",))
+    with pytest.raises(UserError, match=r"config.study.scales=\(0\.0, 5\.0\): 0 is not above 0."):
+        grid(scales=(0.0, 5.0))
 
 
 def test_all_is_the_topmost_group_that_a_head_has():

@@ -95,7 +95,7 @@ def test_statistics_of_bfloat16_are_summed_in_float32(mean):
     np.testing.assert_allclose(np.asarray(y).astype(np.float64), expected, rtol=2**-8, atol=2**-8)
 
 
-@pytest.mark.parametrize("norm", ["l2", "batch", "layer"])
+@pytest.mark.parametrize("norm", ["l2", "batch", "layer", "power"])
 def test_the_norm_of_the_head_is_computed_in_float32(norm):
     net = small.network("kept", norm=norm, axis_name=None)
     head = net.head.clone(dtype=BFLOAT16)

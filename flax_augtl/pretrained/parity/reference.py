@@ -42,6 +42,8 @@ def torch_network(library: str, name: str, model: SourceNetwork):
         if library == "timm":
             import timm  # pyright: ignore[reportMissingImports]  # An optional extra.
 
+            if not timm.is_model(name):
+                raise CheckpointError(f"timm has no {name}.")
             with torch.device("meta"):
                 network = timm.create_model(name, pretrained=False, num_classes=model.num_classes or 0)
         else:

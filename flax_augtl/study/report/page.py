@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from flax_augtl.runtime.markup import Markup, details, document, element, join, paragraph, picture, section, table
 from flax_augtl.runtime.text import duration
 from flax_augtl.study.report import comparison, figures, mistakes, queries
+from flax_augtl.study.report.convergence import convergence_section
 from flax_augtl.study.report.formatting import (
     METRICS,
     percent,
@@ -43,6 +44,7 @@ def page(result: StudyResult) -> str:
         section("Questions", comparison.questions_section(result)),
         section("Every freeze depth", comparison.depths_section(result)),
         section("Learning curves", _curves(result)),
+        section("Convergence", convergence_section(result)),
         section("Change of the pretrained weights", _change(result)),
         section("Confusion", _confusion(result)),
         section("Metrics of the winner", _metrics(result)),

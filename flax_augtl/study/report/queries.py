@@ -120,12 +120,20 @@ def epochs(result: StudyResult, row: Row, examples: float) -> float:
     return examples / max(1, result.counts["train"] + (result.counts["val"] if row["stage"] == "final" else 0))
 
 
-def reached(result: StudyResult, row: Row, share: float = 0.9) -> tuple[float, float] | None:
-    """Return the epochs and seconds in which a trial reached a share of its best accuracy; None without validation."""
+def reached(result: StudyResult, row: Row, share: float = 0.9, *, final: bool = False) -> tuple[float, float] | None:
+    """Return the epochs and seconds in which a trial reached a share of its best accuracy; None without validation.
+
+    Args:
+      result: of the study.
+      row: of the trial.
+      share: of the accuracy.
+      final: take the accuracy at the end of the training, not the best one.
+    """
     history = [point for point in row["history"] or () if point["val"] is not None]
     if not history:
         return None
-    enough = share * max(point["val"] for point in history) - 1e-9  # So that 0.72 is enough for 0.9 of 0.8.
+    whole = history[-1]["val"] if final else max(point["val"] for point in history)
+    enough = share * whole - 1e-9  # So that 0.72 is enough for 0.9 of 0.8.
     first = next(point for point in history if point["val"] >= enough)
     return epochs(result, row, first["examples"]), first["seconds"]
 

@@ -4,6 +4,7 @@ import csv
 import io
 
 from flax_augtl.study.report import queries
+from flax_augtl.study.report.convergence import SHARES
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.selection import still_rising
 
@@ -19,7 +20,9 @@ def study_csv(result: StudyResult) -> str:
               *settings, "metric",
               *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
               *(f"test_{metric}" for metric in TEST_METRICS), "best_step", "seconds",
-              "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent", "still_rising",
+              "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent",
+              *(f"{unit}_to_{100 * share:.0f}_percent_of_final" for share in SHARES for unit in ("epochs", "seconds")),
+              "still_rising",
               *(f"change_{group}" for group in groups), "diverged", "error"]  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -33,6 +36,7 @@ def study_csv(result: StudyResult) -> str:
             *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
             *((row["test"] or {}).get(metric) for metric in TEST_METRICS),
             *(row[name] for name in ("best_step", "seconds", "examples_seen", "trainable")), *reached,
+            *(value for share in SHARES for value in queries.reached(result, row, share, final=True) or (None, None)),
             still_rising([row]) if row["stage"] == "select" else None,
             *((row["change"] or {}).get(group) for group in groups), row["diverged"], row["error"],
         ])  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
+from flax_augtl.study.report.norm_questions import norm_questions
 from flax_augtl.study.result import StudyResult
 from flax_augtl.training.statistics import bca_interval, holm, sign_flip_p
 
@@ -168,21 +169,24 @@ def by_depth(result: StudyResult) -> list[Line]:
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
     """Return (question, head, other head, difference) for every question whose heads were both tested."""
     tests = {name: queries.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
+    fixed = {(head, other) for _, head, other in QUESTIONS}
+    asked = (*QUESTIONS, *(one for one in norm_questions(result) if one[1:] not in fixed))
     found = [
         (text, head, other, difference)
-        for text, head, other in QUESTIONS
+        for text, head, other in asked
         if head in tests and other in tests and (difference := _difference(result, tests[head], tests[other]))
     ]
-    return [(*row[:3], difference) for row, difference in zip(found, _adjusted([row[3] for row in found]), strict=True)]
+    return [(*row[:3], difference) for row, difference in zip(found, corrected([row[3] for row in found]), strict=True)]
 
 
 def adjusted(lines: list[Line]) -> list[Line]:
     """Return the lines with their p values corrected for the number of lines."""
-    levels = iter(_adjusted([line.difference for line in lines if line.difference]))
+    levels = iter(corrected([line.difference for line in lines if line.difference]))
     return [dataclasses.replace(line, difference=next(levels)) if line.difference else line for line in lines]
 
 
-def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """Return differences with their p values corrected for their number by Holm's method."""
     over = iter(holm([one.images.p for one in differences if one.images]))
     levels = holm([one.p for one in differences])
     return [
@@ -224,7 +228,10 @@ def _difference(
     result: StudyResult, tested: Mapping[int, queries.Row], others: Mapping[int, queries.Row]
 ) -> Difference | None:
     pairs = queries.differences(*(queries.values(some, "test", result.metric) for some in (tested, others)))
-    if not pairs:
-        return None
+    return compared(pairs, paired(result, tested, others)) if pairs else None
+
+
+def compared(pairs: Sequence[float], images: OverImages | None = None) -> Difference:
+    """Return the mean of paired differences, its interval and its p value."""
     p = sign_flip_p(pairs)
-    return Difference(*_over_seeds(pairs), len(pairs), p, p, values=tuple(pairs), images=paired(result, tested, others))
+    return Difference(*_over_seeds(pairs), len(pairs), p, p, values=tuple(pairs), images=images)

@@ -12,6 +12,7 @@ import pytest
 from flax_augtl.models import MODELS, create_model
 from flax_augtl.pretrained import Preprocessing, load_source, to_state_dict
 from flax_augtl.pretrained.convert import to_variables
+from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
 from flax_augtl.pretrained.inspect import inspect_checkpoint
 from flax_augtl.pretrained.parity import reference as originals_of
@@ -62,8 +63,12 @@ def test_blocks_and_logits_equal_torchvisions_and_timms(torch, name):
     images = [np.random.default_rng(s).standard_normal((1, s, s, 3)).astype(np.float32) for s in SIZES]
     ours = [block_activations(model, variables, x) for x in images]
     del variables
-    assert len(ours[0]) == len(model.block_names) >= 10
+    assert len(ours[0]) == len(model.block_names) >= 8
     for library in ("torchvision", "timm"):
+        if (library, name) == ("timm", "alexnet"):
+            with pytest.raises(CheckpointError, match="timm has no alexnet"):
+                originals_of.torch_network(library, name, model)
+            continue
         network = originals_of.torch_network(library, name, model)
         originals_of.load_torch_weights(network, tensors)
         for x, own in zip(images, ours, strict=True):
@@ -82,7 +87,10 @@ def test_a_difference_is_found(torch):
         assert_equal(block_activations(other, variables, x), originals_of.torch_activations(network, model, x))
 
 
-@pytest.mark.parametrize(("name", "library"), [("resnet18", "torchvision"), ("resnet18", "timm"), ("vgg11_bn", "timm")])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("resnet18", "torchvision"), ("resnet18", "timm"), ("vgg11_bn", "timm"), ("alexnet", "torchvision")],
+)
 def test_a_file_that_the_library_saves_is_read_and_verified(torch, tmp_path, name, library):
     model = create_model(name)
     network = originals_of.torch_network(library, name, model)
@@ -98,7 +106,7 @@ def test_a_file_that_the_library_saves_is_read_and_verified(torch, tmp_path, nam
     assert max(found_differences.values()) < LOGITS
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "alexnet"])
 def test_the_exported_state_dict_loads_into_torchvision_unchanged(torch, name):
     import torchvision
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.overlap import leakage
-from flax_augtl.study.report import formatting, queries, spreadsheet, tables, terminal_table, verdict
+from flax_augtl.study.report import convergence, formatting, queries, spreadsheet, tables, terminal_table, verdict
 from flax_augtl.study.report.page import page
 from flax_augtl.study.trials import predictions
 from flax_augtl.training.intervals import image_interval
@@ -365,3 +365,69 @@ def test_formats_of_numbers():
     assert [formatting.points(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
     assert formatting.percent(None) == formatting.percent(math.nan) == "–" and formatting.percent(0.8765) == "87.6"
     assert formatting.probability(0.0001) == "<0.001" and formatting.seconds(300) == "5:00"
+
+
+def with_norms(*names):
+    """A study of `kept` with further norms and scales, the last one best."""
+    made = pretended.study(("traditional", "kept_plain", "kept", *names), ("layer4", "fc"))
+    for row in made.rows:
+        if row["head"] in names:
+            _, norm, scale = row["head"].split(".")
+            row["settings"] |= {"norm": norm, "scale": float(scale)}
+    return made
+
+
+def test_normalising_and_scaling_is_answered_by_the_norm_and_scale_that_validation_chose():
+    study = with_norms("kept.l2.1", "kept.power.1", "kept.power.20")
+    asked = {text: (head, other, difference) for text, head, other, difference in tables.questions(study)}
+    head, other, difference = asked[
+        "Does normalising and scaling help (kept_plain; validation chose the norm and scale)?"
+    ]
+    assert (head, other) == ("kept.power.20", "kept_plain")
+    depths = {name: study.winners[name]["depth"] for name in (head, other)}
+    pairs = np.subtract(finals(study, head, depths[head]), finals(study, other, depths[other]))
+    assert (difference.mean, difference.low, difference.high) == bca_interval(pairs)
+    scaled = asked["… and scaling alone (kept_plain, power; validation chose the scale, against 1)?"]
+    assert scaled[:2] == ("kept.power.20", "kept.power.1")
+    assert [*asked.values()][-1][2].adjusted >= difference.p
+
+
+def test_a_pair_that_is_asked_about_anyway_is_asked_about_once():
+    asked = [
+        (head, other) for _, head, other, _ in tables.questions(pretended.study(("traditional", "kept_plain", "kept")))
+    ]
+    assert asked.count(("kept", "kept_plain")) == 1
+
+
+def test_convergence_is_measured_against_the_final_accuracy_and_paired(result):
+    rows = queries.selected(result, "kept", result.winners["kept"]["depth"])
+    # A made-up curve is value · (1 − 0.5^k) at step 10 k, and ends at k = 10.
+    for share, evaluation in ((0.9, 4), (0.95, 5)):
+        for row in rows.values():
+            epochs, seconds = queries.reached(result, row, share, final=True)
+            point = row["history"][evaluation - 1]
+            assert (epochs, seconds) == (point["examples"] / result.counts["train"], point["seconds"])
+    paces = {(pace.head, pace.share): pace for pace in convergence.convergence(result)}
+    assert len(paces) == 2 * len(result.winners)
+    assert paces["traditional", 0.9].more_epochs is None
+    kept, base = paces["kept", 0.95], paces["traditional", 0.95]
+    assert kept.more_seconds.mean == pytest.approx(kept.seconds.mean - base.seconds.mean)
+    assert kept.more_epochs.mean == 0 and kept.more_epochs.p == 1
+    assert kept.more_seconds.adjusted >= kept.more_seconds.p
+
+
+def test_a_curve_that_falls_at_the_end_reaches_its_final_accuracy_earlier(result):
+    row = next(row for row in result.rows if row["stage"] == "select")
+    values = (0.5, 0.8, 0.9, 0.6)
+    points = [
+        {"step": k, "examples": 80 * k, "seconds": float(k), "loss": 1.0, "val": value, "val_loss": 1.0}
+        for k, value in enumerate(values, 1)
+    ]
+    assert queries.reached(result, row | {"history": points}, 0.9)[1] == 3.0
+    assert queries.reached(result, row | {"history": points}, 0.9, final=True)[1] == 2.0
+
+
+def test_convergence_has_a_section_and_columns(result):
+    assert "<h2>Convergence</h2>" in page(result) or ">Convergence<" in page(result)
+    first = next(csv.DictReader(io.StringIO(spreadsheet.study_csv(result))))
+    assert float(first["seconds_to_95_percent_of_final"]) > float(first["seconds_to_90_percent_of_final"]) > 0
