@@ -9,7 +9,7 @@ classification layer. With `,tuned` behind, `layer4` trains as well, with fewer 
 A dataset is a folder with train.txt and test.txt, whose lines are `CLASS/image.jpg`, with or without a label;
 hymenoptera, PyTorch's tutorial set, has the folders train/ and val/, and its validation images are the test images.
 
-The results are in docs/results.md.
+The protocol is in docs/results.md.
 """
 
 import os

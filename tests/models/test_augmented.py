@@ -16,6 +16,7 @@ from tests import small
         ("random_deeper", "vgg"),
         ("wider", "vgg"),
         ("traditional", "vgg"),
+        ("wider", "alexnet"),
     ],
 )
 def test_running_the_groups_one_by_one_equals_the_whole(preset, family):

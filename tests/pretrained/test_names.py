@@ -144,6 +144,14 @@ def test_old_names_of_a_vgg(draw):
     }
 
 
+def test_an_alexnet_is_no_early_vgg():
+    # Its fc6 and fc7 have the names that an early VGG's have.
+    tensors = renamed(shapes("alexnet"))
+    assert {"classifier.1.weight", "classifier.4.weight"} <= {*tensors} == {*shapes("alexnet")}
+    whole = {name: np.broadcast_to(np.float32(0), slot.shape) for name, slot in create_model("alexnet").slots().items()}
+    assert require_fit(None, renamed(whole), "w") == "alexnet"
+
+
 @pytest.mark.parametrize("theirs", ["features.", "", "0.0.", "state_dict.net."])
 def test_the_convolutions_of_a_vgg_alone(tmp_path, draw, theirs):
     tensors = {name: value for name, value in draw(create_model("vgg11", num_classes=None, global_pool=True)).items()}

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from flax_augtl.config.convert import typed
+from flax_augtl.config.networks import NETWORKS
 from flax_augtl.configs import evidence, paper
 from flax_augtl.data.errors import DataError
 from flax_augtl.errors import UserError
+from flax_augtl.study.grid import make_grid
 from flax_augtl.study.stand_ins import HEIGHT, WIDTH, BlankImages, stand_ins
 from flax_augtl.study.study import study
 from tests import small
@@ -84,6 +86,9 @@ def test_words_that_are_not_understood_are_errors(config, words, message):
 def test_the_words_of_the_configs():
     made = paper.get_config("vgg16,caltech256")
     assert (made.network, made.data.name, made.data.root) == ("vgg16", "folder", "caltech256")
+    grid = make_grid(typed(made), NETWORKS["vgg16"].groups, pretrained=True, classifier=True)
+    assert len(grid.heads) == 30 and grid.axis == ("none", *NETWORKS["vgg16"].groups[:-1], "all")
+    assert {settings.norm for settings in grid.heads.values()} == {"none", "l2", "batch"}
     made = evidence.get_config("caltech101,resnet50,30,tuned")
     assert (made.network, made.data.shots, made.study.depths) == ("resnet50", 30, ("layer3", "all"))
     assert typed(made).data.metric == "mean_per_class"

@@ -20,6 +20,7 @@ from flax_augtl.training.step import replicate
 
 # So many trials are timed together if no number is given: more of them would save hardly any more time.
 TOGETHER_ON_CPU, TOGETHER = 12, 32
+COPIES = 4  # Of each trained parameter: itself, its momentum, its gradient and its update.
 TRAINING = 3.0  # A forward and a backward pass take so many times as long as a forward pass.
 
 
@@ -109,18 +110,21 @@ def estimate(context: Context, activations: Activations, groups: Sequence[Group]
     rate = sum(operations) / forward if forward else float("inf")  # Operations per second of all devices.
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in activations.store.arrays.items()}
     blank = dataclasses.replace(activations, store=_Blank(arrays), _on_device=None)
-    trials, compile_seconds, together, dense_trial = {}, {}, {}, None
-    for group in groups:
-        trial = Trial("select", *group, context.grid.rates[0], context.grid.selection_seeds[0])
+    trials, compile_seconds, together, timed = {}, {}, {}, None
+    first = {group: Trial("select", *group, context.grid.rates[0], context.grid.selection_seeds[0]) for group in groups}
+    # The head that trains least of the source network first: it is the one that is timed.
+    for group, trial in sorted(first.items(), key=lambda one: sum(operations[context.shared(one[1]) :])):
         signature, name = signature_of(context, blank, trial), " ".join(group)
+        trained = context.shared(trial)
         if is_dense(context, blank, signature):
-            if dense_trial is None:
-                dense_trial = _time_batch(context, blank, [trial] * _most_together(context))
-            trials[name], compile_seconds[name] = dense_trial
-            together[name] = _most_together(context)
+            together[name] = _most_together(context, trial)
+            above = sum(operations[trained:])
+            if timed is None:
+                timed = (*_time_batch(context, blank, [trial] * together[name]), above)
+            more = signature.total * context.config.batch_size * TRAINING * (above - timed[2]) / rate
+            trials[name], compile_seconds[name] = timed[0] + more, timed[1]
             continue
         # A forward pass through frozen layers that are not kept; forward and backward passes through trained layers.
-        trained = context.shared(trial)
         read = sum(operations[signature.start : trained]) + TRAINING * sum(operations[trained:])
         validated = len(context.validation(trial.seed)) * -(-signature.total // signature.every)
         seconds = signature.total * context.config.batch_size * read + validated * sum(operations[signature.start :])
@@ -129,11 +133,20 @@ def estimate(context: Context, activations: Activations, groups: Sequence[Group]
     return Timing(row_seconds, trials, compile_seconds, together)
 
 
-def _most_together(context: Context) -> int:
-    """Return the largest number of trials that are trained together."""
+def _most_together(context: Context, trial: Trial) -> int:
+    """Return the largest number of trials like this one that are trained together.
+
+    The layers that they train, each with its momentum, gradient and update, must fit into config.study.device_gb: fc6 and
+    fc7 of a VGG take 2 GB a trial.
+    """
+    groups = context.source.groups[context.shared(trial) :]
+    params = context.source.variables["params"]
+    size = sum(leaf.nbytes for group in groups for leaf in jax.tree.leaves(params.get(group, {})))
+    room = int(1e9 * context.study.device_gb / (COPIES * size)) if size else TOGETHER
     return int(context.study.together) or min(
         TOGETHER_ON_CPU if jax.default_backend() == "cpu" else TOGETHER,
         len(context.grid.rates) * len(context.grid.selection_seeds),
+        max(room, 1),
     )
 
 
@@ -203,7 +216,7 @@ def _time_group(context: Context, blank: Activations, trial: Trial, dense: bool)
     signature = signature_of(context, blank, trial)
     if not loops(context, blank, signature) or asked == 1:
         return *alone, 1
-    count = _most_together(context)
+    count = _most_together(context, trial)
     if count == 1:
         return *alone, 1
     some = _time_batch(context, blank, [trial] * count)
