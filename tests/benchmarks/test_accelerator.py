@@ -133,6 +133,22 @@ def test_a_part_that_fails_leaves_its_traceback_and_the_next_one_starts(tmp_path
     assert "| case | seconds |" in text and "| works | 1.00 |" in text and "ValueError: of this case | alone" in text
 
 
+@pytest.mark.parametrize(
+    ("code", "flags"),
+    [
+        (0, "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"),
+        (-6, "--xla_backend_optimization_level=0"),
+    ],
+)
+def test_small_programs_compile_fast_with_the_flags_that_xla_knows(code, flags, monkeypatch):
+    def run(command, env, **_):
+        assert command[0] == sys.executable and "fusion_emitters" in env["XLA_FLAGS"]
+        return SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr(runner.subprocess, "run", run)
+    assert runner._quick_to_compile() == {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
 def test_no_time_is_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "run_child", lambda *given: pytest.fail("no time"))
     assert runner.run(str(tmp_path), 1 / 60, "ab", tiny=True) == 0
