@@ -25,6 +25,7 @@ from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training import freezing
 from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
 from flax_augtl.training.step import AXIS, StepSettings
+from flax_augtl.training.step_inputs import DeviceImages, Images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,7 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         class_weights=weights,
         accumulate=config.accumulate,
         skip_not_finite=config.on_nan == "skip",
-        pool=None if pool is None else (pool.crop, pool.method),
+        inputs=Images() if pool is None else DeviceImages(pool.crop, pool.method),
         **changes,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,

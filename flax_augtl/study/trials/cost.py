@@ -16,7 +16,7 @@ from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Grid, Group, Trial
 from flax_augtl.study.trials.batches import is_dense, loops, signature_of
 from flax_augtl.study.trials.trial_batch import TrialBatch
-from flax_augtl.training.step import replicate
+from flax_augtl.training.pmapped import replicate
 
 # So many trials are timed together if no number is given: more of them would save hardly any more time.
 TOGETHER_ON_CPU, TOGETHER = 12, 32
