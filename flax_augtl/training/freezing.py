@@ -1,13 +1,13 @@
 """The plan of what is frozen, which the optimizer, the step, the log and the study use."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 
@@ -95,10 +95,9 @@ def freezing_plan(
     source = tuple(group for group in groups if group != HEAD)
     choices = ("none", *source, "all")
     if freeze not in choices:
-        near = difflib.get_close_matches(str(freeze), choices, 1)
         raise UserError(
-            f"config.freeze={freeze!r} is not a layer group of this network"
-            f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
+            f"config.freeze={freeze!r} is not a layer group of this network."
+            f"{did_you_mean(freeze, choices, show=repr)} Choices: {', '.join(choices)}."
         )
     depth = {"none": 0, "all": len(source)}.get(freeze)
     if depth is None:
