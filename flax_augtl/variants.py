@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from flax_augtl import paired_runs
 from flax_augtl.config import overrides
+from flax_augtl.config.convert import typed
+from flax_augtl.config.unused_fields import refuse_unused
 from flax_augtl.cross_validation import CrossValidation, finished, train_folds
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
@@ -59,7 +61,11 @@ def train_variants(
       UserError: see `flax_augtl.train`; or a variant sets a field that does not exist.
     """
     runs: dict[str, Run | CrossValidation] = {}
-    for name, variant in variants_of(config).items():
+    variants = variants_of(config)
+    for name, variant in variants.items():  # Before the first of them is trained.
+        if not os.path.exists(os.path.join(os.path.expanduser(workdir), name)):
+            refuse_unused(typed(variant), f"config.variants.{name}: ")
+    for name, variant in variants.items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
         act = train_folds if folds.over_all(variant.data) else train
         runs[name] = act(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)

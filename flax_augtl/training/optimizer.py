@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flax_augtl.config.optimizers import OPTIMIZERS
+from flax_augtl.config.schedules import SCHEDULES, Span
 from flax_augtl.config.schema import ScheduleConfig
 from flax_augtl.errors import UserError
 from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
@@ -18,7 +20,7 @@ class OptimizerSettings:
     """Settings of the optimizer without the learning rate, so that all rates share one compiled step.
 
     Attributes:
-      name: `sgd` (Nesterov momentum) or `adamw`.
+      name: one of `OPTIMIZERS`.
       momentum: momentum of `sgd`.
       weight_decay: decay of kernels, coupled in `sgd` and decoupled in `adamw`; biases, norms and scales have none.
       gradient_clip: largest global norm of the gradient of the trainable parameters; 0 for no limit.
@@ -43,12 +45,8 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
     def kernels(params):
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
-    decay = optax.add_decayed_weights(settings.weight_decay, mask=kernels) if settings.weight_decay else None
-    if settings.name == "sgd":
-        rule = [decay, optax.trace(settings.momentum, nesterov=True) if settings.momentum else None]
-    else:
-        rule = [optax.scale_by_adam(), decay]
-    rule = [transform for transform in rule if transform is not None] or [optax.identity()]
+    decay = [optax.add_decayed_weights(settings.weight_decay, mask=kernels)] if settings.weight_decay else []
+    rule = OPTIMIZERS[settings.name].build(settings, decay) or [optax.identity()]
     labelled = optax.multi_transform(
         {
             FROZEN: optax.set_to_zero(),
@@ -82,19 +80,9 @@ def learning_rates(
             f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}. "
             "Lower it, or train longer."
         )
-    if schedule.name == "cosine":
-        main = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, alpha=schedule.final)
-    elif schedule.name == "step":
-        if not boundaries:
-            raise UserError(
-                "config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples)."
-            )
-        scales: dict[int, float] = {}
-        for step in boundaries:  # Two boundaries can fall on one step.
-            scales[step - warmup] = scales.get(step - warmup, 1.0) * schedule.factor
-        main = optax.piecewise_constant_schedule(learning_rate, scales)
-    else:
-        main = optax.constant_schedule(learning_rate)
+    # Boundaries count from the start of the run.
+    span = Span(learning_rate, total_steps - warmup, [step - warmup for step in boundaries], schedule)
+    main = SCHEDULES[schedule.name].build(span)
     if warmup:
         rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
