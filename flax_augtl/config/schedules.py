@@ -51,6 +51,12 @@ def _cosine(span: Span) -> Callable[[Any], Any]:
     return optax.cosine_decay_schedule(span.rate, span.decay_steps, alpha=span.config.final)
 
 
+def _linear(span: Span) -> Callable[[Any], Any]:
+    import optax
+
+    return optax.linear_schedule(span.rate, span.rate * span.config.final, span.decay_steps)
+
+
 def _step(span: Span) -> Callable[[Any], Any]:
     import optax
 
@@ -72,4 +78,5 @@ SCHEDULES: Mapping[str, Schedule] = {
     "cosine": Schedule(_cosine, ("final",)),
     "step": Schedule(_step, ("boundaries_steps", "boundaries_epochs", "boundaries_examples", "factor")),
     "constant": Schedule(_constant),
+    "linear": Schedule(_linear, ("final",)),
 }
