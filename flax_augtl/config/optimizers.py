@@ -1,6 +1,6 @@
 """The optimizers: the one table of their names, the fields that each reads, and their builders.
 
-A further optimizer is a row of `OPTIMIZERS`. Optax is imported when an optimizer is built, since this room knows no JAX.
+A further optimizer is a row of `OPTIMIZERS`. A builder is named by its function in Optax, since this room knows no JAX.
 """
 
 import dataclasses
@@ -13,30 +13,25 @@ class Optimizer:
     """A row of the table.
 
     Attributes:
-      build: returns the transforms from gradients to updates for a learning rate of 1, in their order. Its arguments
-        are the settings, with the fields of `uses`, and the transforms of the weight decay, of which there may be none.
+      transform: from the settings, which have the fields of `uses`, returns the name of the function of Optax that
+        builds the transform from gradients to updates for a learning rate of 1, and its arguments; None for no transform.
+      decoupled: whether the weight decay comes after the transform instead of before it.
       uses: the fields of `config` that only some optimizers read, and this one does.
       comment: what is to be said of it besides its name.
     """
 
-    build: Callable[[Any, list[Any]], list[Any]]
+    transform: Callable[[Any], tuple[str, Mapping[str, Any]] | None]
+    decoupled: bool
     uses: tuple[str, ...] = ()
     comment: str = ""
 
 
-def _sgd(settings: Any, decay: list[Any]) -> list[Any]:
-    import optax
-
-    return [*decay, *([optax.trace(settings.momentum, nesterov=True)] if settings.momentum else [])]
-
-
-def _adamw(settings: Any, decay: list[Any]) -> list[Any]:
-    import optax
-
-    return [optax.scale_by_adam(), *decay]
-
-
 OPTIMIZERS: Mapping[str, Optimizer] = {
-    "sgd": Optimizer(_sgd, ("momentum",), "Nesterov momentum"),
-    "adamw": Optimizer(_adamw),
+    "sgd": Optimizer(
+        lambda settings: ("trace", {"decay": settings.momentum, "nesterov": True}) if settings.momentum else None,
+        decoupled=False,
+        uses=("momentum",),
+        comment="Nesterov momentum",
+    ),
+    "adamw": Optimizer(lambda settings: ("scale_by_adam", {}), decoupled=True),
 }

@@ -1,6 +1,6 @@
 """The schedules of the learning rate: the one table of their names, the fields that each reads, and their builders.
 
-A further schedule is a row of `SCHEDULES`. Optax is imported when a schedule is built, since this room knows no JAX.
+A further schedule is a row of `SCHEDULES`. A builder is named by its function in Optax, since this room knows no JAX.
 """
 
 import dataclasses
@@ -31,52 +31,45 @@ class Span:
         """The number of steps after which the rate is `final` of the highest: that of the last step."""
         return max(1, self.steps - 1 if self.config.reaches_final else self.steps)
 
+    @property
+    def factors(self) -> dict[int, float]:
+        """What the rate is multiplied by at each boundary; two boundaries can fall on one step."""
+        if not self.boundaries:
+            raise UserError(
+                f"config.schedule.name={self.config.name!r} needs config.schedule.boundaries_epochs (or _steps, _examples)."
+            )
+        factors: dict[int, float] = {}
+        for step in self.boundaries:
+            factors[step] = factors.get(step, 1.0) * self.config.factor
+        return factors
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """A row of the table.
 
     Attributes:
-      build: returns the function from a step to its learning rate.
+      optax: name of the function of Optax that builds the schedule.
+      arguments: returns the arguments of that function.
       uses: the fields of `config.schedule` that only some schedules read, and this one does.
     """
 
-    build: Callable[[Span], Callable[[Any], Any]]
+    optax: str
+    arguments: Callable[[Span], tuple[Any, ...]]
     uses: tuple[str, ...] = ()
 
 
-def _cosine(span: Span) -> Callable[[Any], Any]:
-    import optax
-
-    return optax.cosine_decay_schedule(span.rate, span.decay_steps, alpha=span.config.final)
-
-
-def _linear(span: Span) -> Callable[[Any], Any]:
-    import optax
-
-    return optax.linear_schedule(span.rate, span.rate * span.config.final, span.decay_steps)
-
-
-def _step(span: Span) -> Callable[[Any], Any]:
-    import optax
-
-    if not span.boundaries:
-        raise UserError("config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples).")
-    scales: dict[int, float] = {}
-    for step in span.boundaries:  # Two boundaries can fall on one step.
-        scales[step] = scales.get(step, 1.0) * span.config.factor
-    return optax.piecewise_constant_schedule(span.rate, scales)
-
-
-def _constant(span: Span) -> Callable[[Any], Any]:
-    import optax
-
-    return optax.constant_schedule(span.rate)
-
-
 SCHEDULES: Mapping[str, Schedule] = {
-    "cosine": Schedule(_cosine, ("final",)),
-    "step": Schedule(_step, ("boundaries_steps", "boundaries_epochs", "boundaries_examples", "factor")),
-    "constant": Schedule(_constant),
-    "linear": Schedule(_linear, ("final",)),
+    "cosine": Schedule(
+        "cosine_decay_schedule", lambda span: (span.rate, span.decay_steps, span.config.final), ("final",)
+    ),
+    "step": Schedule(
+        "piecewise_constant_schedule",
+        lambda span: (span.rate, span.factors),
+        ("boundaries_steps", "boundaries_epochs", "boundaries_examples", "factor"),
+    ),
+    "constant": Schedule("constant_schedule", lambda span: (span.rate,)),
+    "linear": Schedule(
+        "linear_schedule", lambda span: (span.rate, span.rate * span.config.final, span.decay_steps), ("final",)
+    ),
 }

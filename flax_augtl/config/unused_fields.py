@@ -21,7 +21,7 @@ def unused_fields(config: Config) -> list[str]:
     found = []
     defaults = {field.name: field.setting.default for field in fields_of(Config)}
     for chooser, prefix, table in _TABLES:
-        chosen = _value(config, chooser)
+        chosen = str(_value(config, chooser))
         some = dict.fromkeys(name for row in table.values() for name in row.uses)
         for name in (name for name in some if name not in table[chosen].uses):
             value = _value(config, prefix + name)

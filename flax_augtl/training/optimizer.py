@@ -46,7 +46,10 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
     decay = [optax.add_decayed_weights(settings.weight_decay, mask=kernels)] if settings.weight_decay else []
-    rule = OPTIMIZERS[settings.name].build(settings, decay) or [optax.identity()]
+    row = OPTIMIZERS[settings.name]
+    found = row.transform(settings)
+    transform = [getattr(optax, found[0])(**found[1])] if found else []
+    rule = (transform + decay if row.decoupled else decay + transform) or [optax.identity()]
     labelled = optax.multi_transform(
         {
             FROZEN: optax.set_to_zero(),
@@ -82,7 +85,8 @@ def learning_rates(
         )
     # Boundaries count from the start of the run.
     span = Span(learning_rate, total_steps - warmup, [step - warmup for step in boundaries], schedule)
-    main = SCHEDULES[schedule.name].build(span)
+    row = SCHEDULES[schedule.name]
+    main = getattr(optax, row.optax)(*row.arguments(span))
     if warmup:
         rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
