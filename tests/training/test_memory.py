@@ -65,8 +65,7 @@ def test_the_memory_of_a_step_is_what_its_compiler_counts(changes):
 def test_what_saves_memory_is_seen_to_save_it():
     whole = of_step().computation
     assert of_step(accumulate=4).computation < 0.6 * whole
-    assert of_step(freeze="layer2").computation < 0.8 * whole
-    assert of_step(batch_size=128).computation < 0.7 * whole
+    assert of_step(freeze="layer2", optimizer="adamw").computation < 0.8 * whole
 
 
 def test_nothing_is_said_where_the_compiler_does_not_tell():
