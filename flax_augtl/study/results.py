@@ -35,9 +35,8 @@ from flax_augtl.study.trials.worker import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
-from flax_augtl.training.experiment import optimizer_of
 from flax_augtl.training.intervals import confusion_intervals
-from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.optimizer import create_optimizer, optimizer_of
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy

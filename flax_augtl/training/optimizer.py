@@ -1,6 +1,7 @@
 """Learning rate schedules, and the optimizer, which has one transform per label of the freezing plan."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flax_augtl.config.durations import in_steps
 from flax_augtl.config.optimizers import OPTIMIZERS
 from flax_augtl.config.schedules import SCHEDULES, Span
-from flax_augtl.config.schema import ScheduleConfig
+from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.errors import UserError
 from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
 
@@ -32,6 +34,13 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     new_layer_multiplier: float = 10.0
+
+
+def optimizer_of(config: Config) -> OptimizerSettings:
+    """Return the settings of the optimizer."""
+    return OptimizerSettings(
+        config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
+    )
 
 
 def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.GradientTransformation:
@@ -91,3 +100,27 @@ def learning_rates(
         rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
     return np.asarray(jax.vmap(main)(np.arange(total_steps)), np.float32)
+
+
+def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
+    """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
+
+    Args:
+      config: the configuration; its lengths and its schedule are read.
+      examples: number of training examples.
+
+    Raises:
+      UserError: the run has no length, or the schedule does not fit it.
+    """
+    lengths = {"examples": examples, "batch_size": config.batch_size}
+    total = in_steps(config, "", **lengths)
+    if not total:
+        raise UserError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
+    rates = learning_rates(
+        config.schedule,
+        config.learning_rate,
+        total,
+        warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
+        boundaries=in_steps(config.schedule, "boundaries", **lengths) or (),
+    )
+    return rates, in_steps(config, "evaluate_every", **lengths) or math.ceil(examples / config.batch_size - 1e-6)

@@ -15,10 +15,10 @@ from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Trial
 from flax_augtl.training import metrics
+from flax_augtl.training.balance import class_weights
 from flax_augtl.training.compiled_steps import pmapped_eval_step
-from flax_augtl.training.experiment import class_weights, optimizer_of
 from flax_augtl.training.freezing import FreezingPlan
-from flax_augtl.training.optimizer import OptimizerSettings
+from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of
 from flax_augtl.training.pmapped import replicate
 from flax_augtl.training.step import StepSettings
 from flax_augtl.training.step_inputs import KeptFeatures
