@@ -15,6 +15,7 @@ from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.run import Run, train
 from flax_augtl.runtime.paths import absolute
+from flax_augtl.runtime.text import columns
 from flax_augtl.workdir import files
 
 JSON, CSV = "folds.json", "folds.csv"
@@ -168,27 +169,24 @@ def summary_of(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the metrics of all folds as text: one line per fold, and the mean and standard deviation below."""
-    lines = [
-        f"{'fold':6} {'test top-1':>10} {'per class':>10} {'loss':>8} {'val top-1':>10} {'images':>7} {'seconds':>8}"
-    ]
+    rows: list[tuple[Any, ...]] = [("fold", "test top-1", "per class", "loss", "val top-1", "images", "seconds")]
 
-    def line(label: Any, test: Mapping[str, float], val: Mapping[str, float] | None, rest: str = "") -> str:
-        validated = f"{val['top1']:10.4f}" if val else " " * 10
-        return (
-            f"{label!s:6} {test['top1']:10.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} {validated}{rest}"
-        ).rstrip()
+    def row(
+        label: Any, test: Mapping[str, float], val: Mapping[str, float] | None, images: Any = "", seconds: str = ""
+    ) -> tuple[Any, ...]:
+        figures = [f"{test[name]:.4f}" for name in ("top1", "mean_per_class", "loss")]
+        return label, *figures, f"{val['top1']:.4f}" if val else "", images, seconds
 
-    lines += [
-        line(run["fold"], run["test"], run["val"], f" {run['test']['n']:7} {run['seconds']:8.1f}")
-        for run in summary["runs"]
+    rows += [
+        row(run["fold"], run["test"], run["val"], run["test"]["n"], f"{run['seconds']:.1f}") for run in summary["runs"]
     ]
     for label in ("mean", "sd"):
         part = {
             split: summary[split] and {name: values[label] for name, values in summary[split].items()}
             for split in ("test", "val")
         }
-        lines.append(line(label, part["test"], part["val"]))
-    return "\n".join(lines)
+        rows.append(row(label, part["test"], part["val"]))
+    return columns(rows, align="<>>>>>>", least=(6, 10, 10, 8, 10, 7, 8), gap=" ")
 
 
 def sentence(summary: Mapping[str, Any]) -> str:

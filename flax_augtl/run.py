@@ -27,6 +27,7 @@ from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import for_terminal
 from flax_augtl.training import result as run_result
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
+from flax_augtl.training.compiled_steps import compiled_predict_step
 from flax_augtl.training.evaluation import Evaluation, evaluation
 from flax_augtl.training.experiment import build_network, prepare
 from flax_augtl.training.log import RunLog
@@ -36,7 +37,6 @@ from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.start_log import log_start
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import compiled_predict_step
 from flax_augtl.workdir import files, lock
 from flax_augtl.workdir.description import read_result
 from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same, is_same

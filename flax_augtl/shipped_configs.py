@@ -1,11 +1,11 @@
 """The configs that come with the package, by name: `--config=folder` means flax_augtl/configs/folder.py."""
 
 import ast
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 
 FOLDER = Path(__file__).parent / "configs"
@@ -42,10 +42,9 @@ def path_of(config: str) -> str:
         return f"{FOLDER / name}.py{colon}{argument}"
     if parent or file.endswith(".py"):
         return config
-    near = difflib.get_close_matches(name, names(), 1)
     raise UserError(
         f"--config={file}: there is no such file, and no config of that name comes with flax_augtl."
-        + (f" Did you mean {near[0]}?" if near else "")
+        + did_you_mean(name, names())
         + f" These come with it: {', '.join(names())}."
     )
 

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from flax_augtl import paired_runs
 from flax_augtl.config import overrides
+from flax_augtl.config.convert import typed
+from flax_augtl.config.unused_fields import refuse_unused
 from flax_augtl.cross_validation import CrossValidation, finished, train_folds
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
@@ -59,7 +61,11 @@ def train_variants(
       UserError: see `flax_augtl.train`; or a variant sets a field that does not exist.
     """
     runs: dict[str, Run | CrossValidation] = {}
-    for name, variant in variants_of(config).items():
+    variants = variants_of(config)
+    for name, variant in variants.items():  # Before the first of them is trained.
+        if not os.path.exists(os.path.join(os.path.expanduser(workdir), name)):
+            refuse_unused(typed(variant), f"config.variants.{name}: ")
+    for name, variant in variants.items():
         print(f"\n── {name} " + "─" * max(0, 76 - len(name)))
         act = train_folds if folds.over_all(variant.data) else train
         runs[name] = act(variant, os.path.join(os.path.expanduser(workdir), name), extend=extend, profile=profile)
@@ -69,20 +75,17 @@ def train_variants(
 
 def table(runs: Mapping[str, Run | CrossValidation]) -> str:
     """Return the test metrics of runs as text, one line per run, with the validation metric for choosing one."""
-    width = max(12, *(len(name) for name in runs))
-    lines = [
-        f"{'test':{width}} {'top-1':>7} {'per class':>10} {'loss':>8} {'examples':>9} {'seconds':>8} {'val':>7}  "
-        "directory"
+    rows: list[tuple[Any, ...]] = [
+        ("test", "top-1", "per class", "loss", "examples", "seconds", "val", "", "directory")
     ]
     scores = {name: _validation(run) for name, run in runs.items()}
     for name, run in runs.items():
         result, val = finished(run), scores[name]
         test = result["test"]
-        lines.append(
-            f"{name:{width}} {test['top1']:7.4f} {test['mean_per_class']:10.4f} {test['loss']:8.4f} "
-            f"{test['n']:9} {result['seconds']:8.1f} {'–' if val is None else f'{val:.4f}':>7}  "
-            f"{_short(run.workdir)}"
-        )
+        figures = [f"{test[metric]:.4f}" for metric in ("top1", "mean_per_class", "loss")]
+        validated = "–" if val is None else f"{val:.4f}"
+        rows.append((name, *figures, test["n"], f"{result['seconds']:.1f}", validated, "", _short(run.workdir)))
+    lines = [columns(rows, align="<>>>>>>", least=(12, 7, 10, 8, 9, 8, 7), gap=" ")]
     if len(runs) > 1:
         best = _best(runs)
         lines.append(

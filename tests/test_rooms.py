@@ -128,3 +128,14 @@ def test_the_room_of_the_configuration_imports_no_jax():
                 else []
             )
             assert not libraries & {name.split(".")[0] for name in names}, module
+
+
+def test_no_function_takes_more_than_six_positional_arguments():
+    found = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+                if len(names) - (names[:1] in (["self"], ["cls"])) > 6:
+                    found.append(f"{module}:{node.lineno} {getattr(node, 'name', 'lambda')}")
+    assert not found

@@ -327,10 +327,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_numbers(tmp_path):
         ),
         ({"steps": 0}, "The run has no length: set one of config.steps, config.epochs, config.examples above 0"),
         ({"epochs": 2.0}, "Only one of config.steps=6, config.epochs=2.0 can be set"),
-        ({"freeze": "layer9"}, "config.freeze='layer9' is not a layer group of this network; did you mean 'layer3'"),
+        ({"freeze": "layer9"}, "config.freeze='layer9' is not a layer group of this network. Did you mean 'layer3'"),
         (
             {"head": {"preset": "kept_depper"}},
-            "config.head.preset='kept_depper' is unknown; did you mean 'kept_deeper'",
+            "config.head.preset='kept_depper' is unknown. Did you mean 'kept_deeper'",
         ),
         ({"network": "resnet21"}, "There is no network 'resnet21'"),
         ({"network": "resnet32"}, "resnet20"),

@@ -1,6 +1,5 @@
-"""TPUs that are not here, for libtpu's compiler, and what it makes of the training step of ResNet-50."""
+"""TPUs that are not here, for libtpu's compiler."""
 
-import functools
 import os
 
 import jax
@@ -8,11 +7,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, PartitionSpec
 
-from flax_augtl.training import memory
-from flax_augtl.training.experiment import prepare
-from flax_augtl.training.optimizer import create_optimizer
-from flax_augtl.training.step import AXIS, train_step
-from tests import small
+from flax_augtl.training.step import AXIS
 
 # Of one host with four devices, and slices of two hosts with eight.
 SLICES = {
@@ -35,54 +30,3 @@ def over(slice_devices, step, in_specs, **options):
     return jax.jit(
         jax.shard_map(step, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec(), check_vma=False), **options
     )
-
-
-def compiled_train_step(experiment, slice_devices):
-    """Compile the training step of an experiment for a slice of as many devices as JAX has here."""
-    state, batch, pool = memory.shapes(experiment)
-    batch = {
-        name: jax.ShapeDtypeStruct((leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), leaf.dtype)
-        for name, leaf in batch.items()
-    }
-    step = functools.partial(
-        train_step,
-        network=experiment.network,
-        plan=experiment.plan,
-        optimizer=create_optimizer(experiment.optimizer, experiment.plan),
-        preprocessing=experiment.preprocessing,
-        settings=experiment.step,
-        axis_name=AXIS,
-    )
-    whole, split = PartitionSpec(), PartitionSpec(AXIS)
-    step = over(slice_devices, step, (whole, split, whole, whole), donate_argnums=(0,))
-    traced = step.trace(state, batch, jax.ShapeDtypeStruct((), np.float32), pool)
-    return traced.lower(lowering_platforms=("tpu",)).compile()
-
-
-def main():
-    """Print, for settings of ResNet-50 at 224 pixels, the estimate of memory beside what the compiler allocates."""
-    for changes in (
-        {},
-        {"compute_dtype": "bfloat16"},
-        {"compute_dtype": "bfloat16", "accumulate": 4},
-        {"compute_dtype": "bfloat16", "remat": True},
-    ):
-        experiment = prepare(small.typed_config(network="resnet50", image_size=224, batch_size=1024, **changes))
-        estimate = memory.estimate(experiment, platform="tpu").total
-        compiled = compiled_train_step(experiment, devices("v4-8"))
-        found = compiled.memory_analysis()
-        total = (
-            found.argument_size_in_bytes
-            + found.output_size_in_bytes
-            - found.alias_size_in_bytes
-            + found.temp_size_in_bytes
-        )
-        print(
-            f"{changes or 'float32'}: estimate {estimate / 1e9:.2f} GB, compiled {total / 1e9:.2f} GB, "
-            f"{estimate / total - 1:+.0%}",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ from flax_augtl.export.onnx_model import onnx_model
 from flax_augtl.models.augmented import create_network, initial_variables
 from flax_augtl.models.registry import MODELS
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.training.step import compiled_predict_step
+from flax_augtl.training.compiled_steps import compiled_predict_step
 
 
 def measured(call: Callable[[], object], seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Checks of a configuration, which find all of its errors."""
 
-import difflib
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 from flax_augtl.config import heads, networks
 from flax_augtl.config.durations import DURATIONS, given_unit
 from flax_augtl.config.field import Field, fields_of, sections_of
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.config.schema import LARGEST, Config
 from flax_augtl.config.value_types import is_a, shown
 from flax_augtl.errors import UserError
@@ -53,8 +53,7 @@ def _unknown(values: Mapping[str, Any], kind: type, prefix: str) -> list[str]:
 
 def unknown_field(name: str, known: Sequence[str]) -> str:
     """Return a sentence that a field does not exist, with the nearest of the `known` names."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"There is no field config.{name}." + (f" Did you mean config.{near[0]}?" if near else "")
+    return f"There is no field config.{name}." + did_you_mean(name, known, show=lambda near: f"config.{near}")
 
 
 def _problem(name: str, value: Any, field: Field) -> str | None:
@@ -81,8 +80,7 @@ def _problem(name: str, value: Any, field: Field) -> str | None:
             "scaling the loss. Set bfloat16 instead: it has the range of float32, and is as fast."
         )
     if declared.choices and value not in declared.choices:
-        near = difflib.get_close_matches(str(value), declared.choices, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(value, declared.choices, show=repr)
         return f"{name}={value!r} is not one of {', '.join(filter(None, declared.choices))}.{hint}"
     return None
 
@@ -102,10 +100,9 @@ def _freeze(values: Mapping[str, Any]) -> None:
         entry = networks.NETWORKS[network]
         choices = (networks.NONE, *entry.groups, networks.ALL)
         if freeze not in (*choices, *entry.blocks):
-            near = difflib.get_close_matches(str(freeze), (*choices, *entry.blocks), 1)
             raise UserError(
-                f"config.freeze={freeze!r} is not a layer group of this network"
-                f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
+                f"config.freeze={freeze!r} is not a layer group of this network."
+                f"{did_you_mean(freeze, (*choices, *entry.blocks), show=repr)} Choices: {', '.join(choices)}."
             )
 
 

@@ -6,10 +6,10 @@ the zero initialisation of the target classifier: this project chose them.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 
 NORMS = ("none", "l2", "batch", "layer", "power")
@@ -106,9 +106,8 @@ def head_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> He
       UserError: the preset or a field is unknown, or a value is invalid.
     """
     if preset not in PRESETS:
-        near = difflib.get_close_matches(preset, PRESETS, 1)
         raise UserError(
-            f"config.head.preset={preset!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+            f"config.head.preset={preset!r} is unknown.{did_you_mean(preset, PRESETS, show=repr)} "
             f"Choices: {', '.join(PRESETS)}."
         )
     given = {name: value for name, value in (overrides or {}).items() if value is not None}

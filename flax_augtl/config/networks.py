@@ -1,11 +1,11 @@
 """The source networks by name, as plain data: their families, settings and layer groups."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 
 NONE, ALL = "none", "all"
@@ -86,6 +86,5 @@ def find(name: str) -> Entry:
     """
     if name in NETWORKS:
         return NETWORKS[name]
-    near = difflib.get_close_matches(str(name).lower(), NETWORKS, n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(str(name).lower(), NETWORKS, most=3)
     raise UserError(f"There is no network {name!r}.{hint} The choices are {', '.join(NETWORKS)}.")

@@ -3,7 +3,6 @@
 ml_collections parses `--config.FIELD=VALUE`. It does not know `None`, and keeps two units of the same length.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from flax_augtl.config.check import unknown_field
 from flax_augtl.config.durations import DURATIONS, UNITS, field_of
+from flax_augtl.config.nearest import did_you_mean, nearest
 from flax_augtl.config.schema import FIELDS, KINDS
 from flax_augtl.errors import UserError
 
@@ -170,18 +170,18 @@ def unknown_flag(name: str, value: str | None = None, flags: Iterable[str] = ())
     name = name.lstrip("-").split("=")[0]
     if name.startswith("config"):
         return ""
-    known = f"There is no flag --{name}. "
-    if near := difflib.get_close_matches(name, [*flags], n=1, cutoff=0.75):
-        return f"{known}Did you mean --{near[0]}?"
+    known = f"There is no flag --{name}."
+    if hint := did_you_mean(name, flags, cutoff=0.75, show=lambda near: f"--{near}"):
+        return known + hint
     name = _SHORT.get(name, name)
     last = {field: field.rpartition(".")[2] for field in KINDS}
-    near = [name] if name in last.values() else difflib.get_close_matches(name, last.values(), n=1, cutoff=0.75)
+    near = [name] if name in last.values() else nearest(name, last.values(), cutoff=0.75)
     fields = [field for field in last if field == name or last[field] in near]
     if not fields:
-        return f"{known}Fields of the configuration are set with --config.FIELD=VALUE; configs/common.py lists them."
+        return f"{known} Fields of the configuration are set with --config.FIELD=VALUE; configs/common.py lists them."
     given = "VALUE" if value is None else value
     return (
-        f"{known}Fields of the configuration are set with config in front: "
+        f"{known} Fields of the configuration are set with config in front: "
         f"{' or '.join(f'--config.{field}={given}' for field in fields[:3])}."
     )
 

@@ -6,12 +6,17 @@ from typing import Any
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.config.field import SAME, Field, fields_of, section, setting
+from flax_augtl.config.optimizers import OPTIMIZERS, Optimizer
+from flax_augtl.config.schedules import SCHEDULES, Schedule
 from flax_augtl.config.study_config import StudyConfig
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 ON_NAN = ("stop", "skip", "restore")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
+
+
+def _readers(table: Mapping[str, Schedule] | Mapping[str, Optimizer], field: str) -> str:
+    """Return the choices of a table that read a field, for its comment."""
+    return "Of " + " and ".join(name for name, row in table.items() if field in row.uses)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +73,29 @@ class PreprocessingConfig:
 class ScheduleConfig:
     """What `config.schedule` holds. Lengths are given in one of three units."""
 
-    name: str = setting("cosine", "cosine, step, constant.", choices=SCHEDULES)
+    name: str = setting("cosine", "How the learning rate changes after the warm-up.", choices=tuple(SCHEDULES))
     warmup_steps: int | None = setting(None, "Linear rise of the learning rate at the start, in steps.")
     warmup_epochs: float | None = setting(None, "The same in epochs.")
     warmup_examples: int | None = setting(None, "The same in examples.")
-    final: float = setting(0.0, "Of cosine: the last learning rate as a share of the highest.", least=0)
+    final: float = setting(
+        0.0,
+        f"{_readers(SCHEDULES, 'final')}: the learning rate of the last step as a share of the highest.",
+        least=0,
+    )
+    reaches_final: bool = setting(
+        True,
+        "The last step has the rate final. Runs that began before this field existed end one step short of it.",
+        absent=False,
+    )
     boundaries_steps: tuple[float, ...] = setting(
-        (), "Of step: where the learning rate is multiplied by factor, in steps."
+        (),
+        f"{_readers(SCHEDULES, 'boundaries_steps')}: where the learning rate is multiplied by factor, in steps.",
     )
     boundaries_epochs: tuple[float, ...] = setting((), "The same in epochs.")
     boundaries_examples: tuple[float, ...] = setting((), "The same in examples.")
-    factor: float = setting(0.1, "Of step: what the learning rate is multiplied by at every boundary.", least=0)
+    factor: float = setting(
+        0.1, f"{_readers(SCHEDULES, 'factor')}: what the learning rate is multiplied by at every boundary.", least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +147,12 @@ class Config:
     new_layer_multiplier: float = setting(
         10.0, "Learning rate of new layers divided by that of pretrained ones.", least=0
     )
-    optimizer: str = setting("sgd", "sgd (Nesterov momentum), adamw.", choices=OPTIMIZERS)
-    momentum: float = setting(0.9, "Of sgd.", least=0, below=1)
+    optimizer: str = setting(
+        "sgd",
+        ", ".join(f"{name} ({row.comment})" if row.comment else name for name, row in OPTIMIZERS.items()) + ".",
+        choices=tuple(OPTIMIZERS),
+    )
+    momentum: float = setting(0.9, f"{_readers(OPTIMIZERS, 'momentum')}.", least=0, below=1)
     weight_decay: float = setting(5e-4, "Of kernels; biases, norms and scales have none.", least=0)
     gradient_clip: float = setting(0.0, "Largest norm of the gradient; 0 = no limit.", least=0)
     label_smoothing: float = setting(

@@ -1,8 +1,8 @@
 """Errors about data, as sentences that a user can act on."""
 
-import difflib
 from collections.abc import Iterable
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 
 
@@ -48,5 +48,4 @@ def listed(names: Iterable[object], limit: int = 10) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint with the known names nearest to `name`, or "" if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    return did_you_mean(name, known, most=3)

@@ -48,7 +48,7 @@ def _resnet(graph: Graph, module: ResNet, group: str, tree: Mapping[str, Any], x
         return layers.dense(graph, x, "fc", tree["params"])
     if group == "stem":
         stride = 2 if module.stem == "imagenet" else 1
-        x = layers.relu(graph, _unit(graph, module, tree, "conv1", "stem", x, stride))
+        x = layers.relu(graph, _unit(graph, module, tree, "conv1", x, prefix="stem", stride=stride))
         return layers.max_pool(graph, x, 3, 2, 1) if module.stem == "imagenet" else x
     stage, _, block = group.removeprefix("layer").partition(".")
     index = int(stage) - 1
@@ -60,7 +60,7 @@ def _resnet(graph: Graph, module: ResNet, group: str, tree: Mapping[str, Any], x
 
 
 def _unit(
-    graph: Graph, module: ResNet, tree: Mapping[str, Any], conv: str, prefix: str, x: Value, stride: int
+    graph: Graph, module: ResNet, tree: Mapping[str, Any], conv: str, x: Value, *, prefix: str, stride: int
 ) -> Value:
     """A convolution and its batch norm."""
     x = layers.conv(graph, x, f"{prefix}.{conv}", tree["params"][conv], stride)
@@ -77,13 +77,13 @@ def _block(graph: Graph, module: ResNet, tree: Mapping[str, Any], name: str, x: 
         strides = (stride, 1, 1) if module.v1_stride else (1, stride, 1)
     y = x
     for number, each in enumerate(strides, start=1):
-        y = _unit(graph, module, tree, f"conv{number}", name, y, each)
+        y = _unit(graph, module, tree, f"conv{number}", y, prefix=name, stride=each)
         y = layers.relu(graph, y) if number < len(strides) else y
     if module.shortcut != "projection":
         new = y.shape[0] - x.shape[0]
         x = layers.padded_shortcut(graph, x, y.shape[0], stride, new // 2 if module.shortcut == "pad" else 0)
     elif "downsample_conv" in tree["params"]:
-        x = _unit(graph, module, tree, "downsample_conv", name, x, stride)
+        x = _unit(graph, module, tree, "downsample_conv", x, prefix=name, stride=stride)
     return layers.relu(graph, layers.total(graph, x, y))
 
 

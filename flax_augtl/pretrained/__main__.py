@@ -51,6 +51,7 @@ def _open(checkpoint: str, model: str | None, sha256: str | None, entry: str | N
     found = Inspection(
         source.name,
         Path(checkpoint),
+        None,
         "a run directory of this program, in Orbax",
         {},
         {},

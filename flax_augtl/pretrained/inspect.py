@@ -13,10 +13,10 @@ from flax_augtl.pretrained import metadata
 from flax_augtl.pretrained.entries import choose_entry
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.formats.keras_file import is_foreign
-from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Storage, Tensor
 from flax_augtl.pretrained.formats.open import open_checkpoint
 from flax_augtl.pretrained.formats.sharded import part_files
-from flax_augtl.pretrained.key_names import to_torchvision, without_other_heads
+from flax_augtl.pretrained.key_names import Names, to_torchvision, without_other_heads
 from flax_augtl.pretrained.locate import Located, check_digest, digest, locate
 from flax_augtl.pretrained.match import fitting, require_fit, variant_notes
 from flax_augtl.pretrained.metadata import Description
@@ -30,7 +30,8 @@ class Inspection:
     Attributes:
       name: of the network.
       file: the checkpoint on this machine.
-      layout: the library of its tensor names, and its file format, for the user.
+      names: the library of its tensors' names; None for a run directory.
+      format: of the file, in words.
       tensors: in torchvision's names.
       settings: fields of the module that the weights need, e.g. v1_stride.
       preprocessing: as the checkpoint or its origin describes it; None if neither does.
@@ -42,7 +43,8 @@ class Inspection:
 
     name: str
     file: Path
-    layout: str
+    names: Names | None
+    format: str
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, Any]
     preprocessing: Preprocessing | None
@@ -50,6 +52,11 @@ class Inspection:
     terms: Mapping[str, str]
     notes: tuple[str, ...] = ()
     unsettled: tuple[Unsettled, ...] = ()
+
+    @property
+    def layout(self) -> str:
+        """The library of its tensors' names, and its file format, for the user."""
+        return f"{self.names} names in {self.format}" if self.names else self.format
 
 
 def inspect_checkpoint(
@@ -88,13 +95,14 @@ def inspect_checkpoint(
     settings |= {field: said.settings[field] for field in ("stem",) if field in said.settings}
     name = require_fit(name, tensors, where, **settings)
     notes += tuple(f"{where}: {note}" for note in variant_notes(name, tensors, **{**settings, **said.settings}))
-    if checkpoint.format == "Keras HDF5":
+    if checkpoint.storage is Storage.KERAS:
         said = metadata.keras(family_of(name).KERAS_SETTINGS).over(said)
     metadata.check_architecture(name, said.architecture, where)
     return Inspection(
         name,
         located.file,
-        f"{names} names in {checkpoint.format}",
+        names,
+        checkpoint.format,
         tensors,
         {**settings, **said.settings},
         said.preprocessing,
@@ -109,12 +117,12 @@ class _Renaming:
     """Renames the tensors of a checkpoint to the published names of a network."""
 
     def __init__(self, checkpoint: Checkpoint, classify: bool):
-        self._keras, self._classify = checkpoint.format == "Keras HDF5", classify
+        self._keras, self._classify = checkpoint.storage is Storage.KERAS, classify
 
     def renamed(self, tensors: Mapping[str, Tensor], prefix: str = ""):
         """Return the library of the names, the tensors in torchvision's names, settings, and the names left out."""
         if self._keras:
-            names, out = "keras.applications", tuple(name for name in tensors if is_foreign(name))
+            names, out = Names.KERAS, tuple(name for name in tensors if is_foreign(name))
             out = () if len(out) == len(tensors) else out
             kept = {name: tensor for name, tensor in tensors.items() if name not in out}
         else:
@@ -124,7 +132,7 @@ class _Renaming:
             kept, out = without_other_heads(kept, projection)
         if not self._classify:
             kept = _without_classifier(kept)
-        small = names == "pytorch-cifar" and "conv1.weight" in kept and kept["conv1.weight"].shape[2:] == (3, 3)
+        small = names is Names.PYTORCH_CIFAR and "conv1.weight" in kept and kept["conv1.weight"].shape[2:] == (3, 3)
         return names, kept, {"stem": "cifar"} if small else {}, out
 
     def fits(self, name: str | None, tensors: Mapping[str, Tensor]) -> bool:
@@ -146,7 +154,7 @@ def _digests(located: Located, expected: str | None, where: str) -> dict[str, st
 
 
 def _described(checkpoint: Checkpoint, where: str) -> Description:
-    return Description() if checkpoint.format == "Keras HDF5" else metadata.from_metadata(checkpoint.metadata, where)
+    return Description() if checkpoint.storage is Storage.KERAS else metadata.from_metadata(checkpoint.metadata, where)
 
 
 def _without_classifier(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

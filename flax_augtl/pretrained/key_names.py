@@ -1,10 +1,23 @@
 """Renames tensors of the libraries that publish ResNet, VGG and AlexNet to torchvision's names."""
 
+import enum
 import re
 from collections.abc import Mapping
 
 from flax_augtl.models.alexnet import AlexNet
 from flax_augtl.pretrained.formats.lazy_tensor import Tensor
+
+
+class Names(enum.StrEnum):
+    """The libraries whose names the tensors of a checkpoint may have."""
+
+    TORCHVISION = "torchvision"  # Also timm's for ResNet.
+    TIMM = "timm"
+    TRANSFORMERS = "transformers"
+    SEQUENTIAL = "Sequential"  # fastai's.
+    PYTORCH_CIFAR = "pytorch-cifar"
+    KERAS = "keras.applications"
+
 
 # Prefixes of wrappers: DataParallel, a training script's holder, torch.compile.
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
@@ -69,33 +82,32 @@ def _from_children(name: str) -> str:
     return f"{_CHILDREN.get(child, child)}.{rest}"
 
 
-def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+def to_torchvision(tensors: Mapping[str, Tensor]) -> tuple[Names, dict[str, Tensor]]:
     """Rename the tensors of a PyTorch state dict.
 
     Batch norm's `num_batches_tracked` is dropped, since no network computes with it.
 
     Returns:
-      The layout and the tensors. The layout is "torchvision" (also timm's for ResNet), "timm", "transformers",
-      "Sequential" (fastai's) or "pytorch-cifar". A tensor in no known layout keeps its name, so that the error about
-      unexpected tensors shows that name.
+      The library of the names, and the tensors. A tensor with a name of no known library keeps it, so that the error
+      about unexpected tensors shows that name.
     """
     kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] != "num_batches_tracked"}
     kept = _unwrap(kept)
     if any(name.startswith("encoder.stages.") or "embedder.embedder." in name for name in kept):
-        return "transformers", {_from_transformers(name): tensor for name, tensor in kept.items()}
+        return Names.TRANSFORMERS, {_from_transformers(name): tensor for name, tensor in kept.items()}
     if any(name.startswith("pre_logits.fc1.") for name in kept):
-        return "timm", _in_layers(kept, _TIMM_VGG)
+        return Names.TIMM, _in_layers(kept, _TIMM_VGG)
     if "4.0.conv1.weight" in kept:
-        return "Sequential", {_from_children(name): tensor for name, tensor in kept.items()}
+        return Names.SEQUENTIAL, {_from_children(name): tensor for name, tensor in kept.items()}
     if "0.weight" in kept and len(kept["0.weight"].shape) == 4:
-        return "Sequential", {f"features.{name}": tensor for name, tensor in kept.items()}
+        return Names.SEQUENTIAL, {f"features.{name}": tensor for name, tensor in kept.items()}
     if "classifier.1.weight" in kept and "classifier.0.weight" not in kept and not AlexNet.recognises(kept):
-        return "torchvision", _in_layers(kept, _OLD_VGG)
-    layout = "torchvision"
+        return Names.TORCHVISION, _in_layers(kept, _OLD_VGG)
+    names = Names.TORCHVISION
     if any(".shortcut." in name for name in kept):
-        layout = "pytorch-cifar" if "linear.weight" in kept else layout
+        names = Names.PYTORCH_CIFAR if "linear.weight" in kept else names
         kept = {name.replace(".shortcut.", ".downsample."): tensor for name, tensor in kept.items()}
-    return layout, _with_classifier(kept)
+    return names, _with_classifier(kept)
 
 
 def _with_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """Finds the files of a checkpoint: a file, a folder, an address, or a repository on the Hugging Face Hub."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from flax_augtl.config.nearest import nearest
 from flax_augtl.pretrained import hub
 from flax_augtl.pretrained.errors import CheckpointError
 from flax_augtl.pretrained.fetch import fetch, is_address, local_or_named, without_secrets
@@ -120,7 +120,7 @@ def _not_there(path: Path, could_be_id: bool) -> str:
         names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     except OSError:
         names = []
-    if near := [name for name in names if name.startswith(path.name)] or difflib.get_close_matches(path.name, names, 3):
+    if near := [name for name in names if name.startswith(path.name)] or nearest(path.name, names, most=3):
         message += f" Did you mean {' or '.join(str(folder / name) for name in near[:3])}?"
     elif not folder.is_dir() and could_be_id is False:
         message += f" There is no folder {folder} either."

@@ -1,5 +1,6 @@
 """Text for terminals and spreadsheets, with untrusted characters escaped."""
 
+import itertools
 import os
 import re
 import sys
@@ -71,9 +72,19 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def columns(rows: Sequence[Sequence[Any]]) -> str:
-    """Return rows of cells as text in aligned columns."""
+def columns(rows: Sequence[Sequence[Any]], *, align: str = "", least: Sequence[int] = (), gap: str = "  ") -> str:
+    """Return rows of cells as text in aligned columns.
+
+    Args:
+      rows: the cells, as many in every row.
+      align: `<` or `>` for each column; columns without one are aligned to the left.
+      least: the smallest width of each column; 0 if there is none.
+      gap: what stands between two columns.
+    """
     widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(pair) for pair in itertools.zip_longest(widths, least, fillvalue=0)]
+    signs = align + "<" * (len(widths) - len(align))
     return "\n".join(
-        "  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        gap.join(f"{cell!s:{sign}{width}}" for cell, sign, width in zip(row, signs, widths, strict=True)).rstrip()
+        for row in rows
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flax_augtl.runtime.text import duration
+from flax_augtl.runtime.text import columns, duration
 from flax_augtl.study.budget_search import LONGER, Search
 from flax_augtl.study.grid import Trial
 
@@ -41,15 +41,16 @@ def describe(search: Search, *, passes: float, images: str) -> str:
     """
     grid, work, budget = search.grid, search.work, search.budget
     plan = plan_of(search, passes=passes)
-    lines = [f"{'depth':14} {'seconds a step':>15} {'first trainings':>16} {'(estimated)':>12}"]
+    rows: list[tuple[str, ...]] = [("depth", "seconds a step", "first trainings", "(estimated)")]
     for label, some in plan.first.items():
         groups = [group for group in grid.groups() if grid.label(*group[:2]) == label]
         step = max(work.times.timed.trial_seconds[" ".join(group)] for group in groups) / plan.total
         trials = [trial for each in some for trial in plan.trials(each, plan.shortest)]
-        said = f"{len(trials):16} {duration(work.expected(trials)):>12}" if trials else f"{'no time':>16}"
-        lines.append(f"{label:14} {step:15.3f} {said}")
+        said = (str(len(trials)), duration(work.expected(trials))) if trials else ("no time", "")
+        rows.append((label, f"{step:.3f}", *said))
     more = max(0.0, budget.left() - plan.reserved - plan.taken)
-    lines += [
+    lines = [
+        columns(rows, align="<>>>", least=(14, 15, 16, 12), gap=" "),
         f"First trainings have {plan.shortest} steps. The best third of each head then trains {LONGER} times as long, "
         f"and so on up to {plan.total} steps,",
         "or longer while validation still improves. The best of each head then trains on training and validation data, "

@@ -3,7 +3,6 @@
 The best third continues with three times as many steps. A choice is only made among trainings of one length.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +10,10 @@ from typing import Any
 
 from flax_augtl.study import selection
 from flax_augtl.study.budget import Budget
+from flax_augtl.study.budget_candidates import Candidate, group_of, order_of
 from flax_augtl.study.budget_choices import Found, choices
-from flax_augtl.study.grid import ALL, Grid, Group, Trial
+from flax_augtl.study.budget_notes import shortened, stopped, untried
+from flax_augtl.study.grid import Grid, Group, Trial
 from flax_augtl.study.trials.worker import Work
 
 KEPT = 3  # One in so many candidates continues.
@@ -24,31 +25,6 @@ CHEAP = 0.1  # Share of the remaining time that a depth may always take.
 FEWER = (None, 3, 1)  # Numbers of learning rates to try at a depth, until one fits the time; None: all of them.
 OVERRUN = 0.05  # A training that has begun may exceed its time by this share of the budget.
 WIDENED = 2  # How often a learning rate is added if the lowest or highest one is the best.
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A head at a depth, with a learning rate."""
-
-    group: Group
-    rate: float
-
-
-def order_of(grid: Grid, own: str) -> list[str]:
-    """Return the depths in the order in which they are tried: `all`, then that of the config, then downwards.
-
-    Args:
-      grid: what is compared.
-      own: `config.freeze`.
-    """
-    downwards = list(reversed(grid.axis))
-    mine = [
-        label
-        for label in downwards
-        if label == own
-        or any(labels.get(label) == own and grid.label(head, own) == label for head, labels in grid.labels.items())
-    ]
-    return list(dict.fromkeys([*(label for label in downwards if label == ALL), *mine, *downwards]))
 
 
 class Search:
@@ -85,8 +61,8 @@ class Search:
             standing, length = standing | done, longer
         self._refine()
         self._compare(length)
-        self._tell_lengths(length)
-        self._tell_stopped()
+        self.left_out += shortened(self.rows, length, self.total)
+        self.left_out += stopped(self.grid, self.stopped, self.total)
         return Found(self.trained, self.rows, *choices(self.rows), self.left_out)
 
     def trials(self, candidate: Candidate, length: int, stage: str = "select") -> list[Trial]:
@@ -158,7 +134,7 @@ class Search:
             tried += wanted
             if len(wanted) == len(groups) * len(self.grid.rates):
                 tried += self._widened(groups)
-        self._tell_depths()
+        self.left_out += untried(self.grid, self.first)
         return {
             head: self._ranked([each for each in tried if each.group[0] == head], self.shortest)
             for head in self.grid.heads
@@ -182,18 +158,6 @@ class Search:
             min(room, SHARE * beginning - (beginning - self._left())),
             CHEAP * self._room(candidates, self.shortest, compilation=False),
         )
-
-    def _tell_depths(self) -> None:
-        missed = [label for label, some in self.first.items() if not some]
-        if missed:
-            self.left_out.append(f"No time was left for the depth{'s' * (len(missed) > 1)} {', '.join(missed)}.")
-        count = {
-            label: len([group for group in self.grid.groups() if self.grid.label(*group[:2]) == label])
-            for label in self.first
-        }
-        fewer = [label for label, some in self.first.items() if 0 < len(some) < count[label] * len(self.grid.rates)]
-        if fewer:
-            self.left_out.append(f"Not every head and learning rate was tried at {', '.join(fewer)}.")
 
     def _that_fit(self, groups: Sequence[Group], tried: Sequence[Candidate], *, always: bool) -> list[Candidate]:
         """Return a candidate for each of the first groups for which there is time; at least one if `always`."""
@@ -224,7 +188,7 @@ class Search:
         for _ in range(WIDENED):
             new = []
             for group in groups:
-                rows = [row for row in self.rows if _group(row) == group and row["steps"] == self.shortest]
+                rows = [row for row in self.rows if group_of(row) == group and row["steps"] == self.shortest]
                 rate = selection.widened(rows, sorted({row["learning_rate"] for row in rows}))
                 if rate is not None:
                     new.append(Candidate(group, rate))
@@ -314,7 +278,7 @@ class Search:
 
     def _neighbours(self, candidate: Candidate) -> list[float]:
         """Return the untried learning rates just above and below that of a candidate."""
-        rows = [row for row in self.rows if _group(row) == candidate.group]
+        rows = [row for row in self.rows if group_of(row) == candidate.group]
         tried = {row["learning_rate"] for row in rows}
         rates = sorted({*self.grid.rates, candidate.rate})
         at = rates.index(candidate.rate)
@@ -323,7 +287,7 @@ class Search:
     def _compare(self, length: int) -> None:
         """Train each depth with its best rate at the length of the choice, if there is time, for a fair comparison."""
         rows = [row for row in self.rows if row["val"] is not None]
-        tried = dict.fromkeys((_group(row), row["learning_rate"]) for row in rows)
+        tried = dict.fromkeys((group_of(row), row["learning_rate"]) for row in rows)
         best: dict[Group, Candidate] = {}
         for group in dict.fromkeys(group for group, _ in tried):
             for some in (length, *sorted({row["steps"] for row in rows}, reverse=True)):
@@ -338,27 +302,3 @@ class Search:
         for each in sorted(best.values(), key=lambda each: self._seconds([each], length)):
             if self._seconds([each], length) <= self._room([*chosen, each], length):
                 self._do(self.trials(each, length))
-
-    def _tell_lengths(self, length: int) -> None:
-        if length < self.total:
-            self.left_out.append(
-                f"Choices were made after trainings of at most {length} steps; the configuration asks for {self.total}."
-            )
-        behind = [head for head, found in choices(self.rows)[0].items() if found["length"] < length]
-        if behind:
-            self.left_out.append(f"There was no time to train {', '.join(behind)} for {length} steps.")
-
-    def _tell_stopped(self) -> None:
-        if self.stopped:
-            names = dict.fromkeys(
-                f"{trial.head} at {self.grid.label(trial.head, trial.depth)} with the learning rate "
-                f"{trial.learning_rate:g} ({trial.steps or self.total} steps)"
-                for trial in self.stopped
-            )
-            self.left_out.append(
-                f"Stopped, because they would have taken longer than the time that was left: {', '.join(names)}."
-            )
-
-
-def _group(row: Mapping[str, Any]) -> Group:
-    return row["head"], row["depth"], row["classifier_rate"]

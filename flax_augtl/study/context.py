@@ -19,7 +19,8 @@ from flax_augtl.models.augmented import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
 from flax_augtl.study.grid import SCRATCH, Grid, Trial, make_grid
 from flax_augtl.training import freezing
-from flax_augtl.training.experiment import check_batch, hashable, schedule_of, source_of, variant_of
+from flax_augtl.training.experiment import check_batch, hashable, source_of, variant_of
+from flax_augtl.training.optimizer import schedule_of
 from flax_augtl.training.step import AXIS
 
 

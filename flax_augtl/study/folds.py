@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from flax_augtl.config.convert import to_json, typed
 from flax_augtl.cross_validation import CSV, JSON, check_folder, fold_configs, spread
 from flax_augtl.folds_page import NAME, study_page
+from flax_augtl.runtime.text import columns
 from flax_augtl.study.report import queries
 from flax_augtl.study.result import StudyResult
 from flax_augtl.study.study import study
@@ -115,20 +116,16 @@ def _rows(fold: int, result: StudyResult, metric: str) -> list[dict[str, Any]]:
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the results of all folds as text: a line for each head, and one for the heads that the folds chose."""
-    width = max(20, *(len(head) for head in summary["heads"]))
     name = {"top1": "top-1", "mean_per_class": "per class"}[summary["metric"]]
-    lines = [f"{'test ' + name + ', all folds':{width}} {'mean':>8} {'sd':>8} {'folds':>6}  depth chosen in each fold"]
+    rows = [(f"test {name}, all folds", "mean", "sd", "folds", "depth chosen in each fold")]
     for head, found in [*summary["heads"].items(), ("chosen by validation", summary["chosen"])]:
         if found:
             sd = "–" if found["sd"] is None else f"{found['sd']:.4f}"
-            lines.append(
-                f"{head:{width}} {found['mean']:8.4f} {sd:>8} {found['folds']:6}  {', '.join(found['depths'])}"
-            )
-    lines.append(
-        "Each fold made its choices without its test images. sd: standard deviation over folds, which share most "
+            rows.append((head, f"{found['mean']:.4f}", sd, str(found["folds"]), ", ".join(found["depths"])))
+    return columns(rows, align="<>>>") + (
+        "\nEach fold made its choices without its test images. sd: standard deviation over folds, which share most "
         "of their training images; it is not a standard error of the mean."
     )
-    return "\n".join(lines)
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """What a study compares: heads × freeze depths × learning rates × seeds, as trials with stable names."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 
 from flax_augtl.config.heads import PRESETS, HeadSettings, head_settings
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.config.presets import SCRATCH, STUDIES, preset_of, resolved
 from flax_augtl.config.schema import Config
 from flax_augtl.errors import UserError
@@ -150,9 +150,8 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
         )
     for name in names:
         if name not in (*PRESETS, SCRATCH):
-            near = difflib.get_close_matches(str(name), (*PRESETS, SCRATCH), 1)
             raise UserError(
-                f"config.study.heads: {name!r} is unknown{f'; did you mean {near[0]!r}?' if near else '.'} "
+                f"config.study.heads: {name!r} is unknown.{did_you_mean(name, (*PRESETS, SCRATCH), show=repr)} "
                 f"Choices: {', '.join((*PRESETS, SCRATCH))}."
             )
     heads = {name: PRESETS["traditional"] if name == SCRATCH else head_settings(name) for name in names}

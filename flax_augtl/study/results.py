@@ -35,12 +35,12 @@ from flax_augtl.study.trials.worker import Work
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
-from flax_augtl.training.experiment import optimizer_of
 from flax_augtl.training.intervals import confusion_intervals
-from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.optimizer import create_optimizer, optimizer_of
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import cross_entropy, kept_inputs
+from flax_augtl.training.step import cross_entropy
+from flax_augtl.training.step_inputs import KeptFeatures
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import PLACE, Description, place_of, read_result, write_description
 
@@ -208,7 +208,7 @@ def predictions(
 
     @jax.jit
     def apply(variables: Any, inputs: Any) -> jax.Array:
-        x = kept_inputs({"inputs": inputs}, None, start, context.preprocessing)
+        x = KeptFeatures(start).read({"inputs": inputs}, None, context.preprocessing)
         logits: Any = run.network.apply(variables, x, start)
         return jax.nn.softmax(logits)
 

@@ -24,13 +24,14 @@ from flax_augtl.features.views import test_rows
 from flax_augtl.next_steps import next_steps
 from flax_augtl.runtime import determinism
 from flax_augtl.runtime.text import duration, for_terminal
-from flax_augtl.study import budget_study, selection
+from flax_augtl.study import budget_study
 from flax_augtl.study.budget import FINALS, TEST, Budget, TooShort
 from flax_augtl.study.budget_choices import final_trials, train_finals
 from flax_augtl.study.caches import TrainingCache, open_cache
 from flax_augtl.study.choices import ties, too_few_of
 from flax_augtl.study.context import Context, gather
 from flax_augtl.study.grid import Trial
+from flax_augtl.study.grid_search import chosen_trials, no_result, select
 from flax_augtl.study.leases import Leases
 from flax_augtl.study.overlap import seen_by_other_seeds
 from flax_augtl.study.report import terminal_table, write_report
@@ -39,7 +40,6 @@ from flax_augtl.study.result import StudyResult
 from flax_augtl.study.results import keep_best, kept_trial, outcome
 from flax_augtl.study.stand_ins import StandIns, stand_ins
 from flax_augtl.study.study_folder import TIMING, as_begun, check_folder, fingerprints, write_start
-from flax_augtl.study.successive_halving import complete, halve
 from flax_augtl.study.trials import cost
 from flax_augtl.study.trials.time_estimate import TimeEstimate
 from flax_augtl.study.trials.worker import CELLS, CLAIMS, Work
@@ -148,7 +148,7 @@ def _study(
         if budget:
             work, found = budget_study.select(cache, budget, activations, timed, leases)
             if found.best is None:
-                raise UserError(_no_result(found.rows))
+                raise UserError(no_result(found.rows))
             for sentence in ties(context, found.rows, found.best):
                 print(sentence, flush=True)
             trials = final_trials(grid, found, by_depth=study.finals == "depths")
@@ -158,10 +158,10 @@ def _study(
             mean = sum(timed.trial_seconds.values()) / len(timed.trial_seconds)
             later = finals * len(grid.seeds) * mean + tests * timed.row_seconds
             work = Work(context, activations, folder, leases, TimeEstimate(context, timed), later=later)
-            chosen = _select(work, part)
+            chosen = select(work, part)
             if part is not None:
                 return None
-            best, trials = _choices(context, chosen)
+            best, trials = chosen_trials(context, chosen)
             result = _finish(work, leases, chosen, best, trials, room)
     finally:
         leases.close()
@@ -252,65 +252,6 @@ def _timing(context: Context, activations: Activations, folder: Path, *, estimat
         timed = cost.measure(context, activations, groups)
     files.write_json(path, cost.to_json(timed, key))
     return timed
-
-
-def _select(work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """Train the selecting trials, add learning rates while the best one is at an edge, and return the rows."""
-    grid = work.context.grid
-    if work.context.study.search == "halving":
-        return halve(grid, work)
-    tried = {group: list(grid.rates) for group in grid.groups()}
-    trials = [trial for group, rates in tried.items() for rate in rates for trial in grid.trials(group, rate)]
-    if part is not None:
-        number, count = part
-        # Divide whole batches, so that trials are trained together as in one program.
-        batches = work.trial_batches(trials)[number - 1 :: count]
-        work.do([trial for batch in batches for trial in batch], wait=False)
-        print(f"Part {number} of {count} is finished. When all parts are, give the same command without --cells.")
-        return []
-    rows = work.do(trials)
-    while True:
-        new = []
-        for group, some in selection.by(rows, "head", "depth", "classifier_rate").items():
-            rate = selection.widened(some, tried[group])
-            if rate is not None:
-                print(
-                    f"      {grid.title(group)}: the best learning rate is the lowest or highest one; trying {rate:g} too"
-                )
-                tried[group].append(rate)
-                new += grid.trials(group, rate)
-        if not new:
-            return rows
-        rows += work.do(new)
-
-
-def _choices(context: Context, rows: list[dict[str, Any]]) -> tuple[str, list[Trial]]:
-    """Return the best head, and the final trials of all winners."""
-    if context.study.search == "halving":
-        rows = complete(rows, len(context.grid.selection_seeds))
-    heads = selection.winners(rows, lambda row: row["head"])
-    if not heads:
-        raise UserError(_no_result(rows))
-    best = max(heads, key=lambda name: heads[name]["score"])
-    for sentence in ties(context, rows, best):
-        print(sentence, flush=True)
-    choices = [(name, choice) for name, choice in heads.items()]
-    if context.study.finals == "depths":
-        by_depth = selection.winners(rows, lambda row: (row["head"], row["depth"]))
-        choices += [(name, choice) for (name, _), choice in by_depth.items() if choice not in heads.values()]
-    return best, [
-        Trial("final", name, choice["depth"], choice["classifier_rate"], choice["learning_rate"], seed, choice["steps"])
-        for name, choice in choices
-        for seed in context.grid.seeds
-    ]
-
-
-def _no_result(rows: list[dict[str, Any]]) -> str:
-    """Return why no trial of a study has a result."""
-    errors = sorted({row["error"] for row in rows if row["error"]})
-    return "Every trial failed or diverged. " + (
-        f"Errors: {'; '.join(errors)}." if errors else "Lower config.study.learning_rates."
-    )
 
 
 def _finish(

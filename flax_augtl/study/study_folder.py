@@ -9,6 +9,7 @@ from typing import Any
 from flax_augtl.config import added_fields, presets
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.schema import Config
+from flax_augtl.config.unused_fields import refuse_unused
 from flax_augtl.errors import UserError
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.study.budget import BUDGET
@@ -81,7 +82,10 @@ def check_folder(config: Config, workdir: os.PathLike | str) -> Path:
     files.check_links(folder, _NAMES)
     if (folder / files.CHECKPOINTS).exists():
         raise UserError(f"{folder} holds a run, not a study. Choose another --workdir.")
-    if path.exists():
+    if not path.exists():
+        # A study of an earlier version may have such fields, so only a new study is refused.
+        refuse_unused(config)
+    else:
         old = files.read_json(path)
         if not isinstance(old, Mapping) or not isinstance(old.get("study"), Mapping):
             raise UserError(f"{path} is not the configuration of a study. Choose another --workdir.")

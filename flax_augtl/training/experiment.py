@@ -1,7 +1,6 @@
 """Everything that training needs, built from a configuration; its errors are found before anything is written."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +22,10 @@ from flax_augtl.models import leep
 from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training import freezing
-from flax_augtl.training.optimizer import OptimizerSettings, learning_rates
+from flax_augtl.training.balance import class_weights
+from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of, schedule_of
 from flax_augtl.training.step import AXIS, StepSettings
+from flax_augtl.training.step_inputs import DeviceImages, Images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,7 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         class_weights=weights,
         accumulate=config.accumulate,
         skip_not_finite=config.on_nan == "skip",
-        pool=None if pool is None else (pool.crop, pool.method),
+        inputs=Images() if pool is None else DeviceImages(pool.crop, pool.method),
         **changes,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
@@ -232,37 +233,6 @@ def source_of(config: Config) -> tuple[Source, Preprocessing, dict[str, Any]]:
     )
 
 
-def optimizer_of(config: Config) -> OptimizerSettings:
-    """Return the settings of the optimizer."""
-    return OptimizerSettings(
-        config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
-    )
-
-
-def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
-    """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
-
-    Args:
-      config: the configuration; its lengths and its schedule are read.
-      examples: number of training examples.
-
-    Raises:
-      UserError: the run has no length, or the schedule does not fit it.
-    """
-    lengths = {"examples": examples, "batch_size": config.batch_size}
-    total = in_steps(config, "", **lengths)
-    if not total:
-        raise UserError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
-    rates = learning_rates(
-        config.schedule,
-        config.learning_rate,
-        total,
-        warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
-        boundaries=in_steps(config.schedule, "boundaries", **lengths) or (),
-    )
-    return rates, in_steps(config, "evaluate_every", **lengths) or math.ceil(examples / config.batch_size - 1e-6)
-
-
 def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examples, config: Config) -> np.ndarray:
     """Return the source network's logits for examples in their evaluation view, float32 [n, Z]."""
     apply = jax.jit(lambda variables, images: source.model.apply(variables, preprocessing.normalise(images)))
@@ -290,25 +260,3 @@ def check_batch(config: Config) -> None:
             f"config.accumulate={config.accumulate}: {config.batch_size % unit} images would be left. "
             f"Set it to a multiple of {unit}, such as {max(1, round(config.batch_size / unit)) * unit}."
         )
-
-
-def class_weights(config: Config, labels: np.ndarray, classes: int) -> tuple[float, ...]:
-    """Return the weight of each class in the loss for training labels int [n]; () for equal weights.
-
-    Raises:
-      UserError: the configured weights are invalid.
-    """
-    weights = config.class_weights
-    if config.balance_classes:
-        if weights:
-            raise UserError("config.balance_classes and config.class_weights exclude each other; set one of them.")
-        counts = np.bincount(labels, minlength=classes)
-        return tuple(float(weight) for weight in len(labels) / np.maximum(counts, 1) / classes)
-    if not weights:
-        return ()
-    if len(weights) != classes or min(weights) < 0 or max(weights) <= 0:
-        raise UserError(
-            f"config.class_weights={tuple(weights)} must be {classes} numbers that are not negative, one a "
-            "class, and not all zero."
-        )
-    return tuple(float(weight) for weight in weights)

@@ -1,18 +1,18 @@
 """The plan of what is frozen, which the optimizer, the step, the log and the study use."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
+from flax_augtl.runtime.text import columns
 
 FROZEN, PRETRAINED, NEW = "frozen", "pretrained", "new"
-LABELS = (FROZEN, PRETRAINED, NEW)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +95,9 @@ def freezing_plan(
     source = tuple(group for group in groups if group != HEAD)
     choices = ("none", *source, "all")
     if freeze not in choices:
-        near = difflib.get_close_matches(str(freeze), choices, 1)
         raise UserError(
-            f"config.freeze={freeze!r} is not a layer group of this network"
-            f"{f'; did you mean {near[0]!r}?' if near else '.'} Choices: {', '.join(choices)}."
+            f"config.freeze={freeze!r} is not a layer group of this network."
+            f"{did_you_mean(freeze, choices, show=repr)} Choices: {', '.join(choices)}."
         )
     depth = {"none": 0, "all": len(source)}.get(freeze)
     if depth is None:
@@ -121,11 +120,9 @@ def table(plan: FreezingPlan, params: Any, learning_rate: float, multiplier: flo
         names = [key.key for key in path]
         counts[names[0] if names[0] == HEAD else names[1]] += leaf.size
     rates = {FROZEN: 0.0, PRETRAINED: learning_rate, NEW: learning_rate * multiplier}
-    lines = [f"{'layer group':12} {'parameters':>12}  {'label':10} {'learning rate':>13}"]
-    lines += [
-        f"{group:12} {counts[group]:12,}  {label:10} {rates[label]:13.4g}"
-        for group, label in zip(plan.groups, plan.labels, strict=True)
-    ]
-    trainable = sum(counts[g] for g, label in zip(plan.groups, plan.labels, strict=True) if label != FROZEN)
-    lines.append(f"{'total':12} {sum(counts.values()):12,}  trainable: {trainable:,}")
-    return "\n".join(lines)
+    labels = dict(zip(plan.groups, plan.labels, strict=True))
+    trainable = sum(count for group, count in counts.items() if labels[group] != FROZEN)
+    rows = [("layer group", "parameters", "label", "learning rate")]
+    rows += [(group, f"{counts[group]:,}", label, f"{rates[label]:.4g}") for group, label in labels.items()]
+    rows.append(("total", f"{sum(counts.values()):,}", f"trainable: {trainable:,}", ""))
+    return columns(rows, align="<><>", least=(12, 12, 10))

@@ -1,7 +1,9 @@
 """Settings that have no effect on a run; the log names them at the start."""
 
 from flax_augtl.config.durations import UNITS, in_steps
+from flax_augtl.config.schedules import SCHEDULES
 from flax_augtl.config.schema import Config
+from flax_augtl.config.unused_fields import unused_fields
 
 
 def ineffective_settings(
@@ -16,13 +18,12 @@ def ineffective_settings(
       examples: number of training examples.
       has_validation: whether the dataset has a validation split.
     """
-    schedule, found = config.schedule, []
+    # A new run is refused for them; a run of an earlier version goes on.
+    schedule, found = config.schedule, unused_fields(config)
     field = next(
         (f"config.schedule.boundaries_{unit}" for unit in UNITS if getattr(schedule, f"boundaries_{unit}")), None
     )
-    if field and schedule.name != "step":
-        found.append(f"{field} has no effect: config.schedule.name is {schedule.name!r}, not 'step'.")
-    elif field:
+    if field and field.rpartition(".")[2] in SCHEDULES[schedule.name].uses:
         steps = in_steps(schedule, "boundaries", examples=examples, batch_size=config.batch_size)
         if late := [step for step in steps if step >= total_steps]:
             found.append(

@@ -16,8 +16,10 @@ from flax_augtl.data.loading.device_dataset import pool_batches
 from flax_augtl.runtime import signals
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints
+from flax_augtl.training.compiled_steps import pmapped_eval_step, pmapped_train_step
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import RunLog, describe
+from flax_augtl.training.memory import memory_of_step
 from flax_augtl.training.not_finite import (
     NotFinite,
     PendingStep,
@@ -26,11 +28,11 @@ from flax_augtl.training.not_finite import (
     not_finite_message,
 )
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import CompiledStep, PmappedStep, replicate, split_over_devices
 from flax_augtl.training.profile import Profile
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState, create_state
-from flax_augtl.training.step import pmapped_eval_step, pmapped_train_step, replicate, split_over_devices
 from flax_augtl.workdir import files
 
 
@@ -59,9 +61,11 @@ def evaluate(
     devices = jax.local_device_count()
     batch_size = math.ceil(batch_size / jax.device_count()) * jax.device_count()
     step = pmapped_eval_step(network, preprocessing)
+    compiled: CompiledStep | None = None
     variables = replicate(variables)  # Once, not with every batch.
 
     def sums() -> Iterator[dict[str, Any]]:
+        nonlocal compiled
         batches = eval_batches(
             examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size, **_share()
         )
@@ -70,12 +74,15 @@ def evaluate(
             local = number * len(batch["label"]) + np.arange(len(batch["label"]), dtype=np.int32)
             # Also without `each`, so that all evaluations share one compilation.
             place = (local * jax.process_count() + jax.process_index()).astype(np.int32)
-            found = step(
+            arguments = (
                 variables,
                 split_over_devices(
                     {"image": batch["image"], "label": batch["label"], "mask": batch["mask"], "place": place}, devices
                 ),
+                None,
             )
+            compiled = compiled or step.compiled(*arguments)
+            found = compiled(*arguments)
             places, probabilities = found.pop("place"), found.pop("probabilities")
             if each is not None:
                 places = np.asarray(places)
@@ -144,9 +151,10 @@ def _fit(
     """Train from `progress` to the end of the run, or to the first step that is not finite."""
     config, total = experiment.config, experiment.total_steps
     devices = jax.local_device_count()
-    step_fn = pmapped_train_step(
+    step = pmapped_train_step(
         experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
     )
+    compiled: CompiledStep | None = None
     # Batches that were skipped come on top of the steps.
     until = progress.position + total - progress.step
     which = {
@@ -168,7 +176,7 @@ def _fit(
     else:
         batches = pool_batches(experiment.pool, experiment.dataset.train, config.data, **which)
         pool = replicate({"images": experiment.pool.images, "sizes": experiment.pool.sizes})
-    first, tracing = progress.position, Profile(profile, progress.step, total, log.say if log else print)
+    tracing = Profile(profile, progress.step, total, log.say if log else print)
     started, earlier = time.monotonic(), progress.seconds
 
     def seconds() -> float:
@@ -190,10 +198,10 @@ def _fit(
     pending = None
     for batch in tracing.over(batches):
         rate = experiment.rates[progress.step]
-        begun = time.monotonic()
-        state, scalars = step_fn(state, split_over_devices(batch, devices), rate, pool)
-        if log and progress.position == first:
-            log.say(f"The training step was compiled in {time.monotonic() - begun:.1f} s.")
+        arguments = state, split_over_devices(batch, devices), rate, pool
+        if compiled is None:
+            compiled = _compile(step, arguments, log)
+        state, scalars = compiled(*arguments)
         # Check the previous step while this one runs, so that the device never waits for the host.
         progress = _look_at(pending, progress, experiment, log)
         pending = PendingStep(progress.step + 1, progress.position, scalars, float(rate), seconds())
@@ -229,6 +237,17 @@ def _fit(
         if stopped_early():
             break
     return state, progress
+
+
+def _compile(step: PmappedStep, arguments: tuple[Any, ...], log: RunLog | None) -> CompiledStep:
+    """Compile the training step, and log how long that took and what memory the step will need."""
+    begun = time.monotonic()
+    compiled = step.compiled(*arguments)
+    if log:
+        log.say(f"The training step was compiled in {time.monotonic() - begun:.1f} s.")
+        if memory := memory_of_step(compiled, *arguments):
+            log.say(str(memory))
+    return compiled
 
 
 def _go_back(

@@ -1,4 +1,4 @@
-"""The memory of a training step, estimated before compilation, and advice if a device has too little of it."""
+"""The memory of a training step, as its compiler counts it, and advice if a device has too little of it."""
 
 import contextlib
 import dataclasses
@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from flax_augtl.config.schema import Config
 from flax_augtl.errors import UserError
-from flax_augtl.training import liveness
-from flax_augtl.training.experiment import Experiment
-from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import CompiledStep
 from flax_augtl.training.state import TrainState
-from flax_augtl.training.step import pmapped_train_step
 
 
 class OutOfMemory(UserError):
@@ -22,22 +18,20 @@ class OutOfMemory(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Memory on each device, in bytes.
+class StepMemory:
+    """Memory of the training step on each device, in bytes.
 
     Attributes:
       parameters: the whole network, with its running statistics.
       optimizer: the state of the optimizer.
       batch: one device's share of the batch, and the dataset if it lives on the device.
-      gradients: the gradients of the trainable parameters.
-      activations: the activations that a micro-batch keeps for the backward pass, and its temporary values.
+      computation: all else, as the compiler counts it: activations, gradients and other temporary values.
     """
 
     parameters: int
     optimizer: int
     batch: int
-    gradients: int
-    activations: int
+    computation: int
 
     @property
     def total(self) -> int:
@@ -46,62 +40,29 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {_amount(value)}" for name, value in dataclasses.asdict(self).items())
-        return f"Memory on each device, about {_amount(self.total)}: {parts}."
+        return f"Memory on each device, as the compiler counts it, {_amount(self.total)}: {parts}."
 
 
-def estimate(experiment: Experiment, *, platform: str | None = None) -> Estimate:
-    """Estimate the memory of an experiment's training step, which is traced, not compiled.
+def memory_of_step(step: CompiledStep, state: TrainState, batch: Any, rate: Any, pool: Any) -> StepMemory | None:
+    """Return the memory of a compiled training step; None if the compiler does not tell.
 
     Args:
-      experiment: the experiment.
-      platform: cpu, gpu or tpu; None for the one that JAX uses.
+      step: the compiled step.
+      state: what it is called with, as the other arguments.
+      batch: this process' batch.
+      rate: the learning rate.
+      pool: the dataset on the device, if it lives there.
     """
-    state, batch, pool = shapes(experiment)
-    step = pmapped_train_step(
-        experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
-    )
-    platform = platform or jax.default_backend()
-    traced = jax.make_jaxpr(step)(state, batch, jax.ShapeDtypeStruct((), np.float32), pool).jaxpr
-    peak = liveness.peak(liveness.on_each_device(traced), platform=platform)
-    gradients = liveness.size_of(experiment.plan.partition(state.params)[0])
-    return Estimate(
-        parameters=liveness.size_of((state.params, state.batch_stats)),
-        optimizer=liveness.size_of(state.opt_state),
-        batch=liveness.size_of(batch) // jax.local_device_count() + liveness.size_of(pool),
-        # XLA's CPU compiler holds the gradient of a kernel twice, as computed and transposed.
-        gradients=gradients * (2 if platform == "cpu" and experiment.step.accumulate == 1 else 1),
-        activations=max(0, peak - gradients),
-    )
+    if (found := step.memory) is None:
+        return None
+    parameters, optimizer = _size((state.params, state.batch_stats)), _size(state.opt_state)
+    share = _size(batch) // jax.local_device_count() + _size(pool)
+    return StepMemory(parameters, optimizer, share, max(0, found.total - parameters - optimizer - share))
 
 
-def shapes(experiment: Experiment) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
-    """Return the shapes of the pmapped step's inputs: the state, a host's batch, and the dataset on the device."""
-    of = jax.ShapeDtypeStruct
-    params, batch_stats = (
-        jax.tree.map(lambda leaf: of(leaf.shape, leaf.dtype), experiment.variables[name])
-        for name in ("params", "batch_stats")
-    )
-    trainable, _ = experiment.plan.partition(params)
-    state = TrainState(
-        step=of((), np.int32),
-        params=params,
-        batch_stats=batch_stats,
-        rng=of((2,), np.uint32),
-        opt_state=jax.eval_shape(create_optimizer(experiment.optimizer, experiment.plan).init, trainable),
-    )
-    lead = (jax.local_device_count(), experiment.config.batch_size // jax.device_count())
-    side, pool = experiment.preprocessing.image_size, experiment.pool
-    images = (
-        {"image": of((*lead, side, side, 3), np.uint8)}
-        if pool is None
-        else {"index": of(lead, np.int32), "box": of((*lead, 4), np.int32)}
-    )
-    batch = {**images, "label": of(lead, np.int32), "id": of(lead, np.uint32), "view": of(lead, np.int32)}
-    return (
-        state,
-        batch,
-        None if pool is None else {"images": of(pool.images.shape, np.uint8), "sizes": of(pool.sizes.shape, np.int32)},
-    )
+def _size(tree: Any) -> int:
+    """Return the bytes of a tree of arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def most_in_use() -> str:

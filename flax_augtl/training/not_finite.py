@@ -9,6 +9,7 @@ import numpy as np
 
 from flax_augtl.data.loading.sampler import stream
 from flax_augtl.errors import UserError
+from flax_augtl.runtime.text import columns
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.freezing import FROZEN
 from flax_augtl.training.progress import Progress
@@ -77,8 +78,9 @@ def not_finite_message(
 ) -> str:
     """Return the message about a step that is not finite: its examples, and the norms of each layer group."""
     gradients, parameters = np.asarray(norms["gradient"]), np.asarray(norms["parameter"])
-    rows = [
-        f"  {group:12} {gradient:12.4g} {parameter:12.4g}"
+    rows = [("  layer group", "gradient", "parameters", "(norms, before the step)")]
+    rows += [
+        (f"  {group}", f"{gradient:.4g}", f"{parameter:.4g}", "")
         for group, label, gradient, parameter in zip(
             experiment.plan.groups, experiment.plan.labels, gradients, parameters, strict=True
         )
@@ -89,8 +91,8 @@ def not_finite_message(
         f"{values['gradient_norm']}, at learning rate {pending.rate:.4g} (new layers: "
         f"{pending.rate * experiment.optimizer.new_layer_multiplier:.4g}). Lower config.learning_rate, set "
         "config.gradient_clip, let the rate rise slowly with config.schedule.warmup_steps, or see config.on_nan. "
-        f"Nothing of this step is kept.\n{batch_examples(pending, experiment)}\n  {'layer group':12} "
-        f"{'gradient':>12} {'parameters':>12}  (norms, before the step)\n" + "\n".join(rows)
+        f"Nothing of this step is kept.\n{batch_examples(pending, experiment)}\n"
+        + columns(rows, align="<>>", least=(14, 12, 12))
     )
 
 

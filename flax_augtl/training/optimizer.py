@@ -1,6 +1,7 @@
 """Learning rate schedules, and the optimizer, which has one transform per label of the freezing plan."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flax_augtl.config.schema import ScheduleConfig
+from flax_augtl.config.durations import in_steps
+from flax_augtl.config.optimizers import OPTIMIZERS
+from flax_augtl.config.schedules import SCHEDULES, Span
+from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.errors import UserError
 from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
 
@@ -18,7 +22,7 @@ class OptimizerSettings:
     """Settings of the optimizer without the learning rate, so that all rates share one compiled step.
 
     Attributes:
-      name: `sgd` (Nesterov momentum) or `adamw`.
+      name: one of `OPTIMIZERS`.
       momentum: momentum of `sgd`.
       weight_decay: decay of kernels, coupled in `sgd` and decoupled in `adamw`; biases, norms and scales have none.
       gradient_clip: largest global norm of the gradient of the trainable parameters; 0 for no limit.
@@ -32,6 +36,13 @@ class OptimizerSettings:
     new_layer_multiplier: float = 10.0
 
 
+def optimizer_of(config: Config) -> OptimizerSettings:
+    """Return the settings of the optimizer."""
+    return OptimizerSettings(
+        config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
+    )
+
+
 def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.GradientTransformation:
     """Return the transform from gradients to updates for a learning rate of 1.
 
@@ -43,12 +54,11 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
     def kernels(params):
         return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
-    decay = optax.add_decayed_weights(settings.weight_decay, mask=kernels) if settings.weight_decay else None
-    if settings.name == "sgd":
-        rule = [decay, optax.trace(settings.momentum, nesterov=True) if settings.momentum else None]
-    else:
-        rule = [optax.scale_by_adam(), decay]
-    rule = [transform for transform in rule if transform is not None] or [optax.identity()]
+    decay = [optax.add_decayed_weights(settings.weight_decay, mask=kernels)] if settings.weight_decay else []
+    row = OPTIMIZERS[settings.name]
+    found = row.transform(settings)
+    transform = [getattr(optax, found[0])(**found[1])] if found else []
+    rule = (transform + decay if row.decoupled else decay + transform) or [optax.identity()]
     labelled = optax.multi_transform(
         {
             FROZEN: optax.set_to_zero(),
@@ -82,20 +92,35 @@ def learning_rates(
             f"Warm-up (config.schedule.warmup_…) takes {warmup} steps, but the run has only {total_steps}. "
             "Lower it, or train longer."
         )
-    if schedule.name == "cosine":
-        main = optax.cosine_decay_schedule(learning_rate, total_steps - warmup, alpha=schedule.final)
-    elif schedule.name == "step":
-        if not boundaries:
-            raise UserError(
-                "config.schedule.name='step' needs config.schedule.boundaries_epochs (or _steps, _examples)."
-            )
-        scales: dict[int, float] = {}
-        for step in boundaries:  # Two boundaries can fall on one step.
-            scales[step - warmup] = scales.get(step - warmup, 1.0) * schedule.factor
-        main = optax.piecewise_constant_schedule(learning_rate, scales)
-    else:
-        main = optax.constant_schedule(learning_rate)
+    # Boundaries count from the start of the run.
+    span = Span(learning_rate, total_steps - warmup, [step - warmup for step in boundaries], schedule)
+    row = SCHEDULES[schedule.name]
+    main = getattr(optax, row.optax)(*row.arguments(span))
     if warmup:
         rise = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
     return np.asarray(jax.vmap(main)(np.arange(total_steps)), np.float32)
+
+
+def schedule_of(config: Config, examples: int) -> tuple[np.ndarray, int]:
+    """Return the learning rate at every step, float32 [total steps], and the steps between two evaluations.
+
+    Args:
+      config: the configuration; its lengths and its schedule are read.
+      examples: number of training examples.
+
+    Raises:
+      UserError: the run has no length, or the schedule does not fit it.
+    """
+    lengths = {"examples": examples, "batch_size": config.batch_size}
+    total = in_steps(config, "", **lengths)
+    if not total:
+        raise UserError("The run has no length: set one of config.steps, config.epochs, config.examples above 0.")
+    rates = learning_rates(
+        config.schedule,
+        config.learning_rate,
+        total,
+        warmup=in_steps(config.schedule, "warmup", **lengths) or 0,
+        boundaries=in_steps(config.schedule, "boundaries", **lengths) or (),
+    )
+    return rates, in_steps(config, "evaluate_every", **lengths) or math.ceil(examples / config.batch_size - 1e-6)

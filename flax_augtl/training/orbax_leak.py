@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+# The first version that has the function below; pyproject.toml asks for it.
+SINCE = "0.12.5"
 _NAME = "_build_ocdbt_kvstore_tspec"
 _PARAMETERS = ["directory", "name", "process_spec", "write_options", "temporary_metadata_context"]
 

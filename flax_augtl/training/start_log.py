@@ -1,4 +1,4 @@
-"""What the log says before the first step: the data, the network, what is frozen, memory, and useless settings."""
+"""What the log says before the first step: the data, the network, what is frozen, and useless settings."""
 
 from flax_augtl.runtime import distributed
 from flax_augtl.runtime.text import on_one_line
@@ -7,7 +7,6 @@ from flax_augtl.training.balance import imbalance
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.ineffective import ineffective_settings
 from flax_augtl.training.log import RunLog
-from flax_augtl.training.memory import estimate
 from flax_augtl.training.precision import fewer_bits
 from flax_augtl.training.progress import Progress
 
@@ -48,7 +47,6 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
             experiment.optimizer.new_layer_multiplier,
         )
     )
-    log.say(str(estimate(experiment)))
     for sentence in ineffective_settings(
         experiment.config,
         total_steps=experiment.total_steps,

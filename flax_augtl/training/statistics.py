@@ -12,19 +12,6 @@ RESAMPLES = 50_000
 EXACT_PAIRS = 16
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean of some values and the lower and upper end of its Student-t interval.
-
-    The ends are NaN for fewer than two values.
-    """
-    each = np.asarray(values, np.float64)
-    mean = float(each.mean())
-    if len(each) < 2:
-        return mean, float("nan"), float("nan")
-    half = stats.t.ppf((1 + confidence) / 2, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each))
-    return mean, mean - float(half), mean + float(half)
-
-
 def bca_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """Return the mean of some values and the ends of its bias-corrected and accelerated (BCa) bootstrap interval.
 
@@ -84,4 +71,5 @@ def sign_flip_p(differences: ArrayLike) -> float:
     else:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=pairs)))
     means = np.abs(signs @ each)
+    # scipy.stats.permutation_test has no such tolerance: where a mean is zero up to rounding, its p is below 1.
     return float(np.mean(means >= abs(each.sum()) - 1e-12))

@@ -8,6 +8,7 @@ from flax import traverse_util
 from flax_augtl.config import added_fields
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.schema import Config
+from flax_augtl.config.unused_fields import refuse_unused
 from flax_augtl.errors import UserError
 from flax_augtl.runtime import distributed
 from flax_augtl.workdir import files
@@ -71,6 +72,8 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
         checkpoints = workdir / files.CHECKPOINTS
         if checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir()):
             raise UserError(f"{workdir} holds checkpoints without {files.CONFIG}; choose another --workdir.")
+        # A run of an earlier version may have such fields, so only a new run is refused.
+        refuse_unused(config)
         return
     old = read_config(workdir)
     old, new = added_fields.filled(old), to_json(added_fields.continued(config, old))

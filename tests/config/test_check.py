@@ -88,8 +88,8 @@ def test_all_errors_are_in_one_message():
         "  There is no field config.learning_rat. Did you mean config.learning_rate?",
         "  config.batch_size=-1 must be at least 1.",
     ]
-    assert lines[3].startswith("  config.head.preset='keptdeeper' is unknown; did you mean 'kept_deeper'?")
-    assert lines[4].startswith("  config.freeze='layer9' is not a layer group of this network; did you mean 'layer4'?")
+    assert lines[3].startswith("  config.head.preset='keptdeeper' is unknown. Did you mean 'kept_deeper'?")
+    assert lines[4].startswith("  config.freeze='layer9' is not a layer group of this network. Did you mean 'layer4'?")
 
 
 def test_a_run_is_not_begun(tmp_path):

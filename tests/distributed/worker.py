@@ -25,9 +25,10 @@ from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import replicate
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import AXIS, replicate
+from flax_augtl.training.step import AXIS
 from flax_augtl.workdir import files
 from tests import small
 

@@ -52,5 +52,5 @@ def test_freezing_at_a_block_is_refused_for_a_network_without_blocks():
     with pytest.raises(ValueError, match="config.freeze='conv1.0' is not a layer group of this network"):
         prepare(typed(config))
     config = small.digits_config(weights="embedded:glyphs", freeze="layer3.7")
-    with pytest.raises(ValueError, match="did you mean 'layer3.[0-2]'"):
+    with pytest.raises(ValueError, match="Did you mean 'layer3.[0-2]'"):
         prepare(typed(config))

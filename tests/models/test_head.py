@@ -119,7 +119,7 @@ def test_fields_override_a_preset_and_none_does_not():
         (
             "kept_deper",
             {},
-            r"config.head.preset='kept_deper' is unknown; did you mean 'kept_deeper'\? Choices: traditional,",
+            r"config.head.preset='kept_deper' is unknown. Did you mean 'kept_deeper'\? Choices: traditional,",
         ),
         ("kept", {"norm": "l3"}, "config.head.norm='l3' is not one of none, l2, batch, layer"),
         (

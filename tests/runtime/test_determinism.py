@@ -15,10 +15,12 @@ from flax_augtl import cli
 from flax_augtl.models.pooling import gradient_by_places, max_pool
 from flax_augtl.runtime import determinism
 from flax_augtl.study.study import study
+from flax_augtl.training.compiled_steps import compiled_predict_step, pmapped_train_step
 from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import split_over_devices
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import AXIS, StepSettings, compiled_predict_step, pmapped_train_step, split_over_devices
+from flax_augtl.training.step import AXIS, StepSettings
 from tests import small
 from tests.conftest import ROOT
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
@@ -151,7 +153,7 @@ def test_the_steps_take_the_same_as_options_of_the_compiler(tmp_path):
         return state, split_over_devices(batch_of(8), jax.device_count()), np.float32(0.1), None
 
     options = {**determinism.OPTIONS, "xla_gpu_per_fusion_autotune_cache_dir": str(tmp_path)}
-    ahead, _ = step.lower(*arguments()).compile(compiler_options=options)(*arguments())
+    ahead, _ = step.pmapped.lower(*arguments()).compile(compiler_options=options)(*arguments())
     usual, _ = step(*arguments())
     jax.tree.map(np.testing.assert_array_equal, ahead, usual)
     predict = compiled_predict_step(net, PREPROCESSING)

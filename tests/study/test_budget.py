@@ -12,9 +12,10 @@ from flax_augtl.config.convert import typed
 from flax_augtl.study import budget as module
 from flax_augtl.study import budget_study
 from flax_augtl.study.budget import Budget
+from flax_augtl.study.budget_candidates import order_of
 from flax_augtl.study.budget_choices import choices, final_trials, found_before, train_finals
 from flax_augtl.study.budget_plan import describe
-from flax_augtl.study.budget_search import Search, order_of
+from flax_augtl.study.budget_search import Search
 from flax_augtl.study.grid import Trial, make_grid
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")

@@ -145,7 +145,7 @@ def test_scratch_has_nothing_to_freeze():
     [
         ({"preset": "papers"}, "config.study.preset='papers' is not one of quick, paper, controls, full"),
         ({"preset": ""}, "There is nothing to compare"),
-        ({"preset": "", "heads": ("kep",)}, "config.study.heads: 'kep' is unknown; did you mean 'kept'.*, scratch"),
+        ({"preset": "", "heads": ("kep",)}, "config.study.heads: 'kep' is unknown. Did you mean 'kept'.*, scratch"),
         ({"depths": ("layer9",)}, "'layer9' is not a layer group of this network. Choices: none, stem"),
         ({"learning_rates": ()}, "must not be empty"),
         ({"preset": "", "own_heads": {"a/b": {}}}, "may have letters, digits"),

@@ -52,7 +52,7 @@ def test_a_parameter_without_a_label_is_an_error():
 
 def test_an_unknown_group_is_an_error_with_the_choices():
     with pytest.raises(
-        ValueError, match=r"config.freeze='layer_2' is not .* did you mean 'layer2'\? Choices: none, stem"
+        ValueError, match=r"config.freeze='layer_2' is not .* Did you mean 'layer2'\? Choices: none, stem"
     ):
         freezing_plan(GROUPS, "layer_2")
 

@@ -24,7 +24,7 @@ def told(config, has_validation=True):
         ),
         (
             {"name": "cosine", "boundaries_steps": (3,)},
-            "config.schedule.boundaries_steps has no effect: config.schedule.name is 'cosine', not 'step'.",
+            "config.schedule.boundaries_steps=(3,) has no effect: only step reads it, and config.schedule.name is 'cosine'.",
         ),
         ({"early_stopping": 4}, "config.early_stopping=4 has no effect: the run has only 4 evaluations."),
     ],

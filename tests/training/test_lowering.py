@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flax_augtl.training.freezing import freezing_plan
-from flax_augtl.training.optimizer import create_optimizer
-from flax_augtl.training.state import create_state
-from flax_augtl.training.step import (
-    AXIS,
-    StepSettings,
+from flax_augtl.training.compiled_steps import (
     compiled_predict_step,
-    eval_step,
-    pmapped_pack_eval_step,
+    pmapped_eval_step,
     pmapped_pack_step,
     pmapped_train_step,
-    split_over_devices,
-    train_step,
 )
+from flax_augtl.training.freezing import freezing_plan
+from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import split_over_devices
+from flax_augtl.training.state import create_state
+from flax_augtl.training.step import AXIS, StepSettings, eval_step, train_step
+from flax_augtl.training.step_inputs import DeviceImages, KeptFeatures
 from tests import small, tpu
 from tests.training.test_step import OPTIMIZER, PREPROCESSING, batch_of
 
@@ -99,13 +97,15 @@ def test_the_step_on_a_data_set_on_the_device_lowers_for_accelerators(platform, 
     net = small.network("kept_deeper_batch", axis_name=AXIS)
     plan = freezing_plan(net.groups, "layer2")
     state = create_state(small.variables(net), create_optimizer(OPTIMIZER, plan), plan, seed=0)
-    step = pmapped_train_step(net, plan, OPTIMIZER, PREPROCESSING, dataclasses.replace(EVERYTHING, pool=pool))
+    step = pmapped_train_step(
+        net, plan, OPTIMIZER, PREPROCESSING, dataclasses.replace(EVERYTHING, inputs=DeviceImages(*pool))
+    )
     batch = batch_of(16)
     images = {"images": np.zeros((20, 12, 12, 3), np.uint8), "sizes": np.full((20, 2), 12, np.int32)}
     batch |= {"index": np.arange(16, dtype=np.int32), "box": np.tile(np.int32([0, 0, 8, 8]), (16, 1))}
     del batch["image"]
     arguments = state, split_over_devices(batch, jax.device_count()), np.float32(0.1), images
-    text = jax.jit(step).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    text = jax.jit(step.pmapped).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
 
 
@@ -128,13 +128,14 @@ def test_the_steps_of_a_study_lower_for_accelerators(platform, trials, count):
     shape = jax.eval_shape(lambda: net.apply(variables, np.zeros((1, 8, 8, 3), np.float32), 0, plan.depth)).shape[1:]
     devices, rows = jax.device_count(), 2
     pool = {"inputs": np.zeros((20, *shape), np.float32)}
-    step = pmapped_pack_step(net, plan, OPTIMIZER, PREPROCESSING, StepSettings(start=plan.depth), trials, count)
+    settings = StepSettings(inputs=KeptFeatures(plan.depth))
+    step = pmapped_pack_step(net, plan, OPTIMIZER, PREPROCESSING, settings, trials=trials, steps=count)
     batch = {name: np.zeros((devices, count, trials, rows), np.int32) for name in ("index", "label")}
-    trained = jax.jit(step).trace(states, batch, np.zeros((count, trials), np.float32), pool, np.int32(count))
-    evaluation = pmapped_pack_eval_step(net, PREPROCESSING, plan.depth, trials)
+    trained = jax.jit(step.pmapped).trace(states, batch, np.zeros((count, trials), np.float32), pool, np.int32(count))
+    evaluation = pmapped_eval_step(net, PREPROCESSING, KeptFeatures(plan.depth), trials)
     batch = {name: np.zeros((devices, trials, rows), np.int32) for name in ("index", "label")}
     batch["mask"] = np.ones((devices, trials, rows), np.float32)
-    for traced in (trained, jax.jit(evaluation).trace(stacked, batch, pool)):
+    for traced in (trained, jax.jit(evaluation.pmapped).trace(stacked, batch, pool)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "stablehlo.convolution" in text and "stablehlo.all_reduce" in text
         assert ("stablehlo.while" in text) == (traced is trained and count > 1)
@@ -150,7 +151,9 @@ def test_a_deterministic_step_has_nothing_that_xla_refuses_on_a_gpu(monkeypatch)
 
     def text():
         step = pmapped_train_step.__wrapped__(net, plan, OPTIMIZER, preprocessing, StepSettings())
-        traced = jax.jit(step).trace(state, split_over_devices(batch, jax.device_count()), np.float32(0.1), None)
+        traced = jax.jit(step.pmapped).trace(
+            state, split_over_devices(batch, jax.device_count()), np.float32(0.1), None
+        )
         return traced.lower(lowering_platforms=("cuda",)).as_text()
 
     assert "select_and_scatter" in text()

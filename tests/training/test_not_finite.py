@@ -13,7 +13,7 @@ from flax_augtl.config.convert import typed
 from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.loading.sampler import stream
 from flax_augtl.pretrained import Preprocessing
-from flax_augtl.training import loop, step
+from flax_augtl.training import compiled_steps, loop, pmapped
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
@@ -34,13 +34,13 @@ def infinite_white(monkeypatch):
         white = jnp.all(images == 255, axis=(1, 2, 3), keepdims=True)
         return jnp.where(white, jnp.inf, normalise(self, images))
 
-    step.pmapped_train_step.cache_clear()
-    step.pmapped_eval_step.cache_clear()
+    compiled_steps.pmapped_train_step.cache_clear()
+    compiled_steps.pmapped_eval_step.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(Preprocessing, "normalise", injected)
         yield
-    step.pmapped_train_step.cache_clear()
-    step.pmapped_eval_step.cache_clear()
+    compiled_steps.pmapped_train_step.cache_clear()
+    compiled_steps.pmapped_eval_step.cache_clear()
 
 
 def dataset(bad=True):
@@ -102,7 +102,7 @@ def test_a_skipped_update_leaves_every_bit_of_the_state():
     start = create_state(
         experiment.variables, create_optimizer(experiment.optimizer, experiment.plan), experiment.plan, 0
     )
-    step_fn = step.pmapped_train_step(
+    step_fn = compiled_steps.pmapped_train_step(
         experiment.network, experiment.plan, experiment.optimizer, experiment.preprocessing, experiment.step
     )
     batch = {
@@ -111,7 +111,7 @@ def test_a_skipped_update_leaves_every_bit_of_the_state():
         "id": np.zeros(4, np.uint32),
         "view": np.zeros(4, np.int32),
     }
-    state, scalars = step_fn(jax.tree.map(np.copy, start), step.split_over_devices(batch, 4), np.float32(0.1), None)
+    state, scalars = step_fn(jax.tree.map(np.copy, start), pmapped.split_over_devices(batch, 4), np.float32(0.1), None)
     assert not np.isfinite(scalars["loss"]) and int(state.step) == 1
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(state, step=start.step), start)
 

@@ -5,6 +5,8 @@ import numpy as np
 import optax
 import pytest
 
+from flax_augtl.config.optimizers import OPTIMIZERS
+from flax_augtl.config.schedules import SCHEDULES
 from flax_augtl.config.schema import ScheduleConfig
 from flax_augtl.training.freezing import FreezingPlan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer, learning_rates
@@ -83,8 +85,37 @@ def schedule(**fields):
 def test_cosine_with_warmup():
     rates = learning_rates(schedule(final=0.1), 2.0, 12, warmup=4)
     np.testing.assert_allclose(rates[:4], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(8) / 7))
+    np.testing.assert_allclose(rates[4:], 2.0 * (0.9 * cosine + 0.1), rtol=1e-5)
+    # Runs of earlier versions keep their schedule, which ended a step short of the last rate.
+    rates = learning_rates(schedule(final=0.1, reaches_final=False), 2.0, 12, warmup=4)
     cosine = 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8))
     np.testing.assert_allclose(rates[4:], 2.0 * (0.9 * cosine + 0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize(("steps", "warmup"), [(8, 0), (8, 3), (2, 0)])
+def test_the_last_step_has_the_final_rate(name, steps, warmup):
+    rates = learning_rates(schedule(name=name, final=0.1), 3.0, steps, warmup=warmup)
+    np.testing.assert_allclose([rates.max(), rates[-1]], [3.0, 0.3], rtol=1e-6)
+    assert learning_rates(schedule(name=name), 3.0, steps, warmup=warmup)[-1] == pytest.approx(0, abs=1e-7)
+    # A single step has the highest rate.
+    np.testing.assert_array_equal(learning_rates(schedule(name=name, final=0.1), 3.0, warmup + 1, warmup=warmup)[-1], 3)
+
+
+def test_every_schedule_and_optimizer_of_the_tables_is_built():
+    for name in SCHEDULES:
+        rates = learning_rates(schedule(name=name), 1.0, 6, warmup=2, boundaries=(4,))
+        assert rates.shape == (6,) and rates[1] == rates.max() == 1
+    for name in OPTIMIZERS:
+        optimizer = create_optimizer(OptimizerSettings(name), PLAN)
+        updates, _ = optimizer.update(tree(1.0), optimizer.init(tree(1.0)), tree(1.0))
+        assert np.isfinite(updates["head"]["classifier"]["kernel"]).all()
+
+
+def test_linear_with_warmup():
+    rates = learning_rates(schedule(name="linear", final=0.25), 4.0, 6, warmup=2)
+    np.testing.assert_allclose(rates, [2, 4, 4, 3, 2, 1], rtol=1e-6)
 
 
 def test_steps_and_constant():

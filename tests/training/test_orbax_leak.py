@@ -1,7 +1,9 @@
 """Orbax's specifications of the storage are the same when they are made once a directory, and nothing is lost by them."""
 
 import gc
+import importlib.metadata
 import sys
+import tomllib
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -10,6 +12,7 @@ from orbax.checkpoint._src.serialization.ocdbt_process_spec import OcdbtProcessS
 
 import flax_augtl.training.checkpoints  # noqa: F401  (has Orbax make them so)
 from flax_augtl.training import orbax_leak
+from tests.conftest import ROOT
 
 ARRAYS = 100
 BUILT = tensorstore_utils._build_ocdbt_kvstore_tspec
@@ -24,6 +27,19 @@ CALLS = [
     (("/a/b", "kernel"), {"process_spec": OcdbtProcessSpec("3"), "write_options": WRITE}),
     (("/a/c", "kernel"), {"process_spec": None, "write_options": WRITE, "temporary_metadata_context": None}),
 ]
+
+
+def test_the_installed_orbax_is_patched():
+    # If this fails, Orbax has changed the function: see whether TensorStore still leaks, then adapt or remove the patch.
+    assert hasattr(tensorstore_utils._build_ocdbt_kvstore_tspec, "__wrapped__"), importlib.metadata.version(
+        "orbax-checkpoint"
+    )
+
+
+def test_the_lower_bound_of_orbax_is_the_first_version_that_can_be_patched():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed = tomllib.load(file)["project"]["dependencies"]
+    assert f"orbax-checkpoint>={orbax_leak.SINCE}" in needed
 
 
 def test_specifications_are_those_of_orbax():

@@ -9,10 +9,12 @@ import pytest
 
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training import metrics
+from flax_augtl.training.compiled_steps import pmapped_train_step
 from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
+from flax_augtl.training.pmapped import split_over_devices
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import AXIS, StepSettings, eval_step, pmapped_train_step, split_over_devices, train_step
+from flax_augtl.training.step import AXIS, StepSettings, eval_step, train_step
 from tests import small
 
 PREPROCESSING = Preprocessing(image_size=8, crop_fraction=1.0)

@@ -18,7 +18,7 @@ from flax_augtl.benchmarks.accelerator.workload import RATE, Case, Workload, bui
 from flax_augtl.benchmarks.loader import benchmark
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import load_dataset, train_batches
-from flax_augtl.training.step import split_over_devices
+from flax_augtl.training.pmapped import split_over_devices
 
 CLASSES = 10
 NEEDED = 15

@@ -26,7 +26,7 @@ from flax_augtl.study.context import gather
 from flax_augtl.study.grid import Trial
 from flax_augtl.study.study import study
 from flax_augtl.study.trials.trial_batch import TrialBatch
-from flax_augtl.training.step import replicate
+from flax_augtl.training.pmapped import replicate
 
 NEEDED = 15
 GIGABYTES = 1e9

@@ -18,10 +18,13 @@ from flax_augtl.data.loading.device_dataset import Pool, make_pool, pool_batches
 from flax_augtl.data.types import ArraySource
 from flax_augtl.models.augmented import AugmentedNetwork, create_network, initial_variables
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.training.compiled_steps import pmapped_train_step
 from flax_augtl.training.freezing import FreezingPlan, freezing_plan
 from flax_augtl.training.optimizer import OptimizerSettings, create_optimizer
+from flax_augtl.training.pmapped import PmappedStep, replicate, split_over_devices
 from flax_augtl.training.state import create_state
-from flax_augtl.training.step import AXIS, StepSettings, pmapped_train_step, replicate, split_over_devices
+from flax_augtl.training.step import AXIS, StepSettings
+from flax_augtl.training.step_inputs import DeviceImages
 
 CLASSES = 100
 OPTIMIZER = OptimizerSettings("sgd", 0.9, 5e-4)
@@ -66,7 +69,7 @@ class Workload:
     preprocessing: Preprocessing
     settings: StepSettings
     variables: dict[str, Any]
-    step: Any
+    step: PmappedStep
     pool: Pool
     examples: Examples
     data: DataConfig
@@ -87,7 +90,7 @@ class Workload:
 
     def compile(self, options: dict[str, Any] | None = None) -> Any:
         """Return the step compiled ahead of time, with further options of the compiler."""
-        return self.step.lower(*self.arguments()).compile(options)
+        return self.step.pmapped.lower(*self.arguments()).compile(options)
 
     def arguments(self) -> tuple[Any, ...]:
         """Return what the step reads, on the host."""
@@ -96,7 +99,7 @@ class Workload:
 
     def flops(self) -> float:
         """Return the operations of one step on each device."""
-        return flops.count(self.step, *self.arguments())
+        return flops.count(self.step.pmapped, *self.arguments())
 
 
 def stored_examples(sizes: Sizes) -> Examples:
@@ -123,7 +126,7 @@ def build(case: Case, sizes: Sizes) -> Workload:
         variant=sizes.variants.get(case.network),
     )
     plan = freezing_plan(network.groups, case.depth)
-    settings = StepSettings(flip="horizontal", pool=(pool.crop, pool.method))
+    settings = StepSettings(flip="horizontal", inputs=DeviceImages(pool.crop, pool.method))
     return Workload(
         network,
         plan,
@@ -140,7 +143,7 @@ def build(case: Case, sizes: Sizes) -> Workload:
 
 def fresh_step(
     network: AugmentedNetwork, plan: FreezingPlan, preprocessing: Preprocessing, settings: StepSettings
-) -> Callable:
+) -> PmappedStep:
     """Return a pmapped training step that shares no trace with another, so that its layers can be replaced in tracing."""
     return cast(Any, pmapped_train_step).__wrapped__(network, plan, OPTIMIZER, preprocessing, settings)
 

@@ -7,7 +7,7 @@ operation of any strength.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -16,11 +16,6 @@ DRAWS = 6  # Random numbers that a policy needs at most: operation, strength and
 _BINS = 31
 
 Policy = Callable[[Image.Image, np.ndarray], Image.Image]
-
-
-def policy(name: str) -> Policy:
-    """Return the policy "none", "rand" or "trivial": (RGB image, uniforms [6]) → RGB image of the same size."""
-    return {"none": nothing, "rand": rand_augment, "trivial": trivial_augment}[name]
 
 
 def nothing(image: Image.Image, uniform: np.ndarray) -> Image.Image:
@@ -39,6 +34,10 @@ def rand_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
 def trivial_augment(image: Image.Image, uniform: np.ndarray) -> Image.Image:
     """Apply one random operation of a random strength."""
     return _drawn(image, _trivial_ranges(), uniform[0], int(uniform[1] * _BINS), uniform[2])
+
+
+# By the name in config.data.policy: (RGB image, uniforms [6]) → RGB image of the same size.
+POLICIES: Mapping[str, Policy] = {"none": nothing, "rand": rand_augment, "trivial": trivial_augment}
 
 
 def apply(image: Image.Image, operation: str, strength: float) -> Image.Image:

@@ -61,7 +61,7 @@ def training_path(data: DataConfig, preprocessing, size: int) -> Path:
     crop, scale, view_seed = data.crop, data.crop_scale, data.view_seed
     if not 0 < scale[0] <= scale[1] <= 1:
         raise DataError(f"config.data.crop_scale={scale} must be two shares of the area, 0 < least ≤ most ≤ 1.")
-    policy = rand_augment.policy(data.policy)
+    policy = rand_augment.POLICIES[data.policy]
     resample, short = resampling(preprocessing), preprocessing.resize_size
     # An image that is not resized must be decoded at its own size.
     enough_to_resize = None if preprocessing.resize == "none" else (2 * short, 2 * short)

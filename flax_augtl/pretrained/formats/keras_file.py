@@ -18,7 +18,7 @@ import numpy as np
 
 from flax_augtl.models import MODELS
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Storage, Tensor
 
 _RESNET_LAYER = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
 _VGG_LAYER = re.compile(r"block(\d)_conv(\d)")
@@ -230,7 +230,7 @@ def read_keras(path: Path, archived: bool) -> Checkpoint:
             tensors[name] = _tensor(dataset, name, path if compact else None)
     if not tensors:
         raise CheckpointError(f"{path} is an HDF5 file, but not one that Keras wrote: it has no layers with weights.")
-    return Checkpoint("Keras HDF5", tensors)
+    return Checkpoint(Storage.KERAS, tensors)
 
 
 def _foreign_dense(layers: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Tensors of a checkpoint that are read only when they are needed."""
 
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,16 +28,32 @@ class Tensor:
         return cls(tuple(array.shape), array.dtype, lambda: array)
 
 
+class Storage(enum.StrEnum):
+    """How a checkpoint stores its tensors, in the user's words."""
+
+    SAFETENSORS = "safetensors"
+    NPZ = "npz"
+    TORCH = "PyTorch"
+    KERAS = "Keras HDF5"
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
-      format: a few words for the user, e.g. "safetensors".
+      storage: how the tensors are stored.
       tensors: by their names in the file.
       metadata: the file's own description: strings from safetensors.
+      files: number of files that hold it.
     """
 
-    format: str
+    storage: Storage
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    files: int = 1
+
+    @property
+    def format(self) -> str:
+        """A few words for the user, such as `safetensors in 3 files`."""
+        return str(self.storage) if self.files == 1 else f"{self.storage} in {self.files} files"

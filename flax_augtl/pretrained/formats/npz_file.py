@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Storage, Tensor
 
 # The errors of the two libraries for truncated, damaged, encrypted and oddly compressed files.
 _DAMAGE = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -54,4 +54,4 @@ def read_npz(path: Path) -> Checkpoint:
             f"{path} holds Python objects or records ({', '.join(objects[:5])}), which are not read: pickled objects "
             "could run code. Save plain arrays instead."
         )
-    return Checkpoint("npz", tensors)
+    return Checkpoint(Storage.NPZ, tensors)

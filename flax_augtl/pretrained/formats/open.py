@@ -23,7 +23,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         opened = [open_checkpoint(part) for part in parts]
         tensors = {name: tensor for one in opened for name, tensor in one.tensors.items()}
         metadata = {key: value for one in opened for key, value in one.metadata.items()}
-        return Checkpoint(f"{opened[0].format} in {len(parts)} files", tensors, metadata)
+        return Checkpoint(opened[0].storage, tensors, metadata, len(parts))
     match format_of(path):
         case Format.SAFETENSORS:
             return read_safetensors(path)

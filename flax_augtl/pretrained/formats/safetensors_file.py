@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Storage, Tensor
 
 _DTYPES = {
     "F64": np.float64,
@@ -51,4 +51,4 @@ def read_safetensors(path: Path) -> Checkpoint:
         begin, end = entry["data_offsets"]
         array = mapped[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = Tensor.of(array)
-    return Checkpoint("safetensors", tensors, metadata)
+    return Checkpoint(Storage.SAFETENSORS, tensors, metadata)

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from flax_augtl.pretrained.errors import CheckpointError
-from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Tensor
+from flax_augtl.pretrained.formats.lazy_tensor import Checkpoint, Storage, Tensor
 from flax_augtl.runtime.text import first_line
 
 _DEEPEST = 8  # Levels of nested dicts and lists.
@@ -131,4 +131,4 @@ def read_torch(path: Path) -> Checkpoint:
         ) from error
     state = _flat(loaded, torch)
     _check_holds_tensors(loaded, state, path)
-    return Checkpoint("PyTorch", {name: _tensor(tensor, name, torch, path) for name, tensor in state.items()})
+    return Checkpoint(Storage.TORCH, {name: _tensor(tensor, name, torch, path) for name, tensor in state.items()})

@@ -4,6 +4,7 @@ Only `--verify` and the parity tests use this module; loading a checkpoint needs
 """
 
 import dataclasses
+import enum
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -16,14 +17,23 @@ from flax_augtl.models.base import SourceNetwork
 from flax_augtl.models.registry import family_of
 from flax_augtl.pretrained.errors import CheckpointError
 
+
+class Library(enum.StrEnum):
+    """The libraries that have an original."""
+
+    TORCHVISION = "torchvision"
+    TIMM = "timm"
+    KERAS = "keras.applications"
+
+
 _TIMM_VGG = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
 
 
-def torch_network(library: str, name: str, model: SourceNetwork):
+def torch_network(library: Library, name: str, model: SourceNetwork):
     """Build a network in PyTorch, in inference mode and in the variant of `model`, still without weights.
 
     Args:
-      library: "torchvision" or "timm".
+      library: torchvision or timm.
       name: of the network.
       model: its Linen module.
 
@@ -39,7 +49,7 @@ def torch_network(library: str, name: str, model: SourceNetwork):
         import torch  # pyright: ignore[reportMissingImports]  # An optional extra.
 
         # On "meta" a network has shapes but no memory: drawing initial weights for a VGG takes seconds.
-        if library == "timm":
+        if library == Library.TIMM:
             import timm  # pyright: ignore[reportMissingImports]  # An optional extra.
 
             if not timm.is_model(name):

@@ -15,10 +15,13 @@ from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Trial
 from flax_augtl.training import metrics
-from flax_augtl.training.experiment import class_weights, optimizer_of
+from flax_augtl.training.balance import class_weights
+from flax_augtl.training.compiled_steps import pmapped_eval_step
 from flax_augtl.training.freezing import FreezingPlan
-from flax_augtl.training.optimizer import OptimizerSettings
-from flax_augtl.training.step import StepSettings, pmapped_pack_eval_step, replicate
+from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of
+from flax_augtl.training.pmapped import replicate
+from flax_augtl.training.step import StepSettings
+from flax_augtl.training.step_inputs import KeptFeatures
 
 EVALUATION_BATCH = 1024
 
@@ -58,7 +61,7 @@ def signature_of(context: Context, activations: Activations, trial: Trial) -> St
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         class_weights=class_weights(config, labels, len(context.class_names)),
-        start=start,
+        inputs=KeptFeatures(start),
     )
     plan, final = context.freezing(trial), trial.stage == "final"
     return StepSignature(network, plan, optimizer_of(config), step, start, total=len(rates), every=every, final=final)
@@ -135,22 +138,25 @@ def evaluate(
     size = math.ceil(min(size, longest) / devices) * devices
     # Flax modules have a hash, which pyright does not see.
     network: Any = feed.signature.network
-    step = pmapped_pack_eval_step(network, context.preprocessing, feed.signature.start, trials, each is not None)
+    step = pmapped_eval_step(network, context.preprocessing, KeptFeatures(feed.signature.start), trials)
     padded = math.ceil(longest / size) * size
     rows, marks, masks = (np.zeros((trials, padded), dtype) for dtype in (np.int64, np.int32, np.float32))
     for trial in range(trials):
         n = len(ids[trial])
         rows[trial, :n] = feed.activations.rows.of(ids[trial], EVALUATION)
         marks[trial, :n], masks[trial, :n] = labels[trial], 1
-    pool = feed.pool
-    sums = []
+    places = np.broadcast_to(np.arange(padded, dtype=np.int32), (trials, padded))
+    pool, compiled, sums = feed.pool, None, []
     for i in range(0, padded, size):
-        found = step(
-            variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], mask=masks[:, i : i + size]), pool
-        )
+        some = {"mask": masks, **({} if each is None else {"place": places})}
+        some = {name: array[:, i : i + size] for name, array in some.items()}
+        arguments = variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], **some), pool
+        compiled = compiled or step.compiled(*arguments)
+        found = compiled(*arguments)
         if each is not None:
-            for trial, probabilities in enumerate(np.asarray(found.pop("probabilities"))):
-                each(trial, probabilities[: max(len(ids[trial]) - i, 0)])
+            where, probabilities = np.asarray(found.pop("place")), np.asarray(found.pop("probabilities"))
+            for trial in range(trials):
+                each(trial, probabilities[trial][where[trial] < len(ids[trial])])
         sums.append(found)
     return [
         metrics.add({name: np.asarray(value)[trial] for name, value in some.items()} for some in sums)

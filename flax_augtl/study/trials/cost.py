@@ -11,12 +11,12 @@ import numpy as np
 from flax_augtl.config.value_types import is_a
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.array_store import BLOCK, Store
-from flax_augtl.runtime.text import duration
+from flax_augtl.runtime.text import columns, duration
 from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Grid, Group, Trial
 from flax_augtl.study.trials.batches import is_dense, loops, signature_of
 from flax_augtl.study.trials.trial_batch import TrialBatch
-from flax_augtl.training.step import replicate
+from flax_augtl.training.pmapped import replicate
 
 # So many trials are timed together if no number is given: more of them would save hardly any more time.
 TOGETHER_ON_CPU, TOGETHER = 12, 32
@@ -259,27 +259,26 @@ def describe(
       place: of the caches: `file`, `memory` or `none`.
     """
     per = len(grid.rates) * len(grid.selection_seeds)
-    lines = [f"{'head':22} {'freeze depth':14} {'trials':>6} {'seconds a trial':>15} {'together':>9} {'in all':>9}"]
+    lines: list[tuple[Any, ...]] = [("head", "freeze depth", "trials", "seconds a trial", "together", "in all")]
     total = 0.0
     for group in grid.groups():
         name = " ".join(group)
         seconds = timing.trial_seconds[name] * per + timing.compile_seconds[name]
         total += seconds
         head = group[0] + (" (at new rate)" if group[2] == "new" else "")
-        lines.append(
-            f"{head:22} {grid.label(*group[:2]):14} {per:6} {timing.trial_seconds[name]:15.2f} "
-            f"{timing.together[name]:9} {duration(seconds):>9}"
-        )
+        each = f"{timing.trial_seconds[name]:.2f}"
+        lines.append((head, grid.label(*group[:2]), per, each, timing.together[name], duration(seconds)))
     final = finals * len(grid.seeds)
     mean = sum(timing.trial_seconds.values()) / len(timing.trial_seconds)
     fill = (rows + test_rows) * timing.row_seconds if kept else 0.0
     size = sum(kept.values())
     where = {"file": "in files", "memory": "in memory", "none": "not kept"}[place]
     lines += [
-        f"{'winners, retrained':22} {'':14} {final:6} {mean:15.2f} {'':9} {duration(final * mean):>9}",
-        f"{'kept activations':22} {', '.join(kept) or 'none':>47} {duration(fill):>20}",
-        f"{len(grid.groups()) * per + final} trials, {rows + test_rows} images in all views; {size / 1e9:.2f} GB "
-        f"{where}; about {duration(total + final * mean + fill)} in all. If the "
-        "lowest or highest learning rate is the best, further ones are tried.",
+        ("winners, retrained", "", final, f"{mean:.2f}", "", duration(final * mean)),
+        ("kept activations", ", ".join(kept) or "none", "", "", "", duration(fill)),
     ]
-    return "\n".join(lines)
+    return columns(lines, align="<<>>>>", least=(22, 14, 6, 15, 9, 9), gap=" ") + (
+        f"\n{len(grid.groups()) * per + final} trials, {rows + test_rows} images in all views; {size / 1e9:.2f} GB "
+        f"{where}; about {duration(total + final * mean + fill)} in all. If the "
+        "lowest or highest learning rate is the best, further ones are tried."
+    )

@@ -17,10 +17,11 @@ from flax_augtl.study.grid import Trial
 from flax_augtl.study.trials.batches import Feed, evaluate, loops, signature_of, source_logits
 from flax_augtl.study.trials.predictions import tested_trials
 from flax_augtl.training import metrics
+from flax_augtl.training.compiled_steps import pmapped_pack_step
 from flax_augtl.training.freezing import FROZEN, PRETRAINED, FreezingPlan
 from flax_augtl.training.optimizer import create_optimizer
+from flax_augtl.training.pmapped import CompiledStep, PmappedStep, replicate
 from flax_augtl.training.state import TrainState, create_state
-from flax_augtl.training.step import pmapped_pack_step, replicate
 
 STEPS_PER_CALL = 50
 
@@ -73,6 +74,7 @@ class TrialBatch:
             for variables, trial in zip(initial, trials, strict=True)
         ]
         self.states: TrainState = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        self._compiled: CompiledStep | None = None
         self.step = 0
         self.seconds = 0.0
         self.losses = np.zeros(len(trials), np.float64)  # Sums since the last evaluation.
@@ -100,8 +102,8 @@ class TrialBatch:
         return self.feed.batch(rows, labels)
 
     @property
-    def step_function(self) -> Callable:
-        """Compiled step that `run` calls."""
+    def step_function(self) -> PmappedStep:
+        """The step that `run` compiles and calls."""
         # Flax modules have a hash, which pyright does not see.
         network: Any = self.signature.network
         return pmapped_pack_step(
@@ -110,15 +112,18 @@ class TrialBatch:
             self.signature.optimizer,
             self.context.preprocessing,
             self.signature.step,
-            len(self.trials),
-            self.steps_per_call,
+            trials=len(self.trials),
+            steps=self.steps_per_call,
         )
 
     def run(self, states: TrainState, batches: Any, first: int, count: int) -> tuple[TrainState, Any]:
         """Take `count` steps; return the new states and the sums of the losses [trials]. The given states are donated."""
         rates = np.zeros((self.steps_per_call, len(self.trials)), np.float32)
         rates[:count] = self._rates[first : first + count]
-        return self.step_function(states, batches, rates, self.feed.pool, np.int32(count))
+        arguments = states, batches, rates, self.feed.pool, np.int32(count)
+        if self._compiled is None:
+            self._compiled = self.step_function.compiled(*arguments)
+        return self._compiled(*arguments)
 
     def warm_up(self) -> float:
         """Compile everything by running it on copies; return the seconds that this took."""

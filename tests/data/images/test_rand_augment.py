@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flax_augtl.config.schema import FIELDS
 from flax_augtl.data import keyed_random
-from flax_augtl.data.images.rand_augment import DRAWS, _rand_ranges, _trivial_ranges, apply, policy
+from flax_augtl.data.images.rand_augment import DRAWS, POLICIES, _rand_ranges, _trivial_ranges, apply
 from flax_augtl.data.images.transforms import random_box
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
@@ -16,11 +17,15 @@ def test_a_policy_is_a_function_of_its_draws(name):
     results = []
     for view in range(40):
         uniform = keyed_random.example_uniforms(DRAWS, 0, 1, view)
-        result = policy(name)(IMAGE, uniform)
+        result = POLICIES[name](IMAGE, uniform)
         assert result.size == IMAGE.size and result.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(result), np.asarray(policy(name)(IMAGE, uniform)))
+        np.testing.assert_array_equal(np.asarray(result), np.asarray(POLICIES[name](IMAGE, uniform)))
         results.append(np.asarray(result).tobytes())
     assert len(set(results)) > 25
+
+
+def test_the_configuration_has_the_policies_of_the_table():
+    assert FIELDS["data.policy"].setting.choices == tuple(POLICIES)
 
 
 def test_every_operation_is_drawn():

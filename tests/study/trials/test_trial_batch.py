@@ -246,7 +246,7 @@ def test_the_steps_of_a_batch_lower_for_accelerators(context, activations, depth
         batch.feed.pool,
         np.int32(1),
     )
-    text = jax.jit(batch.step_function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    text = jax.jit(batch.step_function.pmapped).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     batch.close()
     assert "stablehlo.all_reduce" in text and ("stablehlo.while" in text) == (depth == "fc")
 
