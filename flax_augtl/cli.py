@@ -27,6 +27,8 @@ from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation, as_lines
 from flax_augtl.training.log import BRACKETS, describe
+from flax_augtl.trust import calibration
+from flax_augtl.trust.finish import with_temperature
 from flax_augtl.workdir import files, resume
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
@@ -285,6 +287,7 @@ def _evaluate(flags: Any) -> None:
     print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
     for line in as_lines(values):
         print(f"  {line}")
+    print(f"  {calibration.sentence(run.workdir, run.step, evaluated.probabilities, evaluated.labels)}")
     print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often predicted as")
     for row in evaluated.class_table(run.class_names):
         numbers = " ".join(
@@ -302,7 +305,10 @@ def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path
     path = output or run.workdir / prediction_files.name_of(flags.split, other)
     try:
         lines = prediction_files.write_split(
-            path, evaluated, run.class_names, flags.data_root if flags.split == ALL else None
+            path,
+            with_temperature(evaluated, run.temperature),
+            run.class_names,
+            flags.data_root if flags.split == ALL else None,
         )
     except files.CannotWrite as error:
         if output:

@@ -37,6 +37,8 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.start_log import log_start
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import compiled_predict_step
+from flax_augtl.trust import calibration
+from flax_augtl.trust.finish import finish
 from flax_augtl.workdir import files, lock
 from flax_augtl.workdir.description import read_result
 from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same, is_same
@@ -55,6 +57,8 @@ class Run:
       variables: the network's variables at `step`.
       step: the step of the loaded checkpoint.
       result: the contents of result.json; None while the run is not finished.
+      temperature: what `predict` divides logits by, as fitted on validation images (`trust.calibration`); None if these
+        weights are not calibrated.
     """
 
     workdir: epath.Path
@@ -65,6 +69,7 @@ class Run:
     variables: Mapping[str, Any]
     step: int
     result: Mapping[str, Any] | None
+    temperature: float | None = None
 
     def __repr__(self) -> str:
         """Return one line: the network, the number of classes and the test accuracy."""
@@ -76,7 +81,7 @@ class Run:
         )
 
     def predict(self, images: Iterable[inputs.Input], *, batch_size: int = 32) -> np.ndarray:
-        """Return class probabilities of images, float32 [N, number of target classes].
+        """Return class probabilities of images, float32 [N, number of target classes], calibrated by `temperature`.
 
         Args:
           images: uint8 arrays [H, W, 3], Pillow images, or paths; each may have another size.
@@ -94,22 +99,27 @@ class Run:
             size = size or len(batch)
             padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
-        return np.concatenate(probabilities)
+        return calibration.calibrated(np.concatenate(probabilities), self.temperature)
 
     def evaluate(
         self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
     ) -> dict[str, Any]:
         """Return the metrics of a split (`Evaluation.metrics`) and its `confusion` matrix [C, C].
 
-        The arguments are those of `evaluation`.
+        `loss_calibrated` and `calibration_error_calibrated` are those of `predict`; the other metrics are computed without
+        the temperature. The arguments are those of `evaluation`.
         """
         evaluated = self.evaluation(split, dataset=dataset, data_root=data_root)
-        return {**evaluated.metrics, "confusion": evaluated.confusion}
+        return {
+            **evaluated.metrics,
+            **calibration.calibrated_metrics(evaluated.probabilities, evaluated.labels, self.temperature),
+            "confusion": evaluated.confusion,
+        }
 
     def evaluation(
         self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
     ) -> Evaluation:
-        """Evaluate a split: metrics, intervals, a table of the classes, and the probabilities of every image.
+        """Evaluate a split: metrics, intervals, a table of the classes, and the probabilities before the calibration.
 
         Args:
           split: `train`, `val`, `test`, or `all` for all images of another folder.
@@ -292,8 +302,7 @@ def _train(
             best = progress.step if progress.best_step is None else progress.best_step
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
-            result = run_result.result(experiment, variables, best, progress, log)
-            files.write_json(workdir / files.RESULT, result)
+            result, temperature = finish(workdir, experiment, variables, best, progress, log)
         finally:
             if log:
                 log.close()
@@ -307,6 +316,7 @@ def _train(
         variables,
         best,
         result,
+        temperature,
     )
 
 
@@ -346,6 +356,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
         variables,
         chosen,
         result,
+        calibration.temperature_of(workdir, chosen),
     )
 
 

@@ -15,8 +15,8 @@ _WIDTHS = {"probabilities": "one a class", "logits": "one a class", "features": 
 
 
 def temperature_of(run: Run) -> float | None:
-    """Return what the logits of a run are divided by before the softmax; None while runs are not calibrated."""
-    return None
+    """Return what the logits of a run are divided by before the softmax; None if it is not calibrated."""
+    return run.temperature
 
 
 def is_plain(run: Run) -> bool:

@@ -41,6 +41,7 @@ from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy, kept_inputs
+from flax_augtl.trust.calibration import Calibration
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import PLACE, Description, place_of, read_result, write_description
 
@@ -110,6 +111,8 @@ def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) ->
             "test": list(dataset.test.ids),
         },
     )
+    note = "Not calibrated: the best network of a study was trained on the validation images too."
+    files.write_json(workdir / files.CALIBRATION, Calibration(None, batch.step, 0, note).to_json())
     row = batch.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from flax_augtl.errors import UserError
 from flax_augtl.training.metrics import BINS
+from flax_augtl.workdir import files
 
 # A temperature beyond these bounds says that the data do not determine one.
 LOWEST, HIGHEST = 0.05, 20.0
@@ -70,6 +72,44 @@ class Calibration:
         return cls(
             None if temperature is None else float(temperature), values["step"], values["images"], str(values["note"])
         )
+
+
+def temperature_of(workdir: epath.PathLike, step: int) -> float | None:
+    """Return the temperature of the weights of a step of a run; None if those are not calibrated.
+
+    Raises:
+      UserError: calibration.json is damaged.
+    """
+    found = read(workdir)
+    return found.temperature if found and found.step == step else None
+
+
+def read(workdir: epath.PathLike) -> Calibration | None:
+    """Return the calibration of a run; None if there is none.
+
+    Raises:
+      UserError: calibration.json is damaged.
+    """
+    path = epath.Path(workdir) / files.CALIBRATION
+    return Calibration.from_json(files.read_json(path), path) if path.exists() else None
+
+
+def sentence(workdir: epath.PathLike, step: int, probabilities: np.ndarray | None, labels: np.ndarray) -> str:
+    """Return what the calibration of a run changes on the images of a split, for people."""
+    found = read(workdir)
+    if found is None:
+        return "Not calibrated: probabilities are the softmax of the logits as they are."
+    if found.temperature is None:
+        return found.note
+    if found.step != step:
+        return f"Not calibrated: the temperature was fitted to the weights of step {found.step}."
+    values = calibrated_metrics(probabilities, labels, found.temperature)
+    changed = ", ".join(
+        f"{name} {values[key]:.4f}"
+        for name, key in (("loss", "loss_calibrated"), ("calibration_error", "calibration_error_calibrated"))
+        if values[key] is not None
+    )
+    return f"calibrated with temperature {found.temperature:.3g}{': ' * bool(changed)}{changed}"
 
 
 def fit(probabilities: np.ndarray | None, labels: np.ndarray, step: int) -> Calibration:
