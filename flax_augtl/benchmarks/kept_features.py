@@ -42,22 +42,26 @@ class Kept:
         return len(self.labels)
 
 
-def kept_features(folder: str, source: Source, keep: Path, *, below: bool = False) -> Kept:
-    """Return the features of all images of a folder, from a file in `keep` if an earlier call wrote it.
+def kept_features(
+    folder: str, source: Source, keep: Path, *, most: int, most_classes: int, below: bool = False
+) -> Kept:
+    """Return the features of images of a folder, from a file in `keep` if an earlier call wrote it.
 
     Args:
       folder: of images, at any depth; the last folder of each path is its class.
       source: a residual network, whose last groups are its last stage and its classification layer.
       keep: a folder.
+      most: number of images; from a folder with more, evenly spaced ones are taken.
+      most_classes: number of classes; likewise.
       below: keep the input of the last stage as well.
     """
     name = Path(folder).name
     size = source.preprocess.image_size
-    file = keep / f"{name}_{source.name}_{size}{'_below' * below}.npz"
+    file = keep / f"{name}_{source.name}_{size}_{most}_{most_classes}{'_below' * below}.npz"
     if not file.exists():
         keep.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, **_computed(folder, source, below))  # pyright: ignore[reportArgumentType]
+        np.savez(temporary, **_computed(folder, chosen(image_paths(folder), most, most_classes), source, below))  # pyright: ignore[reportArgumentType]
         temporary.replace(file)
     with np.load(file) as found:
         return Kept(
@@ -65,8 +69,17 @@ def kept_features(folder: str, source: Source, keep: Path, *, below: bool = Fals
         )
 
 
-def _computed(folder: str, source: Source, below: bool) -> dict[str, np.ndarray]:
-    paths = image_paths(folder)
+def chosen(paths: Sequence[str], most: int, most_classes: int) -> list[str]:
+    """Return at most so many evenly spaced paths of at most so many evenly spaced classes."""
+    classes = _spaced(sorted({Path(path).parent.name for path in paths}), most_classes)
+    return _spaced([path for path in paths if Path(path).parent.name in classes], most)
+
+
+def _spaced(values: Sequence[str], most: int) -> list[str]:
+    return [values[index] for index in np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))]
+
+
+def _computed(folder: str, paths: Sequence[str], source: Source, below: bool) -> dict[str, np.ndarray]:
     images, model, last = FileSource(folder, tuple(paths)), source.model, len(source.groups) - 2
 
     @jax.jit
