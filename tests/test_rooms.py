@@ -31,9 +31,12 @@ ORDER = (
     "cross_validation",
     "variants",
     "study",
+    "prediction_extras",
     "predict",
+    "embed",
     "export",
     "compare",
+    "inspect_data",
     "cli",
     "benchmarks",
 )
