@@ -24,6 +24,10 @@ flags.DEFINE_string("step", "best", "evaluate, predict, embed, export: best, las
 flags.DEFINE_string("images", None, "predict, embed: an image, a folder, or a pattern such as 'photos/*.jpg'.")
 flags.DEFINE_string("output", None, "evaluate, predict, embed: the file to write; by default one in WORKDIR.")
 flags.DEFINE_enum("views", "one", ("one", "flip", "ten_crop"), "evaluate, predict: average over views of each image.")
+flags.DEFINE_bool("calibrate", False, "evaluate: fit temperature and familiarity again, on the validation images.")
+flags.DEFINE_float(
+    "unknown_below", 0.05, "predict: mark images of a lower familiarity as unknown.", lower_bound=0.0, upper_bound=1.0
+)
 flags.DEFINE_bool("explain", False, "predict: draw what speaks for each prediction, into WORKDIR/explanations.")
 flags.DEFINE_integer("neighbours", 0, "predict: name so many of the most similar training images.", lower_bound=0)
 flags.DEFINE_string("layer", None, "embed: a layer group such as layer4; by default the last before the classifier.")

@@ -12,14 +12,14 @@ from absl.flags import FlagValues, UnrecognizedFlagError
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import predict, shipped_configs
+from flax_augtl import evaluation_report, predict, shipped_configs
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
 from flax_augtl.config.convert import as_written, errors_in, typed
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
-from flax_augtl.prediction_extras import Explanations, Neighbours
+from flax_augtl.prediction_extras import Explanations, Extra, Neighbours
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
 from flax_augtl.runtime import determinism, distributed, malloc, signals
@@ -28,8 +28,9 @@ from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation, as_lines
 from flax_augtl.training.log import BRACKETS, describe
-from flax_augtl.trust import calibration
+from flax_augtl.trust import calibration, familiarity
 from flax_augtl.trust.finish import with_temperature
+from flax_augtl.trust.unknown import UnknownImages
 from flax_augtl.workdir import files, resume
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
@@ -45,6 +46,8 @@ ONLY = {
     "split": ("evaluate",),
     "images": ("predict", "embed"),
     "max_pixels": ("predict", "embed"),
+    "calibrate": ("evaluate",),
+    "unknown_below": ("predict",),
     "views": ("evaluate", "predict"),
     "explain": ("predict",),
     "neighbours": ("predict",),
@@ -290,6 +293,10 @@ def _part(text: str) -> tuple[int, int] | None:
 def _evaluate(flags: Any) -> None:
     output = _output(flags)
     run = load_run(flags.workdir, step=flags.step)
+    if flags.calibrate:
+        run, lines = evaluation_report.calibrate(run, flags.data_root)
+        for line in lines:
+            print(for_terminal(line))
     evaluated = run.evaluation(flags.split, data_root=flags.data_root, views=flags.views)
     values = evaluated.metrics
     print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
@@ -305,6 +312,8 @@ def _evaluate(flags: Any) -> None:
         print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
     if distributed.is_first():
         _write_split(run, evaluated, flags, output)
+        if run.config.report and flags.views == "one":
+            print(for_terminal(evaluation_report.write(run, flags.split, evaluated, flags.data_root)))
 
 
 def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
@@ -343,7 +352,8 @@ def _predict(flags: Any) -> int:
     if not distributed.is_first():
         return 0
     explanations = Explanations(run) if flags.explain else None
-    extras = [
+    extras: list[Extra] = [
+        *_unknown_images(run, flags),
         *([Neighbours(run, flags.neighbours)] if flags.neighbours else []),
         *([explanations] if explanations else []),
     ]
@@ -359,6 +369,22 @@ def _predict(flags: Any) -> int:
         if explanations:
             print(for_terminal(f"What speaks for them: {explanations.write_page()}"))
     return _unreadable(unreadable, bool(read))
+
+
+def _unknown_images(run: Run, flags: Any) -> list[Extra]:
+    """Return what marks images of none of the classes; nothing if the run cannot tell them."""
+    found = familiarity.read(run.workdir, run.step)
+    if found is None:
+        print(
+            for_terminal(
+                f"note: images of none of the classes are not marked: the weights of step {run.step} of this run have no "
+                "familiarity. --mode=evaluate --calibrate fits it, if there is a validation split."
+            ),
+            file=sys.stderr,
+        )
+        return []
+    print(for_terminal(f"note: {found.note}"), file=sys.stderr)
+    return [UnknownImages(run, found, flags.unknown_below)]
 
 
 def _unreadable(unreadable: Sequence[Mapping[str, Any]], some_read: bool) -> int:

@@ -106,6 +106,7 @@ def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
         path = path if len(path) <= width else "…" + path[1 - width :]
         lines.append(
             f"{path:{width}}  "
+            + _mark(row)
             + "  ".join(
                 f"{on_one_line(label)} {probability:.1%}"
                 for label, probability in zip(row["labels"], row["probabilities"], strict=True)
@@ -114,3 +115,9 @@ def as_table(rows: Sequence[dict[str, Any]], limit: int = 40) -> str:
     if len(rows) > limit:
         lines.append(f"… and {len(rows) - limit} more")
     return "\n".join(lines)
+
+
+def _mark(row: dict[str, Any]) -> str:
+    """Return what stands before the classes of an image that is probably of none of them."""
+    extra = row.get("extra", {})
+    return f"UNKNOWN? (familiarity {extra['familiarity']})  " if extra.get("unknown") == "yes" else ""

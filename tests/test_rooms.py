@@ -37,6 +37,7 @@ ORDER = (
     "export",
     "compare",
     "inspect_data",
+    "evaluation_report",
     "cli",
     "benchmarks",
 )

@@ -76,7 +76,8 @@ def chosen(paths: Sequence[str], most: int, most_classes: int) -> list[str]:
 
 
 def _spaced(values: Sequence[str], most: int) -> list[str]:
-    return [values[index] for index in np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))]
+    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))
+    return [values[index] for index in places.tolist()]
 
 
 def _computed(folder: str, paths: Sequence[str], source: Source, below: bool) -> dict[str, np.ndarray]:

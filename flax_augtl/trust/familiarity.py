@@ -116,6 +116,4 @@ def read(workdir: epath.PathLike, step: int) -> Familiarity | None:
         kept = {name: value if value.ndim else value.item() for name, value in values.items()}
         return Familiarity(kind(**kept), validation, step)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is damaged: {error}. Remove it: --mode=predict then writes no familiarity."
-        ) from error
+        raise UserError(f"{path} is damaged: {error}. Remove it: --mode=predict then writes no familiarity.") from error

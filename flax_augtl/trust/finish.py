@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from flax_augtl.runtime import distributed
 from flax_augtl.training import result as run_result
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.training.experiment import Experiment
@@ -12,13 +13,17 @@ from flax_augtl.training.log import RunLog
 from flax_augtl.training.progress import Progress
 from flax_augtl.trust import calibration
 from flax_augtl.trust.calibration import Calibration
+from flax_augtl.trust.report.write import subject_of, write_report
+from flax_augtl.trust.trained import TrainedNetwork, fit_familiarity
 from flax_augtl.workdir import files
 
 
 def finish(
     workdir: epath.Path, experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog | None
 ) -> tuple[dict[str, Any], float | None]:
-    """Evaluate the chosen weights, and write all that a finished run has besides its checkpoints; result.json last.
+    """Evaluate the chosen weights, and write what a finished run has besides its checkpoints.
+
+    result.json marks a finished run, so the report, which can be written again, comes after it.
 
     Args:
       workdir: the run directory.
@@ -32,12 +37,20 @@ def finish(
       The contents of result.json, and the temperature; None without one.
     """
     evaluations = run_result.evaluate_splits(experiment, variables)
-    found = calibrate(experiment.config.calibrate, evaluations.get("val"), best_step)
+    config, dataset = experiment.config, experiment.dataset
+    say = log.say if log else lambda text: None
+    found = calibrate(config.calibrate, evaluations.get("val"), best_step)
     if found is not None:
         files.write_json(workdir / files.CALIBRATION, found.to_json())
-        if log:
-            log.say(f"Calibration: {described(found)}")
+        say(f"Calibration: {described(found)}")
     temperature = found.temperature if found else None
+    trained = TrainedNetwork(experiment.network, experiment.preprocessing, variables)
+    familiar, note = None, ""
+    if config.familiarity and distributed.is_first():
+        familiar, note = fit_familiarity(trained, dataset.train, dataset.val, config.data, best_step)
+        if familiar is not None:
+            files.write_bytes(workdir / files.FAMILIARITY, familiar.to_bytes())
+        say(note)
     result = run_result.result(
         experiment,
         evaluations,
@@ -52,6 +65,22 @@ def finish(
     )
     result["calibration"] = found.to_json() if found else None
     files.write_json(workdir / files.RESULT, result)
+    if config.report and distributed.is_first():
+        subject = subject_of(
+            workdir,
+            trained,
+            best_step,
+            "test",
+            dataset.test,
+            evaluations["test"],
+            config.data,
+            familiarity=familiar,
+            familiar_note=note,
+            drawn=log is not None,
+            notes=dataset.notes,
+        )
+        write_report(workdir / files.REPORT, subject)
+        say(f"Report: {workdir / files.REPORT}")
     return result, temperature
 
 

@@ -2,16 +2,19 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import flax_augtl
+from flax_augtl import evaluation_report
 from flax_augtl.config.added_fields import ADDED
 from flax_augtl.config.convert import typed
 from flax_augtl.data import load_dataset
 from flax_augtl.training.evaluation import Evaluation
-from flax_augtl.trust import calibration, finish
+from flax_augtl.trust import calibration, familiarity, finish
+from flax_augtl.trust.unknown import UnknownImages
 
 
 def test_the_temperature_is_that_of_the_validation_images(run):
@@ -79,3 +82,55 @@ def test_a_run_of_an_earlier_version_stays_as_it_is(tmp_path):
     assert calibration.temperature_of(tmp_path, 3) is None
     text = calibration.sentence(tmp_path, 3, None, np.zeros(0))
     assert text == "Not calibrated: probabilities are the softmax of the logits as they are."
+
+
+def test_the_familiarity_of_validation_images_is_their_rank(run):
+    found = familiarity.read(run.workdir, run.step)
+    examples = load_dataset(typed(run.config).data, seed=run.config.seed).val
+    assert found.note == f"Familiarity goes by {len(examples)} validation images."
+    images = [np.asarray(examples.source[i]) for i in examples.indices]
+    marks = UnknownImages(run, found, 0.3, batch_size=64).columns([""] * len(images), images, np.zeros(0))
+    count = len(images)
+    np.testing.assert_allclose(sorted(float(mark["familiarity"]) for mark in marks),
+                               np.arange(1, count + 1) / (count + 1), atol=2 / count)  # fmt: skip
+    assert [mark["unknown"] for mark in marks] == [
+        "yes" if float(mark["familiarity"]) < 0.3 else "no" for mark in marks
+    ]
+
+
+def test_the_report_of_the_training_shows_every_section(run):
+    text = (run.workdir / "report.html").read_text("utf-8")
+    for title in ("Verdict", "Learning curves", "Metrics", "Confusion", "Most confident errors", "Calibration",
+                  "Unknown images", "Classes", "Data", "Cost and versions", "Config"):  # fmt: skip
+        assert f"<h2>{title}</h2>" in text
+    values = run.result["test"]
+    assert f"<th>Log-loss, calibrated</th><td>{values['loss_calibrated']:.4f}</td>" in text
+    assert f"Top-1 accuracy {100 * values['top1']:.1f} % on {values['n']} test images" in text
+
+
+def test_evaluate_fits_and_reports_what_an_older_run_lacks(run, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(run.workdir, older)
+    for name in ("calibration.json", "familiarity.npz", "report.html"):
+        (older / name).unlink()
+    config = json.loads((older / "config.json").read_text())
+    (older / "config.json").write_text(
+        json.dumps(
+            {name: value for name, value in config.items() if name not in ("calibrate", "familiarity", "report")}
+        )
+    )
+    loaded = flax_augtl.load_run(older)
+    assert loaded.temperature is None
+    evaluated = loaded.evaluation("val")
+    assert evaluation_report.write(loaded, "val", evaluated) == f"Report: {older / 'report_val.html'}"
+    assert "These weights have no familiarity: the run was written" in (older / "report_val.html").read_text()
+    fitted, lines = evaluation_report.calibrate(loaded)
+    assert fitted.temperature == pytest.approx(run.temperature) and lines[0].startswith("Calibration: temperature ")
+    for name in ("calibration.json", "familiarity.npz"):
+        assert (older / name).exists()
+    evaluation_report.write(fitted, "val", evaluated)
+    assert "Least familiar images" in (older / "report_val.html").read_text()
+
+
+def test_the_report_can_be_left_out():
+    assert ADDED["report"].absent is True
