@@ -37,7 +37,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("format", "safetensors", "export: safetensors, onnx or stablehlo.")
 flags.DEFINE_string("input", "uint8", "export: what a program takes: uint8, or float, which is normalised.")
-flags.DEFINE_string("outputs", "probabilities", "export: some of probabilities,logits,features.")
+flags.DEFINE_string("outputs", "probabilities", "export: some of probabilities,logits,features,familiarity.")
 flags.DEFINE_string("weights", "float32", "export: how weights are stored: float32, bfloat16 or float16.")
 flags.DEFINE_string("push_to_hub", None, "export: USER/NAME of a repository on the Hugging Face Hub.")
 flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")
