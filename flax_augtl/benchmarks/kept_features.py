@@ -77,7 +77,7 @@ def chosen(paths: Sequence[str], most: int, most_classes: int) -> list[str]:
 
 def _spaced(values: Sequence[str], most: int) -> list[str]:
     places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))
-    return [values[index] for index in places.tolist()]
+    return [str(values[int(place)]) for place in places]
 
 
 def _computed(folder: str, paths: Sequence[str], source: Source, below: bool) -> dict[str, np.ndarray]:

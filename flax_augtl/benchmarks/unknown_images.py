@@ -91,8 +91,10 @@ def frozen(known: Kept, others: Sequence[Kept]) -> dict[str, Found]:
     if len(weights) == 1:  # Two classes have one row.
         weights, bias = np.concatenate([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
     far = np.concatenate([other.penultimate for other in others])
-    seen = [Seen(x, x @ weights.T + bias) for x in (*(known.penultimate[part] for part in (train, val, test)), far)]
-    return compare(seen[0], known.labels[train], *seen[1:])
+    seen_train, seen_val, seen_test, unknown = (
+        Seen(x, x @ weights.T + bias) for x in (*(known.penultimate[part] for part in (train, val, test)), far)
+    )
+    return compare(seen_train, known.labels[train], seen_val, seen_test, unknown)
 
 
 def tuned(known: Kept, others: Sequence[Kept], source: Source) -> dict[str, Found]:
@@ -152,8 +154,11 @@ def tuned(known: Kept, others: Sequence[Kept], source: Source) -> dict[str, Foun
             found.append([np.asarray(values)[: len(some)] for values in seen(params, filled)])
         return Seen(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
-    parts = [see(known.below[part]) for part in (train, val, test)]
-    return compare(parts[0], known.labels[train], *parts[1:], see(np.concatenate([other.below for other in others])))
+    far = np.concatenate([other.below for other in others])
+    seen_train, seen_val, seen_test, unknown = (
+        see(x) for x in (*(known.below[part] for part in (train, val, test)), far)
+    )
+    return compare(seen_train, known.labels[train], seen_val, seen_test, unknown)
 
 
 def table(rows: Mapping[str, Mapping[str, Found]]) -> str:

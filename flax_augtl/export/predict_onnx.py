@@ -87,7 +87,8 @@ class Network:
         found = self.outputs(images)
         if "probabilities" not in found:
             raise SystemExit("error: this network gives no probabilities. Export it with --outputs=probabilities.")
-        return np.asarray(found["probabilities"]), found.get("familiarity")
+        familiar = found.get("familiarity")
+        return np.asarray(found["probabilities"]), None if familiar is None else np.asarray(familiar)
 
 
 def find_images(path):
