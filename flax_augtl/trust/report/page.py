@@ -25,9 +25,9 @@ def sections(subject: Subject) -> list[tuple[str, Markup]]:
 def page(subject: Subject) -> str:
     """Return the report as HTML."""
     title = f"{subject.name}: {of.NAMES[subject.split]} images"
-    what = (
-        f"{subject.config.get('network', '')}, head {(subject.config.get('head') or {}).get('preset', '')}, frozen up to "
-        f"{subject.config.get('freeze', '')}; weights of step {subject.step}."
-    )
+    freeze = subject.config.get("freeze", "none")
+    frozen = "nothing frozen" if freeze == "none" else f"frozen up to {freeze}"
+    head = (subject.config.get("head") or {}).get("preset", "")
+    what = f"{subject.config.get('network', '')}, head {head}, {frozen}; weights of step {subject.step}."
     header = element("header", join(element("h1", title), paragraph(what)))
     return document(title, join(header, *(section(name, content) for name, content in sections(subject))))
