@@ -86,7 +86,7 @@ def frozen(known: Kept, others: Sequence[Kept]) -> dict[str, Found]:
     from sklearn.linear_model import LogisticRegression
 
     train, val, test = splits(tuple(known.labels.tolist()))
-    head = LogisticRegression(C=1.0, max_iter=300).fit(known.penultimate[train], known.labels[train])
+    head = LogisticRegression(C=1.0, max_iter=2000).fit(known.penultimate[train], known.labels[train])
     weights, bias = head.coef_, head.intercept_
     if len(weights) == 1:  # Two classes have one row.
         weights, bias = np.concatenate([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
