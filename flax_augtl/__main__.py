@@ -19,16 +19,25 @@ flags.DEFINE_bool("extend", False, "train: continue a run whose lengths or sched
 flags.DEFINE_bool("dry_run", False, "study: print the plan and its cost, then stop.")
 flags.DEFINE_string("cells", "", "study: do only part i/n of the trials that choose, such as 1/4.")
 flags.DEFINE_string("split", "test", "evaluate: train, val, test, or, with --data_root, all.")
-flags.DEFINE_string("data_root", None, "train, evaluate, export: where the data of a run are now, if they have moved.")
-flags.DEFINE_string("step", "best", "evaluate, predict, export: best, last, or the number of a step.")
-flags.DEFINE_string("images", None, "predict: an image, a folder, or a pattern such as 'photos/*.jpg'.")
-flags.DEFINE_string("output", None, "evaluate, predict: the CSV file of the predictions; by default one in WORKDIR.")
+flags.DEFINE_string("data_root", None, "train, evaluate, inspect, export: where the data of a run are now.")
+flags.DEFINE_string("step", "best", "evaluate, predict, embed, export: best, last, or the number of a step.")
+flags.DEFINE_string("images", None, "predict, embed: an image, a folder, or a pattern such as 'photos/*.jpg'.")
+flags.DEFINE_string("output", None, "evaluate, predict, embed: the file to write; by default one in WORKDIR.")
+flags.DEFINE_enum("views", "one", ("one", "flip", "ten_crop"), "evaluate, predict: average over views of each image.")
+flags.DEFINE_bool("calibrate", False, "evaluate: fit temperature and familiarity again, on the validation images.")
+flags.DEFINE_float(
+    "unknown_below", 0.05, "predict: mark images of a lower familiarity as unknown.", lower_bound=0.0, upper_bound=1.0
+)
+flags.DEFINE_bool("explain", False, "predict: draw what speaks for each prediction, into WORKDIR/explanations.")
+flags.DEFINE_integer("neighbours", 0, "predict: name so many of the most similar training images.", lower_bound=0)
+flags.DEFINE_string("layer", None, "embed: a layer group such as layer4; by default the last before the classifier.")
+flags.DEFINE_bool("pooled", True, "embed: average over the places of an image.")
 flags.DEFINE_integer(
-    "max_pixels", None, "predict: the most pixels of an image; by default as in training.", lower_bound=1
+    "max_pixels", None, "predict, embed: the most pixels of an image; by default as in training.", lower_bound=1
 )
 flags.DEFINE_string("format", "safetensors", "export: safetensors, onnx or stablehlo.")
 flags.DEFINE_string("input", "uint8", "export: what a program takes: uint8, or float, which is normalised.")
-flags.DEFINE_string("outputs", "probabilities", "export: some of probabilities,logits,features.")
+flags.DEFINE_string("outputs", "probabilities", "export: some of probabilities,logits,features,familiarity.")
 flags.DEFINE_string("weights", "float32", "export: how weights are stored: float32, bfloat16 or float16.")
 flags.DEFINE_string("push_to_hub", None, "export: USER/NAME of a repository on the Hugging Face Hub.")
 flags.DEFINE_bool("profile", False, "train: write a trace of some steps into WORKDIR/profile.")

@@ -4,7 +4,7 @@ import ast
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import jax
@@ -12,13 +12,14 @@ from absl.flags import FlagValues, UnrecognizedFlagError
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import predict, shipped_configs
+from flax_augtl import evaluation_report, predict, shipped_configs
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
 from flax_augtl.config.convert import as_written, errors_in, typed
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
+from flax_augtl.prediction_extras import Explanations, Extra, Neighbours
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
 from flax_augtl.runtime import determinism, distributed, malloc, signals
@@ -27,24 +28,34 @@ from flax_augtl.runtime.text import for_terminal, on_one_line
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation, as_lines
 from flax_augtl.training.log import BRACKETS, describe
+from flax_augtl.trust import calibration, familiarity
+from flax_augtl.trust.finish import with_temperature
+from flax_augtl.trust.unknown import UnknownImages
 from flax_augtl.workdir import files, resume
 
 # The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
 SOME_UNREADABLE = 2
 # Flags that the other modes would not look at.
 ONLY = {
-    "config": ("train", "study"),
+    "config": ("train", "study", "inspect"),
     "extend": ("train",),
     "profile": ("train",),
     "dry_run": ("study",),
     "cells": ("study",),
-    "data_root": ("train", "evaluate", "export"),
+    "data_root": ("train", "evaluate", "inspect", "export"),
     "split": ("evaluate",),
-    "images": ("predict",),
-    "max_pixels": ("predict",),
-    "output": ("evaluate", "predict"),
+    "images": ("predict", "embed"),
+    "max_pixels": ("predict", "embed"),
+    "calibrate": ("evaluate",),
+    "unknown_below": ("predict",),
+    "views": ("evaluate", "predict"),
+    "explain": ("predict",),
+    "neighbours": ("predict",),
+    "layer": ("embed",),
+    "pooled": ("embed",),
+    "output": ("evaluate", "predict", "embed"),
     "format": ("export",),
-    "step": ("evaluate", "predict", "export"),
+    "step": ("evaluate", "predict", "embed", "export"),
     "input": ("export",),
     "outputs": ("export",),
     "weights": ("export",),
@@ -101,6 +112,8 @@ def run(flags: Any) -> None:
             "study": _study,
             "export": _export,
             "compare": _compare,
+            "inspect": _inspect,
+            "embed": _embed,
         }[flags.mode]
         with signals.handled(training=flags.mode in ("train", "study")):
             code = act(flags)
@@ -280,11 +293,16 @@ def _part(text: str) -> tuple[int, int] | None:
 def _evaluate(flags: Any) -> None:
     output = _output(flags)
     run = load_run(flags.workdir, step=flags.step)
-    evaluated = run.evaluation(flags.split, data_root=flags.data_root)
+    if flags.calibrate:
+        run, lines = evaluation_report.calibrate(run, flags.data_root)
+        for line in lines:
+            print(for_terminal(line))
+    evaluated = run.evaluation(flags.split, data_root=flags.data_root, views=flags.views)
     values = evaluated.metrics
     print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
     for line in as_lines(values):
         print(f"  {line}")
+    print(f"  {calibration.sentence(run.workdir, run.step, evaluated.probabilities, evaluated.labels)}")
     print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often predicted as")
     for row in evaluated.class_table(run.class_names):
         numbers = " ".join(
@@ -294,6 +312,8 @@ def _evaluate(flags: Any) -> None:
         print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
     if distributed.is_first():
         _write_split(run, evaluated, flags, output)
+        if run.config.report and flags.views == "one":
+            print(for_terminal(evaluation_report.write(run, flags.split, evaluated, flags.data_root)))
 
 
 def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
@@ -302,7 +322,10 @@ def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path
     path = output or run.workdir / prediction_files.name_of(flags.split, other)
     try:
         lines = prediction_files.write_split(
-            path, evaluated, run.class_names, flags.data_root if flags.split == ALL else None
+            path,
+            with_temperature(evaluated, run.temperature),
+            run.class_names,
+            flags.data_root if flags.split == ALL else None,
         )
     except files.CannotWrite as error:
         if output:
@@ -328,7 +351,13 @@ def _predict(flags: Any) -> int:
     run = load_run(flags.workdir, step=flags.step)
     if not distributed.is_first():
         return 0
-    rows = predict.predict_files(run, images, max_pixels=flags.max_pixels)
+    explanations = Explanations(run) if flags.explain else None
+    extras: list[Extra] = [
+        *_unknown_images(run, flags),
+        *([Neighbours(run, flags.neighbours)] if flags.neighbours else []),
+        *([explanations] if explanations else []),
+    ]
+    rows = predict.predict_files(run, images, max_pixels=flags.max_pixels, views=flags.views, extras=extras)
     read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
     path = output or run.workdir / files.PREDICTIONS
     if read or not exists(path):  # Do not replace earlier predictions by a list of reasons.
@@ -337,15 +366,59 @@ def _predict(flags: Any) -> int:
     if read:
         print(predict.as_table(read))
         print(for_terminal(f"\nPredictions of {len(read)} image{'s' * (len(read) != 1)} are in {path}"))
+        if explanations:
+            print(for_terminal(f"What speaks for them: {explanations.write_page()}"))
+    return _unreadable(unreadable, bool(read))
+
+
+def _unknown_images(run: Run, flags: Any) -> list[Extra]:
+    """Return what marks images of none of the classes; nothing if the run cannot tell them."""
+    found = familiarity.read(run.workdir, run.step)
+    if found is None:
+        print(
+            for_terminal(
+                f"note: images of none of the classes are not marked: the weights of step {run.step} of this run have no "
+                "familiarity. --mode=evaluate --calibrate fits it, if there is a validation split."
+            ),
+            file=sys.stderr,
+        )
+        return []
+    print(for_terminal(f"note: {found.note}"), file=sys.stderr)
+    return [UnknownImages(run, found, flags.unknown_below)]
+
+
+def _unreadable(unreadable: Sequence[Mapping[str, Any]], some_read: bool) -> int:
+    """Report the images that could not be read, and return the exit code.
+
+    Raises:
+      UserError: none could be read.
+    """
     if not unreadable:
         return 0
     told = f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
         f"{row['path']}: {row['reason']}" for row in unreadable
     )
-    if not read:
+    if not some_read:
         raise UserError(told)
     print(for_terminal(f"warning: {told}"), file=sys.stderr)
     return SOME_UNREADABLE
+
+
+def _embed(flags: Any) -> int:
+    """Write the embeddings of images in files; return the exit code."""
+    from flax_augtl.embed import embed_files
+    from flax_augtl.trust import embeddings
+
+    images = _required(flags, "images")
+    path = embeddings.output_path(flags.output, absolute(flags.workdir))
+    run = load_run(flags.workdir, step=flags.step)
+    if not distributed.is_first():
+        return 0
+    found, unreadable = embed_files(
+        run, images, path, layer=flags.layer, pooled=flags.pooled, max_pixels=flags.max_pixels
+    )
+    print(for_terminal(f"Embeddings of {len(found)} images, {found.dtype} {list(found.shape)}, are in {path}"))
+    return _unreadable([{"path": name, "reason": reason} for name, reason in unreadable.items()], True)
 
 
 def _compare(flags: Any) -> None:
@@ -354,6 +427,14 @@ def _compare(flags: Any) -> None:
     comparison = compare.compare(compare.find_runs(flags.workdir))
     print(compare.as_text(comparison))
     print("\n" + "\n".join(map(str, compare.write(flags.workdir, comparison))))
+
+
+def _inspect(flags: Any) -> None:
+    from flax_augtl import inspect_data
+
+    found = inspect_data.inspect(flags.config, flags.workdir, data_root=flags.data_root)
+    print(inspect_data.as_text(found))
+    print(for_terminal(f"\n{absolute(flags.workdir) / inspect_data.inspection_page.PAGE}"))
 
 
 def _export(flags: Any) -> None:

@@ -33,6 +33,7 @@ _PLACES = (
     "check_replicas_every",
     "log_every_steps",
     "keep_checkpoints",
+    "report",
 )
 
 

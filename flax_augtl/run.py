@@ -37,6 +37,9 @@ from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.start_log import log_start
 from flax_augtl.training.state import create_state
+from flax_augtl.trust import calibration, embeddings
+from flax_augtl.trust.finish import finish
+from flax_augtl.trust.views import averaged, evaluation_of_views, views_of
 from flax_augtl.workdir import files, lock
 from flax_augtl.workdir.description import read_result
 from flax_augtl.workdir.resume import as_begun, check_data, check_processes, check_same, is_same
@@ -55,6 +58,8 @@ class Run:
       variables: the network's variables at `step`.
       step: the step of the loaded checkpoint.
       result: the contents of result.json; None while the run is not finished.
+      temperature: what `predict` divides logits by, as fitted on validation images (`trust.calibration`); None if these
+        weights are not calibrated.
     """
 
     workdir: epath.Path
@@ -65,6 +70,7 @@ class Run:
     variables: Mapping[str, Any]
     step: int
     result: Mapping[str, Any] | None
+    temperature: float | None = None
 
     def __repr__(self) -> str:
         """Return one line: the network, the number of classes and the test accuracy."""
@@ -75,49 +81,94 @@ class Run:
             f"{len(self.class_names)} classes, step {self.step}{accuracy}>"
         )
 
-    def predict(self, images: Iterable[inputs.Input], *, batch_size: int = 32) -> np.ndarray:
-        """Return class probabilities of images, float32 [N, number of target classes].
+    def predict(self, images: Iterable[inputs.Input], *, batch_size: int = 32, views: str = "one") -> np.ndarray:
+        """Return class probabilities of images, float32 [N, number of target classes], calibrated by `temperature`.
 
         Args:
           images: uint8 arrays [H, W, 3], Pillow images, or paths; each may have another size.
           batch_size: the number of images per batch.
+          views: `one`, or over which views of each image the probabilities are averaged: `flip` for the image and its
+            mirror image, `ten_crop` for the corners, the centre, and their mirror images.
 
         Raises:
-          UserError: one of them is no image or cannot be read.
+          UserError: one of them is no image or cannot be read, or there are no such `views`.
         """
-        step = compiled_predict_step(self.network, self.preprocessing)
+        step = averaged(compiled_predict_step(self.network, self.preprocessing), views)
         probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
         size = 0
         for some in inputs.batches(images, batch_size):
-            batch = [inputs.network_input(image, self.preprocessing) for image in some]
+            batch = [views_of(image, self.preprocessing, views) for image in some]
             # Pad every batch to the size of the first one, so that the step compiles once.
             size = size or len(batch)
             padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
             probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
-        return np.concatenate(probabilities)
+        return calibration.calibrated(np.concatenate(probabilities), self.temperature)
+
+    def embed(
+        self,
+        images: Iterable[inputs.Input],
+        *,
+        layer: str | None = None,
+        pooled: bool = True,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Return what a layer group computes for images, float32 [N, C], or [N, h, w, C] if it is not pooled.
+
+        Args:
+          images: as for `predict`.
+          layer: a layer group of the source network, such as `layer4`; None is the one below the classification layer.
+          pooled: whether to average over places; dense layers have none.
+          batch_size: the number of images per batch.
+
+        Raises:
+          UserError: there is no such layer, or one of the images is no image or cannot be read.
+        """
+        layer = embeddings.checked_layer(self.network, layer)
+        step = embeddings.compiled_embed_step(self.network, self.preprocessing, layer, pooled)
+        found, size = [], 0
+        for some in inputs.batches(images, batch_size):
+            batch = [inputs.network_input(image, self.preprocessing) for image in some]
+            size = size or len(batch)
+            padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
+            found.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
+        if found:
+            return np.concatenate(found)
+        blank = np.zeros((1, *2 * (self.preprocessing.image_size,), 3), np.uint8)
+        return np.zeros((0, *jax.eval_shape(step, self.variables, blank).shape[1:]), np.float32)
 
     def evaluate(
         self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
     ) -> dict[str, Any]:
         """Return the metrics of a split (`Evaluation.metrics`) and its `confusion` matrix [C, C].
 
-        The arguments are those of `evaluation`.
+        `loss_calibrated` and `calibration_error_calibrated` are those of `predict`; the other metrics are computed without
+        the temperature. The arguments are those of `evaluation`.
         """
         evaluated = self.evaluation(split, dataset=dataset, data_root=data_root)
-        return {**evaluated.metrics, "confusion": evaluated.confusion}
+        return {
+            **evaluated.metrics,
+            **calibration.calibrated_metrics(evaluated.probabilities, evaluated.labels, self.temperature),
+            "confusion": evaluated.confusion,
+        }
 
     def evaluation(
-        self, split: str = "test", *, dataset: Dataset | None = None, data_root: os.PathLike | str | None = None
+        self,
+        split: str = "test",
+        *,
+        dataset: Dataset | None = None,
+        data_root: os.PathLike | str | None = None,
+        views: str = "one",
     ) -> Evaluation:
-        """Evaluate a split: metrics, intervals, a table of the classes, and the probabilities of every image.
+        """Evaluate a split: metrics, intervals, a table of the classes, and the probabilities before the calibration.
 
         Args:
           split: `train`, `val`, `test`, or `all` for all images of another folder.
           dataset: the dataset that `train` got, if it got one; otherwise the config names the data.
           data_root: where the data are now. For `all`: any folder with one sub-folder per class, or per some classes.
+          views: over which views of each image the probabilities are averaged; see `predict`.
 
         Raises:
-          UserError: the split does not exist, the data are missing, or they have changed.
+          UserError: the split does not exist, the data are missing, or they have changed, or there are no such `views`.
         """
         config = from_json(plain(self.config))
         examples, notes = distributed.together(
@@ -131,6 +182,17 @@ class Run:
         )
         for note in notes if distributed.is_first() else ():
             print(for_terminal(note), file=sys.stderr)
+        if views != "one":
+            step = compiled_predict_step(self.network, self.preprocessing)
+            return evaluation_of_views(
+                step,
+                self.variables,
+                self.preprocessing,
+                examples,
+                len(self.class_names),
+                views,
+                batch_size=config.batch_size,
+            )
         return evaluation(
             self.network,
             self.preprocessing,
@@ -292,8 +354,7 @@ def _train(
             best = progress.step if progress.best_step is None else progress.best_step
             if best != progress.step:
                 variables = checkpoints.restore_variables(best, experiment.variables)
-            result = run_result.result(experiment, variables, best, progress, log)
-            files.write_json(workdir / files.RESULT, result)
+            result, temperature = finish(workdir, experiment, variables, best, progress, log)
         finally:
             if log:
                 log.close()
@@ -307,6 +368,7 @@ def _train(
         variables,
         best,
         result,
+        temperature,
     )
 
 
@@ -346,6 +408,7 @@ def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:
         variables,
         chosen,
         result,
+        calibration.temperature_of(workdir, chosen),
     )
 
 

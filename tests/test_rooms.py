@@ -31,9 +31,13 @@ ORDER = (
     "cross_validation",
     "variants",
     "study",
+    "prediction_extras",
     "predict",
+    "embed",
     "export",
     "compare",
+    "inspect_data",
+    "evaluation_report",
     "cli",
     "benchmarks",
 )

@@ -11,6 +11,7 @@ from flax_augtl.config.schedules import SCHEDULES, Schedule
 from flax_augtl.config.study_config import StudyConfig
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+CALIBRATE = ("temperature", "none")
 ON_NAN = ("stop", "skip", "restore")
 
 
@@ -195,6 +196,20 @@ class Config:
         "On a GPU use only kernels that give the same bits every time, at the cost of speed; CPUs and TPUs always do.",
         absent=SAME,
     )
+    calibrate: str = setting(
+        "temperature",
+        "After the training: temperature (fit one number to the validation predictions, by which the logits are divided, "
+        "so that probabilities agree with how often the network is right; needs a validation split), none.",
+        choices=CALIBRATE,
+        absent="none",
+    )
+    familiarity: bool = setting(
+        True,
+        "After the training, fit how familiar an image looks to the network, so that --mode=predict can mark images of "
+        "none of the classes; needs a validation split.",
+        absent=False,
+    )
+    report: bool = setting(True, "Write report.html after the training and after --mode=evaluate.", absent=SAME)
     remat: bool = setting(
         False,
         "Compute activations a second time for the backward pass instead of keeping them: less memory, more time.",

@@ -12,6 +12,7 @@ from flax_augtl.export.check_images import BATCH, CheckImages
 from flax_augtl.export.forward import forward
 from flax_augtl.export.settings import OUTPUTS, ExportError, ExportSettings
 from flax_augtl.run import Run
+from flax_augtl.trust.familiarity import Familiarity
 
 # Of a probability. Logits and features may differ by the thousandth part of the largest one.
 TOLERANCE = 1e-4
@@ -65,7 +66,9 @@ def check(
     settings: ExportSettings,
     program: Program,
     images: CheckImages,
+    *,
     temperature: float | None = None,
+    familiarity: Familiarity | None = None,
 ) -> Checked:
     """Compare an exported program with the run, image by image.
 
@@ -76,14 +79,15 @@ def check(
       program: what was exported, ready to run.
       images: to compare on.
       temperature: see `forward`.
+      familiarity: see `forward`.
 
     Raises:
       ExportError: the outputs differ by more than the tolerance, or the predicted class of an image differs.
     """
-    everything = ExportSettings("onnx", outputs=OUTPUTS)
+    everything = ExportSettings("onnx", outputs=everything_of(settings))
     # One compilation for weights of all types.
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables)
-    function = jax.jit(forward(run.network, run.preprocessing, everything, temperature))
+    function = jax.jit(forward(run.network, run.preprocessing, everything, temperature, familiarity))
     found = Checked(str(images), differences=dict.fromkeys(settings.outputs, 0.0))
     largest = dict.fromkeys(settings.outputs, 0.0)
     for pixels, labels in images.batches():
@@ -118,11 +122,19 @@ def check(
             found.correct_float32 += int(np.count_nonzero(before == labels))
     for name, difference in found.differences.items():
         allowed = TOLERANCE if name == "probabilities" else _RELATIVE * max(largest[name], 1.0)
+        if name == "familiarity" and familiarity is not None:
+            # Two validation images may be as far away as this one, up to rounding.
+            allowed += 2.5 / (len(familiarity.validation) + 1)
         if not difference <= allowed:
             raise _failed(
                 settings, f"its {name} differ by up to {difference:.2g}, and {allowed:.2g} is allowed", images
             )
     return found
+
+
+def everything_of(settings: ExportSettings) -> tuple[str, ...]:
+    """Return all outputs; the familiarity only if it is exported, because not every run has one."""
+    return tuple(name for name in OUTPUTS if name != "familiarity" or name in settings.outputs)
 
 
 def of_one_size(function: Callable[[np.ndarray], Mapping[str, jax.Array]]) -> Program:

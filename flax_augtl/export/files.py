@@ -11,11 +11,11 @@ from etils import epath
 
 from flax_augtl.data import Dataset
 from flax_augtl.export import model_card, push
-from flax_augtl.export.check import Program, check, of_one_size
+from flax_augtl.export.check import Program, check, everything_of, of_one_size
 from flax_augtl.export.check_images import check_images
 from flax_augtl.export.forward import forward, stored
-from flax_augtl.export.settings import OUTPUTS, ExportError, ExportSettings
-from flax_augtl.export.sheet import described, sheet, temperature_of
+from flax_augtl.export.settings import ExportError, ExportSettings
+from flax_augtl.export.sheet import described, familiarity_of, sheet, temperature_of
 from flax_augtl.run import Run
 from flax_augtl.workdir import files as run_directory
 
@@ -69,7 +69,15 @@ def export(
         images = check_images(run, every=weights != "float32", dataset=dataset, data_root=data_root)
         if images.note:
             say(f"warning: {images.note}")
-        checked = check(run, variables, settings, program, images, temperature_of(run))
+        checked = check(
+            run,
+            variables,
+            settings,
+            program,
+            images,
+            temperature=temperature_of(run),
+            familiarity=familiarity_of(run, settings),
+        )
         if weights != "float32":
             say(f"{weights} weights: {checked.accuracy_change()}")
     written = _write(run, settings, content, checked)
@@ -96,9 +104,11 @@ def _program(run: Run, settings: ExportSettings, variables: Any) -> tuple[Progra
 
         from flax_augtl.export.stablehlo import stablehlo_program
 
-        content = stablehlo_program(run.network, variables, run.preprocessing, settings, temperature_of(run))
+        content = stablehlo_program(
+            run.network, variables, run.preprocessing, settings, temperature_of(run), familiarity_of(run, settings)
+        )
         return of_one_size(jax.jit(jax_export.deserialize(bytearray(content)).call)), content
-    everything = ExportSettings("onnx", outputs=OUTPUTS)
+    everything = ExportSettings("onnx", outputs=everything_of(settings))
     function = jax.jit(forward(run.network, run.preprocessing, everything, temperature_of(run)))
     return of_one_size(functools.partial(function, variables)), b""
 
@@ -120,7 +130,13 @@ def _onnx(run: Run, settings: ExportSettings, variables: Any) -> tuple[Program, 
         "calibration": str(sheet(run, settings, None)["calibration"]),
     }
     content = onnx_model(
-        run.network, variables, run.preprocessing, settings, temperature=temperature_of(run), about=about
+        run.network,
+        variables,
+        run.preprocessing,
+        settings,
+        temperature=temperature_of(run),
+        familiarity=familiarity_of(run, settings),
+        about=about,
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

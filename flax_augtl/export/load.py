@@ -11,6 +11,7 @@ from flax_augtl.config import added_fields
 from flax_augtl.config.convert import from_json, to_config_dict
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.export.settings import ExportError
+from flax_augtl.export.sheet import NOT_CALIBRATED
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD, create_network
 from flax_augtl.pretrained import CheckpointError, Preprocessing
 from flax_augtl.pretrained.convert import check, to_variables
@@ -54,6 +55,8 @@ def load_export(path: os.PathLike | str, *, revision: str | None = None) -> Run:
             variant=hashable(sheet["settings"]),
         )
         config = to_config_dict(from_json(added_fields.filled(sheet["config"])))
+        calibrated = sheet.get("calibration", NOT_CALIBRATED)
+        temperature = None if calibrated == NOT_CALIBRATED else float(calibrated)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportError(
             f"{sheet_file} does not describe an export of this version: {error!r}. Export the run again."
@@ -69,6 +72,7 @@ def load_export(path: os.PathLike | str, *, revision: str | None = None) -> Run:
         variables,
         step,
         {"test": sheet["test"]} if sheet.get("test") else None,
+        temperature,
     )
 
 

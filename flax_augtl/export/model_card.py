@@ -10,6 +10,7 @@ from flax_augtl.export.settings import ExportError, ExportSettings
 from flax_augtl.export.sheet import described, sheet
 from flax_augtl.run import Run
 from flax_augtl.runtime.text import on_one_line
+from flax_augtl.trust import calibration
 from flax_augtl.workdir import files
 
 NAME = "README.md"
@@ -200,9 +201,31 @@ def _preprocessing(run: Run) -> str:
 
 
 def _calibration(run: Run) -> str:
-    error = ((run.result or {}).get("test") or {}).get("calibration_error")
-    measured = f" Expected calibration error on the test images: {error:.4f}." if isinstance(error, float) else ""
-    return f"## Calibration\n\nNot calibrated: the probabilities are the softmax of the logits as they are.{measured}"
+    found, test = calibration.read(run.workdir), (run.result or {}).get("test") or {}
+    measured = {
+        name: f"{test[name]:.4f}"
+        for name in ("loss", "loss_calibrated", "calibration_error", "calibration_error_calibrated")
+        if isinstance(test.get(name), float)
+    }
+    if run.temperature is None:
+        text = "Not calibrated: the probabilities are the softmax of the logits as they are."
+        if found is not None and found.temperature is None:
+            text += f" {_cell(found.note)}"
+        if error := measured.get("calibration_error"):
+            text += f" Expected calibration error on the test images: {error}."
+        return f"## Calibration\n\n{text}"
+    text = (
+        f"Logits are divided by the temperature {run.temperature:.4g} before the softmax. An export has this in its "
+        f"probabilities, and not in its logits. {_cell(found.note) if found else ''}"
+    ).rstrip()
+    if "loss_calibrated" in measured:
+        rows = [
+            [name, measured[key], measured[f"{key}_calibrated"]]
+            for name, key in (("log-loss", "loss"), ("expected calibration error", "calibration_error"))
+            if f"{key}_calibrated" in measured and key in measured
+        ]
+        text += "\n\n" + _table(["on the test images", "before", "after"], rows)
+    return f"## Calibration\n\n{text}"
 
 
 def _limits(run: Run) -> str:

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from flax_augtl.config.heads import HeadSettings
+from flax_augtl.export import onnx_familiarity
 from flax_augtl.export import onnx_layers as layers
-from flax_augtl.export.forward import features_end
+from flax_augtl.export.forward import distance_parts, features_end
 from flax_augtl.export.onnx_graph import Graph, Value
 from flax_augtl.export.onnx_networks import add_groups
 from flax_augtl.export.settings import ExportSettings
 from flax_augtl.models.augmented import HEAD, AugmentedNetwork
 from flax_augtl.models.head import ROOT_EPSILON, L2Normalise
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.trust.familiarity import Familiarity
 
 # The epsilons of flax's LayerNorm and of the head's batch norm.
 _LAYER_EPSILON = 1e-6
@@ -33,6 +35,7 @@ def onnx_model(
     settings: ExportSettings,
     *,
     temperature: float | None = None,
+    familiarity: Familiarity | None = None,
     about: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the bytes of an ONNX model.
@@ -43,6 +46,7 @@ def onnx_model(
       preprocessing: of the run.
       settings: input and outputs.
       temperature: what logits are divided by before the softmax, None for a network that is not calibrated.
+      familiarity: see `forward`.
       about: texts for the metadata of the file.
 
     Raises:
@@ -80,6 +84,9 @@ def onnx_model(
     }
     if "probabilities" in settings.outputs:
         found["probabilities"] = graph.add("Softmax", [scaled.name], logits.shape, "probabilities", axis=-1)
+    if "familiarity" in settings.outputs:
+        assert familiarity is not None, "`sheet.familiarity_of` checks this"
+        found["familiarity"] = onnx_familiarity.add(graph, features, distance_parts(familiarity))
     outputs = [found[name] for name in settings.outputs]
     return graph.model(image, np.uint8 if settings.input == "uint8" else np.float32, outputs, dict(about or {}))
 

@@ -79,11 +79,16 @@ class Network:
         return dict(zip(names, self.session.run(names, {given.name: batch}), strict=True))
 
     def predict(self, images):
-        """Return probabilities, float32 [N, classes], of RGB images of any size."""
+        """Return probabilities, float32 [N, classes], of RGB images of any size; calibrated if the run is."""
+        return self.predict_familiar(images)[0]
+
+    def predict_familiar(self, images):
+        """Return probabilities and the familiarity, float32 [N]; None for it if the export does not have it."""
         found = self.outputs(images)
         if "probabilities" not in found:
             raise SystemExit("error: this network gives no probabilities. Export it with --outputs=probabilities.")
-        return np.asarray(found["probabilities"])
+        familiar = found.get("familiarity")
+        return np.asarray(found["probabilities"]), None if familiar is None else np.asarray(familiar)
 
 
 def find_images(path):
@@ -108,6 +113,7 @@ def main():
     parser.add_argument("images", type=pathlib.Path, help="a folder, or one image")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("predictions.csv"))
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--unknown_below", type=float, default=0.05, help="mark images of a lower familiarity")
     given = parser.parse_args()
     paths = find_images(given.images)
     if not paths:
@@ -123,13 +129,22 @@ def main():
             except Exception as error:  # Pillow raises many kinds for damaged files.
                 bad += 1
                 print(f"warning: {path} could not be read: {error}", file=sys.stderr)
-        for path, row in zip(kept, network.predict(images) if images else (), strict=True):
+        found, familiar = network.predict_familiar(images) if images else ((), None)
+        for place, (path, row) in enumerate(zip(kept, found, strict=True)):
             best = np.argsort(-row, kind="stable")[:top]
-            rows.append([str(path), *(cell for i in best for cell in (network.class_names[i], f"{row[i]:.6f}"))])
-            print(f"{path}  {network.class_names[best[0]]} {row[best[0]]:.1%}")
+            cells = [cell for i in best for cell in (network.class_names[i], f"{row[i]:.6f}")]
+            mark = ""
+            if familiar is not None:
+                unknown = familiar[place] < given.unknown_below
+                cells += [f"{familiar[place]:.4f}", "yes" if unknown else "no"]
+                mark = f"UNKNOWN? (familiarity {familiar[place]:.4f})  " if unknown else ""
+            rows.append([str(path), *cells])
+            print(f"{path}  {mark}{network.class_names[best[0]]} {row[best[0]]:.1%}")
     header = ["path"] + [
         name + str(rank) * (rank > 1) for rank in range(1, top + 1) for name in ("label", "probability")
     ]
+    if rows and len(rows[0]) > len(header):
+        header += ["familiarity", "unknown"]
     with open(given.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file, lineterminator="\n").writerows(
             [header, *([for_spreadsheet(cell) for cell in row] for row in rows)]

@@ -6,7 +6,7 @@ from flax_augtl.errors import UserError
 
 FORMATS = ("safetensors", "onnx", "stablehlo")
 INPUTS = ("uint8", "float")
-OUTPUTS = ("probabilities", "logits", "features")
+OUTPUTS = ("probabilities", "logits", "features", "familiarity")
 WEIGHTS = ("float32", "bfloat16", "float16")
 
 

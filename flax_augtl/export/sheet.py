@@ -5,18 +5,42 @@ from typing import Any
 
 from flax_augtl.export.card_command import without_paths
 from flax_augtl.export.check import Checked
-from flax_augtl.export.settings import ExportSettings
+from flax_augtl.export.settings import ExportError, ExportSettings
 from flax_augtl.models.augmented import HEAD
 from flax_augtl.pretrained.run_description import read_source
 from flax_augtl.run import Run
+from flax_augtl.trust import familiarity
+from flax_augtl.trust.familiarity import Familiarity
 
 NOT_CALIBRATED = "not calibrated"
-_WIDTHS = {"probabilities": "one a class", "logits": "one a class", "features": "one a unit of the penultimate layer"}
+_WIDTHS = {
+    "probabilities": "one a class",
+    "logits": "one a class",
+    "features": "one a unit of the penultimate layer",
+    "familiarity": "one: the share of validation images that look less familiar",
+}
 
 
 def temperature_of(run: Run) -> float | None:
-    """Return what the logits of a run are divided by before the softmax; None while runs are not calibrated."""
-    return None
+    """Return what the logits of a run are divided by before the softmax; None if it is not calibrated."""
+    return run.temperature
+
+
+def familiarity_of(run: Run, settings: ExportSettings) -> Familiarity | None:
+    """Return the familiarity of a run if it is exported.
+
+    Raises:
+      ExportError: it is to be exported, and the run has none.
+    """
+    if "familiarity" not in settings.outputs:
+        return None
+    found = familiarity.read(run.workdir, run.step)
+    if found is None:
+        raise ExportError(
+            f"--outputs=familiarity: the weights of step {run.step} in {run.workdir} have no familiarity. --mode=evaluate "
+            "--calibrate fits it, if the run has a validation split."
+        )
+    return found
 
 
 def is_plain(run: Run) -> bool:

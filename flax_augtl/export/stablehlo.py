@@ -10,6 +10,7 @@ from flax_augtl.export.forward import forward
 from flax_augtl.export.settings import ExportSettings
 from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.trust.familiarity import Familiarity
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WINDOW = (
@@ -24,6 +25,7 @@ def stablehlo_program(
     preprocessing: Preprocessing,
     settings: ExportSettings,
     temperature: float | None = None,
+    familiarity: Familiarity | None = None,
 ) -> bytes:
     """Return a serialised `jax.export.Exported`: images [N, S, S, 3] -> {output: float32 [N, ...]}, N free.
 
@@ -33,10 +35,11 @@ def stablehlo_program(
       preprocessing: of the run.
       settings: input and outputs.
       temperature: what logits are divided by before the softmax, None for a network that is not calibrated.
+      familiarity: see `forward`.
     """
     from jax import export  # Not an attribute of `jax` until it is imported.
 
-    function = forward(network, preprocessing, settings, temperature)
+    function = forward(network, preprocessing, settings, temperature, familiarity)
     (count,) = export.symbolic_shape("N")
     size = preprocessing.image_size
     images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8 if settings.input == "uint8" else np.float32)

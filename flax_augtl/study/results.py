@@ -1,11 +1,8 @@
 """What a finished study leaves: the best network as a run directory, LEEP's results, and the result for the report."""
 
 import dataclasses
-import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from flax_augtl.features.views import EVALUATION
 from flax_augtl.models import leep
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 from flax_augtl.run import load_run
+from flax_augtl.runtime.versions import versions
 from flax_augtl.study import choices
 from flax_augtl.study.context import Context
 from flax_augtl.study.grid import ALL, NONE, SCRATCH, Grid, Trial
@@ -41,6 +39,7 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy
 from flax_augtl.training.step_inputs import KeptFeatures
+from flax_augtl.trust.calibration import Calibration
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import PLACE, Description, place_of, read_result, write_description
 
@@ -110,6 +109,8 @@ def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) ->
             "test": list(dataset.test.ids),
         },
     )
+    note = "Not calibrated: the best network of a study was trained on the validation images too."
+    files.write_json(workdir / files.CALIBRATION, Calibration(None, batch.step, 0, note).to_json())
     row = batch.results()[index]
     said, intervals = predicted.read(row), None
     if said is not None:
@@ -274,12 +275,6 @@ def outcome(
         with test.rows.decoders() as decoders:
             return test.rows.images(test.rows.of([ids[index]], EVALUATION), decoders)[0]
 
-    names = ("flax_augtl", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    versions = {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in names},
-        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
-    }
     return StudyResult(
         config=to_json(context.config),
         metric=context.metric,
@@ -298,7 +293,7 @@ def outcome(
         notes=(*first.notes, *seen_by_other_seeds(context.datasets)),
         one_test_split=one_test_split(context.datasets),
         leakage=leakage(context.config.data.name, context.class_names, context.source.class_names),
-        versions=versions,
+        versions=versions(),
         seconds=sum(row["seconds"] for row in rows) + fill_seconds(folder),
         predictions=said,
         tests={
@@ -311,11 +306,3 @@ def outcome(
         account=account,
         image=None if said is None else image,
     )
-
-
-def _version(name: str) -> str:
-    """Return the version of a package; main.py also runs from a checkout that is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,5 +1,6 @@
 """What a run writes besides its checkpoints: its description and its result."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -8,7 +9,7 @@ from flax_augtl.config.convert import to_json
 from flax_augtl.data.splits.near_copies_table import write_near_copies
 from flax_augtl.runtime.text import duration
 from flax_augtl.training import prediction_files
-from flax_augtl.training.evaluation import evaluation
+from flax_augtl.training.evaluation import Evaluation, evaluation
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import BRACKETS, RunLog, describe
 from flax_augtl.training.progress import Progress
@@ -32,17 +33,10 @@ def describe_run(workdir: epath.Path, experiment: Experiment) -> None:
     )
 
 
-def result(
-    experiment: Experiment, variables: Any, best_step: int, progress: Progress, log: RunLog | None
-) -> dict[str, Any]:
-    """Evaluate the chosen weights, write predictions and figures, and return the contents of result.json."""
-    found: dict[str, Any] = {"test": None, "val": None}
-    intervals: dict[str, Any] = dict(found)
-    classes: list[dict[str, Any]] = []
-    for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val)):
-        if examples is None:
-            continue
-        evaluated = evaluation(
+def evaluate_splits(experiment: Experiment, variables: Any) -> dict[str, Evaluation]:
+    """Evaluate weights on the test split and, if there is one, on the validation split."""
+    return {
+        split: evaluation(
             experiment.network,
             experiment.preprocessing,
             variables,
@@ -50,12 +44,45 @@ def result(
             experiment.config.data,
             batch_size=experiment.config.batch_size,
         )
-        found[split], intervals[split] = evaluated.metrics, evaluated.intervals
+        for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val))
+        if examples is not None
+    }
+
+
+def result(
+    experiment: Experiment,
+    evaluations: Mapping[str, Evaluation],
+    best_step: int,
+    progress: Progress,
+    log: RunLog | None,
+    *,
+    calibrated: Mapping[str, Evaluation] | None = None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write predictions and figures, and return the contents of result.json.
+
+    Args:
+      experiment: the run.
+      evaluations: of the chosen weights, by split (`evaluate_splits`).
+      best_step: the step of these weights.
+      progress: at the end of the training.
+      log: in the first process.
+      calibrated: evaluations with the probabilities to write, if they are not those of `evaluations`.
+      more: further metrics of each split.
+    """
+    found: dict[str, Any] = {"test": None, "val": None}
+    intervals: dict[str, Any] = dict(found)
+    classes: list[dict[str, Any]] = []
+    for split, evaluated in evaluations.items():
+        found[split] = {**evaluated.metrics, **(more or {}).get(split, {})}
+        intervals[split] = evaluated.intervals
         if split == "test":
             classes = evaluated.class_table(experiment.dataset.class_names)
         if log:
             for line in prediction_files.write_split(
-                log.workdir / prediction_files.name_of(split), evaluated, experiment.dataset.class_names
+                log.workdir / prediction_files.name_of(split),
+                (calibrated or evaluations)[split],
+                experiment.dataset.class_names,
             ):
                 log.say(line)
         if split == "test" and log:

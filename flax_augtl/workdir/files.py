@@ -33,6 +33,8 @@ PREDICTIONS = "predictions.csv"
 SPLIT_PREDICTIONS = "predictions_{}.csv"
 STUDY = "study.csv"
 REPORT = "report.html"
+CALIBRATION = "calibration.json"
+FAMILIARITY = "familiarity.npz"
 _OURS = (
     CONFIG,
     CLASS_NAMES,
@@ -48,6 +50,9 @@ _OURS = (
     TENSORBOARD,
     PROFILE,
     PREDICTIONS,
+    REPORT,
+    CALIBRATION,
+    FAMILIARITY,
     *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")),
 )
 

@@ -42,6 +42,25 @@ def network_input(image: Input, preprocessing: Preprocessing) -> np.ndarray:
     return preprocessing.resize_and_crop(_pillow(image))
 
 
+def network_crops(image: Input, preprocessing: Preprocessing) -> np.ndarray:
+    """Return the centre and the four corners of the resized image, uint8 [5, S, S, 3]; the first is `network_input`.
+
+    Where the resized image is smaller than the crop, as is possible without resizing, all crops along that side are the
+    centre.
+
+    Raises:
+      UserError: the value is not an image, or the file cannot be read.
+    """
+    found, side = _pillow(image), preprocessing.image_size
+    crops = [preprocessing.resize_and_crop(found)]
+    resized = preprocessing.resized(found)
+    right, bottom = resized.width - side, resized.height - side
+    for left, top in ((0, 0), (right, 0), (0, bottom), (right, bottom)):
+        left, top = (place if room >= 0 else room // 2 for place, room in ((left, right), (top, bottom)))
+        crops.append(np.asarray(resized.crop((left, top, left + side, top + side))))
+    return np.stack(crops)
+
+
 def _pillow(image: Any) -> Image.Image:
     if isinstance(image, (str, os.PathLike)):
         try:

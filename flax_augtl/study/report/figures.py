@@ -1,22 +1,17 @@
 """Figures of a study as SVG: accuracy against freeze depth, and learning curves. Text is drawn as outlines."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flax_augtl.runtime.charts import COLOURS, canvas, svg
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.formatting import METRICS, shortened
 from flax_augtl.study.report.tables import Estimate, estimate, reference
 from flax_augtl.study.result import StudyResult
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# The colours of Okabe and Ito, which colour-blind people can distinguish. After each round the dashes change.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# After each round of colours the dashes change.
 DASHES = ("-", "--", ":")
 # More bands in one figure would hide one another.
 MOST_BANDS = 4
@@ -79,7 +74,7 @@ def _depth_figure(
     small: bool = False,
     leep: float | None = None,
 ) -> str:
-    figure, axes = _canvas(len(shown) + (leep is not None), small)
+    figure, axes = canvas(len(shown) + (leep is not None), small)
     place = {depth: position for position, depth in enumerate(result.depths)}
     lengths = {head: _lengths(result, head, bands[head]) for head in bands}
     longest = max(steps for some in lengths.values() for steps in some)
@@ -139,7 +134,7 @@ def _depth_figure(
     axes.set_xlim(-0.4, len(result.depths) - 0.6)
     axes.set_ylim(limits)
     axes.set(xlabel="topmost frozen layer group", ylabel="%" if small else f"{_short(result.metric)}, {split} (%)")
-    return _svg(figure, axes)
+    return svg(figure, axes)
 
 
 def _lengths(result: StudyResult, head: str, depths: Iterable[str]) -> list[int]:
@@ -171,7 +166,7 @@ def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
         return []
     drawn = []
     for column, unit, label in ((0, "epochs", "epochs"), (1, "seconds", "seconds of training")):
-        figure, axes = _canvas(len(curves), False)
+        figure, axes = canvas(len(curves), False)
         for head, points in curves.items():
             axes.plot(
                 [point[column] for point in points],
@@ -183,7 +178,7 @@ def curve_figures(result: StudyResult) -> list[tuple[str, str]]:
             )
         axes.set(xlabel=label, ylabel=f"{_short(result.metric)}, validation (%)")
         axes.set_xlim(left=0)
-        drawn.append((_svg(figure, axes), f"{METRICS[result.metric]} on validation against {unit}"))
+        drawn.append((svg(figure, axes), f"{METRICS[result.metric]} on validation against {unit}"))
     return drawn
 
 
@@ -220,33 +215,3 @@ def _style(result: StudyResult, head: str) -> dict[str, Any]:
         "linewidth": 2.6 if best else 1.5,
         "zorder": 3 if best else 2,
     }
-
-
-def _canvas(entries: int, small: bool) -> tuple["Figure", "Axes"]:
-    """Return a figure with room for a legend with so many entries, narrow enough for a telephone."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    rows = -(-entries // 2)
-    figure = Figure(figsize=(3.9, 2.3 + 0.22 * rows) if small else (5.2, 3.3 + 0.22 * rows), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.tick_params(labelsize=8.5 if small else 10)
-    axes.grid(True, color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: "Figure", axes: "Axes") -> str:
-    import matplotlib
-
-    handles, labels = axes.get_legend_handles_labels()
-    # Escape dollar signs, which would start mathematics.
-    labels = [label.replace("$", r"\$") for label in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
-    text = io.StringIO()
-    # With a fixed salt and no date, the same study gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "flax_augtl", "svg.fonttype": "path"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()

@@ -1,18 +1,13 @@
 """The errors of the winner: confusion matrix, most confused pairs, most confident errors with their images."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
 
 from flax_augtl.study.result import StudyResult
-from flax_augtl.training.confusion import confusion_image
-
-# A matrix of more classes is unreadable.
-MOST_CLASSES = 40
-THUMBNAIL = 160
+from flax_augtl.trust.report import parts
+from flax_augtl.trust.thumbnails import data_uri
 
 
 def confusion(result: StudyResult) -> np.ndarray:
@@ -30,21 +25,12 @@ def _predictions(result: StudyResult) -> Mapping[str, list]:
 
 def confused_pairs(result: StudyResult, most: int = 15) -> list[tuple[str, str, int, int]]:
     """Return (label, prediction, how often, examples of the label), most frequent first."""
-    matrix = confusion(result)
-    off = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    return [
-        (result.class_names[i], result.class_names[j], int(off[i, j]), int(matrix[i].sum()))
-        for i, j in zip(*np.unravel_index(order, off.shape), strict=True)
-        if off[i, j]
-    ]
+    return parts.confused_pairs(confusion(result), result.class_names, most)
 
 
 def confusion_png(result: StudyResult) -> str | None:
     """Return the confusion matrix as a data URI; None for more than 40 classes."""
-    if len(result.class_names) > MOST_CLASSES:
-        return None
-    return _data_uri(confusion_image(confusion(result), result.class_names), "PNG")
+    return parts.confusion_uri(confusion(result), result.class_names)
 
 
 def confident_mistakes(result: StudyResult, most: int = 12) -> list[tuple[int, str, str, str, float]]:
@@ -74,16 +60,4 @@ def thumbnail(read: Callable[[int], np.ndarray], index: int) -> str | None:
         pixels = np.asarray(read(index))
     except (OSError, ValueError):
         return None  # A missing file must not cost the report of a long study.
-    image = Image.fromarray(pixels)
-    scale = THUMBNAIL / max(image.size)
-    if scale < 1:
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-    elif scale >= 2:  # Show the pixels of a tiny image, without smoothing.
-        image = image.resize([int(scale) * side for side in image.size], Image.Resampling.NEAREST)
-    return _data_uri(np.asarray(image), "JPEG")
-
-
-def _data_uri(pixels: np.ndarray, format: str) -> str:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, format=format, quality=85)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_uri(Image.fromarray(pixels))

@@ -1,10 +1,10 @@
 """report.html: all results of a study, in one file that needs no network and runs no script."""
 
-import base64
 import json
 from collections.abc import Iterable
 
-from flax_augtl.runtime.markup import Markup, details, document, element, join, paragraph, picture, section, table
+from flax_augtl.runtime.charts import embedded
+from flax_augtl.runtime.markup import Markup, details, document, element, join, paragraph, section, table
 from flax_augtl.runtime.text import duration
 from flax_augtl.study.report import comparison, figures, mistakes, queries
 from flax_augtl.study.report.convergence import convergence_section
@@ -15,16 +15,8 @@ from flax_augtl.study.report.formatting import (
 from flax_augtl.study.report.tables import reference
 from flax_augtl.study.report.verdict import verdict
 from flax_augtl.study.result import StudyResult
+from flax_augtl.trust.report import parts
 
-SCORES = (
-    ("Top-1 accuracy (weighted recall)", "top1"), ("Top-5 accuracy", "top5"),
-    ("Mean per-class accuracy (balanced accuracy, mean recall)", "mean_per_class"), ("Precision, mean", "precision"),
-    ("F1, mean", "f1"), ("Precision, weighted by images", "weighted_precision"), ("F1, weighted by images", "weighted_f1"),
-    ("ROC AUC, mean", "roc_auc"), ("Cohen's kappa", "kappa"), ("Log-loss", "loss"),
-    ("Expected calibration error", "calibration_error"),
-)  # fmt: skip
-# A longer table is folded.
-LONG = 20
 VALIDATION = (
     "Mean over seeds, with the best learning rate at each depth. With six or more seeds, bands are 95 % BCa "
     "intervals over seeds; with fewer, each small dot is one seed. Hollow points are shorter trainings. The "
@@ -82,7 +74,7 @@ def _what(result: StudyResult) -> str:
 
 
 def _images(drawn: Iterable[tuple[str, str]]) -> list[Markup]:
-    return [picture(f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}", alt) for svg, alt in drawn]
+    return [embedded(svg, alt) for svg, alt in drawn]
 
 
 def _depths(result: StudyResult) -> Markup:
@@ -151,87 +143,36 @@ def _change(result: StudyResult) -> Markup:
 def _confusion(result: StudyResult) -> Markup:
     if not result.predictions or not result.predictions["label"]:
         return Markup("")
-    uri, pairs = mistakes.confusion_png(result), mistakes.confused_pairs(result)
-    drawn = [picture(uri, "confusion matrix of the winner on the test split", "confusion")] if uri else []
-    if pairs:
-        drawn.append(
-            table(
-                ["Class", "Predicted as", "How often"],
-                [[label, other, f"{count} of {total}"] for label, other, count, total in pairs],
-            )
-        )
-    return join(paragraph(f"{result.best}, first seed, on the test split.", "note"), *drawn)
+    return join(
+        paragraph(f"{result.best}, first seed, on the test split.", "note"),
+        parts.confusion_section(
+            mistakes.confusion_png(result),
+            mistakes.confused_pairs(result),
+            "confusion matrix of the winner on the test split",
+        ),
+    )
 
 
 def _metrics(result: StudyResult) -> Markup:
     if not result.scores:
         return Markup("")
-    values, ends = result.scores["metrics"], result.scores["intervals"]
-    rows = [
-        [name, _number(values[key]), "[{:.4f}, {:.4f}]".format(*ends[key]) if key in ends else ""]
-        for name, key in SCORES
-        if key in values
-    ]
-    classes = [
-        [
-            row["label"],
-            row["n"],
-            *(_number(row[name]) for name in ("recall", "precision", "f1", "roc_auc")),
-            row["taken_for"] or "",
-        ]
-        for row in result.scores["classes"]
-    ]
-    shown = table(
-        ["Class", "Images", "Recall (accuracy)", "Precision", "F1", "ROC AUC", "Most often predicted as"], classes
-    )
     return join(
         paragraph(f"{result.best}, first seed, on the test split.", "note"),
-        table(["Metric", "", "95 % over images (bootstrap)"], rows),
-        shown if len(classes) <= LONG else details(f"{len(classes)} classes", shown),
-        paragraph(
-            "Means are over the classes that occur in the test split. A class that is never predicted has a "
-            "precision of 0. ROC AUC: one class against the rest. –: not defined.",
-            "note",
-        ),
+        parts.metrics_table(result.scores["metrics"], result.scores["intervals"]),
+        parts.class_table(result.scores["classes"]),
+        paragraph(parts.CLASSES_NOTE, "note"),
     )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _mistakes(result: StudyResult) -> Markup:
     found = mistakes.confident_mistakes(result) if result.predictions else []
-    cards = []
-    for index, name, label, prediction, confidence in found:
-        uri = mistakes.thumbnail(result.image, index) if result.image else None
-        cards.append(
-            element(
-                "figure",
-                join(
-                    picture(uri, f"a test image of {label}")
-                    if uri
-                    else element("div", "no image", {"class": "absent"}),
-                    element(
-                        "figcaption",
-                        join(
-                            element("b", prediction),
-                            f" {percent(confidence)} %",
-                            Markup("<br>"),
-                            f"is {label}",
-                            Markup("<br>"),
-                            element("small", name),
-                        ),
-                    ),
-                ),
-            )
+    cards = [
+        parts.error_card(
+            mistakes.thumbnail(result.image, index) if result.image else None, label, prediction, confidence, name
         )
-    if not cards:
-        return Markup("")
-    return join(
-        paragraph("Bold: the predicted class and its probability.", "note"),
-        element("div", join(*cards), {"class": "mistakes"}),
-    )
+        for index, name, label, prediction, confidence in found
+    ]
+    return parts.error_cards(cards)
 
 
 def _speaks(result: StudyResult) -> Markup:
@@ -244,7 +185,7 @@ def _speaks(result: StudyResult) -> Markup:
     ]
     shown = table(["Target class", "Source classes, share"], rows, wrap=True)
     return join(
-        shown if len(rows) <= LONG else details(f"{len(rows)} target classes", shown),
+        shown if len(rows) <= parts.LONG else details(f"{len(rows)} target classes", shown),
         paragraph(
             "For each target class, the source classes that point to it most strongly: P(target class | "
             "source class), estimated by LEEP on the training data. High shares mean that the kept "

@@ -1,14 +1,10 @@
 """The page of a made-up study, and how a browser shows it."""
 
 import dataclasses
-import html.parser
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from flax_augtl.config.heads import PRESETS
 from flax_augtl.study.report import (
@@ -22,6 +18,7 @@ from flax_augtl.study.report import (
     write_report,
 )
 from flax_augtl.study.report.page import page
+from tests.html_page import Checked, browser, check_in_browser
 from tests.study import pretended
 
 HOSTILE = "<script>alert(1)</script> & \"$x_$\" 'é' "
@@ -47,26 +44,6 @@ def test_the_page_escapes_whatever_names_contain():
     text = page(study)
     assert "<script" not in text and text.count("&lt;script&gt;") > 20
     Checked(text)
-
-
-class Checked(html.parser.HTMLParser):
-    """Fails on elements that are not closed in order, and on addresses outside the page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br", "img"):
-            self.open.append(tag)
-        assert tag not in ("script", "link", "iframe", "object")
-        for name, value in attributes:
-            assert name not in ("href", "onload", "onerror") and (name != "src" or value.startswith("data:image/"))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.mark.parametrize("changes", [
@@ -176,61 +153,13 @@ def test_the_metrics_of_the_winner_are_shown_and_undefined_ones_are_a_dash(resul
     assert "[0.7700, 0.8500]" in section and "<th>class 0</th><td>5</td><td>0.8000</td><td>–</td>" in section
 
 
-def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not found:
-        pytest.skip("no chromium on this machine")
-    return found
-
-
 @pytest.mark.parametrize("width", [1400, 500])  # Chromium's windows cannot be narrower.
 def test_a_browser_shows_every_section_without_network_requests(width, tmp_path):
-    program = browser()
+    browser()
     study = pretended.study(("traditional", "kept", HOSTILE), seeds=2, class_names=(HOSTILE, "tench"))
     study.rows[0].update(error="killed")
     write_report(study, tmp_path)
-    # A script measures how wide the page is, and writes it into the title of a copy without the policy.
-    probe = tmp_path / "probe.html"
-    text = (tmp_path / "report.html").read_text("utf-8")
-    policy = re.search(r"<meta http-equiv=[^>]*>", text)[0]
-    probe.write_text(text.replace(policy, "").replace("</body>", """<script>
-        const broken = [...document.images].filter(image => !image.naturalWidth).length;
-        document.title = ["probe", document.documentElement.scrollWidth - window.innerWidth, broken,
-                          performance.getEntriesByType("resource")
-                          .filter(e => !e.name.startsWith("data:")).length].join(" ");
-        </script></body>"""), "utf-8")  # fmt: skip
-    shared = [
-        program,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--window-size={width},5000",
-    ]
-
-    def run(*arguments):
-        return subprocess.run([*shared, *arguments], capture_output=True, text=True, timeout=120)
-
-    shot, log = tmp_path / "shot.png", tmp_path / "net.json"
-    # A violated policy would print ERROR lines to the console.
-    done = run(
-        f"--screenshot={shot}", f"--log-net-log={log}", "--enable-logging=stderr", f"file://{tmp_path}/report.html"
-    )
-    assert shot.stat().st_size > 50_000, done.stderr
-    assert "Content Security Policy" not in done.stderr
-    with Image.open(shot) as image:
-        assert image.width == width and np.asarray(image.convert("L")).std() > 10
-    # Chromium looks for its own updates; there must be no other request.
-    hosts = set(re.findall(r'"url":"(?:http|ws)s?://([^/"]+)', log.read_text(errors="replace")))
-    assert not [
-        host for host in hosts if not re.search(r"(^|\.)(google\.com|gvt1\.com|update\.googleapis\.com)$", host)
-    ]
-    dom = run("--dump-dom", f"file://{probe}").stdout
-    over, broken, requests = map(int, re.search(r"<title>probe (-?\d+) (\d+) (\d+)</title>", dom).groups())
-    assert over <= 0 and broken == 0 and requests == 0, "wider than the window, broken images, or requests"
+    dom = check_in_browser(tmp_path / "report.html", width, tmp_path)
     for name in (
         "Verdict",
         "Accuracy against freeze depth",

@@ -1,0 +1,97 @@
+"""The penultimate features of images: what the classification layer of the source network reads."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import jax
+import numpy as np
+
+from flax_augtl.models.augmented import CLASSIFICATION, AugmentedNetwork
+from flax_augtl.pretrained import Preprocessing
+
+
+class Trained(Protocol):
+    """A network with its weights and its preprocessing, such as a `Run`."""
+
+    @property
+    def network(self) -> AugmentedNetwork:
+        """The network."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The evaluation transform of its images."""
+        ...
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """The variables of the network."""
+        ...
+
+
+def penultimate_features(run_or_model: Trained, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features and the logits of images, in inference mode.
+
+    Args:
+      run_or_model: a `Run`, or anything else that has a network, its preprocessing and its variables.
+      batches: uint8 [b, S, S, 3], as `preprocessing.resize_and_crop` returns images. Batches that are smaller than the
+        first one are filled up, so that the network compiles once.
+
+    Returns:
+      The features float32 [N, D] that the classification layer of the source network reads, whether the head keeps
+      that layer or not; and the logits float32 [N, classes] of the target task.
+    """
+    network = run_or_model.network
+    step = compiled_features_step(network, run_or_model.preprocessing)
+    # One copy: variables that lie on several devices would have each device compute every image.
+    variables = jax.device_put(jax.tree.map(np.asarray, dict(run_or_model.variables)))
+    size, features, logits = 0, [], []
+    for batch in batches:
+        size = max(size, len(batch))
+        filled = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
+        found = step(variables, filled)
+        features.append(np.asarray(found[0])[: len(batch)])
+        logits.append(np.asarray(found[1])[: len(batch)])
+    if not features:
+        return np.zeros((0, width(network)), np.float32), np.zeros((0, network.head.num_classes), np.float32)
+    return np.concatenate(features), np.concatenate(logits)
+
+
+def compiled_features_step(network: AugmentedNetwork, preprocessing: Preprocessing) -> Callable[..., Any]:
+    """Return a compiled function (variables, uint8 [N, S, S, 3]) -> (features, logits), for one device."""
+    return _compiled(cast(Any, network), preprocessing)  # Type checkers take Flax modules for unhashable.
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(network: Any, preprocessing: Preprocessing) -> Callable[..., Any]:
+    return jax.jit(functools.partial(features_and_logits, network, preprocessing))
+
+
+def features_and_logits(
+    network: AugmentedNetwork, preprocessing: Preprocessing, variables: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the penultimate features float32 [N, D] and the logits float32 [N, classes] of uint8 [N, S, S, 3]."""
+    end = features_end(network)
+    cut: Any = network.apply(variables, preprocessing.normalise(images), 0, end)
+    logits: Any = network.apply(variables, cut, end)
+    features = cut["top"] if isinstance(cut, Mapping) else cut
+    return features.astype(np.float32), logits
+
+
+def features_end(network: AugmentedNetwork) -> int:
+    """Return how many layer groups of the source network lie below its classification layer."""
+    groups = network.source.groups
+    return len(groups) - (groups[-1] in CLASSIFICATION)
+
+
+def width(network: AugmentedNetwork) -> int:
+    """Return the number of penultimate features."""
+    size = network.source.smallest_image
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+
+    def features(images):
+        found, _ = network.init_with_output(jax.random.key(0), images, stop=features_end(network))
+        return found["top"] if isinstance(found, Mapping) else found
+
+    return jax.eval_shape(features, images).shape[-1]
