@@ -50,7 +50,7 @@ def write(run: Run, split: str, evaluated: Evaluation, data_root: os.PathLike | 
     try:
         write_report(path, subject)
     except files.CannotWrite as error:
-        return f"warning: {error}"
+        return f"No report: {error}"
     return f"Report: {path}"
 
 

@@ -159,6 +159,9 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         "frozen",
         "predictions_test.csv",
         "predictions_val.csv",
+        "calibration.json",
+        "familiarity.npz",
+        "report.html",
     }
     assert [row["split"] for row in files.read_metrics("gs://bucket/run")] == ["train", "train", "val", "test"]
     assert next((bucket / "run" / "tensorboard").iterdir()).stat().length > 500

@@ -135,7 +135,8 @@ def test_predict_is_evaluate_for_images_of_any_size(whole):
     np.testing.assert_allclose(whole.predict(images, batch_size=4), probabilities, rtol=1e-4, atol=1e-6)
     crops = np.stack([whole.preprocessing.resize_and_crop(Image.fromarray(image)) for image in images])
     logits = whole.network.apply(whole.variables, whole.preprocessing.normalise(crops))
-    np.testing.assert_allclose(jax.nn.softmax(logits), probabilities, rtol=1e-4, atol=1e-6)
+    calibrated = jax.nn.softmax(logits / whole.temperature)
+    np.testing.assert_allclose(calibrated, probabilities, rtol=1e-4, atol=1e-6)
     assert whole.predict([]).shape == (0, 10)
     with pytest.raises(ValueError, match=r"must be uint8 \[H, W, 3\], not float32 \[8, 8, 3\]"):
         whole.predict([np.zeros((8, 8, 3), np.float32)])

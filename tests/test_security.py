@@ -205,6 +205,9 @@ def test_unknown_source_settings_are_a_sentence(run):
         "metrics.jsonl",
         "predictions.csv",
         "predictions_test.csv",
+        "calibration.json",
+        "familiarity.npz",
+        "report.html",
     ],
 )
 def test_a_link_that_leads_out_of_a_run_directory_is_refused(name, run, tmp_path):
@@ -305,6 +308,7 @@ def test_predict_writes_into_the_workdir_only_and_names_are_harmless(run, tmp_pa
     class Flags:
         mode, workdir, images, step, traceback = "predict", str(run), str(photos / "sub" / ".."), "best", False
         coordinator = num_processes = process_id = max_pixels = output = None
+        views, explain, neighbours, unknown_below = "one", False, 0, 0.05
 
     cli.run(Flags)
     after = {path: at for path, at in everything(tmp_path).items() if run not in path.parents and path != run}

@@ -27,7 +27,7 @@ def test_the_target_classifier_becomes_the_classification_layer(preset, images, 
     source = flax_augtl.load_source("resnet20", tmp_path / "run")
     assert source.class_names == tuple("0123456789") and source.preprocess == run.preprocessing
     logits = source.model.apply(source.variables, source.preprocess(images))
-    np.testing.assert_allclose(jax.nn.softmax(logits), run.predict(images), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(logits / run.temperature), run.predict(images), rtol=1e-4, atol=1e-6)
 
 
 def test_new_layers_are_dropped_and_the_kept_layer_stays(tmp_path):
