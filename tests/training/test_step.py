@@ -125,7 +125,7 @@ def test_frozen_groups_keep_every_bit_at_every_depth(family):
             state, _ = step(state, split_over_devices(batch, 4), np.float32(0.1), None)
         for index, group in enumerate(net.groups[:-1]):
             for collection, tree in (("params", state.params), ("batch_stats", state.batch_stats)):
-                old, new = (jax.tree.leaves(t["source"].get(group, {})) for t in (variables[collection], tree))
+                old, new = (jax.tree.leaves(t.get("source", {}).get(group, {})) for t in (variables[collection], tree))
                 same = [a.tobytes() == np.asarray(b).tobytes() for a, b in zip(old, new, strict=True)]
                 if index < plan.depth:
                     assert all(same), (freeze, group, collection)
