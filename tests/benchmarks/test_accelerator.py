@@ -35,7 +35,7 @@ from tests.conftest import ROOT
 def test_all_of_it_on_a_cpu(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # One device.
-    # A machine that does much else besides needs longer than two minutes.
+    # A machine that does much else besides needs longer than three minutes.
     code = __main__.main(["--tiny", f"--out={tmp_path}", "--minutes=240"])
     rows = results.read(tmp_path)
     assert code == 0, [row.get("error") for row in rows if row.get("status") == "failed"]

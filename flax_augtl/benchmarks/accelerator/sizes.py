@@ -16,6 +16,7 @@ class Sizes:
       batches: of the training step, the first one the larger.
       dtypes: of the training step, the more important first.
       whole_product: measure every network at every depth, batch and dtype.
+      torch_cases: steps that PyTorch compiles and runs too; None for all.
       stored_images: on the device.
       steps, repeats: timed steps in a block, and blocks; the median block counts.
       matrix, vector: rows of the matrix product; megabytes of the array that bandwidth is measured with.
@@ -35,6 +36,7 @@ class Sizes:
     batches: tuple[int, ...] = (256, 64)
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
     whole_product: bool = True
+    torch_cases: int | None = None
     stored_images: int = 1024
     steps: int = 20
     repeats: int = 3
@@ -59,7 +61,8 @@ TINY = Sizes(
     image_size=32, stored_size=36, networks=("resnet50", "vgg16"), batches=(8, 4), whole_product=False,
     variants={"resnet50": _NARROW, "resnet18": _NARROW,
               "vgg16": {"convs": (1, 1, 1, 1, 1), "widths": (4, 4, 8, 8, 8), "hidden": 16}},
-    stored_images=32, steps=2, repeats=1, matrix=256, vector=4, check_steps=4, main_steps=12, larger_batches=(16,),
-    files=96, predicted=64, loader_seconds=0.1, study_images=128, study_size=16, study_network="resnet20", study_trials=3,
+    torch_cases=2, stored_images=32, steps=2, repeats=1, matrix=256, vector=4, check_steps=4, main_steps=12,
+    larger_batches=(16,), files=96, predicted=64, loader_seconds=0.1, study_images=128, study_size=16,
+    study_network="resnet20", study_trials=3,
     study_changes={"preset": "", "heads": ("kept_deeper",), "seeds": (0,), "selection_seeds": 1, "learning_rates": (0.01,)},
 )  # fmt: skip

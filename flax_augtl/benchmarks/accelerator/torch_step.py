@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     torch.set_float32_matmul_precision("high")  # TF32, as JAX has it.
     rows = results.read(context.results.folder)
     measured = {row["case"] for row in rows if row["part"] == "c" and "images_per_second" in row}
-    for case in cases(context.sizes):
+    for case in cases(context.sizes)[: context.sizes.torch_cases]:
         # Without a row of part c there is nothing to compare with; the crop happens before these steps.
         if case.crop != "random" or measured and str(case) not in measured:
             continue
