@@ -67,7 +67,10 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
     assert next((workdir / "tensorboard").iterdir()).stat().st_size > 500
     table = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
     assert table["layer3"] == ["205,696", "frozen", "0"] and table["head"] == ["3,857", "new", "0.1"]
-    assert re.search(r"\nMemory on each device, as the compiler counts it, [0-9.]+ MB: parameters 1\.2 MB, optimizer [0-9.]+ MB, ", said)
+    assert re.search(
+        r"\nMemory on each device, as the compiler counts it, [0-9.]+ MB: parameters 1\.2 MB, optimizer [0-9.]+ MB, ",
+        said,
+    )
     assert (
         "compiled in" in said
         and "10 classes (0, 1, 2, 3, …), 30 training, 10 validation and 1000 test examples" in said
