@@ -63,7 +63,7 @@ def kept_features(
         temporary = file.with_suffix(".tmp.npz")
         np.savez(temporary, **_computed(folder, chosen(image_paths(folder), most, most_classes), source, below))  # pyright: ignore[reportArgumentType]
         temporary.replace(file)
-    with np.load(file) as found:
+    with np.load(file, allow_pickle=False) as found:
         return Kept(
             name, found["labels"], found["penultimate"], found["below"], tuple(json.loads(str(found["class_names"])))
         )

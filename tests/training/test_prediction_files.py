@@ -13,6 +13,7 @@ import flax_augtl
 from flax_augtl import cli
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation
+from flax_augtl.trust.calibration import calibrated
 from tests import small
 
 CLASSES = ("=bee", "ant", "fly")
@@ -99,7 +100,8 @@ def test_training_writes_what_it_predicts_for_the_images_of_a_split(split, train
     assert [row["label"] for row in rows] == [
         "'" * (CLASSES[label] == "=bee") + CLASSES[label] for label in found.labels
     ]
-    for row, given in zip(rows, found.probabilities, strict=True):
+    probabilities = calibrated(found.probabilities, trained.temperature)
+    for row, given in zip(rows, probabilities, strict=True):
         chances = [float(row[f"probability_{name}"]) for name in CLASSES]
         np.testing.assert_allclose(chances, given, atol=1e-6)
         best = CLASSES[int(np.argmax(given))]
