@@ -41,7 +41,7 @@ def flags(**given):
     """The flags of main.py."""
     names = {"mode": "train", "images": None, "step": "best", "split": "test", "traceback": False, "coordinator": None,
              "num_processes": None, "process_id": None, "data_root": None, "max_pixels": None,
-             "output": None, **given}  # fmt: skip
+             "output": None, "views": "one", "explain": False, "neighbours": 0, **given}  # fmt: skip
     return type("Flags", (), names)
 
 
