@@ -83,7 +83,7 @@ def test_inspect_takes_a_run_with_its_splits_and_trains_nothing(run, capsys):
 
 
 def test_inspect_without_a_config_needs_a_run(tmp_path):
-    with pytest.raises(UserError, match="is not a run directory"):
+    with pytest.raises(UserError, match="is not a run directory: .* which data to inspect with --config"):
         inspect_data.inspect(None, tmp_path)
 
 

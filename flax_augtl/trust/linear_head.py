@@ -1,8 +1,8 @@
 """Out-of-fold predictions of a linear head on fixed features: what the other images say about each image.
 
 The head is a ridge regression onto the classes, whose scores a softmax with one temperature turns into probabilities.
-It has a closed form: on the features of some thousand images it takes a second or two, where a logistic regression
-takes minutes and finds no more wrong labels (docs/results.md).
+It has a closed form, so that it takes seconds where a logistic regression takes minutes, and that finds no more
+wrong labels (docs/results.md).
 """
 
 from typing import Any
