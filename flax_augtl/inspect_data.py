@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from flax_augtl.config.convert import from_json, typed
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.config.schema import Config
-from flax_augtl.data import Dataset
+from flax_augtl.data import Dataset, load_dataset
+from flax_augtl.errors import UserError
 from flax_augtl.pretrained import Source
 from flax_augtl.pretrained.run_description import read_run_description
 from flax_augtl.run_data import load_again
@@ -48,10 +49,15 @@ def inspect(
     """
     workdir = absolute(workdir)
     files.check_links(workdir, (*(inspection_page.PAGE, inspection_page.TABLE, inspection_page.COPIES), files.SPLITS))
+    if config is None and not (workdir / files.CONFIG).exists():
+        raise UserError(
+            f"{workdir} is not a run directory: it has no {files.CONFIG}. Give the directory of a run, or say which data "
+            "to inspect with --config."
+        )
     settings = typed(config) if config is not None else from_json(read_run_description(workdir).config)
     settings = dataclasses.replace(settings, data=_everything(settings.data))
     source, preprocessing, _ = source_of(settings)
-    loaded = load_again(settings, workdir, data_root) if dataset is None else dataset
+    loaded = dataset or _loaded(settings, workdir, data_root, of_run=config is None)
     found = inspect_dataset(
         loaded,
         source.model,
@@ -84,6 +90,13 @@ def as_text(found: Inspection, most: int = 10) -> str:
         for i in found.suspects()[:most].tolist()
     ]
     return "\n".join([*map(on_one_line, lines), *(["", columns(rows)] if rows else [])])
+
+
+def _loaded(config: Config, workdir: epath.Path, data_root: os.PathLike | str | None, *, of_run: bool) -> Dataset:
+    if of_run:
+        return load_again(config, workdir, data_root)
+    data = dataclasses.replace(config.data, root=os.fspath(data_root)) if data_root else config.data
+    return load_dataset(data, seed=config.seed)
 
 
 def _everything(data: DataConfig) -> DataConfig:

@@ -86,7 +86,7 @@ class Neighbours:
         for some, values in zip(places.tolist(), similar.tolist(), strict=True):
             cells: dict[str, str] = {}
             for rank, (place, value) in enumerate(zip(some, values, strict=True), 1):
-                cells[f"neighbour{rank}"] = self._known.ids[place]
+                cells[f"neighbour{rank}"] = str(self._known.ids[int(place)])
                 cells[f"neighbour{rank}_label"] = self._run.class_names[int(self._known.labels[place])]
                 cells[f"neighbour{rank}_similarity"] = f"{value:.4f}"
             rows.append(cells)
@@ -145,7 +145,7 @@ class Explanations:
                 f"it, after resizing and cropping.{more}",
                 "note",
             ),
-            element("div", join(*self._figures), {"class": "figures"}),
+            element("div", join(*self._figures), {"class": "figures small"}),
         )
         files.write_text(self.folder / "index.html", document("Explanations", body))
         return self.folder / "index.html"

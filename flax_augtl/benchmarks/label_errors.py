@@ -9,6 +9,7 @@ The features are kept in --workdir; the same command does not compute them again
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from flax_augtl.data import Dataset, load_dataset
 from flax_augtl.data.types import fingerprint
 from flax_augtl.trust import linear_head
 from flax_augtl.trust.copies import find_copies, groups_of
-from flax_augtl.trust.label_errors import label_errors
+from flax_augtl.trust.label_errors import LabelErrors, label_errors
 
 Predict = Callable[[np.ndarray, np.ndarray, int, np.ndarray], np.ndarray]
 HEADER = (
@@ -55,7 +56,23 @@ def logistic(features: np.ndarray, labels: np.ndarray, classes: int, fold: np.nd
     return found
 
 
-HEADS: Mapping[str, Predict] = {"ridge": linear_head.out_of_fold, "logistic": logistic}
+def cleanlab_suspects(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
+    """Return what the filter of cleanlab suspects by default, in the order of its default ranking."""
+    from cleanlab.filter import find_label_issues  # pyright: ignore[reportMissingImports]  # It is no dependency.
+
+    order = find_label_issues(labels, probabilities.astype(float), return_indices_ranked_by="self_confidence", n_jobs=1)
+    suspected = np.zeros(len(labels), bool)
+    suspected[order] = True
+    return dataclasses.replace(
+        label_errors(probabilities, labels), suspected=suspected, suggestion=probabilities.argmax(1)
+    )
+
+
+HEADS: Mapping[str, tuple[Predict, Callable[[np.ndarray, np.ndarray], LabelErrors]]] = {
+    "ridge": (linear_head.out_of_fold, label_errors),
+    "logistic": (logistic, label_errors),
+    "ridge, cleanlab": (linear_head.out_of_fold, cleanlab_suspects),
+}
 
 
 def dataset_of(folder: Path) -> Dataset:
@@ -89,16 +106,16 @@ def images_of(folder: Path, network: str, weights: str | None, workdir: Path) ->
         return Images(folder.name, kept["features"], labels, groups_of(find_copies(parts, data), len(labels)))
 
 
-def measure(images: Images, share: float, predict: Predict, seeds: int) -> list[float]:
+def measure(images: Images, share: float, head: str, seeds: int) -> list[float]:
     """Return the values of a row of the table, from `swapped` on.
 
     Args:
       images: of a dataset.
       share: of the labels that are swapped.
-      predict: returns out-of-fold probabilities.
+      head: a key of `HEADS`.
       seeds: number of draws of the swapped labels.
     """
-    rows = []
+    rows, (predict, suspects) = [], HEADS[head]
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         true, n = images.labels.astype(np.int64), len(images.labels)
@@ -108,7 +125,7 @@ def measure(images: Images, share: float, predict: Predict, seeds: int) -> list[
         labels[swapped] = (true[swapped] + rng.integers(1, classes, len(swapped))) % classes
         begun = time.monotonic()
         fold = linear_head.folds_of(labels, images.groups, linear_head.FOLDS)
-        found = label_errors(predict(images.features, labels, classes, fold), labels)
+        found = suspects(predict(images.features, labels, classes, fold), labels)
         seconds = time.monotonic() - begun
         wrong = labels != true
         hit = wrong & found.suspected
@@ -143,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         images = images_of(folder, options.network, options.weights, options.workdir)
         for head in options.heads:
             for share in options.shares:
-                swapped, *rest, seconds = measure(images, share, HEADS[head], options.seeds)
+                swapped, *rest, seconds = measure(images, share, head, options.seeds)
                 at, suspected, *others = rest
                 cells = [images.name, head, f"{swapped:.0f} ({share:.0%})", f"{at:.3f}", f"{suspected:.0f}"]
                 cells += [*(f"{value:.3f}" for value in others), f"{seconds:.1f}"]

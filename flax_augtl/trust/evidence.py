@@ -20,7 +20,7 @@ from flax_augtl.trust.feature_maps import last_map, with_map
 
 def is_exact(network: AugmentedNetwork) -> bool:
     """Tell whether the maps are class activation maps; otherwise they are Grad-CAM."""
-    return last_map(network)[2]
+    return last_map(cast(Any, network))[2]  # Type checkers take Flax modules for unhashable.
 
 
 def evidence(network: AugmentedNetwork, variables: Mapping[str, Any], x: jax.Array, classes: jax.Array) -> jax.Array:
@@ -34,7 +34,7 @@ def evidence(network: AugmentedNetwork, variables: Mapping[str, Any], x: jax.Arr
       x: normalised images [N, H, W, 3].
       classes: int [N], the class in question for each image.
     """
-    group = last_map(network)[0]
+    group = last_map(cast(Any, network))[0]
     _, shape = jax.eval_shape(lambda x: with_map(network, variables, x, group), x)
 
     def score(change: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -28,7 +28,7 @@ def label_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
         return "Labels that are probably wrong", Markup("")
     rows = []
     for i in suspects[:most].tolist():
-        label, other = found.labels[i], found.errors.suggestion[i]
+        label, other = int(found.labels[i]), int(found.errors.suggestion[i])
         shown = [
             _figure(found, i, join("labelled ", element("b", _class(found, label))), f"{_score(found, i)}"),
         ]
@@ -191,8 +191,8 @@ def _cell(text: str) -> str:
     return for_spreadsheet(readable(text))
 
 
-def _class(found: Inspection, label: int) -> str:
-    return readable(found.class_names[label])
+def _class(found: Inspection, label: int | np.ndarray) -> str:
+    return readable(found.class_names[int(label)])
 
 
 def _score(found: Inspection, i: int) -> str:
@@ -208,7 +208,8 @@ def _distance(pair: CopyPair) -> str:
 
 def _figure(found: Inspection, i: int, *captions: object) -> Markup:
     name = readable(found.ids[i])
-    return thumbnail(found.pixels, i, name, *captions, element("small", f"{name} ({found.splits[i]})"))
+    split = f" ({found.splits[i]})" if found.splits[i] else ""
+    return thumbnail(found.pixels, i, name, *captions, element("small", f"{name}{split}"))
 
 
 def _grid(rows: Sequence[Markup]) -> Markup:

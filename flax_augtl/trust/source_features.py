@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from flax_augtl.trust import progress
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(model: SourceNetwork, preprocessing: Preprocessing) -> Any:
+def _compiled(model: Any, preprocessing: Preprocessing) -> Any:
     stop = len(model.groups) - (model.groups[-1] == model.CLASSIFIER)
     return jax.jit(lambda variables, images: model.apply(variables, preprocessing.normalise(images), 0, stop))
 
@@ -41,7 +41,7 @@ def source_features(
       batch_size: images per batch.
       what: the name of this pass in its progress.
     """
-    apply = _compiled(model, preprocessing)
+    apply = _compiled(cast(Any, model), preprocessing)  # Type checkers take Flax modules for unhashable.
     batches = eval_batches(examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size)
     found = [np.zeros((0, 0), np.float32)]
     for batch in progress.shown(batches, what, len(examples), batch_size):

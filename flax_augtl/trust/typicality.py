@@ -4,8 +4,8 @@ import numpy as np
 
 NEIGHBOURS = 5
 _BLOCK = 1024  # Rows that are compared at once.
-# In units of the spread within the class: of a normal distribution, fewer than one in a thousand are so far below.
-UNLIKE = -3.5
+# In units of the spread within the class; of a normal distribution, three of 100 000 are so far below.
+UNLIKE = -4.0
 
 
 def normalised(features: np.ndarray) -> np.ndarray:
@@ -40,7 +40,9 @@ def typicality(features: np.ndarray, labels: np.ndarray, neighbours: int = NEIGH
             similar[np.arange(len(some)), start + np.arange(len(some))] = -np.inf
             near[some] = np.sort(np.partition(similar, -k, axis=1)[:, -k:], axis=1).mean(1)
         near[members] -= np.median(near[members])
-        spreads[label] = 1.4826 * float(np.median(np.abs(near[members])))  # As for a normal distribution.
+        below = near[members][near[members] < 0]
+        # As for a normal distribution; of the lower half only, because the distribution is skewed.
+        spreads[label] = -1.4826 * float(np.median(below)) if len(below) else 0.0
     usual = float(np.median(list(spreads.values()))) if spreads else 0.0
     scale = np.array([max(spreads.get(label, 0.0), usual, 1e-6) for label in range(labels.max(initial=0) + 1)])
     return (near / scale[labels]).astype(np.float32)

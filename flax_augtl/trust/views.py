@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.data import Examples
@@ -96,7 +97,8 @@ def evaluation_of_views(
         # The softmax of these logits gives the probabilities again.
         logits = np.log(np.maximum(found, np.finfo(np.float32).tiny))
         losses = -logits[np.arange(len(labels)), labels]
-        parts.append(metrics.evaluation_sums(logits, losses, labels, np.ones(len(labels), np.float32)))
+        mask = np.ones(len(labels), np.float32)
+        parts.append(metrics.evaluation_sums(*map(jnp.asarray, (logits, losses, labels, mask))))
         kept.append(found)
     probabilities = np.concatenate(kept) if fits(len(examples), classes) and kept else None
     return Evaluation(metrics.add(parts), np.asarray(examples.labels), probabilities, examples.ids)

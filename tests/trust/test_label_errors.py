@@ -1,10 +1,10 @@
-"""Wrong labels: confident learning on planted sets, and out-of-fold predictions against fits of each fold."""
+"""Wrong labels: confident learning on a planted set, and out-of-fold predictions against fits of each fold."""
 
 import numpy as np
 import pytest
 
 from flax_augtl.trust import copies, inspection, linear_head, typicality
-from flax_augtl.trust.label_errors import label_errors
+from flax_augtl.trust.label_errors import estimated_errors, label_errors
 
 
 def clusters(per_class=20, classes=4, width=16, seed=0):
@@ -26,12 +26,14 @@ def test_planted_labels_come_first_with_the_true_label_as_suggestion():
     assert found.suggestion[planted].tolist() == true[planted].tolist()
 
 
-def test_the_ranking_follows_the_margin_and_suspects_come_before_all_others():
+def test_as_many_labels_are_suspected_as_are_estimated_to_be_wrong_in_the_order_of_their_probability():
     probabilities = np.array(
         [[0.90, 0.10], [0.80, 0.20], [0.45, 0.55], [0.05, 0.95], [0.30, 0.70], [0.10, 0.90], [0.80, 0.20]]
     )
     labels = np.array([0, 0, 0, 0, 1, 1, 1])
-    # Thresholds: class 0 is confident from 0.55, class 1 from 0.6.
+    # Class 0 is confident from 0.55 and class 1 from 0.6. So images 0, 1, 3 and 4, 5, 6 count, and of each three one is
+    # off the diagonal: 1/3 of 4 labels and 1/3 of 3 labels are wrong, which is 2.3.
+    assert estimated_errors(probabilities, labels) == 2
     found = label_errors(probabilities, labels)
     assert found.suspected.tolist() == [False, False, False, True, False, False, True]
     assert found.suggestion.tolist() == [0, 0, 0, 1, 1, 1, 0]
@@ -39,10 +41,15 @@ def test_the_ranking_follows_the_margin_and_suspects_come_before_all_others():
     np.testing.assert_allclose(found.score, [0.1, 0.2, 0.55, 0.95, 0.3, 0.1, 0.8], rtol=1e-6)
 
 
-def test_a_class_without_images_is_never_suggested():
-    probabilities = np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.4, 0.5, 0.1]])
-    found = label_errors(probabilities, np.array([0, 0, 1, 1]))
-    assert 2 not in found.suggestion
+def test_a_label_that_is_the_likeliest_class_is_not_suspected(monkeypatch):
+    monkeypatch.setattr("flax_augtl.trust.label_errors.estimated_errors", lambda *_: 2)
+    probabilities = np.array([[0.34, 0.33, 0.33], [0.9, 0.1, 0.0], [0.56, 0.4, 0.04], [0.0, 0.1, 0.9]])
+    assert label_errors(probabilities, np.array([0, 0, 1, 2])).suspected.tolist() == [False, False, True, False]
+
+
+def test_classes_without_images_do_not_count():
+    probabilities = np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1]])
+    assert estimated_errors(probabilities, np.array([0, 0, 1, 1])) == 0
 
 
 def test_predictions_out_of_fold_are_those_of_heads_fitted_on_the_other_folds():
