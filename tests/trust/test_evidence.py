@@ -1,11 +1,15 @@
 """Evidence maps: class activation maps and Grad-CAM against finite differences, for every family and kind of head."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.trust import evidence, feature_maps, overlays
+from flax_augtl.trust.evidence_section import evidence_section
 from tests import small
 
 
@@ -74,3 +78,14 @@ def test_an_overlay_colours_what_speaks_for_the_class_and_nothing_else():
     assert drawn[0, 0, 0] > 150 > drawn[0, 0, 2] and np.array_equal(drawn[7, 7], image[7, 7])
     for nothing in (np.full((2, 2), -1.0), np.zeros((2, 2)), np.full((2, 2), np.nan)):
         assert np.array_equal(overlays.overlay(image, nothing), image)
+
+
+def test_the_section_has_an_escaped_figure_for_each_image():
+    network, variables, _ = made("resnet", "traditional")
+    trained = types.SimpleNamespace(
+        network=network, variables=variables, preprocessing=Preprocessing(image_size=16, crop_fraction=1.0)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    _, html = evidence_section(trained, images, np.array([0, 2]), ["<b>", "c"])
+    assert html.count("<img") == 2 and "&lt;b&gt;" in html and "Class activation maps" in html
+    assert evidence_section(trained, images[:0], np.array([]), [])[1] == ""
