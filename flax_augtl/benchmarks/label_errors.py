@@ -102,7 +102,7 @@ def images_of(folder: Path, network: str, weights: str | None, workdir: Path) ->
         ]
         workdir.mkdir(parents=True, exist_ok=True)
         np.savez(file, features=np.concatenate(found))
-    with np.load(file) as kept:
+    with np.load(file, allow_pickle=False) as kept:
         return Images(folder.name, kept["features"], labels, groups_of(find_copies(parts, data), len(labels)))
 
 

@@ -27,7 +27,20 @@ FOREIGN = {".", "cd", "export", "gcloud", "git", "scp", "srun", "tensorboard", "
 COMMANDS = list(dict.fromkeys(pages.commands()))
 MODULE_FLAGS = {
     *("networks", "seconds", "only", "tiny", "minutes", "out"),
-    *("verify", "model", "images", "hash_only", "list", "image_size", "seed", "figure", "workdir", "heads", "weights"),
+    *(
+        "verify",
+        "model",
+        "images",
+        "hash_only",
+        "list",
+        "image_size",
+        "seed",
+        "figure",
+        "workdir",
+        "heads",
+        "weights",
+        "tuned",
+    ),
 }
 
 

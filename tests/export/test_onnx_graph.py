@@ -154,12 +154,12 @@ def test_a_family_without_a_writer_is_an_error():
     ("settings", "message"),
     [
         ({"format": "tflite"}, "--format=tflite is unknown. Formats: safetensors, onnx, stablehlo."),
-        ({"format": "onnx", "outputs": "familiarity"},
-         "--outputs=familiarity is unknown. Choices: probabilities, logits, features."),
+        ({"format": "onnx", "outputs": "entropy"},
+         "--outputs=entropy is unknown. Choices: probabilities, logits, features, familiarity."),
         ({"format": "onnx", "outputs": "logits,logits"},
-         "--outputs=logits,logits must name each output once. Choices: probabilities, logits, features."),
+         "--outputs=logits,logits must name each output once. Choices: probabilities, logits, features, familiarity."),
         ({"format": "onnx", "outputs": ()},
-         "--outputs= must name each output once. Choices: probabilities, logits, features."),
+         "--outputs= must name each output once. Choices: probabilities, logits, features, familiarity."),
         ({"format": "onnx", "input": "jpeg"}, "--input=jpeg is unknown. Choices: uint8, float."),
         ({"weights": "int8"}, "--weights=int8 is unknown. Choices: float32, bfloat16, float16."),
         ({"input": "float"}, "--input has no effect with --format=safetensors, which holds weights and no program. "

@@ -248,7 +248,7 @@ def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):
 def test_predict_takes_the_limit_of_training_unless_it_is_given_another(tmp_path):
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
     run: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
-                          predict=lambda images, batch_size: np.full((len(images), 2), 0.5))  # fmt: skip
+                          predict=lambda images, batch_size, views: np.full((len(images), 2), 0.5))  # fmt: skip
     (row,) = predict_files(run, str(tmp_path))
     assert not row["labels"] and "10 × 10 pixels, more than the limit of 99;" in row["reason"]
     (row,) = predict_files(run, str(tmp_path), max_pixels=100)
