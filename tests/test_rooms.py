@@ -27,6 +27,7 @@ ORDER = (
     "paired_runs",
     "folds_page",
     "run_data",
+    "loaded_run",
     "run",
     "cross_validation",
     "variants",
