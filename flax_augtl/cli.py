@@ -1,40 +1,24 @@
-"""The modes of the program, and how it reports errors."""
+"""The command line: parse it, run its mode, and report errors."""
 
 import ast
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import jax
 from absl.flags import FlagValues, UnrecognizedFlagError
-from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from flax_augtl import evaluation_report, predict, shipped_configs
+from flax_augtl import shipped_configs
 from flax_augtl.config import overrides
 from flax_augtl.config.check import problems_of
-from flax_augtl.config.convert import as_written, errors_in, typed
-from flax_augtl.data.splits import folds
+from flax_augtl.config.convert import as_written, errors_in
 from flax_augtl.errors import UserError
-from flax_augtl.next_steps import next_steps
-from flax_augtl.prediction_extras import Explanations, Extra, Neighbours
-from flax_augtl.run import Run, load_run, train
-from flax_augtl.run_data import ALL, load_again
+from flax_augtl.modes import MODES, required
 from flax_augtl.runtime import determinism, distributed, malloc, signals
-from flax_augtl.runtime.paths import absolute, exists
-from flax_augtl.runtime.text import for_terminal, on_one_line
-from flax_augtl.training import prediction_files
-from flax_augtl.training.evaluation import Evaluation, as_lines
-from flax_augtl.training.log import BRACKETS, describe
-from flax_augtl.trust import calibration, familiarity
-from flax_augtl.trust.finish import with_temperature
-from flax_augtl.trust.unknown import UnknownImages
-from flax_augtl.workdir import files, resume
+from flax_augtl.runtime.text import for_terminal
 
-# The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
-SOME_UNREADABLE = 2
 # Flags that the other modes would not look at.
 ONLY = {
     "config": ("train", "study", "inspect"),
@@ -95,26 +79,17 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
 def run(flags: Any) -> None:
     """Run the mode `flags.mode`. An error of the user ends the program with a sentence and exit code 1.
 
-    The exit code is `SOME_UNREADABLE` if some, but not all, of the images to predict could not be read.
+    The exit code is `modes.SOME_UNREADABLE` if some, but not all, of the images to predict could not be read.
     """
     malloc.limit_heaps()
     try:
         _keep_compilations()
-        _required(flags, "workdir")
+        required(flags, "workdir")
         _belonging(flags)
         if flags.mode in ("train", "study") and flags.config is not None and flags.config.get("deterministic"):
             determinism.start(flags.workdir)  # Before JAX looks for devices.
         _start(flags)
-        act: Callable[[Any], int | None] = {
-            "train": _train,
-            "evaluate": _evaluate,
-            "predict": _predict,
-            "study": _study,
-            "export": _export,
-            "compare": _compare,
-            "inspect": _inspect,
-            "embed": _embed,
-        }[flags.mode]
+        act = MODES[flags.mode]
         with signals.handled(training=flags.mode in ("train", "study")):
             code = act(flags)
             # Leave together: processes that still work would take one that left for dead.
@@ -196,14 +171,6 @@ def _sentence(error: Exception) -> str:
     return "There is no field " + message.replace("\n", ". ")
 
 
-def _required(flags: Any, name: str) -> Any:
-    value = getattr(flags, name)
-    if not value:
-        example = {"workdir": "runs/first", "config": "configs/digits.py", "images": "photos/"}[name]
-        raise UserError(f"--mode={flags.mode} needs --{name}, such as --{name}={example}.")
-    return value
-
-
 def _belonging(flags: Any) -> None:
     """Raise UserError if a flag was given that has no effect in this mode."""
     for name, modes in ONLY.items() if isinstance(flags, FlagValues) else ():
@@ -214,243 +181,3 @@ def _belonging(flags: Any) -> None:
                 else f": it belongs to --mode={' and --mode='.join(modes)}"
             )
             raise UserError(f"--{name} has no effect with --mode={flags.mode}{why}. Leave it out.")
-
-
-def _train(flags: Any) -> None:
-    from flax_augtl.variants import best_run, train_variants
-
-    config = _required(flags, "config")
-    if flags.data_root:
-        if config.variants or folds.over_all(config.data):
-            raise UserError(
-                "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
-                "each run with --mode=evaluate --data_root."
-            )
-        workdir = absolute(flags.workdir)
-        dataset = load_again(resume.as_begun(typed(config), workdir), workdir, flags.data_root)
-        train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
-        print(next_steps(flags.workdir))
-    elif config.variants:
-        _not_overridden(config, _overrides(flags))
-        best = best_run(train_variants(config, flags.workdir, extend=flags.extend, profile=flags.profile))
-        print(next_steps(best, runs=flags.workdir))
-    elif folds.over_all(config.data):
-        from flax_augtl.cross_validation import train_folds
-
-        train_folds(config, flags.workdir, extend=flags.extend, profile=flags.profile)
-        print(next_steps(None, runs=flags.workdir))
-    else:
-        train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
-        print(next_steps(flags.workdir))
-
-
-def _overrides(flags: Any) -> set[str]:
-    """Return the fields of the configuration that the command line sets, such as `head.preset`."""
-    return set(config_flags.get_override_values(flags["config"])) if isinstance(flags, FlagValues) else set()
-
-
-def _not_overridden(config: Any, given: set[str]) -> None:
-    """Raise UserError if the command line sets a field that every variant sets itself: it would have no effect."""
-    for name, variant in config.variants.items():
-        for field in sorted(field for field in given if {*overrides.same_length(field)} & {*_dotted(variant)}):
-            raise UserError(
-                f"--config.{field} has no effect: the variants of {config.name} set that field themselves. "
-                f"Give --config.variants.{name}.{field}, and so for each of {', '.join(config.variants)}."
-            )
-
-
-def _dotted(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Yield the names of all fields, such as `head.preset`."""
-    for name, value in config.items():
-        yield from _dotted(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else (prefix + name,)
-
-
-def _study(flags: Any) -> None:
-    from flax_augtl.study.study import study
-
-    if jax.process_count() > 1:
-        raise UserError(
-            "The workers of a study are independent programs: start the same command on every machine, without "
-            "--coordinator, with one --workdir on a file system that all of them share. They divide the "
-            "trials among themselves."
-        )
-    config = _required(flags, "config")
-    if folds.over_all(config.data):
-        from flax_augtl.study.folds import study_folds as study
-    study(config, flags.workdir, dry_run=flags.dry_run, part=_part(flags.cells))
-
-
-def _part(text: str) -> tuple[int, int] | None:
-    """Return (i, n) of --cells=i/n, None if it is not given."""
-    if not text:
-        return None
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--cells={text} must be i/n with i from 1 to n, such as --cells=1/4.")
-    return int(number), int(count)
-
-
-def _evaluate(flags: Any) -> None:
-    output = _output(flags)
-    run = load_run(flags.workdir, step=flags.step)
-    if flags.calibrate:
-        run, lines = evaluation_report.calibrate(run, flags.data_root)
-        for line in lines:
-            print(for_terminal(line))
-    evaluated = run.evaluation(flags.split, data_root=flags.data_root, views=flags.views)
-    values = evaluated.metrics
-    print(f"{flags.split}, step {run.step}: {describe(values, evaluated.intervals)}; {BRACKETS}")
-    for line in as_lines(values):
-        print(f"  {line}")
-    print(f"  {calibration.sentence(run.workdir, run.step, evaluated.probabilities, evaluated.labels)}")
-    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often predicted as")
-    for row in evaluated.class_table(run.class_names):
-        numbers = " ".join(
-            "–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
-            for name in ("recall", "precision", "f1", "roc_auc")
-        )
-        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
-    if distributed.is_first():
-        _write_split(run, evaluated, flags, output)
-        if run.config.report and flags.views == "one":
-            print(for_terminal(evaluation_report.write(run, flags.split, evaluated, flags.data_root)))
-
-
-def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
-    """Write the predictions of an evaluation, or warn if the run directory cannot be written."""
-    other = None if flags.step == "best" or run.step == (run.result or {}).get("best_step") else run.step
-    path = output or run.workdir / prediction_files.name_of(flags.split, other)
-    try:
-        lines = prediction_files.write_split(
-            path,
-            with_temperature(evaluated, run.temperature),
-            run.class_names,
-            flags.data_root if flags.split == ALL else None,
-        )
-    except files.CannotWrite as error:
-        if output:
-            raise
-        lines = [f"warning: {error} The predictions can be written elsewhere with --output=FILE."]
-    else:
-        if evaluated.probabilities is not None:
-            print(for_terminal(f"\nPredictions of {len(evaluated.labels)} images are in {path}"))
-    for line in lines:
-        print(for_terminal(line), file=sys.stderr)
-
-
-def _output(flags: Any) -> epath.Path | None:
-    """Return the path of --output, None if it is not given or if another process writes."""
-    if flags.output is None or not distributed.is_first():
-        return None
-    return prediction_files.output_path(flags.output)
-
-
-def _predict(flags: Any) -> int:
-    """Predict images in files; return the exit code."""
-    images, output = _required(flags, "images"), _output(flags)
-    run = load_run(flags.workdir, step=flags.step)
-    if not distributed.is_first():
-        return 0
-    explanations = Explanations(run) if flags.explain else None
-    extras: list[Extra] = [
-        *_unknown_images(run, flags),
-        *([Neighbours(run, flags.neighbours)] if flags.neighbours else []),
-        *([explanations] if explanations else []),
-    ]
-    rows = predict.predict_files(run, images, max_pixels=flags.max_pixels, views=flags.views, extras=extras)
-    read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
-    path = output or run.workdir / files.PREDICTIONS
-    if read or not exists(path):  # Do not replace earlier predictions by a list of reasons.
-        for line in prediction_files.write(path, predict.as_csv(rows)):
-            print(line, file=sys.stderr)
-    if read:
-        print(predict.as_table(read))
-        print(for_terminal(f"\nPredictions of {len(read)} image{'s' * (len(read) != 1)} are in {path}"))
-        if explanations:
-            print(for_terminal(f"What speaks for them: {explanations.write_page()}"))
-    return _unreadable(unreadable, bool(read))
-
-
-def _unknown_images(run: Run, flags: Any) -> list[Extra]:
-    """Return what marks images of none of the classes; nothing if the run cannot tell them."""
-    found = familiarity.read(run.workdir, run.step)
-    if found is None:
-        print(
-            for_terminal(
-                f"note: images of none of the classes are not marked: the weights of step {run.step} of this run have no "
-                "familiarity. --mode=evaluate --calibrate fits it, if there is a validation split."
-            ),
-            file=sys.stderr,
-        )
-        return []
-    print(for_terminal(f"note: {found.note}"), file=sys.stderr)
-    return [UnknownImages(run, found, flags.unknown_below)]
-
-
-def _unreadable(unreadable: Sequence[Mapping[str, Any]], some_read: bool) -> int:
-    """Report the images that could not be read, and return the exit code.
-
-    Raises:
-      UserError: none could be read.
-    """
-    if not unreadable:
-        return 0
-    told = f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
-        f"{row['path']}: {row['reason']}" for row in unreadable
-    )
-    if not some_read:
-        raise UserError(told)
-    print(for_terminal(f"warning: {told}"), file=sys.stderr)
-    return SOME_UNREADABLE
-
-
-def _embed(flags: Any) -> int:
-    """Write the embeddings of images in files; return the exit code."""
-    from flax_augtl.embed import embed_files
-    from flax_augtl.trust import embeddings
-
-    images = _required(flags, "images")
-    path = embeddings.output_path(flags.output, absolute(flags.workdir))
-    run = load_run(flags.workdir, step=flags.step)
-    if not distributed.is_first():
-        return 0
-    found, unreadable = embed_files(
-        run, images, path, layer=flags.layer, pooled=flags.pooled, max_pixels=flags.max_pixels
-    )
-    print(for_terminal(f"Embeddings of {len(found)} images, {found.dtype} {list(found.shape)}, are in {path}"))
-    return _unreadable([{"path": name, "reason": reason} for name, reason in unreadable.items()], True)
-
-
-def _compare(flags: Any) -> None:
-    from flax_augtl import compare
-
-    comparison = compare.compare(compare.find_runs(flags.workdir))
-    print(compare.as_text(comparison))
-    print("\n" + "\n".join(map(str, compare.write(flags.workdir, comparison))))
-
-
-def _inspect(flags: Any) -> None:
-    from flax_augtl import inspect_data
-
-    found = inspect_data.inspect(flags.config, flags.workdir, data_root=flags.data_root)
-    print(inspect_data.as_text(found))
-    print(for_terminal(f"\n{absolute(flags.workdir) / inspect_data.inspection_page.PAGE}"))
-
-
-def _export(flags: Any) -> None:
-    from flax_augtl.export import export
-
-    run = load_run(flags.workdir, step=flags.step)
-    if not distributed.is_first():
-        return
-    for path in export(
-        run,
-        flags.format,
-        input=flags.input,
-        outputs=flags.outputs,
-        weights=flags.weights,
-        push_to_hub=flags.push_to_hub,
-        data_root=flags.data_root,
-        say=lambda text: print(for_terminal(text), file=sys.stderr),
-    ):
-        print(path)

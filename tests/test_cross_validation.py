@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import flax_augtl
-from flax_augtl import cli, cross_validation, variants
+from flax_augtl import cross_validation, modes, variants
 from flax_augtl.cross_validation import fold_configs, summary_of, train_folds
 from tests import small
 
@@ -117,14 +117,14 @@ def test_variants_stand_beside_each_other_with_their_means(done, tmp_path, monke
 def test_main_trains_all_folds_where_none_is_named(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(cross_validation, "train_folds", lambda config, workdir, **flags: called.append("folds"))
-    monkeypatch.setattr(cli, "train", lambda config, workdir, **flags: called.append("one"))
+    monkeypatch.setattr(modes, "train", lambda config, workdir, **flags: called.append("one"))
     flags = type(
         "Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train", "data_root": None}
     )()
     for fold in (None, 0):
         flags.config = config()
         flags.config.data.fold = fold
-        cli._train(flags)
+        modes._train(flags)
     assert called == ["folds", "one"]
 
 

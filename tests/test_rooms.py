@@ -39,6 +39,7 @@ ORDER = (
     "compare",
     "inspect_data",
     "evaluation_report",
+    "modes",
     "cli",
     "benchmarks",
 )

@@ -53,7 +53,7 @@ def test_data_that_moved_are_said_to_have_been_somewhere_and_taken_from_where_th
 def test_a_run_goes_on_with_data_that_moved(trained, tmp_path):
     from types import SimpleNamespace
 
-    from flax_augtl import cli
+    from flax_augtl import modes
 
     run, top = trained
     config = run.config.copy_and_resolve_references()
@@ -62,7 +62,7 @@ def test_a_run_goes_on_with_data_that_moved(trained, tmp_path):
     )
     before = (top / "run" / "splits.json").read_bytes()
     (top / "run" / "result.json").unlink()
-    cli._train(flags)
+    modes._train(flags)
     assert flax_augtl.load_run(run.workdir).result["test"] == run.result["test"]
     assert (top / "run" / "splits.json").read_bytes() == before
 

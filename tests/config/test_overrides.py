@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from flax_augtl import cli
+from flax_augtl import cli, modes
 from flax_augtl.config import overrides
 from tests.conftest import ROOT
 
@@ -23,7 +23,7 @@ def parsed(*arguments, config="configs/folder.py", monkeypatch):
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     monkeypatch.setattr("sys.argv", arguments)
     assert cli.parse(values, arguments) == ["main.py"] and sys.argv == arguments
-    return values.config, cli._overrides(values)
+    return values.config, modes._overrides(values)
 
 
 @pytest.mark.parametrize("arguments", [["--config.epochs=None"], ["--config.epochs", "None"]])

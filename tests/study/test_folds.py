@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flax_augtl import cli, folds_page
+from flax_augtl import folds_page, modes
 from flax_augtl.study import folds
 from flax_augtl.study.study import study
 from tests.study import pretended
@@ -87,5 +87,5 @@ def test_main_studies_all_folds_if_none_is_given(monkeypatch, tmp_path):
     monkeypatch.setattr(folds, "study_folds", lambda config, workdir, **flags: called.append(flags))
     flags = type("Flags", (), {"workdir": str(tmp_path), "dry_run": True, "cells": "", "mode": "study"})()
     flags.config = config()
-    cli._study(flags)
+    modes._study(flags)
     assert called == [{"dry_run": True, "part": None}]

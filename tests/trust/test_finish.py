@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import flax_augtl
-from flax_augtl import cli, evaluation_report
+from flax_augtl import evaluation_report, modes
 from flax_augtl.config.added_fields import ADDED
 from flax_augtl.config.convert import typed
 from flax_augtl.data import load_dataset
@@ -140,10 +140,10 @@ def test_the_report_can_be_left_out():
 
 def test_predict_marks_images_or_says_why_not(run, tmp_path, capsys):
     flags = types.SimpleNamespace(unknown_below=0.05)
-    (extra,) = cli._unknown_images(run, flags)
+    (extra,) = modes._unknown_images(run, flags)
     assert isinstance(extra, UnknownImages)
     assert capsys.readouterr().err == "note: Familiarity goes by 40 validation images.\n"
-    assert cli._unknown_images(dataclasses.replace(run, workdir=type(run.workdir)(tmp_path)), flags) == []
+    assert modes._unknown_images(dataclasses.replace(run, workdir=type(run.workdir)(tmp_path)), flags) == []
     assert capsys.readouterr().err.startswith(
         "note: images of none of the classes are not marked: the weights of step 6"
     )
