@@ -57,6 +57,9 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
         "classes_test.json",
         "predictions_test.csv",
         "predictions_val.csv",
+        "calibration.json",
+        "familiarity.npz",
+        "report.html",
     }
     result = json.loads((workdir / "result.json").read_text())
     assert result["test"]["n"] == 1000 and result["val"]["n"] == 10
@@ -107,7 +110,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "probability"] + [
         f"{name}{rank}" for rank in range(2, 6) for name in ("label", "probability")
-    ] + ["reason"]
+    ] + ["familiarity", "unknown", "reason"]
     names = ("a b.png", "grey.png", "more/ü.jpg")
     assert [row["path"] for row in rows] == [str(tmp_path / "photos" / name) for name in names]
     for row in rows:
@@ -159,8 +162,8 @@ def test_export_as_onnx(trained):
     said, log = main(*export, "--outputs=logits,probabilities", "--weights=float16")
     assert said.split() == [str(workdir / name) for name in ("export.onnx", "export_onnx.json", "predict_onnx.py")]
     assert "float16 weights: top-1 " in log and f"The model card is {workdir / 'README.md'}" in log
-    _, said = main(*export, "--outputs=familiarity", code=1)
-    assert said == "error: --outputs=familiarity is unknown. Choices: probabilities, logits, features.\n"
+    _, said = main(*export, "--outputs=entropy", code=1)
+    assert said == "error: --outputs=entropy is unknown. Choices: probabilities, logits, features, familiarity.\n"
     _, said = main("--mode=evaluate", f"--workdir={workdir}", "--outputs=logits", code=1)
     assert said == "error: --outputs has no effect with --mode=evaluate: it belongs to --mode=export. Leave it out.\n"
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import cli
+from flax_augtl import cli, modes
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.trust.calibration import calibrated
@@ -203,7 +203,7 @@ def test_what_output_cannot_be_is_said_before_anything_is_computed(
     (tmp_path / "zeros.csv").write_bytes(b"\xff\0" * 9)
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "load_run", None)
+    monkeypatch.setattr(modes, "load_run", None)
     assert run(trained, mode, images="a.png", output=output) == 1
     assert message.format(tmp=tmp_path) in capsys.readouterr().err
     assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
