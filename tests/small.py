@@ -53,7 +53,10 @@ def images(count, size=8, seed=0):
 
 
 def digits_config(**changes):
-    """A configuration that trains a ResNet-20 on 8-pixel digits for a few steps."""
+    """A configuration that trains a ResNet-20 on 8-pixel digits for a few steps.
+
+    Without the report and the familiarity, which take longer than the training.
+    """
     config = common.get_config()
     config.update(
         {
@@ -65,6 +68,8 @@ def digits_config(**changes):
             "evaluate_every_steps": 2,
             "log_every_steps": 1,
             "learning_rate": 0.01,
+            "report": False,
+            "familiarity": False,
             "preprocessing": {"crop_fraction": 1.0},
             "head": {"preset": "traditional"},
             "data": {"name": "digits", "shots": 4, "validation": 0.25, "crop": "none", "flip": False, "shift": 1},

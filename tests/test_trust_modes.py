@@ -1,6 +1,7 @@
 """--mode=inspect, --mode=embed, and what --mode=predict adds on request, as a user calls them."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from PIL import Image
 import flax_augtl
 from flax_augtl import cli, inspect_data
 from flax_augtl.errors import UserError
-from flax_augtl.trust import neighbours
+from flax_augtl.trust import calibration, neighbours
 from flax_augtl.workdir import files
 from tests import small
 
@@ -20,7 +21,8 @@ def flags(**given):
     """The flags of main.py."""
     names = {"config": None, "images": None, "step": "best", "split": "test", "traceback": True, "coordinator": None,
              "num_processes": None, "process_id": None, "data_root": None, "max_pixels": None, "output": None,
-             "views": "one", "explain": False, "neighbours": 0, "layer": None, "pooled": True, **given}  # fmt: skip
+             "views": "one", "explain": False, "neighbours": 0, "layer": None, "pooled": True, "calibrate": False,
+             "unknown_below": 0.05, **given}  # fmt: skip
     return type("Flags", (), names)
 
 
@@ -113,7 +115,8 @@ def test_views_are_averaged_in_predict_and_evaluate(run, root, capsys):
     paths = sorted(str(path) for path in (root / "columns").glob("*.png"))
     images = [np.asarray(Image.open(path)) for path in paths]
     mirrored = [image[:, ::-1] for image in images]
-    wanted = (run.predict(images) + run.predict(mirrored)) / 2
+    raw = dataclasses.replace(run, temperature=None)
+    wanted = calibration.calibrated((raw.predict(images) + raw.predict(mirrored)) / 2, run.temperature)
     np.testing.assert_allclose(run.predict(paths, views="flip", batch_size=5), wanted, atol=1e-5)
     assert run.predict(paths[:2], views="ten_crop").shape == (2, 2)
     one, averaged = (run.evaluation("test", views=views) for views in ("one", "flip"))

@@ -10,7 +10,7 @@ from tests import small
 def run(tmp_path_factory):
     """A finished run with a validation split of 40 images."""
     config = small.digits_config(
-        weights="embedded:glyphs", steps=6, evaluate_every_steps=6,
+        weights="embedded:glyphs", steps=6, evaluate_every_steps=6, report=True, familiarity=True,
         data={"name": "digits", "shots": 8, "validation": 0.5, "crop": "none", "flip": False, "shift": 1},
     )  # fmt: skip
     return flax_augtl.train(config, tmp_path_factory.mktemp("run") / "digits", quiet=True)
