@@ -271,7 +271,7 @@ def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes,
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     # Killed between the evaluation that was made up for and the next checkpoint: there is none at the last step.
     with monkeypatch.context() as patch:
-        patch.setattr("flax_augtl.training.result.result", lambda *_: 1 / 0)
+        patch.setattr("flax_augtl.run.finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     with open_checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
