@@ -142,7 +142,9 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
     shutil.copy(EMBEDDED["embedded:glyphs"], tmp_path / "weights.safetensors")
     (bucket / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
     data = {"name": "folder", "root": "gs://bucket/photos", "validation": 0.25, "crop": "none", "scan_dir": ""}
-    config = small.digits_config(weights="gs://bucket/weights.safetensors", freeze="all", steps=2, data=data)
+    config = small.digits_config(
+        weights="gs://bucket/weights.safetensors", freeze="all", steps=2, data=data, report=True, familiarity=True
+    )
     run = flax_augtl.train(config, "gs://bucket/run", quiet=True)
     assert {path.name for path in (bucket / "run").iterdir()} == {
         "config.json",
