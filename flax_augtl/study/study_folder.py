@@ -133,4 +133,5 @@ def write_start(folder: Path, config: Config, data: Mapping[str, str]) -> None:
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that must not change between two starts of a study."""
-    return {**values, "study": {name: value for name, value in values["study"].items() if name not in _FREE}}
+    lasting = {name: value for name, value in values.items() if name != "report"}  # That is the report of a run.
+    return {**lasting, "study": {name: value for name, value in values["study"].items() if name not in _FREE}}

@@ -79,7 +79,7 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
     old, new = added_fields.filled(old), to_json(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
-        for name in ("check_replicas_every", "study"):  # They do not change a run.
+        for name in ("check_replicas_every", "report", "study"):  # They do not change a run.
             values.pop(name, None)
     if extend:
         old, new = ({name: value for name, value in values.items() if name not in EXTENSIBLE} for values in (old, new))
