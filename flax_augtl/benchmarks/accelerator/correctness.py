@@ -20,6 +20,7 @@ from flax_augtl.benchmarks.accelerator.runner import Context
 from flax_augtl.benchmarks.accelerator.workload import CLASSES, RATE, Case, build, fresh_step
 from flax_augtl.models import create_model
 from flax_augtl.models.initializers import random_variables
+from flax_augtl.training.step_inputs import Images, KeptFeatures
 
 FAMILIES = ("resnet18", "resnet50", "vgg16", "vgg11_bn")
 # Largest difference of logits, over the largest logit, that counts as the same; matrix products of these dtypes read
@@ -193,10 +194,11 @@ def _kept(context: Context) -> None:
     workload = build(Case("resnet18", "layer3", "float32", sizes.batches[-1]), sizes)
     depth, network = workload.plan.depth, workload.network
     # Without a random crop or flip, so that both see the same images.
-    plain = dataclasses.replace(workload.settings, flip="none", pool=None)
+    plain = dataclasses.replace(workload.settings, flip="none", inputs=Images())
+    on_kept = dataclasses.replace(plain, inputs=KeptFeatures(depth))
     steps = {
         "images": fresh_step(network, workload.plan, workload.preprocessing, plain),
-        "kept": fresh_step(network, workload.plan, workload.preprocessing, dataclasses.replace(plain, start=depth)),
+        "kept": fresh_step(network, workload.plan, workload.preprocessing, on_kept),
     }
     side = sizes.image_size
 
