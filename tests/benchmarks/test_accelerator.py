@@ -259,6 +259,7 @@ def test_switches_are_tried_in_one_process_after_another(tmp_path):
     assert [name for name, *_ in short.started] == ["convolution fusion", "deterministic"]
 
 
+@pytest.mark.slow
 def test_each_switch_is_measured_beside_the_step_as_it_is(tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(
@@ -337,6 +338,7 @@ def distance(one, other):
     return np.linalg.norm(one - other) / np.linalg.norm(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", small.NETWORKS)
 @pytest.mark.parametrize("train_from", [0, 2])
 def test_other_batch_norms_compute_the_same(family, train_from):
@@ -347,6 +349,7 @@ def test_other_batch_norms_compute_the_same(family, train_from):
             assert distance(one, other) < 1e-5, variant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", small.NETWORKS)
 def test_other_batch_norms_in_bfloat16_are_about_as_exact(family):
     net, size = small.network("traditional", family), small.NETWORKS[family][2]

@@ -34,6 +34,7 @@ def test_it_trains_without_validation_and_keeps_what_it_measured(tmp_path, monke
     assert len(seen) == 12 and {rate for rate, *_ in seen[8:]} == {0.03}
 
 
+@pytest.mark.slow
 def test_an_accuracy_is_that_of_the_run_directory(tmp_path):
     import flax_augtl
 

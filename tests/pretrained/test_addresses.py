@@ -82,6 +82,7 @@ def test_an_address_is_fetched_once_into_the_cache(server, tmp_path, state_dict)
     assert load_source(None, f"{server.address}/moved").name == "resnet20"
 
 
+@pytest.mark.slow
 def test_a_run_trains_from_an_address(server, tmp_path, state_dict):
     server.files = {"/w.pth": save(state_dict)}
     config = small.digits_config(weights=f"{server.address}/w.pth", freeze="all", steps=1)

@@ -51,6 +51,7 @@ def test_a_head_that_is_no_classification_layer_is_left_out_with_a_note(tmp_path
     assert source.notes == ((expected,) if names else ())
 
 
+@pytest.mark.slow
 def test_only_heads_that_keep_the_layer_are_refused(tmp_path, backbone):
     save_file(backbone, tmp_path / "w.safetensors")
     config = small.digits_config(weights=str(tmp_path / "w.safetensors"), freeze="all", steps=1)

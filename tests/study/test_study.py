@@ -279,6 +279,7 @@ def test_a_full_disk_ends_a_study_without_failed_trials(small_disk, done):
     assert lasting(study(config, folder / "study").rows) == lasting(done[1].rows)
 
 
+@pytest.mark.slow
 def test_a_best_network_that_cannot_be_written_ends_a_study(done, tmp_path, monkeypatch):
     def full(*_):
         raise files.CannotWrite("The disk is full.")
@@ -349,6 +350,7 @@ def test_a_trial_with_a_damaged_row_is_trained_again(done, damage, capsys):
     assert f"{path}" in (said := capsys.readouterr().out) and "It is trained again." in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[]", "{}", '{"devices": 3}', "timed"])
 def test_a_damaged_timing_is_measured_again(done, content):
     folder, result = done
@@ -396,6 +398,7 @@ def in_time(tmp_path_factory):
     return folder, study(budget_config(), folder)
 
 
+@pytest.mark.slow
 def test_a_study_reports_what_its_time_budget_was_spent_on(in_time):
     folder, result = in_time
     assert set(result.winners) == {"traditional", "kept"} and result.account["trainings that choose"] > 0
