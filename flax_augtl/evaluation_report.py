@@ -2,14 +2,24 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
+
+import numpy as np
 
 from flax_augtl.config.convert import from_json, plain
+from flax_augtl.config.schema import Config
+from flax_augtl.data import Examples
+from flax_augtl.errors import UserError
 from flax_augtl.run import Run
 from flax_augtl.run_data import examples_of_split
 from flax_augtl.training.evaluation import Evaluation
+from flax_augtl.training.experiment import source_of
 from flax_augtl.trust import calibration, familiarity
 from flax_augtl.trust.finish import described
+from flax_augtl.trust.inspection import Inspection
+from flax_augtl.trust.report.inspected import RANDOM, inspect_some
 from flax_augtl.trust.report.write import name_of, subject_of, write_report
+from flax_augtl.trust.source_features import source_features
 from flax_augtl.trust.trained import TrainedNetwork, fit_familiarity
 from flax_augtl.workdir import files
 
@@ -47,11 +57,30 @@ def write(run: Run, split: str, evaluated: Evaluation, data_root: os.PathLike | 
         familiarity=found,
         familiar_note=found.note if found else _ABSENT,
     )
+    inspected, note = _inspected(config, run.class_names, split, examples)
+    subject = dataclasses.replace(subject, inspection=inspected, inspection_note=note)
     try:
         write_report(path, subject)
     except files.CannotWrite as error:
         return f"No report: {error}"
     return f"Report: {path}"
+
+
+def _inspected(
+    config: Config, class_names: Sequence[str], split: str, examples: Examples
+) -> tuple[Inspection | None, str]:
+    """Return what is suspicious about the labels of a split by the source weights, and a sentence about it."""
+    if config.weights is None:
+        return None, RANDOM
+    try:
+        source, preprocessing, _ = source_of(config)
+    except UserError as error:
+        return None, f"The labels were not inspected: that needs the source weights. {error}"
+
+    def features(part: Examples, name: str) -> np.ndarray:
+        return source_features(source.model, source.variables, preprocessing, part, config.data)
+
+    return inspect_some(class_names, {split: examples}, features, config.data)
 
 
 def calibrate(run: Run, data_root: os.PathLike | str | None = None) -> tuple[Run, list[str]]:

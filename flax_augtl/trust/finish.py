@@ -13,8 +13,10 @@ from flax_augtl.training.log import RunLog
 from flax_augtl.training.progress import Progress
 from flax_augtl.trust import calibration
 from flax_augtl.trust.calibration import Calibration
+from flax_augtl.trust.inspection import Inspection
+from flax_augtl.trust.report.inspected import RANDOM, inspect_some
 from flax_augtl.trust.report.write import subject_of, write_report
-from flax_augtl.trust.trained import TrainedNetwork, fit_familiarity
+from flax_augtl.trust.trained import TrainedNetwork, features_of, fit_familiarity
 from flax_augtl.workdir import files
 
 
@@ -66,6 +68,7 @@ def finish(
     result["calibration"] = found.to_json() if found else None
     files.write_json(workdir / files.RESULT, result)
     if config.report and distributed.is_first():
+        inspected, inspected_note = _inspected(experiment)
         subject = subject_of(
             workdir,
             trained,
@@ -79,9 +82,25 @@ def finish(
             drawn=log is not None,
             notes=dataset.notes,
         )
+        subject = dataclasses.replace(subject, inspection=inspected, inspection_note=inspected_note)
         write_report(workdir / files.REPORT, subject)
         say(f"Report: {workdir / files.REPORT}")
     return result, temperature
+
+
+def _inspected(experiment: Experiment) -> tuple[Inspection | None, str]:
+    """Return what is suspicious about the labels by the source weights, and a sentence about it."""
+    config, dataset = experiment.config, experiment.dataset
+    if config.weights is None:
+        return None, RANDOM
+    # The network before its training; the program that gives its features is compiled already.
+    source = TrainedNetwork(experiment.network, experiment.preprocessing, experiment.variables)
+    return inspect_some(
+        dataset.class_names,
+        {"train": dataset.train, "val": dataset.val, "test": dataset.test},
+        lambda part, name: features_of(source, part, config.data, f"{name} images")[0],
+        config.data,
+    )
 
 
 def calibrate(setting: str, validation: Evaluation | None, step: int) -> Calibration | None:

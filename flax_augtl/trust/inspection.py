@@ -1,7 +1,7 @@
 """Inspect a dataset: labels that are probably wrong, near-copies, and images that are unlike their class."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,23 +111,38 @@ def inspect_dataset(
       split_of: the split of each id, where it is not that of the dataset.
       notes: sentences for the report.
     """
+
+    def features(part: Examples, name: str) -> np.ndarray:
+        what = f"features of {name} images"
+        return source_features(model, variables, preprocessing, part, data, batch_size=batch_size, what=what)
+
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     parts = {name: part for name, part in splits.items() if part is not None}
+    found = inspect_parts(dataset.class_names, parts, features, data)
+    known = {} if split_of is None else {"splits": [split_of.get(name, "") for name in found.ids]}
+    return dataclasses.replace(found, skipped=dataset.skipped, notes=tuple(notes), **known)
+
+
+def inspect_parts(
+    class_names: Sequence[str],
+    parts: Mapping[str, Examples],
+    features_of: Callable[[Examples, str], np.ndarray],
+    data: DataConfig,
+) -> Inspection:
+    """Inspect some examples.
+
+    Args:
+      class_names: the name of each class.
+      parts: examples of some splits, by the name of the split.
+      features_of: (examples, name of their split) -> float [n, d], features of weights that were not trained on the labels.
+      data: config.data.
+    """
     copies = find_copies(list(parts.values()), data)
     labels = np.concatenate([part.labels for part in parts.values()]).astype(np.int64)
-    features = np.concatenate(
-        [
-            source_features(
-                model, variables, preprocessing, part, data, batch_size=batch_size, what=f"features of {name} images"
-            )
-            for name, part in parts.items()
-        ]
-    )
-    probabilities, errors, typical = inspect_features(features, labels, len(dataset.class_names), copies)
-    own = {name: split for split, part in parts.items() for name in part.ids}
-    known = own if split_of is None else split_of
+    features = np.concatenate([features_of(part, name) for name, part in parts.items()])
+    probabilities, errors, typical = inspect_features(features, labels, len(class_names), copies)
     return Inspection(
-        dataset.class_names,
+        tuple(class_names),
         parts,
         labels,
         normalised(features),
@@ -135,7 +150,5 @@ def inspect_dataset(
         errors,
         typical,
         copies,
-        [known.get(name, "") for name in own],
-        dataset.skipped,
-        tuple(notes),
+        [name for name, part in parts.items() for _ in part.ids],
     )

@@ -18,7 +18,7 @@ PAGE, TABLE, COPIES = "inspection.html", "inspection.csv", "inspection_copies.cs
 MOST = 60  # Findings of one kind on the page; the CSV files have all of them.
 
 
-def label_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
+def label_section(found: Inspection, most: int = MOST, listed: bool = True) -> tuple[str, Markup]:
     """Return the title and the HTML of a section on labels that are probably wrong; empty if there are none.
 
     Beside each image is the image that is most like it among those with the suggested label.
@@ -41,10 +41,10 @@ def label_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
         "on the other images, finds another class more likely. Not every one is a mistake: an image may show two classes, "
         "or be hard to tell."
     )
-    return _titled("Labels that are probably wrong", text, rows, len(suspects), TABLE)
+    return _titled("Labels that are probably wrong", text, rows, len(suspects), TABLE if listed else "")
 
 
-def copies_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
+def copies_section(found: Inspection, most: int = MOST, listed: bool = True) -> tuple[str, Markup]:
     """Return the title and the HTML of a section on near-copies: with two labels, in two splits, and the others."""
     parts = []
     for title, why, pairs in copy_kinds(found):
@@ -60,7 +60,7 @@ def copies_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
             ]  # fmt: skip
             parts.append(join(element("h3", f"{title}: {len(pairs)}"), paragraph(why, "note"), _grid(rows)))
             if len(pairs) > most:
-                parts.append(paragraph(f"{len(pairs) - most} more are in {COPIES}.", "note"))
+                parts.append(_more(len(pairs) - most, COPIES if listed else ""))
     return "Near-copies", join(*parts)
 
 
@@ -78,7 +78,7 @@ def copy_kinds(found: Inspection) -> list[tuple[str, str, list[CopyPair]]]:
     ]
 
 
-def unlike_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
+def unlike_section(found: Inspection, most: int = MOST, listed: bool = True) -> tuple[str, Markup]:
     """Return the title and the HTML of a section on images that are unlike their class; empty if there are none.
 
     Images whose label is probably wrong are left out, because they are in the section on labels.
@@ -94,18 +94,24 @@ def unlike_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
             shown.append(_figure(found, like, "most like it in its class"))
         rows.append(element("div", join(*shown), {"class": "pair"}))
     text = "They may be mistakes, drawings among photographs, or rare cases of which more images would help."
-    return _titled("Images unlike their class", text, rows, len(unlike), TABLE)
+    return _titled("Images unlike their class", text, rows, len(unlike), TABLE if listed else "")
 
 
-def skipped_section(found: Inspection, most: int = MOST) -> tuple[str, Markup]:
+def skipped_section(found: Inspection, most: int = MOST, listed: bool = True) -> tuple[str, Markup]:
     """Return the title and the HTML of a section on images that cannot be read; empty if there are none."""
     rows = [[readable(path), readable(reason)] for path, reason in list(found.skipped.items())[:most]]
     return "Images that cannot be read", table(["Path", "Reason"], rows, wrap=True) if rows else Markup("")
 
 
-def sections(found: Inspection, most: int = MOST) -> list[tuple[str, Markup]]:
-    """Return the title and the HTML of every section that has content."""
-    made = [f(found, most) for f in (label_section, copies_section, unlike_section, skipped_section)]
+def sections(found: Inspection, most: int = MOST, listed: bool = True) -> list[tuple[str, Markup]]:
+    """Return the title and the HTML of every section that has content.
+
+    Args:
+      found: the findings.
+      most: findings of one kind to show.
+      listed: whether the CSV files, which have all findings, lie beside the page.
+    """
+    made = [f(found, most, listed) for f in (label_section, copies_section, unlike_section, skipped_section)]
     return [(title, content) for title, content in made if content]
 
 
@@ -217,5 +223,10 @@ def _grid(rows: Sequence[Markup]) -> Markup:
 
 
 def _titled(title: str, text: str, rows: Sequence[Markup], count: int, file: str) -> tuple[str, Markup]:
-    more = paragraph(f"{count - len(rows)} more are in {file}.", "note") if count > len(rows) else ""
-    return title, join(paragraph(text, "note"), _grid(rows), more)
+    return title, join(
+        paragraph(text, "note"), _grid(rows), _more(count - len(rows), file) if count > len(rows) else ""
+    )
+
+
+def _more(count: int, file: str) -> Markup:
+    return paragraph(f"{count} more {f'are in {file}' if file else 'are not shown'}.", "note")

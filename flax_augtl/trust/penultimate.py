@@ -1,4 +1,8 @@
-"""The penultimate features of images: what the classification layer of the source network reads."""
+"""The penultimate features of images: what the classification layer of the source network reads.
+
+One compiled program gives the features, the logits, and the feature map that the features are the average of, so that
+familiarity, inspection and evidence maps need no program of their own.
+"""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +13,7 @@ import numpy as np
 
 from flax_augtl.models.augmented import CLASSIFICATION, AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
+from flax_augtl.trust.feature_maps import with_map
 
 
 class Trained(Protocol):
@@ -50,33 +55,39 @@ def penultimate_features(run_or_model: Trained, batches: Iterable[np.ndarray]) -
     for batch in batches:
         size = max(size, len(batch))
         filled = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
-        found = step(variables, filled)
-        features.append(np.asarray(found[0])[: len(batch)])
-        logits.append(np.asarray(found[1])[: len(batch)])
+        cut, found, _ = step(variables, filled)
+        features.append(np.asarray(features_of_cut(cut), np.float32)[: len(batch)])
+        logits.append(np.asarray(found)[: len(batch)])
     if not features:
         return np.zeros((0, width(network)), np.float32), np.zeros((0, network.head.num_classes), np.float32)
     return np.concatenate(features), np.concatenate(logits)
 
 
 def compiled_features_step(network: AugmentedNetwork, preprocessing: Preprocessing) -> Callable[..., Any]:
-    """Return a compiled function (variables, uint8 [N, S, S, 3]) -> (features, logits), for one device."""
+    """Return a compiled function (variables, uint8 [N, S, S, 3]) -> (cut, logits, map), for one device.
+
+    `cut` is what the classification layer reads, see `features_of_cut`. `map` is the feature map [N, h, w, D] whose
+    average over places is the features; None in a network without global average pooling.
+    """
     return _compiled(cast(Any, network), preprocessing)  # Type checkers take Flax modules for unhashable.
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(network: Any, preprocessing: Preprocessing) -> Callable[..., Any]:
-    return jax.jit(functools.partial(features_and_logits, network, preprocessing))
-
-
-def features_and_logits(
-    network: AugmentedNetwork, preprocessing: Preprocessing, variables: Any, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Return the penultimate features float32 [N, D] and the logits float32 [N, classes] of uint8 [N, S, S, 3]."""
     end = features_end(network)
-    cut: Any = network.apply(variables, preprocessing.normalise(images), 0, end)
-    logits: Any = network.apply(variables, cut, end)
-    features = cut["top"] if isinstance(cut, Mapping) else cut
-    return features.astype(np.float32), logits
+
+    def step(variables: Any, images: jax.Array) -> tuple[Any, Any, jax.Array | None]:
+        x = preprocessing.normalise(images)
+        cut, found = with_map(network, variables, x, network.source.groups[end - 1], stop=end)
+        averaged = found is not None and features_of_cut(cut).shape[1:] == found.shape[-1:]
+        return cut, network.apply(variables, cut, end), found if averaged else None
+
+    return jax.jit(step)
+
+
+def features_of_cut(cut: Any) -> jax.Array:
+    """Return the penultimate features [N, D] in the output of the layer groups below the classification layer."""
+    return cut["top"] if isinstance(cut, Mapping) else cut
 
 
 def features_end(network: AugmentedNetwork) -> int:
@@ -92,6 +103,6 @@ def width(network: AugmentedNetwork) -> int:
 
     def features(images):
         found, _ = network.init_with_output(jax.random.key(0), images, stop=features_end(network))
-        return found["top"] if isinstance(found, Mapping) else found
+        return features_of_cut(found)
 
     return jax.eval_shape(features, images).shape[-1]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from flax_augtl.data.images.preprocessing import Preprocessing
-from flax_augtl.trust import evidence, feature_maps, overlays
-from flax_augtl.trust.evidence_section import evidence_section
+from flax_augtl.trust import evidence, feature_maps, overlays, penultimate
 from tests import small
 
 
@@ -80,12 +79,18 @@ def test_an_overlay_colours_what_speaks_for_the_class_and_nothing_else():
         assert np.array_equal(overlays.overlay(image, nothing), image)
 
 
-def test_the_section_has_an_escaped_figure_for_each_image():
-    network, variables, _ = made("resnet", "traditional")
+@pytest.mark.parametrize("family, preset", [("resnet", "kept_deeper"), ("resnet", "wider"), ("vgg", "kept_deeper")])
+def test_maps_of_the_program_that_computes_features_are_the_same(family, preset):
+    network, variables, _ = made(family, preset)
+    size = max(16, network.source.smallest_image)
     trained = types.SimpleNamespace(
-        network=network, variables=variables, preprocessing=Preprocessing(image_size=16, crop_fraction=1.0)
+        network=network, variables=variables, preprocessing=Preprocessing(image_size=size, crop_fraction=1.0)
     )
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    _, html = evidence_section(trained, images, np.array([0, 2]), ["<b>", "c"])
-    assert html.count("<img") == 2 and "&lt;b&gt;" in html and "Class activation maps" in html
-    assert evidence_section(trained, images[:0], np.array([]), [])[1] == ""
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    classes = np.array([0, 2, 1])
+    found = evidence.evidence_of(trained, images, classes, 4)
+    x = trained.preprocessing.normalise(images)
+    expected = jax.jit(lambda: evidence.evidence(network, variables, x, classes))()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    *_, pooled = penultimate.compiled_features_step(network, trained.preprocessing)(variables, images)
+    assert (pooled is not None) == evidence.is_exact(network)

@@ -103,11 +103,14 @@ def test_the_familiarity_of_validation_images_is_their_rank(run):
 def test_the_report_of_the_training_shows_every_section(run):
     text = (run.workdir / "report.html").read_text("utf-8")
     for title in ("Verdict", "Learning curves", "Metrics", "Confusion", "Most confident errors", "Calibration",
-                  "Unknown images", "Classes", "Data", "Cost and versions", "Config"):  # fmt: skip
+                  "Unknown images", "Labels and odd images", "Classes", "Data", "Cost and versions", "Config"):  # fmt: skip
         assert f"<h2>{title}</h2>" in text
     values = run.result["test"]
     assert f"<th>Log-loss, calibrated</th><td>{values['loss_calibrated']:.4f}</td>" in text
     assert f"Top-1 accuracy {100 * values['top1']:.1f} % on {values['n']} test images" in text
+    assert "The right half of an image shows what speaks for the predicted class" in text
+    assert "600 of 1080 images were looked at, those of the first split first." in text
+    assert "of 600.</li>" in text  # The labels that are probably wrong.
 
 
 def test_evaluate_fits_and_reports_what_an_older_run_lacks(run, tmp_path):
@@ -131,7 +134,8 @@ def test_evaluate_fits_and_reports_what_an_older_run_lacks(run, tmp_path):
     for name in ("calibration.json", "familiarity.npz"):
         assert (older / name).exists()
     evaluation_report.write(fitted, "val", evaluated)
-    assert "Least familiar images" in (older / "report_val.html").read_text()
+    text = (older / "report_val.html").read_text()
+    assert "Least familiar images" in text and "Labels that are probably wrong: " in text and " of 40.</li>" in text
 
 
 def test_the_report_can_be_left_out():

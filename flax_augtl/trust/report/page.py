@@ -15,6 +15,7 @@ def sections(subject: Subject) -> list[tuple[str, Markup]]:
         ("Most confident errors", of.errors(subject)),
         ("Calibration", of.reliability(subject)),
         ("Unknown images", of.unknown(subject)),
+        ("Labels and odd images", of.inspection(subject)),
         ("Classes", of.classes(subject)),
         ("Data", of.data(subject)),
         ("Cost and versions", of.cost(subject)),

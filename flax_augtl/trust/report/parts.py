@@ -116,11 +116,12 @@ def card(uri: str | None, alt: str, caption: Markup) -> Markup:
     return element("figure", join(shown, element("figcaption", caption)))
 
 
-def error_cards(cards: Sequence[Markup]) -> Markup:
-    """Return the section of errors; empty without any."""
+def error_cards(cards: Sequence[Markup], note: str = "") -> Markup:
+    """Return the section of errors; empty without any. With a note, each card has two images side by side."""
     if not cards:
         return Markup("")
-    return join(paragraph("Bold: the predicted class and its probability.", "note"), grid(cards))
+    shown = element("div", join(*cards), {"class": "mistakes pairs"}) if note else grid(cards)
+    return join(paragraph(f"Bold: the predicted class and its probability. {note}", "note"), shown)
 
 
 def grid(cards: Sequence[Markup]) -> Markup:

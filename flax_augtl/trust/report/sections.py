@@ -7,15 +7,20 @@ from PIL import Image
 
 from flax_augtl.runtime.markup import Markup, details, element, join, paragraph, table
 from flax_augtl.runtime.text import duration, readable
-from flax_augtl.trust import calibration
+from flax_augtl.trust import calibration, inspection_page
 from flax_augtl.trust.familiarity import FEW
 from flax_augtl.trust.report import charts, parts
 from flax_augtl.trust.report.subject import Subject
-from flax_augtl.trust.thumbnails import data_uri
+from flax_augtl.trust.thumbnails import SIDE, data_uri
 
 NAMES = {"train": "training", "val": "validation", "test": "test", "all": "other"}
 _ERRORS = 12
 _UNFAMILIAR = 12
+_SUSPECTS = 12
+_EVIDENCE = (
+    "The right half of an image shows what speaks for the predicted class: the redder or yellower a place, the more it "
+    "does."
+)
 _FEW_IMAGES = 10
 
 
@@ -117,17 +122,42 @@ def errors(subject: Subject) -> Markup:
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.lexsort((wrong, -confidence[wrong]))][:_ERRORS]
+    drawn = _drawn(subject, wrong, predicted[wrong])
     cards = [
         parts.error_card(
-            shown(subject, row),
+            shown(subject, row) if image is None else data_uri(image, 2 * SIDE),
             subject.class_names[int(labels[row])],
             subject.class_names[int(predicted[row])],
             float(confidence[row]),
             name_of(subject, row),
         )
-        for row in wrong.tolist()
+        for row, image in zip(wrong.tolist(), drawn, strict=True)
     ]
-    return parts.error_cards(cards)
+    note = "" if drawn[:1] in ([], [None]) else _EVIDENCE
+    return parts.error_cards(cards, note)
+
+
+def _drawn(subject: Subject, rows: np.ndarray, classes: np.ndarray) -> list[Image.Image | None]:
+    """Return some images of the split beside what speaks for a class in them; None where that cannot be drawn."""
+    if subject.overlays is None or not len(rows):
+        return [None] * len(rows)
+    try:
+        return list(subject.overlays(rows, classes))
+    except (OSError, ValueError):
+        return [None] * len(rows)  # A missing file must not cost the report.
+
+
+def inspection(subject: Subject) -> Markup:
+    """Return the labels that are probably wrong, and odd images."""
+    note = paragraph(subject.inspection_note, "note") if subject.inspection_note else ""
+    if subject.inspection is None:
+        return join(note)
+    found = inspection_page.sections(subject.inspection, _SUSPECTS, listed=False)
+    return join(
+        element("ul", join(*(element("li", line) for line in inspection_page.summary(subject.inspection)))),
+        note,
+        *(join(element("h3", title), content) for title, content in found),
+    )
 
 
 def shown(subject: Subject, row: int) -> str | None:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.trust import calibration
 from flax_augtl.trust.calibration import Calibration
+from flax_augtl.trust.inspection import Inspection
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +54,10 @@ class Subject:
       parameters: the number of parameters of the network.
       versions: of the libraries, and the device.
       notes: sentences about the data.
+      overlays: returns images of the split by position, as the network reads them, each beside what speaks for a class in
+        it: (positions int [n], classes int [n]) -> n images; None if they cannot be computed.
+      inspection: what is suspicious about some of the labels; None if it was not looked for.
+      inspection_note: a sentence about it.
     """
 
     name: str
@@ -73,6 +79,9 @@ class Subject:
     parameters: int
     versions: Mapping[str, str]
     notes: Sequence[str] = ()
+    overlays: Callable[[np.ndarray, np.ndarray], Sequence[Image.Image]] | None = None
+    inspection: Inspection | None = None
+    inspection_note: str = ""
 
     @property
     def temperature(self) -> float | None:

@@ -6,16 +6,19 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from PIL import Image
 
 from flax_augtl.config.data_config import DataConfig
-from flax_augtl.data import Examples
+from flax_augtl.data import Examples, eval_batches
 from flax_augtl.runtime.versions import versions
 from flax_augtl.training.evaluation import Evaluation
-from flax_augtl.trust import calibration
+from flax_augtl.trust import calibration, overlays
+from flax_augtl.trust.evidence import evidence_of
 from flax_augtl.trust.familiarity import UNKNOWN_BELOW, Familiarity
 from flax_augtl.trust.report.page import page
 from flax_augtl.trust.report.subject import FamiliarImages, Subject
-from flax_augtl.trust.trained import TrainedNetwork, features_of
+from flax_augtl.trust.thumbnails import SIDE
+from flax_augtl.trust.trained import BATCH, TrainedNetwork, features_of
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_description, read_result, read_splits
 
@@ -80,6 +83,21 @@ def subject_of(
     def image(row: int) -> np.ndarray:
         return np.asarray(examples.source[int(examples.indices[row])])
 
+    def drawn_over(rows: np.ndarray, classes: np.ndarray) -> list[Image.Image]:
+        batches = eval_batches(
+            examples.take(rows),
+            trained.preprocessing,
+            data,
+            batch_size=BATCH,
+            image_size=trained.preprocessing.image_size,
+        )
+        images = np.concatenate([batch["image"] for batch in batches])[: len(rows)]
+        maps = evidence_of(trained, images, classes, BATCH)
+        # Tiny images are magnified first, so that the map on top of them is smooth.
+        scale = max(1, SIDE // images.shape[1])
+        images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+        return [overlays.beside(image, overlays.overlay(image, one)) for image, one in zip(images, maps, strict=True)]
+
     return Subject(
         name=f"{description.config.get('name', 'run')} ({workdir.name})",
         split=split,
@@ -100,6 +118,7 @@ def subject_of(
         parameters=sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(_params(trained.variables))),
         versions=versions(),
         notes=notes,
+        overlays=drawn_over,
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flax_augtl.training import metrics
 from flax_augtl.training.evaluation import Evaluation
@@ -13,6 +14,7 @@ from flax_augtl.trust.report.page import page
 from flax_augtl.trust.report.subject import FamiliarImages, Subject
 from flax_augtl.trust.report.write import name_of, write_report
 from tests.html_page import Checked, browser, check_in_browser
+from tests.trust.test_inspection_page import made
 
 HOSTILE = "<script>alert(1)</script> & \"$x_$\" 'é' "
 
@@ -42,6 +44,8 @@ def subject(**changes):
         "source": {"network": "resnet20", "terms": {"origin": "embedded:glyphs", "licence": "CC0-1.0"}},
         "counts": {"train": 1200, "val": 50, "test": 60}, "history": history, "seconds": 61.0, "steps": 7,
         "parameters": 272474, "versions": {"jax": "0.10.2"}, "notes": ("2 images were skipped.",),
+        "overlays": lambda rows, classes: [Image.new("RGB", (24, 10), (int(row), 0, 0)) for row in rows],
+        "inspection": made(), "inspection_note": "6 of 60 images were looked at.",
     }  # fmt: skip
     return Subject(**{**usual, **changes})
 
@@ -50,7 +54,7 @@ def test_every_section_has_content_and_the_figures_are_those_of_the_evaluation()
     shown, text = subject(), page(subject())
     Checked(text)
     for title in ("Verdict", "Learning curves", "Metrics", "Confusion", "Most confident errors", "Calibration",
-                  "Unknown images", "Classes", "Data", "Cost and versions", "Config"):  # fmt: skip
+                  "Unknown images", "Labels and odd images", "Classes", "Data", "Cost and versions", "Config"):  # fmt: skip
         assert f"<h2>{title}</h2>" in text
     low, high = shown.evaluated.intervals["top1"]
     assert f"[{low:.4f}, {high:.4f}]" in text and f"{100 * low:.1f} to {100 * high:.1f} % (95 % interval)" in text
@@ -71,6 +75,32 @@ def test_the_most_confident_errors_come_first_at_their_calibrated_probability():
     assert text.count("<figure>") == min(len(wrong), 12)
 
 
+def test_errors_are_shown_beside_what_speaks_for_the_prediction():
+    asked = []
+
+    def overlays(rows, classes):
+        asked.append((rows, classes))
+        return [Image.new("RGB", (24, 10)) for _ in rows]
+
+    shown = subject(overlays=overlays)
+    text = str(sections.errors(shown))
+    ((rows, classes),) = asked
+    assert np.array_equal(classes, shown.probabilities.argmax(1)[rows])
+    assert (classes != shown.evaluated.labels[rows]).all()
+    assert "The right half of an image shows what speaks for the predicted class" in text and text.count("<img") == len(
+        rows
+    )
+
+
+def test_the_section_on_labels_says_what_was_found_and_names_no_file_that_is_not_there():
+    text = str(sections.inspection(subject()))
+    assert "Labels that are probably wrong: 1 of 6." in text and "6 of 60 images were looked at." in text
+    assert "<h3>Near-copies</h3>" in text and ".csv" not in text
+    assert str(sections.inspection(subject(inspection=None, inspection_note="Not inspected."))) == (
+        '<p class="note">Not inspected.</p>'
+    )
+
+
 def test_the_page_escapes_whatever_names_contain():
     ids = tuple(f"{HOSTILE}{i}" for i in range(60))
     text = page(
@@ -78,14 +108,14 @@ def test_the_page_escapes_whatever_names_contain():
             name=HOSTILE, class_names=(HOSTILE, "b", "c"), evaluated=evaluated(ids=ids), notes=(HOSTILE,),
             config={"network": HOSTILE, "data": {HOSTILE: HOSTILE}}, versions={HOSTILE: HOSTILE},
             source={"network": HOSTILE, "terms": {"origin": HOSTILE, "licence": HOSTILE}}, familiar_note=HOSTILE,
-            calibration=Calibration(2.0, 6, 50, HOSTILE),
+            calibration=Calibration(2.0, 6, 50, HOSTILE), inspection=made((HOSTILE, "b"), HOSTILE), inspection_note=HOSTILE,
         )
     )  # fmt: skip
     assert "<script" not in text and text.count("&lt;script&gt;") > 20
     Checked(text)
 
 
-def broken(row):
+def broken(*arguments):
     raise OSError("gone")
 
 
@@ -95,6 +125,8 @@ def broken(row):
     {"evaluated": evaluated(noise=0.0), "calibration": Calibration(1.0, 6, 50, "The temperature stays 1.")},
     {"image": None, "confusion": b"png", "seconds": None, "steps": None, "counts": {}, "notes": ()},
     {"image": broken, "split": "all"},
+    {"overlays": broken, "inspection": None, "inspection_note": ""},
+    {"overlays": None},
     {"class_names": tuple(map(str, range(60))), "evaluated": evaluated(60, 120), "familiar": None},
     {"evaluated": dataclasses.replace(evaluated(), probabilities=None), "familiar": None},
 ])  # fmt: skip
