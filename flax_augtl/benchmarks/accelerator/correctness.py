@@ -78,6 +78,8 @@ def _command(steps: int) -> list[str]:
         "weights": "embedded:glyphs",
         "freeze": "layer1",
         "deterministic": True,
+        "report": False,
+        "familiarity": False,
         "image_size": 16,
         "batch_size": 32,
         "steps": steps,
@@ -133,6 +135,7 @@ def _main_job(context: Context) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={folder}"]
         if steps:
+            command += ["--config.report=False", "--config.familiarity=False"]
             # Each variant sets these fields itself.
             for variant in ("kept_deeper", "traditional", "scratch"):
                 command += [f"--config.variants.{variant}.steps={steps}"]

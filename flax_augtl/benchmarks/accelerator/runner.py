@@ -1,5 +1,6 @@
 """Run each part in a process of its own, within its time limit."""
 
+import contextlib
 import importlib
 import os
 import platform
@@ -10,17 +11,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flax_augtl.benchmarks.accelerator import results
-from flax_augtl.benchmarks.accelerator.parts import PARTS
+from flax_augtl.benchmarks.accelerator.parts import PARTS, Part
 from flax_augtl.benchmarks.accelerator.sizes import FULL, TINY
 
 # Lines of a child's output that stand in the results if it ends badly.
 TAIL = 30
 # Seconds that a child has between the request to end and its end.
 GRACE = 5
+# Parts that `--tiny` runs beside the others, which take about as long; part e reads what part c has measured.
+BESIDE = "cdeg"
 _QUICK_TO_COMPILE = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
 
 
@@ -70,7 +73,7 @@ def run_part(part: str, case: str, out: str, tiny: bool, seconds: float) -> int:
 
 
 def run(out: str, minutes: float, only: str, tiny: bool) -> int:
-    """Run the parts one after the other.
+    """Run the parts one after the other; with `tiny`, some beside the others.
 
     Args:
       out: folder of the results; what is in it from an earlier call stays.
@@ -84,8 +87,11 @@ def run(out: str, minutes: float, only: str, tiny: bool) -> int:
     folder = Path(out).absolute()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     chosen = [part for part in PARTS if not only or part.letter in only]
-    until, failed = time.monotonic() + 60 * minutes, 0
+    until = time.monotonic() + 60 * minutes
     print(f"Results: {folder / results.TABLE}", flush=True)
+    beside = "".join(part.letter for part in chosen if part.letter in BESIDE)
+    beside = beside if tiny and len(beside) < len(chosen) else ""
+    chosen = [part for part in chosen if part.letter not in beside]
     if threading.current_thread() is threading.main_thread():
         # So that what runs is ended as well.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -95,30 +101,61 @@ def run(out: str, minutes: float, only: str, tiny: bool) -> int:
         if tiny:
             environment |= _quick_to_compile()
         environment = {name: value for name, value in environment.items() if name not in os.environ}
-        for index, part in enumerate(chosen):
-            record = results.Results(folder, part.letter)
-            left = until - time.monotonic()
-            limit = left * part.share / sum(each.share for each in chosen[index:])
-            if limit < GRACE:
-                record.row("part", status="left out: no time is left")
-                continue
-            begun, before, processor = time.monotonic(), len(results.read(folder)), _processor_seconds()
-            error = run_child(folder, part.letter, "", tiny, limit, environment)
-            spent = time.monotonic() - begun
-            said = any(row.get("status") == "failed" for row in results.read(folder)[before:])
-            # Cases that failed have rows of their own.
-            if error and (not said or "time limit" in error):
-                record.failed("part", error)
-            failed |= bool(error)
-            record.row(
-                "part",
-                status="done",
-                part_seconds=round(spent, 1),
-                limit_seconds=round(limit, 1),
-                processor_seconds=round(_processor_seconds() - processor, 1),
-                load=_load(),
-            )
+        with _started_beside(folder, minutes, beside, environment) as others:
+            failed = _run_parts(folder, chosen, until, tiny, environment)
+        return int(failed or any(process.returncode for process in others))
+
+
+def _run_parts(folder: Path, chosen: Sequence[Part], until: float, tiny: bool, environment: Mapping[str, str]) -> int:
+    """Run parts one after the other, until a time of the monotonic clock, and return 1 if something failed."""
+    failed = 0
+    for index, part in enumerate(chosen):
+        record = results.Results(folder, part.letter)
+        left = until - time.monotonic()
+        limit = left * part.share / sum(each.share for each in chosen[index:])
+        if limit < GRACE:
+            record.row("part", status="left out: no time is left")
+            continue
+        begun, before, processor = time.monotonic(), len(results.read(folder)), _processor_seconds()
+        error = run_child(folder, part.letter, "", tiny, limit, environment)
+        spent = time.monotonic() - begun
+        new = results.read(folder)[before:]
+        said = any(row["part"] == part.letter and row.get("status") == "failed" for row in new)
+        # Cases that failed have rows of their own.
+        if error and (not said or "time limit" in error):
+            record.failed("part", error)
+        failed |= bool(error)
+        record.row(
+            "part",
+            status="done",
+            part_seconds=round(spent, 1),
+            limit_seconds=round(limit, 1),
+            processor_seconds=round(_processor_seconds() - processor, 1),
+            load=_load(),
+        )
     return failed
+
+
+@contextlib.contextmanager
+def _started_beside(
+    folder: Path, minutes: float, letters: str, environment: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen]]:
+    """Run the parts of these letters in a process beside this one, and wait for it at the end."""
+    if not letters:
+        yield []
+        return
+    command = [sys.executable, "-m", "flax_augtl.benchmarks.accelerator", "--tiny", f"--out={folder}"]
+    process = subprocess.Popen(
+        [*command, f"--minutes={minutes}", f"--only={letters}"],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield [process]
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def run_child(out: Path, part: str, case: str, tiny: bool, seconds: float, environment: Mapping[str, str]) -> str:
