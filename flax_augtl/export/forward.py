@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.export.settings import ExportError, ExportSettings
-from flax_augtl.models.augmented import CLASSIFICATION, AugmentedNetwork
+from flax_augtl.models.augmented import AugmentedNetwork, features_end
 from flax_augtl.models.conv import plain_convolutions
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.trust.distances import Mahalanobis
@@ -23,12 +23,6 @@ def in_float32(network: AugmentedNetwork) -> AugmentedNetwork:
         for part in (network.source, network.head)
     )
     return network.clone(source=source, head=head)
-
-
-def features_end(network: AugmentedNetwork) -> int:
-    """Return how many layer groups of the source network lie below its classification layer."""
-    groups = network.source.groups
-    return len(groups) - (groups[-1] in CLASSIFICATION)
 
 
 def forward(

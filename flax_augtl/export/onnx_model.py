@@ -13,11 +13,11 @@ import numpy as np
 from flax_augtl.config.heads import HeadSettings
 from flax_augtl.export import onnx_familiarity
 from flax_augtl.export import onnx_layers as layers
-from flax_augtl.export.forward import distance_parts, features_end
+from flax_augtl.export.forward import distance_parts
 from flax_augtl.export.onnx_graph import Graph, Value
 from flax_augtl.export.onnx_networks import add_groups
 from flax_augtl.export.settings import ExportSettings
-from flax_augtl.models.augmented import HEAD, AugmentedNetwork
+from flax_augtl.models.augmented import HEAD, AugmentedNetwork, features_end
 from flax_augtl.models.head import ROOT_EPSILON, L2Normalise
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.trust.familiarity import Familiarity

@@ -128,15 +128,6 @@ class AlexNet(SourceNetwork):
         """Draw a kernel or a bias uniformly within 1 / sqrt(inputs)."""
         return (2 * random.random(shape, np.float32) - 1) * np.float32(inputs**-0.5)
 
-    @nn.nowrap
-    def torch_modules(self) -> dict[str, str]:
-        """Return torchvision's module for each block but "logits"."""
-        return {
-            "/".join(slot.path[1:-1]): name.removesuffix(".weight")
-            for name, slot in self.slots().items()
-            if slot.type != "vector" and slot.path[1] != self.CLASSIFIER
-        }
-
     @staticmethod
     def keras_layer(block: str) -> str:
         """Return the block itself: keras.applications has no AlexNet."""

@@ -78,6 +78,12 @@ class AugmentedNetwork(nn.Module):
         return x if below is None else {"top": x, "below": below}
 
 
+def features_end(network: AugmentedNetwork) -> int:
+    """Return how many layer groups of the source network lie below its classification layer."""
+    groups = network.source.groups
+    return len(groups) - (groups[-1] in CLASSIFICATION)
+
+
 def create_network(
     name: str,
     settings: HeadSettings,

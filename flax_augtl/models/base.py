@@ -116,8 +116,15 @@ class SourceNetwork(nn.Module, kw_only=True):
 
     @nn.nowrap
     def torch_modules(self) -> dict[str, str]:
-        """Return the module of the published PyTorch network for each block but "logits"."""
-        raise NotImplementedError
+        """Return the module of the published PyTorch network for each block but "logits".
+
+        By default these are the layers with a kernel, below the classification layer.
+        """
+        return {
+            "/".join(slot.path[1:-1]): name.removesuffix(".weight")
+            for name, slot in self.slots().items()
+            if slot.type != "vector" and slot.path[1] != self.CLASSIFIER
+        }
 
     @staticmethod
     def keras_layer(block: str) -> str:

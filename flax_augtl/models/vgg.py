@@ -115,15 +115,6 @@ class VGG(SourceNetwork):
             return np.zeros(shape, np.float32)
         return random.standard_normal(shape, np.float32) * np.float32(0.01)
 
-    @nn.nowrap
-    def torch_modules(self) -> dict[str, str]:
-        """Return torchvision's module for each block but "logits"."""
-        return {
-            "/".join(slot.path[1:-1]): name.removesuffix(".weight")
-            for name, slot in self.slots().items()
-            if slot.type != "vector" and slot.path[1] != self.CLASSIFIER
-        }
-
     @staticmethod
     def keras_layer(block: str) -> str:
         """Return the layer of keras.applications for a block but "logits"."""

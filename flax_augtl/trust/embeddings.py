@@ -12,11 +12,10 @@ from etils import epath
 
 from flax_augtl.data.images.preprocessing import Preprocessing
 from flax_augtl.errors import UserError
-from flax_augtl.models.augmented import HEAD, AugmentedNetwork
+from flax_augtl.models.augmented import HEAD, AugmentedNetwork, features_end
 from flax_augtl.runtime.paths import absolute, is_folder, is_remote
 from flax_augtl.runtime.text import readable
 from flax_augtl.trust.feature_maps import with_map
-from flax_augtl.trust.penultimate import features_end
 from flax_augtl.workdir import files
 
 NAME = "embeddings.npz"

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_augtl.data.images.preprocessing import Preprocessing
-from flax_augtl.models.augmented import AugmentedNetwork
+from flax_augtl.models.augmented import AugmentedNetwork, features_end
 from flax_augtl.trust.feature_maps import last_map, with_map
-from flax_augtl.trust.penultimate import Trained, compiled_features_step, features_end, features_of_cut
+from flax_augtl.trust.penultimate import Trained, compiled_features_step, features_of_cut
 
 
 def is_exact(network: AugmentedNetwork) -> bool:

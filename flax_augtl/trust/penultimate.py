@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import jax
 import numpy as np
 
-from flax_augtl.models.augmented import CLASSIFICATION, AugmentedNetwork
+from flax_augtl.models.augmented import AugmentedNetwork, features_end
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.trust.feature_maps import with_map
 
@@ -88,12 +88,6 @@ def _compiled(network: Any, preprocessing: Preprocessing) -> Callable[..., Any]:
 def features_of_cut(cut: Any) -> jax.Array:
     """Return the penultimate features [N, D] in the output of the layer groups below the classification layer."""
     return cut["top"] if isinstance(cut, Mapping) else cut
-
-
-def features_end(network: AugmentedNetwork) -> int:
-    """Return how many layer groups of the source network lie below its classification layer."""
-    groups = network.source.groups
-    return len(groups) - (groups[-1] in CLASSIFICATION)
 
 
 def width(network: AugmentedNetwork) -> int:

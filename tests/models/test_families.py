@@ -61,7 +61,7 @@ def test_every_family_is_tested(networks):
 
 def test_the_contract_names_what_a_family_must_define():
     assert {"groups", "slots", "draw_dense", "block_names", "recognises", "__call__"} <= REQUIRED
-    assert len(REQUIRED) == 11
+    assert len(REQUIRED) == 10
 
 
 def test_the_table_has_the_family_of_each_network():
