@@ -49,7 +49,7 @@ def get_config() -> Any:
                 "scratch": {
                     "head": {"preset": "traditional"},
                     "weights": None,
-                    "learning_rate": 0.02,
+                    "learning_rate": 0.01,
                     "steps": 240,
                     "schedule": {"warmup_steps": 40},
                     "evaluate_every_steps": 40,
