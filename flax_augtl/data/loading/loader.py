@@ -207,7 +207,7 @@ def _joined(chunks: Sequence[Batch]) -> Batch:
 
 def _local(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
-        raise UserError(f"config.batch_size={batch_size} does not divide by the {process_count} processes.")
+        raise UserError(f"config.batch_size={batch_size} is not divisible by the number of processes, {process_count}.")
     return batch_size // process_count
 
 

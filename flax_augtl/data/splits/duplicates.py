@@ -101,7 +101,10 @@ def settle(
     if on_leak == "error":
         raise DataError(f"{count} Remove them, or set config.data.on_leak to drop (from {what}) or warn.")
     if on_leak == "warn":
-        return train, f"{count} Test figures are too good by that; config.data.on_leak=drop takes them out of {what}."
+        return (
+            train,
+            f"{count} Test accuracies are too high because of that; config.data.on_leak=drop takes them out of {what}.",
+        )
     kept = np.setdiff1d(np.arange(len(train)), leaked)
     return train.take(kept), f"{count} The {len(leaked)} {what} images were dropped."
 
