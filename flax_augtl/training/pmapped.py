@@ -115,7 +115,7 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
     """Reshape every array [b, ...] of a host's batch to [devices, b / devices, ...].
 
     Raises:
-      UserError: b does not divide by the number of devices.
+      UserError: b is not divisible by the number of devices.
     """
     size = len(batch["label"])
     if size % devices:

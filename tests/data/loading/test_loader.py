@@ -194,7 +194,7 @@ def test_arrays_go_the_short_way_only_where_it_is_the_same(arrays, preprocessing
 
 
 def test_a_batch_that_does_not_divide_is_refused(arrays, batches):
-    with pytest.raises(ValueError, match="batch_size=5 does not divide by the 2 processes"):
+    with pytest.raises(ValueError, match="batch_size=5 is not divisible by the number of processes, 2"):
         batches(arrays, batch_size=5, process_count=2)
 
 
