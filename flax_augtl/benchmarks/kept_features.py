@@ -57,7 +57,10 @@ def kept_features(
     """
     name = Path(folder).name
     size = source.preprocess.image_size
-    file = keep / f"{name}_{source.name}_{size}_{most}_{most_classes}{'_below' * below}.npz"
+    stem = f"{name}_{source.name}_{size}_{most}_{most_classes}"
+    file = keep / f"{stem}_below.npz"
+    if not below and not file.exists():
+        file = keep / f"{stem}.npz"
     if not file.exists():
         keep.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp.npz")
