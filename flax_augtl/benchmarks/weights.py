@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from flax_augtl.errors import UserError
+from flax_augtl.runtime.text import columns
 
 NETWORKS = ("resnet50", "vgg16")
 
@@ -96,17 +97,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(measure(options.one)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{'checkpoint':<24} {'MB':>6} {'seconds':>8} {'CPU s':>8} {'memory / file':>14}")
+        rows = [["checkpoint", "MB", "seconds", "CPU s", "memory / file"]]
         try:
             for path in options.checkpoint or [_write(name, Path(folder)) for name in NETWORKS]:
                 found = _measured_apart(path)
-                megabytes, part = found["file"] / 1e6, found["memory"] / found["file"]
-                print(
-                    f"{path.name:<24} {megabytes:>6.0f} {found['seconds']:>8.2f} {found['processor']:>8.2f} {part:>14.2f}"
+                rows.append(
+                    [
+                        path.name,
+                        f"{found['file'] / 1e6:.0f}",
+                        f"{found['seconds']:.2f}",
+                        f"{found['processor']:.2f}",
+                        f"{found['memory'] / found['file']:.2f}",
+                    ]
                 )
+                print(f"{path.name}: {rows[-1][2]} s", file=sys.stderr, flush=True)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        print(columns(rows, align="<>>>>"))
     return 0
 
 

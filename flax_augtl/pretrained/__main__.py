@@ -20,7 +20,7 @@ from flax_augtl.pretrained.from_run import is_run
 from flax_augtl.pretrained.inspect import Inspection, inspect_checkpoint
 from flax_augtl.pretrained.parity.verify import verify
 from flax_augtl.pretrained.source import Source, load_inspected, load_source
-from flax_augtl.runtime.text import for_terminal, on_one_line
+from flax_augtl.runtime.text import columns, for_terminal, on_one_line
 
 
 def _summary(found, source: Source) -> Iterator[tuple[str, str]]:
@@ -82,8 +82,7 @@ def _show_verification(found, source: Source):
     x = np.random.default_rng(0).standard_normal((1, size, size, 3)).astype(np.float32)
     library, found_differences = verify(found, source, x)
     print(f"\nlargest difference from {library}, relative to the block's largest value")
-    for name, difference in found_differences.items():
-        print(f"{name:<14} {difference:.2e}")
+    print(columns([[name, f"{difference:.2e}"] for name, difference in found_differences.items()]))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,8 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         found, source = _open(options.checkpoint, options.model, options.sha256, options.entry)
-        for key, value in _summary(found, source):
-            print(on_one_line(f"{key:<14} {value}"))
+        print(columns([[key, on_one_line(str(value))] for key, value in _summary(found, source)]))
         for note in source.notes:
             print(on_one_line(note))
         if options.images and not source.class_names:
