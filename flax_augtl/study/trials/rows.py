@@ -1,5 +1,6 @@
-"""Read the rows of finished trials, one JSON file for each trial."""
+"""The rows of finished trials, one JSON file for each trial."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def read_row(path: Path, trial: Trial) -> dict[str, Any]:
     for point in row["history"]:
         value_types.check(point, _POINT, tuple(_POINT), f"{path}: history")
     return row
+
+
+def write_row(path: Path, row: dict[str, Any]) -> None:
+    """Write the row of a finished trial.
+
+    Raises:
+      ValueError: a number is not finite. JSON has no such numbers, so the row could not be read, and its trial would be
+        trained again and again.
+    """
+    json.dumps(row, allow_nan=False)
+    files.write_json(path, row)
 
 
 def _has_numbers(values: Any) -> bool:

@@ -222,13 +222,14 @@ class TrialBatch:
         rows = []
         for index, trial in enumerate(self.trials[: self.distinct]):
             history = self.history[index]
-            diverged = self.diverged[index]
+            trained = jax.tree.map(lambda leaf, at=index: leaf[at], params)
+            # A loss of finite size may hide parameters that are not.
+            diverged = self.diverged[index] or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))
             best = (
                 max(history, key=lambda row: (row["val"], -row["val_loss"], -row["step"]))
                 if (history and not self.signature.final and not diverged)
                 else None
             )
-            trained = jax.tree.map(lambda leaf, at=index: leaf[at], params)
             settings = dataclasses.asdict(self.context.settings(trial))
             rows.append(
                 {
@@ -278,7 +279,7 @@ def _change(plan: FreezingPlan, before: Mapping[str, Any], after: Mapping[str, A
             found[group] = 0.0
         if label == PRETRAINED and group in after.get("source", {}):
             old, new = (
-                np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])])
+                np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree["source"][group])]).astype(np.float64)
                 for tree in (before, after)
             )
             found[group] = float(np.linalg.norm(new - old) / max(np.linalg.norm(old), 1e-30))

@@ -14,7 +14,7 @@ from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Trial
 from flax_augtl.study.leases import Leases
 from flax_augtl.study.trials.batches import StepSignature, loops, signature_of
-from flax_augtl.study.trials.rows import read_row
+from flax_augtl.study.trials.rows import read_row, write_row
 from flax_augtl.study.trials.time_estimate import TimeEstimate
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.trial_checkpoint import Partial
@@ -239,8 +239,7 @@ class Work:
             if self.keep:
                 self.keep(batch)
             for row in rows:
-                # JSON has no NaN: a diverged trial has no metrics.
-                files.write_json(self.folder / CELLS / f"{row['cell']}.json", row)
+                write_row(self.folder / CELLS / f"{row['cell']}.json", row)
             partial.remove()
             self._print(rows, trials)
         finally:

@@ -15,6 +15,7 @@ from flax_augtl.study.caches import needed
 from flax_augtl.study.context import gather
 from flax_augtl.study.grid import Trial
 from flax_augtl.study.trials.batches import source_logits
+from flax_augtl.study.trials.rows import read_row, write_row
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.trial_checkpoint import Partial
 from flax_augtl.training.experiment import prepare
@@ -255,6 +256,21 @@ def test_only_trained_layers_change(context, activations):
     (row,) = trained(context, activations, [trial("kept", "layer3")]).results()
     assert [group for group, change in row["change"].items() if change == 0] == list(context.source.groups[:-1])
     assert 0 < row["change"]["fc"] < 0.5
+
+
+@pytest.mark.parametrize("value, diverged", [(np.nan, True), (np.inf, True), (1e30, False)])
+def test_parameters_of_any_size_give_a_row_that_can_be_read(context, activations, tmp_path, value, diverged):
+    """A row with a number that JSON does not have would be trained again for ever."""
+    batch = trained(context, activations, [trial("kept", "layer3")])
+    params = jax.tree.map(lambda leaf: jax.numpy.full_like(leaf, value), batch.states.params)
+    batch.states = dataclasses.replace(batch.states, params=params)
+    (row,) = batch.results()
+    assert row["diverged"] == diverged and (row["val"] is None) == diverged
+    write_row(tmp_path / "row.json", row)
+    assert read_row(tmp_path / "row.json", batch.trials[0])["change"] == row["change"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_row(tmp_path / "other.json", {**row, "seconds": float("nan")})
+    assert not (tmp_path / "other.json").exists()
 
 
 def test_leep_starts_a_trial_above_chance(context, activations):
