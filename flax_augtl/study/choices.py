@@ -117,7 +117,7 @@ def _sentence(what: str, before: str, scores: Mapping[str, tuple[float, float]],
     if len(equal) < 2:
         return ""
     number = "both" if len(equal) == 2 else f"all {len(equal)}" if len(equal) == len(scores) else f"{len(equal)}"
-    text = f"{before}{number} {what} {_listed(equal)} had {100 * scores[chosen][0]:.1f} % {where}; "
+    text = f"{before}{number} {what} ({_listed(equal)}) had {100 * scores[chosen][0]:.1f} % {where}; "
     lowest = [name for name in equal if scores[name] == scores[chosen]]
     reason = (
         f"the lower loss decided for {chosen}."

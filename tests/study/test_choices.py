@@ -16,7 +16,7 @@ def test_tied_heads_are_reported_with_accuracy_images_and_reason():
         row(0.1, 0, 0.5, head="deeper"),
     ]
     assert choices.tied(rows, "kept", WHERE) == [
-        "Both heads traditional and kept had 81.2 % top-1 accuracy on 48 validation images; the lower loss decided for "
+        "Both heads (traditional and kept) had 81.2 % top-1 accuracy on 48 validation images; the lower loss decided for "
         "kept."
     ]
 
@@ -38,8 +38,8 @@ def test_ties_of_the_best_head_are_detailed_and_those_of_others_named():
         row(0.2, 0, 0.8, head="b"),
     ]
     assert choices.tied(rows, "a", WHERE) == [
-        "Of a, both depths none and fc had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided for fc.",
-        "Of a, both learning rates 0.1 and 0.2 had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided "
+        "Of a, both depths (none and fc) had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided for fc.",
+        "Of a, both learning rates (0.1 and 0.2) had 90.0 % top-1 accuracy on 48 validation images; the lower loss decided "
         "for 0.1.",
         "Ties between depths or learning rates of b were decided by the loss, too.",
     ]
