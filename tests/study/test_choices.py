@@ -24,7 +24,7 @@ def test_tied_heads_are_reported_with_accuracy_images_and_reason():
 def test_equal_losses_are_reported_too():
     rows = [row(0.1, 0, 0.5, head=head) for head in ("a", "b", "c")]
     assert choices.tied(rows, "a", WHERE) == [
-        "All 3 heads a, b and c had 50.0 % top-1 accuracy on 48 validation images; their losses were equal too (a, b and "
+        "All 3 heads (a, b and c) had 50.0 % top-1 accuracy on 48 validation images; their losses were equal too (a, b and "
         "c), so a, the first of them, was chosen."
     ]
 
