@@ -184,7 +184,7 @@ def _made_by_workers(
 
         def chunk(number: int) -> tuple[int, Batch]:
             which, batch = part(number)
-            slot, images = pool.make(which, batch["id"], batch["view"])
+            slot, images, _ = pool.make(which, batch["id"], batch["view"])
             return slot, {"image": images, **batch}
 
         def joined(made: Sequence[tuple[int, Batch]]) -> Batch:
