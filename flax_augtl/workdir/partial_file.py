@@ -110,8 +110,8 @@ class PartialFile:
 
 
 def _difference(name: str, before: Any, now: str) -> str:
-    values = f"{before} there, {now} here" if isinstance(before, str) and len(before + now) < 60 else "has changed"
-    return f"{name} {values}" if values == "has changed" else f"{name}: {values}"
+    """Return what differs, with the values of a flag; other values are digits that mean nothing to the user."""
+    return f"{name}: {before} there, {now} here" if name.startswith("--") else f"{name} has changed"
 
 
 @contextlib.contextmanager
