@@ -24,7 +24,7 @@ ONLY = {
     "config": ("train", "study", "inspect"),
     "extend": ("train",),
     "profile": ("train",),
-    "dry_run": ("study",),
+    "dry_run": ("train", "study"),
     "cells": ("study",),
     "data_root": ("train", "evaluate", "inspect", "export"),
     "split": ("evaluate",),

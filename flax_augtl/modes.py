@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from flax_augtl import evaluation_report, predict_mode
 from flax_augtl.config import overrides
 from flax_augtl.config.convert import typed
+from flax_augtl.data import Dataset
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
@@ -46,14 +47,16 @@ def _train(flags: Any) -> None:
     from flax_augtl.variants import best_run, train_variants
 
     config = required(flags, "config")
-    if flags.data_root:
+    if flags.dry_run:
+        _plan(config, flags)
+    elif flags.data_root:
         if config.variants or folds.over_all(config.data):
             raise UserError(
                 "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
                 "each run with --mode=evaluate --data_root."
             )
         workdir = absolute(flags.workdir)
-        dataset = load_again(resume.as_begun(typed(config), workdir), workdir, flags.data_root)
+        dataset = _data_of(config, workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
         print(next_steps(flags.workdir))
     elif config.variants:
@@ -68,6 +71,31 @@ def _train(flags: Any) -> None:
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
         print(next_steps(flags.workdir))
+
+
+def _data_of(config: Any, workdir: epath.Path, data_root: str) -> Dataset:
+    """Return the dataset of a configuration, or of the run that it began, from the folder `data_root`."""
+    return load_again(resume.as_begun(typed(config), workdir), workdir, data_root)
+
+
+def _plan(config: Any, flags: Any) -> None:
+    """Print the plan of a training; of several, that of the first one."""
+    from flax_augtl.cross_validation import fold_configs
+    from flax_augtl.train_plan import plan
+    from flax_augtl.variants import variants_of
+
+    workdir, note = absolute(flags.workdir), ""
+    if config.variants:
+        variants = variants_of(config)
+        name, config = next(iter(variants.items()))
+        workdir, note = workdir / name, f"\nThe first of {len(variants)} variants: {', '.join(variants)}."
+    if folds.over_all(config.data):
+        configs = fold_configs(config)
+        config, workdir, note = configs[0], workdir / "fold0", f"{note}\nThe first of {len(configs)} folds."
+    dataset = _data_of(config, workdir, flags.data_root) if flags.data_root else None
+    plan(config, workdir, dataset=dataset, extend=flags.extend, say=lambda text: print(for_terminal(text)))
+    if note:
+        print(note.lstrip("\n"))
 
 
 def _overrides(flags: Any) -> set[str]:

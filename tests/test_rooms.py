@@ -29,6 +29,7 @@ ORDER = (
     "run_data",
     "loaded_run",
     "run",
+    "train_plan",
     "cross_validation",
     "variants",
     "study",
