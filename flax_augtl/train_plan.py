@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import jax
 from etils import epath
@@ -20,6 +20,7 @@ from flax_augtl.runtime.text import columns, duration
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.compiled_steps import pmapped_eval_step, pmapped_train_step
 from flax_augtl.training.experiment import Experiment, prepare
+from flax_augtl.training.log import RunLog
 from flax_augtl.training.memory import StepMemory, explain_out_of_memory, memory_of_step
 from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.pmapped import replicate, split_over_devices
@@ -106,7 +107,7 @@ def plan(
         )
         check_data(experiment.dataset.fingerprint, workdir)
         progress = _progress(workdir)
-        log_start(_Say(say), experiment, progress)
+        log_start(cast(RunLog, _Say(say)), experiment, progress)
         for line in lines(experiment, timed(experiment), progress.step):
             say(line)
     say(f"\nA dry run: {workdir} was not changed.")

@@ -108,5 +108,5 @@ def outputs_step(
         images = jnp.concatenate([images, images[:, :, :, ::-1]], 1)
     features, logits = features_and_logits(network, preprocessing, variables, images.reshape(-1, *images.shape[2:]))
     features, logits = (array.reshape(*images.shape[:2], -1) for array in (features, logits))
-    outputs = Outputs(jax.nn.softmax(logits).mean(1), features[:, 0], logits[:, 0])
+    outputs: Any = Outputs(*cast(Any, (jax.nn.softmax(logits).mean(1), features[:, 0], logits[:, 0])))
     return jax.lax.all_gather(outputs, AXIS, tiled=True)

@@ -90,14 +90,10 @@ class PartialFile:
 
     def resume(self) -> None:
         """Go on after what an earlier start has written, if it belongs to the same key; else start anew."""
-        try:
-            record = json.loads(epath.Path(self._record).read_text())
-            before, items, size = record["of"], int(record["items"]), int(record["bytes"])
-            whole = isinstance(before, dict) and 0 < size <= os.fstat(self._file.fileno()).st_size and items > 0
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            whole = False
-        other = [name for name in self._key if whole and before.get(name) != self._key[name]]
-        if not whole or other:
+        record = self._record_before()
+        before, items, size = record or ({}, 0, 0)
+        other = [name for name in self._key if record and before.get(name) != self._key[name]]
+        if not record or other:
             self._file.truncate(0)
             if other:
                 told = " and ".join(_difference(name, before.get(name), self._key[name]) for name in other)
@@ -107,6 +103,17 @@ class PartialFile:
         self._file.seek(0, os.SEEK_END)
         self.done = self._items = items
         self._bytes = size
+
+    def _record_before(self) -> tuple[dict[str, Any], int, int] | None:
+        """Return (key, items, bytes) of an earlier start; None if there is nothing to continue."""
+        try:
+            record = json.loads(epath.Path(self._record).read_text())
+            before, items, size = record["of"], int(record["items"]), int(record["bytes"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        # After a power failure, the file may have less than the record says.
+        whole = isinstance(before, dict) and 0 < size <= os.fstat(self._file.fileno()).st_size and items > 0
+        return (before, items, size) if whole else None
 
 
 def _difference(name: str, before: Any, now: str) -> str:
