@@ -58,6 +58,12 @@ def folded(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float) 
     return found
 
 
+def _random(head: Any) -> Any:
+    """Return random parameters: a new classifier starts at zero, which would hide every difference."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: np.float32(0.15 * rng.normal(size=leaf.shape)), head)
+
+
 def rows(name: str, weights: str | None, *, image_size: int, seconds: float, batches: tuple[int, ...]) -> None:
     """Print the rows of one network."""
     preprocessing, source = Preprocessing(image_size=image_size), load_source(name, weights)
@@ -65,9 +71,7 @@ def rows(name: str, weights: str | None, *, image_size: int, seconds: float, bat
     for dtype in ("float32", "bfloat16"):
         network = create_network(name, PRESETS["traditional"], num_classes=10, dtype=np.dtype(jax.numpy.dtype(dtype)))
         variables = initial_variables(network, 0, image_size, source.variables)
-        rng = np.random.default_rng(1)
-        # A new classifier starts at zero, which would hide every difference.
-        head = jax.tree.map(lambda leaf: np.float32(0.15 * rng.normal(size=leaf.shape)), variables["params"][HEAD])
+        head = _random(variables["params"][HEAD])
         params, stats = variables["params"]["source"], variables["batch_stats"]["source"]
         forms = [
             {"params": {"source": params, HEAD: head}, "batch_stats": {"source": stats}},
