@@ -178,8 +178,9 @@ def _finish(partial: PartialFile, table: _Table, explanations: Explanations | No
         partial.drop()
         files.write_text(path, prediction_csv.as_csv(table.unreadable))
     else:
-        for line in prediction_files.replaced(path, table.written_paths()):
-            print(line, file=sys.stderr)
+        if exists(path):
+            for line in prediction_files.replaced(path, table.written_paths()):
+                print(line, file=sys.stderr)
         partial.complete()
         print(prediction_csv.as_table(table.first, total=count))
         print(for_terminal(f"\nPredictions of {count} image{'s' * (count != 1)} are in {path}"))

@@ -1,5 +1,6 @@
 """What --mode=predict adds to the predictions of images: familiarity, the nearest training images, and evidence maps."""
 
+import contextlib
 import dataclasses
 import io
 import re
@@ -11,6 +12,7 @@ from etils import epath
 from PIL import Image
 
 from flax_augtl.config.convert import from_json, plain
+from flax_augtl.data.loading.image_stream import source_stream, view_path
 from flax_augtl.errors import UserError
 from flax_augtl.run import Run
 from flax_augtl.run_data import examples_of_split
@@ -18,6 +20,7 @@ from flax_augtl.runtime.markup import Markup, document, element, join, paragraph
 from flax_augtl.runtime.text import readable
 from flax_augtl.trust import evidence, neighbours, overlays, progress
 from flax_augtl.trust.familiarity import Familiarity
+from flax_augtl.trust.predictor import rounded
 from flax_augtl.trust.thumbnails import data_uri
 from flax_augtl.workdir import files
 
@@ -102,11 +105,19 @@ class Neighbours:
         config = from_json(plain(run.config))
         examples, _ = examples_of_split(config, run.workdir, run.class_names, "train")
         found = []
-        for start in progress.shown(
-            range(0, len(examples), self._size), "features of training images", len(examples), self._size
+        with (
+            contextlib.closing(progress.Counter("features of training images", len(examples))) as counter,
+            source_stream(
+                examples.source,
+                examples.indices,
+                view_path(run.preprocessing, "one"),
+                config.data,
+                batch_size=rounded(self._size),
+            ) as stream,
         ):
-            images = [np.asarray(examples.source[int(i)]) for i in examples.indices[start : start + self._size]]
-            found.append(run.embed(images, batch_size=self._size))
+            for outputs in run.predictor().over(batch.pixels for batch in stream):
+                found.append(outputs.features)
+                counter.add(len(outputs.features))
         known = neighbours.training_features(run.step, examples.ids, examples.labels, np.concatenate(found))
         try:
             known.write(path)

@@ -144,7 +144,7 @@ def opened(path: epath.Path, key: Mapping[str, str]) -> Iterator[PartialFile]:
         # Do not follow a link to a file that is not ours.
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
-        raise files.cannot_write(place, error) from error
+        raise files.CannotWrite(f"{files.cannot_write(place, error)} --output=FILE writes to another place.") from error
     with os.fdopen(descriptor, "r+b") as file:
         if fcntl is not None:
             try:

@@ -52,6 +52,17 @@ def test_files_come_in_order_with_the_reasons_of_those_that_cannot_be_read(paths
             np.testing.assert_array_equal(found[place], PREPROCESSING.resize_and_crop(Image.open(name)))
 
 
+def test_ten_crops_of_worker_processes_are_those_of_threads(paths):
+    path = view_path(PREPROCESSING, "ten_crop")._replace(skips=True)
+    found = []
+    for workers in (0, 1):
+        data = DataConfig(workers=workers)
+        with source_stream(FileSource("", tuple(paths)), range(6), path, data, batch_size=4) as stream:
+            found.append(np.concatenate([batch.pixels for batch in stream]))
+    assert found[0].shape == (6, 5, 8, 8, 3) and not found[0][3].any() and found[0][2].any()
+    np.testing.assert_array_equal(*found)
+
+
 def test_without_skipping_an_unreadable_image_is_an_error(paths):
     path = view_path(PREPROCESSING, "one")
     with (
