@@ -16,7 +16,7 @@ config_flags.DEFINE_config_file("config", help_string="Configuration: a file, or
 flags.DEFINE_string("workdir", None, "Directory of the run.")
 flags.DEFINE_enum("mode", "train", guide.MODES, "What to do.")
 flags.DEFINE_bool("extend", False, "train: continue a run whose lengths or schedule the config changes.")
-flags.DEFINE_bool("dry_run", False, "study: print the plan and its cost, then stop.")
+flags.DEFINE_bool("dry_run", False, "train, study: print the plan and its cost, then stop.")
 flags.DEFINE_string("cells", "", "study: do only part i/n of the trials that choose, such as 1/4.")
 flags.DEFINE_string("split", "test", "evaluate: train, val, test, or, with --data_root, all.")
 flags.DEFINE_string("data_root", None, "train, evaluate, inspect, export: where the data of a run are now.")

@@ -24,7 +24,7 @@ ONLY = {
     "config": ("train", "study", "inspect"),
     "extend": ("train",),
     "profile": ("train",),
-    "dry_run": ("study",),
+    "dry_run": ("train", "study"),
     "cells": ("study",),
     "data_root": ("train", "evaluate", "inspect", "export"),
     "split": ("evaluate",),
@@ -79,7 +79,7 @@ def parse(flags: FlagValues, arguments: list[str]) -> list[str]:
 def run(flags: Any) -> None:
     """Run the mode `flags.mode`. An error of the user ends the program with a sentence and exit code 1.
 
-    The exit code is `modes.SOME_UNREADABLE` if some, but not all, of the images to predict could not be read.
+    The exit code is `predict_mode.SOME_UNREADABLE` if some, but not all, of the images to predict could not be read.
     """
     malloc.limit_heaps()
     try:
@@ -95,7 +95,11 @@ def run(flags: Any) -> None:
             # Leave together: processes that still work would take one that left for dead.
             distributed.wait()
     except KeyboardInterrupt as error:
-        again = " The same command resumes from the last checkpoint." if flags.mode in ("train", "study") else ""
+        again = {
+            "train": " The same command resumes from the last checkpoint.",
+            "study": " The same command resumes from the last checkpoint.",
+            "predict": " The same command goes on with the images that are left.",
+        }.get(flags.mode, "")
         print(f"\nInterrupted.{again}", file=sys.stderr)
         code = getattr(error, "exit_code", 130)
         if not getattr(error, "agreed", False):

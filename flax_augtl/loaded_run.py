@@ -1,9 +1,11 @@
 """A trained run: load it from its directory, evaluate it, and predict with it."""
 
+import contextlib
 import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from flax_augtl.config.convert import from_json, plain, to_config_dict
 from flax_augtl.config.schema import Config
 from flax_augtl.data import Dataset
 from flax_augtl.data.images import inputs
+from flax_augtl.data.loading.image_stream import input_stream, source_stream, view_path
 from flax_augtl.data.types import fingerprint
 from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import AugmentedNetwork
@@ -24,11 +27,12 @@ from flax_augtl.runtime import distributed
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import for_terminal
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
-from flax_augtl.training.compiled_steps import compiled_predict_step
 from flax_augtl.training.evaluation import Evaluation, evaluation
 from flax_augtl.training.experiment import build_network
-from flax_augtl.trust import calibration, embeddings
-from flax_augtl.trust.views import averaged, evaluation_of_views, views_of
+from flax_augtl.training.pmapped import replicate
+from flax_augtl.trust import calibration, embeddings, progress
+from flax_augtl.trust.predictor import Predictor, rounded
+from flax_augtl.trust.views import evaluation_of_views
 from flax_augtl.workdir import files
 from flax_augtl.workdir.description import read_result
 
@@ -73,24 +77,30 @@ class Run:
         """Return class probabilities of images, float32 [N, number of target classes], calibrated by `temperature`.
 
         Args:
-          images: uint8 arrays [H, W, 3], Pillow images, or paths; each may have another size.
-          batch_size: the number of images per batch.
+          images: uint8 arrays [H, W, 3], Pillow images, or paths; each may have another size. They may come from an
+            iterator, of which only a few batches are held at a time.
+          batch_size: the number of images per batch over all local devices, rounded up to a multiple of them.
           views: `one`, or over which views of each image the probabilities are averaged: `flip` for the image and its
             mirror image, `ten_crop` for the corners, the centre, and their mirror images.
 
         Raises:
           UserError: one of them is no image or cannot be read, or there are no such `views`.
         """
-        step = averaged(compiled_predict_step(self.network, self.preprocessing), views)
-        probabilities = [np.zeros((0, len(self.class_names)), np.float32)]
-        size = 0
-        for some in inputs.batches(images, batch_size):
-            batch = [views_of(image, self.preprocessing, views) for image in some]
-            # Pad every batch to the size of the first one, so that the step compiles once.
-            size = size or len(batch)
-            padded = batch + [np.zeros_like(batch[0])] * (size - len(batch))
-            probabilities.append(np.asarray(step(self.variables, np.stack(padded)))[: len(batch)])
-        return calibration.calibrated(np.concatenate(probabilities), self.temperature)
+        predictor = self.predictor(views)
+        size = rounded(batch_size) if batch_size > 0 else batch_size
+        threads = self.config.data.threads
+        with input_stream(images, self.preprocessing, views=views, batch_size=size, threads=threads) as stream:
+            found = [outputs.probabilities for outputs in predictor.over(batch.pixels for batch in stream)]
+        probabilities = np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *found])
+        return calibration.calibrated(probabilities, self.temperature)
+
+    def predictor(self, views: str = "one") -> Predictor:
+        """Return what computes the outputs of the network; the weights go to the devices once."""
+        return Predictor(self, views, self._placed)
+
+    @functools.cached_property
+    def _placed(self) -> Any:
+        return replicate(dict(self.variables))
 
     def embed(
         self,
@@ -170,25 +180,33 @@ class Run:
         )
         for note in notes if distributed.is_first() else ():
             print(for_terminal(note), file=sys.stderr)
-        if views != "one":
-            step = compiled_predict_step(self.network, self.preprocessing)
-            return evaluation_of_views(
-                step,
-                self.variables,
-                self.preprocessing,
-                examples,
-                len(self.class_names),
-                views,
-                batch_size=config.batch_size,
-            )
-        return evaluation(
-            self.network,
-            self.preprocessing,
-            self.variables,
-            examples,
-            config.data,
-            batch_size=config.batch_size,
-        )
+        what = f"evaluation of {split}" + (f" with {views}" if views != "one" else "")
+        with contextlib.closing(progress.Counter(what, len(examples))) as counter:
+            if views == "one":
+                return evaluation(
+                    self.network,
+                    self.preprocessing,
+                    self.variables,
+                    examples,
+                    config.data,
+                    batch_size=config.batch_size,
+                    done=counter.add,
+                )
+            predictor = self.predictor(views)
+            with source_stream(
+                examples.source,
+                examples.indices,
+                view_path(self.preprocessing, views),
+                config.data,
+                batch_size=rounded(config.batch_size),
+            ) as stream:
+
+                def probabilities() -> Iterator[np.ndarray]:
+                    for outputs in predictor.over(batch.pixels for batch in stream):
+                        yield outputs.probabilities
+                        counter.add(len(outputs.probabilities))
+
+                return evaluation_of_views(probabilities(), examples, len(self.class_names))
 
 
 def load_run(workdir: os.PathLike | str, *, step: str | int = "best") -> Run:

@@ -1,6 +1,7 @@
 """What each `--mode` of the program does."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,28 +10,24 @@ from absl.flags import FlagValues
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from flax_augtl import evaluation_report, predict
+from flax_augtl import evaluation_report, predict_mode
 from flax_augtl.config import overrides
 from flax_augtl.config.convert import typed
+from flax_augtl.data import Dataset
 from flax_augtl.data.splits import folds
 from flax_augtl.errors import UserError
 from flax_augtl.next_steps import next_steps
-from flax_augtl.prediction_extras import Explanations, Extra, Neighbours
 from flax_augtl.run import Run, load_run, train
 from flax_augtl.run_data import ALL, load_again
 from flax_augtl.runtime import distributed
-from flax_augtl.runtime.paths import absolute, exists
-from flax_augtl.runtime.text import for_terminal, on_one_line
+from flax_augtl.runtime.paths import absolute
+from flax_augtl.runtime.text import columns, for_terminal, on_one_line
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation, as_lines
 from flax_augtl.training.log import BRACKETS, describe
-from flax_augtl.trust import calibration, familiarity
+from flax_augtl.trust import calibration
 from flax_augtl.trust.finish import with_temperature
-from flax_augtl.trust.unknown import UnknownImages
 from flax_augtl.workdir import files, resume
-
-# The exit code of --mode=predict if some images, but not all, could be read; 1 if none could.
-SOME_UNREADABLE = 2
 
 
 def required(flags: Any, name: str) -> Any:
@@ -50,14 +47,16 @@ def _train(flags: Any) -> None:
     from flax_augtl.variants import best_run, train_variants
 
     config = required(flags, "config")
-    if flags.data_root:
+    if flags.dry_run:
+        _plan(config, flags)
+    elif flags.data_root:
         if config.variants or folds.over_all(config.data):
             raise UserError(
                 "--data_root is for a single run: with variants or folds give --config.data.fold, or evaluate "
                 "each run with --mode=evaluate --data_root."
             )
         workdir = absolute(flags.workdir)
-        dataset = load_again(resume.as_begun(typed(config), workdir), workdir, flags.data_root)
+        dataset = _data_of(config, workdir, flags.data_root)
         train(config, workdir, dataset=dataset, extend=flags.extend, profile=flags.profile)
         print(next_steps(flags.workdir))
     elif config.variants:
@@ -72,6 +71,31 @@ def _train(flags: Any) -> None:
     else:
         train(config, flags.workdir, extend=flags.extend, profile=flags.profile)
         print(next_steps(flags.workdir))
+
+
+def _data_of(config: Any, workdir: epath.Path, data_root: str) -> Dataset:
+    """Return the dataset of a configuration, or of the run that it began, from the folder `data_root`."""
+    return load_again(resume.as_begun(typed(config), workdir), workdir, data_root)
+
+
+def _plan(config: Any, flags: Any) -> None:
+    """Print the plan of a training; of several, that of the first one."""
+    from flax_augtl.cross_validation import fold_configs
+    from flax_augtl.train_plan import plan
+    from flax_augtl.variants import variants_of
+
+    workdir, note = absolute(flags.workdir), ""
+    if config.variants:
+        variants = variants_of(config)
+        name, config = next(iter(variants.items()))
+        workdir, note = workdir / name, f"\nThe first of {len(variants)} variants: {', '.join(variants)}."
+    if folds.over_all(config.data):
+        configs = fold_configs(config)
+        config, workdir, note = configs[0], workdir / "fold0", f"{note}\nThe first of {len(configs)} folds."
+    dataset = _data_of(config, workdir, flags.data_root) if flags.data_root else None
+    plan(config, workdir, dataset=dataset, extend=flags.extend, say=lambda text: print(for_terminal(text)))
+    if note:
+        print(note.lstrip("\n"))
 
 
 def _overrides(flags: Any) -> set[str]:
@@ -133,17 +157,27 @@ def _evaluate(flags: Any) -> None:
     for line in as_lines(values):
         print(f"  {line}")
     print(f"  {calibration.sentence(run.workdir, run.step, evaluated.probabilities, evaluated.labels)}")
-    print(f"  {'label':24} {'n':>6} {'recall':>9} {'precision':>9} {'F1':>9} {'ROC AUC':>9}  most often predicted as")
-    for row in evaluated.class_table(run.class_names):
-        numbers = " ".join(
-            "–".rjust(9) if row[name] is None else f"{row[name]:9.4f}"
-            for name in ("recall", "precision", "f1", "roc_auc")
-        )
-        print(on_one_line(f"  {row['label'][:24]:24} {row['n']:6} {numbers}  {row['taken_for'] or ''}"))
+    print(textwrap.indent(_class_table(evaluated.class_table(run.class_names)), "  "))
     if distributed.is_first():
         _write_split(run, evaluated, flags, output)
         if run.config.report and flags.views == "one":
             print(for_terminal(evaluation_report.write(run, flags.split, evaluated, flags.data_root)))
+
+
+def _class_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the scores of each class as an aligned table."""
+    names = ("recall", "precision", "f1", "roc_auc")
+    cells = [
+        (
+            on_one_line(row["label"][:24]),
+            row["n"],
+            *("–" if row[name] is None else f"{row[name]:.4f}" for name in names),
+            on_one_line(row["taken_for"] or ""),
+        )
+        for row in rows
+    ]
+    headings = ("label", "n", "recall", "precision", "F1", "ROC AUC", "most often predicted as")
+    return columns([headings, *cells], align="<>>>>>", least=(24, 6, 9, 9, 9, 9))
 
 
 def _write_split(run: Run, evaluated: Evaluation, flags: Any, output: epath.Path | None) -> None:
@@ -178,60 +212,7 @@ def _output(flags: Any) -> epath.Path | None:
 def _predict(flags: Any) -> int:
     """Predict images in files; return the exit code."""
     images, output = required(flags, "images"), _output(flags)
-    run = load_run(flags.workdir, step=flags.step)
-    if not distributed.is_first():
-        return 0
-    explanations = Explanations(run) if flags.explain else None
-    extras: list[Extra] = [
-        *_unknown_images(run, flags),
-        *([Neighbours(run, flags.neighbours)] if flags.neighbours else []),
-        *([explanations] if explanations else []),
-    ]
-    rows = predict.predict_files(run, images, max_pixels=flags.max_pixels, views=flags.views, extras=extras)
-    read, unreadable = [[row for row in rows if bool(row["reason"]) is bad] for bad in (False, True)]
-    path = output or run.workdir / files.PREDICTIONS
-    if read or not exists(path):  # Do not replace earlier predictions by a list of reasons.
-        for line in prediction_files.write(path, predict.as_csv(rows)):
-            print(line, file=sys.stderr)
-    if read:
-        print(predict.as_table(read))
-        print(for_terminal(f"\nPredictions of {len(read)} image{'s' * (len(read) != 1)} are in {path}"))
-        if explanations:
-            print(for_terminal(f"What speaks for them: {explanations.write_page()}"))
-    return _unreadable(unreadable, bool(read))
-
-
-def _unknown_images(run: Run, flags: Any) -> list[Extra]:
-    """Return what marks images of none of the classes; nothing if the run cannot tell them."""
-    found = familiarity.read(run.workdir, run.step)
-    if found is None:
-        print(
-            for_terminal(
-                f"note: images of none of the classes are not marked: the weights of step {run.step} of this run have no "
-                "familiarity. --mode=evaluate --calibrate fits it, if there is a validation split."
-            ),
-            file=sys.stderr,
-        )
-        return []
-    print(for_terminal(f"note: {found.note}"), file=sys.stderr)
-    return [UnknownImages(run, found, flags.unknown_below)]
-
-
-def _unreadable(unreadable: Sequence[Mapping[str, Any]], some_read: bool) -> int:
-    """Report the images that could not be read, and return the exit code.
-
-    Raises:
-      UserError: none could be read.
-    """
-    if not unreadable:
-        return 0
-    told = f"{len(unreadable)} image{'s' * (len(unreadable) != 1)} could not be read:\n  " + "\n  ".join(
-        f"{row['path']}: {row['reason']}" for row in unreadable
-    )
-    if not some_read:
-        raise UserError(told)
-    print(for_terminal(f"warning: {told}"), file=sys.stderr)
-    return SOME_UNREADABLE
+    return predict_mode.predict(flags, images, output)
 
 
 def _embed(flags: Any) -> int:
@@ -248,7 +229,9 @@ def _embed(flags: Any) -> int:
         run, images, path, layer=flags.layer, pooled=flags.pooled, max_pixels=flags.max_pixels
     )
     print(for_terminal(f"Embeddings of {len(found)} images, {found.dtype} {list(found.shape)}, are in {path}"))
-    return _unreadable([{"path": name, "reason": reason} for name, reason in unreadable.items()], True)
+    return predict_mode.report_unreadable(
+        [{"path": name, "reason": reason} for name, reason in unreadable.items()], True
+    )
 
 
 def _compare(flags: Any) -> None:

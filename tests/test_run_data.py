@@ -58,7 +58,13 @@ def test_a_run_goes_on_with_data_that_moved(trained, tmp_path):
     run, top = trained
     config = run.config.copy_and_resolve_references()
     flags = SimpleNamespace(
-        config=config, workdir=str(run.workdir), data_root=str(top / "now"), extend=False, profile=False, mode="train"
+        config=config,
+        workdir=str(run.workdir),
+        data_root=str(top / "now"),
+        extend=False,
+        profile=False,
+        mode="train",
+        dry_run=False,
     )
     before = (top / "run" / "splits.json").read_bytes()
     (top / "run" / "result.json").unlink()

@@ -2,7 +2,8 @@
 """Predict the images in a folder with an exported network: `python predict_onnx.py FOLDER`.
 
 Needs numpy, Pillow and onnxruntime, and `export.onnx` and `export_onnx.json` beside this file. Writes predictions.csv
-and prints the likeliest class of each image. The exit code is 2 if some images could not be read, and 1 if none could.
+and prints the likeliest class of each image. A file that cannot be read has a row with the reason. The exit code is 2 if
+some images could not be read, and 1 if none could.
 """
 
 import argparse
@@ -118,7 +119,7 @@ def main():
     paths = find_images(given.images)
     if not paths:
         raise SystemExit(f"error: there are no images in {given.images}.")
-    network, rows, bad = Network(), [], 0
+    network, rows, bad, more = Network(), {}, {}, []
     top = min(5, len(network.class_names))
     for start in range(0, len(paths), given.batch_size):
         images, kept = [], []
@@ -127,27 +128,25 @@ def main():
                 images.append(read_image(path))
                 kept.append(path)
             except Exception as error:  # Pillow raises many kinds for damaged files.
-                bad += 1
-                print(f"warning: {path} could not be read: {error}", file=sys.stderr)
+                bad[path] = str(error) or type(error).__name__
+                print(f"warning: {path} could not be read: {bad[path]}", file=sys.stderr)
         found, familiar = network.predict_familiar(images) if images else ((), None)
         for place, (path, row) in enumerate(zip(kept, found, strict=True)):
             best = np.argsort(-row, kind="stable")[:top]
-            cells = [cell for i in best for cell in (network.class_names[i], f"{row[i]:.6f}")]
+            rows[path] = [cell for i in best for cell in (network.class_names[i], f"{row[i]:.6f}")]
             mark = ""
             if familiar is not None:
+                more = ["familiarity", "unknown"]
                 unknown = familiar[place] < given.unknown_below
-                cells += [f"{familiar[place]:.4f}", "yes" if unknown else "no"]
+                rows[path] += [f"{familiar[place]:.4f}", "yes" if unknown else "no"]
                 mark = f"UNKNOWN? (familiarity {familiar[place]:.4f})  " if unknown else ""
-            rows.append([str(path), *cells])
             print(f"{path}  {mark}{network.class_names[best[0]]} {row[best[0]]:.1%}")
-    header = ["path"] + [
-        name + str(rank) * (rank > 1) for rank in range(1, top + 1) for name in ("label", "probability")
-    ]
-    if rows and len(rows[0]) > len(header):
-        header += ["familiarity", "unknown"]
+    columns = [name + str(rank) * (rank > 1) for rank in range(1, top + 1) for name in ("label", "probability")] + more
+    # A file that cannot be read has no label, and the last column says why.
+    table = [[str(path), *rows.get(path, [""] * len(columns)), bad.get(path, "")] for path in paths]
     with open(given.output, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file, lineterminator="\n").writerows(
-            [header, *([for_spreadsheet(cell) for cell in row] for row in rows)]
+            [["path", *columns, "reason"], *([for_spreadsheet(cell) for cell in row] for row in table)]
         )
     print(f"\n{len(rows)} images, in full in {given.output}")
     sys.exit(0 if not bad else 2 if rows else 1)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,24 +61,32 @@ class Evaluation:
 
 
 def evaluation(
-    network: Any, preprocessing: Any, variables: Any, examples: Examples, data: DataConfig, *, batch_size: int
+    network: Any,
+    preprocessing: Any,
+    variables: Any,
+    examples: Examples,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Evaluate a network on a split; every process of a run gets the same result.
 
-    The arguments are those of `loop.evaluate`.
+    The arguments are those of `loop.evaluate`, and `done`, which is called with the number of images of every batch.
     """
     probabilities: np.ndarray | None = None
 
     def keep(places: np.ndarray, found: np.ndarray) -> None:
         nonlocal probabilities
+        done(len(places))
+        if not kept:
+            return
         if probabilities is None:
             probabilities = np.zeros((len(examples), found.shape[1]), np.float32)
         probabilities[places] = found
 
     kept = fits(len(examples), network.head.num_classes)
-    sums = loop.evaluate(
-        network, preprocessing, variables, examples, data, batch_size=batch_size, each=keep if kept else None
-    )
+    sums = loop.evaluate(network, preprocessing, variables, examples, data, batch_size=batch_size, each=keep)
     return Evaluation(sums, np.asarray(examples.labels), probabilities, examples.ids)
 
 

@@ -36,10 +36,10 @@ class Memory:
 class CompiledStep:
     """A pmapped step compiled for arguments of certain shapes; it is called with the arguments of one process."""
 
-    def __init__(self, compiled: jax.stages.Compiled, arguments: int):
+    def __init__(self, compiled: jax.stages.Compiled, arguments: int, local: bool = False):
         self._compiled = compiled
         # pmap's own program takes global arrays, so that several processes put theirs together here, as pmap does.
-        self._mesh = _mesh() if jax.process_count() > 1 else None
+        self._mesh = _mesh() if jax.process_count() > 1 and not local else None
         self._specs = [PartitionSpec(AXIS) if index == 1 else PartitionSpec() for index in range(arguments)]
 
     @property
@@ -66,24 +66,30 @@ class CompiledStep:
 
 
 class PmappedStep:
-    """A step over all local devices, compiled once for each shape of its arguments.
+    """A step over all devices, compiled once for each shape of its arguments.
 
     The second argument is a batch [devices, b, ...]. No other argument, and no result, is stacked over devices.
     """
 
-    def __init__(self, step: Callable, arguments: int, *, donates: bool = False):
+    def __init__(self, step: Callable, arguments: int, *, donates: bool = False, local: bool = False):
         """Map a step over the devices.
 
         Args:
           step: takes the arguments of one device, and may use the axis `AXIS`.
           arguments: their number.
           donates: whether the step may overwrite its first argument.
+          local: whether only the devices of this process take part, whatever other processes do.
         """
         axes = tuple(0 if index == 1 else None for index in range(arguments))
         self.pmapped: Any = jax.pmap(
-            step, axis_name=AXIS, in_axes=axes, out_axes=None, donate_argnums=(0,) if donates else ()
+            step,
+            axis_name=AXIS,
+            in_axes=axes,
+            out_axes=None,
+            donate_argnums=(0,) if donates else (),
+            devices=jax.local_devices() if local and jax.process_count() > 1 else None,
         )
-        self._arguments = arguments
+        self._arguments, self._local = arguments, local
         self._compiled: dict[Any, CompiledStep] = {}
 
     def compiled(self, *arguments: Any) -> CompiledStep:
@@ -91,7 +97,9 @@ class PmappedStep:
         leaves, tree = jax.tree.flatten(arguments)
         shapes = tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
         if shapes not in self._compiled:
-            self._compiled[shapes] = CompiledStep(self.pmapped.lower(*arguments).compile(), self._arguments)
+            self._compiled[shapes] = CompiledStep(
+                self.pmapped.lower(*arguments).compile(), self._arguments, self._local
+            )
         return self._compiled[shapes]
 
     def __call__(self, *arguments: Any) -> Any:

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from etils import epath
@@ -82,10 +82,14 @@ def write(path: epath.Path, text: str) -> list[str]:
     Raises:
       CannotWrite: the file cannot be written.
     """
-    before = _paths_in(path)
-    kept = set(_paths(text) or ()) if before else set()
-    lost = [name for name in before or () if name not in kept]
+    found = replaced(path, set(_paths(text) or ())) if exists(path) else []
     files.write_text(path, text)
+    return found
+
+
+def replaced(path: epath.Path, names: Set[str]) -> list[str]:
+    """Return a line about the predictions of other images than `names` in a file that is to be replaced, if any."""
+    lost = [name for name in _paths_in(path) or () if name not in names]
     if not lost:
         return []
     return [

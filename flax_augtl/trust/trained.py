@@ -69,7 +69,7 @@ def fit_familiarity(
     """
     if validation is None or not len(validation):
         return None, "No familiarity, so images of other classes are not marked: there is no validation split."
-    some = train.take(spaced(train.labels, max(_TRAINING, _TRAINING_A_CLASS * len(np.unique(train.labels)))))
+    some = familiarity_examples(train)
     try:
         found = familiarity.fit(
             features_of(trained, some, data, "training images"),
@@ -80,6 +80,11 @@ def fit_familiarity(
     except UserError as error:
         return None, f"No familiarity, so images of other classes are not marked: {error}."
     return found, found.note
+
+
+def familiarity_examples(train: Examples) -> Examples:
+    """Return the training examples by which the familiarity goes: of many, evenly spaced ones of each class."""
+    return train.take(spaced(train.labels, max(_TRAINING, _TRAINING_A_CLASS * len(np.unique(train.labels)))))
 
 
 def spaced(labels: np.ndarray, most: int) -> np.ndarray:

@@ -50,6 +50,8 @@ _OURS = (
     TENSORBOARD,
     PROFILE,
     PREDICTIONS,
+    f"{PREDICTIONS}.partial",
+    f"{PREDICTIONS}.partial.json",
     REPORT,
     CALIBRATION,
     FAMILIARITY,
@@ -85,10 +87,11 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
-def _cannot_write(path: epath.PathLike, error: OSError) -> CannotWrite:
+def cannot_write(path: epath.PathLike, error: OSError) -> CannotWrite:
+    """Return the error for a file that cannot be written."""
     return CannotWrite(f"{os.fspath(path)} cannot be written: {error.strerror or error}.")
 
 
@@ -216,7 +219,7 @@ def append_metrics(workdir: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -
         with path.open("a") as file:
             file.write(text)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:

@@ -84,7 +84,11 @@ def test_the_program_beside_it_predicts_a_folder_without_jax(fresh, tmp_path, se
     with open(fresh.workdir / "predictions.csv", encoding="utf-8") as file:
         rows = {row["path"].lstrip("'"): row for row in csv.DictReader(file)}
     expected = [row for row in predict_files(fresh, str(tmp_path / "photos")) if not row["reason"]]
-    assert len(expected) == len(rows) == 7
+    reasons = {pathlib.Path(path).name: row["reason"] for path, row in rows.items() if row["reason"]}
+    assert list(reasons) == ["broken.png"] and "cannot identify image file" in reasons["broken.png"]
+    (broken,) = (row for row in rows.values() if row["reason"])
+    assert [*broken][-1] == "reason" and set([*broken.values()][1:-1]) == {""}
+    assert len(expected) == 7 and len(rows) == 8
     for row in expected:
         ours = dict(zip(row["labels"], row["probabilities"], strict=True))
         theirs = {rows[row["path"]][f"label{n}"]: float(rows[row["path"]][f"probability{n}"]) for n in ("", "2", "3")}

@@ -208,8 +208,8 @@ def test_another_config_is_refused_and_extend_goes_on(trained, tmp_path):
             "config.label_smoothing=1.5 must be at least 0 and",
         ),
         (
-            (CONFIG, "--dry_run", "--workdir={tmp}"),
-            "--dry_run has no effect with --mode=train: it belongs to --mode=study.",
+            ("--mode=evaluate", "--dry_run", "--workdir={tmp}"),
+            "--dry_run has no effect with --mode=evaluate: it belongs to --mode=train and --mode=study.",
         ),
         ((CONFIG, "--mode=evaluate", "--workdir={tmp}"), "--config has no effect with --mode=evaluate: the run in"),
         (

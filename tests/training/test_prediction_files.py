@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import flax_augtl
-from flax_augtl import cli, modes
+from flax_augtl import cli, modes, predict_mode
 from flax_augtl.training import prediction_files
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.trust.calibration import calibrated
@@ -182,6 +182,95 @@ def test_an_unreadable_image_has_a_row_and_the_exit_code_tells_some_from_all(tra
     assert output.read_text().splitlines()[0] == "path,label,probability,reason" and len(table(output)) == 1
 
 
+def stopping(after):
+    """Return a replacement for `predict_mode.predicted` that is interrupted after some batches."""
+    real = predict_mode.predicted
+
+    def some(*arguments, **given):
+        for number, rows in enumerate(real(*arguments, **given)):
+            if number == after:
+                raise KeyboardInterrupt
+            yield rows
+
+    return some
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Eleven images, of which the second is damaged; they are predicted in batches of four."""
+    folder = noise(tmp_path / "photos", [f"{number:02d}.png" for number in range(11)])
+    (folder / "01.png").write_bytes(b"no image")
+    return folder
+
+
+def test_an_interrupted_prediction_goes_on_and_ends_with_the_same_file(trained, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict_mode, "BATCH", 4)
+    given = {"images": str(photos), "neighbours": 2, "explain": True}
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    assert run(trained, "predict", output=str(whole), **given) == 2
+    page = (trained.workdir / "explanations" / "index.html").read_bytes()
+    expected = capsys.readouterr().out.replace(str(whole), str(broken))
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_mode, "predicted", stopping(2))
+        assert run(trained, "predict", output=str(broken), **given) == 130
+    assert "The same command goes on with the images that are left." in capsys.readouterr().err
+    assert not broken.exists() and len(table(f"{broken}.partial")) == 8
+    (trained.workdir / "explanations" / "index.html").unlink()
+    asked = []
+    with monkeypatch.context() as patch:
+        real = predict_mode.file_stream
+        patch.setattr(
+            predict_mode,
+            "file_stream",
+            lambda paths, *rest, **more: asked.append(len(paths)) or real(paths, *rest, **more),
+        )
+        assert run(trained, "predict", output=str(broken), **given) == 2
+    assert asked[-1] == 3, "images were predicted again"
+    said = capsys.readouterr()
+    assert f"Going on after 8 of 11 images in {broken}.partial." in said.err
+    assert broken.read_bytes() == whole.read_bytes() and said.out == expected
+    assert (trained.workdir / "explanations" / "index.html").read_bytes() == page
+    assert f"warning: 1 image could not be read:\n  {photos / '01.png'}: " in said.err
+    assert sorted(path.name for path in tmp_path.glob("broken*")) == ["broken.csv"]
+
+
+@pytest.mark.parametrize("change", [{"views": "flip"}, {"unknown_below": 0.5}, {"neighbours": 1}, "image", "more"])
+def test_a_prediction_with_another_flag_or_image_starts_anew(change, trained, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict_mode, "BATCH", 4)
+    given = {"images": str(photos), "output": str(tmp_path / "out.csv")}
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_mode, "predicted", stopping(1))
+        assert run(trained, "predict", **given) == 130
+    if change == "image":
+        noise(photos, ["00.png"], seed=9)
+    elif change == "more":
+        noise(photos, ["99.png"])
+    capsys.readouterr()
+    assert run(trained, "predict", **given, **(change if isinstance(change, dict) else {})) == 2
+    said = capsys.readouterr().err
+    assert "out.csv.partial is part of something else and is dropped: " in said and "Going on" not in said
+    told = next(iter(change)) if isinstance(change, dict) else "the list of images, or one of the files, has changed"
+    assert told in said
+    assert len(table(tmp_path / "out.csv")) == 11 + (change == "more")
+
+
+def test_rows_are_not_kept_in_memory(trained, photos, monkeypatch, tmp_path):
+    monkeypatch.setattr(predict_mode, "BATCH", 2)
+    monkeypatch.setattr(predict_mode, "_FIRST", 3)
+    tables = []
+    real = predict_mode._Table
+    monkeypatch.setattr(predict_mode, "_Table", lambda *given: tables.append(real(*given)) or tables[0])
+    assert run(trained, "predict", images=str(photos), output=str(tmp_path / "out.csv")) == 2
+    assert len(tables[0].first) == 3 and tables[0].readable == 10 and len(tables[0].unreadable) == 1
+
+
+def test_arrays_paths_images_and_iterators_are_predicted_alike(trained, photos):
+    paths = [str(path) for path in sorted(photos.glob("*.png")) if path.name != "01.png"]
+    found = trained.predict(paths)
+    np.testing.assert_allclose(trained.predict(Image.open(path) for path in paths), found, atol=1e-6)
+    np.testing.assert_allclose(trained.predict(map(np.asarray, map(Image.open, paths)), batch_size=3), found, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -204,6 +293,7 @@ def test_what_output_cannot_be_is_said_before_anything_is_computed(
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(modes, "load_run", None)
+    monkeypatch.setattr(predict_mode, "load_run", None)
     assert run(trained, mode, images="a.png", output=output) == 1
     assert message.format(tmp=tmp_path) in capsys.readouterr().err
     assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}

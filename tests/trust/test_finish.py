@@ -8,15 +8,16 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import flax_augtl
-from flax_augtl import evaluation_report, modes
+from flax_augtl import evaluation_report, predict_mode
 from flax_augtl.config.added_fields import ADDED
 from flax_augtl.config.convert import typed
 from flax_augtl.data import load_dataset
+from flax_augtl.prediction_extras import Batch, UnknownImages
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.trust import calibration, familiarity, finish
-from flax_augtl.trust.unknown import UnknownImages
 
 
 def test_the_temperature_is_that_of_the_validation_images(run):
@@ -91,7 +92,9 @@ def test_the_familiarity_of_validation_images_is_their_rank(run):
     examples = load_dataset(typed(run.config).data, seed=run.config.seed).val
     assert found.note == f"Familiarity goes by {len(examples)} validation images."
     images = [np.asarray(examples.source[i]) for i in examples.indices]
-    marks = UnknownImages(run, found, 0.3, batch_size=64).columns([""] * len(images), images, np.zeros(0))
+    pixels = np.stack([run.preprocessing.resize_and_crop(Image.fromarray(image)) for image in images])
+    outputs = run.predictor()(pixels)
+    marks = UnknownImages(found, 0.3).columns(Batch([""] * len(images), pixels, *outputs))
     count = len(images)
     np.testing.assert_allclose(sorted(float(mark["familiarity"]) for mark in marks),
                                np.arange(1, count + 1) / (count + 1), atol=2 / count)  # fmt: skip
@@ -144,10 +147,10 @@ def test_the_report_can_be_left_out():
 
 def test_predict_marks_images_or_says_why_not(run, tmp_path, capsys):
     flags = types.SimpleNamespace(unknown_below=0.05)
-    (extra,) = modes._unknown_images(run, flags)
+    (extra,) = predict_mode.unknown_images(run, flags)
     assert isinstance(extra, UnknownImages)
     assert capsys.readouterr().err == "note: Familiarity goes by 40 validation images.\n"
-    assert modes._unknown_images(dataclasses.replace(run, workdir=type(run.workdir)(tmp_path)), flags) == []
+    assert predict_mode.unknown_images(dataclasses.replace(run, workdir=type(run.workdir)(tmp_path)), flags) == []
     assert capsys.readouterr().err.startswith(
         "note: images of none of the classes are not marked: the weights of step 6"
     )

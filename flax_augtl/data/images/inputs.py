@@ -16,10 +16,11 @@ from flax_augtl.runtime.paths import is_remote
 from flax_augtl.runtime.text import on_one_line
 
 Input = np.ndarray | Image.Image | str | os.PathLike
+CROPS = 5  # Of `network_crops`.
 
 
-def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
-    """Yield the images in lists of `batch_size`, the last one shorter.
+def checked(images: Iterable[Input], batch_size: int) -> Iterator[Input]:
+    """Return an iterator over the images.
 
     Raises:
       UserError: `images` is one image, not several, or `batch_size` is below 1.
@@ -28,7 +29,16 @@ def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
         raise UserError(f"batch_size={batch_size} must be at least 1.")
     if isinstance(images, (str, os.PathLike, Image.Image)) or getattr(images, "ndim", 4) == 3:
         raise UserError("predict takes several images, in a list: run.predict([image]).")
-    images = iter(images)
+    return iter(images)
+
+
+def batches(images: Iterable[Input], batch_size: int) -> Iterator[list[Input]]:
+    """Yield the images in lists of `batch_size`, the last one shorter.
+
+    Raises:
+      UserError: see `checked`.
+    """
+    images = checked(images, batch_size)
     while batch := list(itertools.islice(images, batch_size)):
         yield batch
 

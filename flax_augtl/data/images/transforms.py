@@ -31,12 +31,21 @@ class Path(NamedTuple):
       prepare: (source, index) → RGB image.
       finish: (prepared image, draw id, view) → uint8 [size, size, 3]; None if the view is the prepared image itself.
       size: side of the result, in pixels.
+      crops: number of crops that `finish` makes of each image; 0 if the view is a single one without an axis for them.
+      skips: whether an image that cannot be read becomes black, and its reason is returned, instead of an error.
     """
 
     key: str
     prepare: Callable[[Source, int], Image.Image]
     finish: Callable[[Image.Image, int, int], np.ndarray] | None
     size: int
+    crops: int = 0
+    skips: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one result, (size, size, 3), with the crops in front if there are any."""
+        return (*((self.crops,) if self.crops else ()), self.size, self.size, 3)
 
 
 def evaluation_path(preprocessing, size: int) -> Path:

@@ -7,9 +7,8 @@ differ between shards.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 from PIL import Image
 
@@ -21,6 +20,9 @@ from flax_augtl.data.loading.maker import make
 from flax_augtl.data.loading.workers import Workers
 from flax_augtl.data.types import ArraySource, Examples, Source
 from flax_augtl.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
 
 Batch = dict[str, np.ndarray]
 # Examples that a thread or worker makes at a time: enough to outweigh Grain's overhead for an element, and few enough
@@ -136,6 +138,7 @@ def _batches(
     if ready and path.finish is None:
         assert isinstance(source, ArraySource), "Only arrays are ready; see `_passes_through`."
         pixels = source.images
+        import grain  # Here, because predictions do not need it and should not wait for it.
 
         def whole(number: int) -> Batch:
             which, batch = rows(number * b, (number + 1) * b)
@@ -184,7 +187,7 @@ def _made_by_workers(
 
         def chunk(number: int) -> tuple[int, Batch]:
             which, batch = part(number)
-            slot, images = pool.make(which, batch["id"], batch["view"])
+            slot, images, _ = pool.make(which, batch["id"], batch["view"])
             return slot, {"image": images, **batch}
 
         def joined(made: Sequence[tuple[int, Batch]]) -> Batch:
@@ -196,7 +199,9 @@ def _made_by_workers(
         yield from _chunks(count * chunks, chunk, workers, ahead).batch(chunks, batch_fn=joined)
 
 
-def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -> grain.IterDataset:
+def _chunks(count: int, chunk: Callable[[int], Any], threads: int, ahead: int) -> "grain.IterDataset":
+    import grain  # Here, because predictions do not need it and should not wait for it.
+
     reading = grain.ReadOptions(threads, max(threads, ahead) if threads else 0)
     return grain.MapDataset.range(count).map(chunk).to_iter_dataset(reading)
 

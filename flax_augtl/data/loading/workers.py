@@ -54,7 +54,7 @@ class Workers:
             raise DataError(
                 f"The source of the images cannot be sent to worker processes ({error}). Set config.data.workers=0."
             ) from error
-        shape = (slots, rows, path.size, path.size, 3)
+        shape = (slots, rows, *path.shape)
         self._file = _memory(int(np.prod(shape)))
         self._images = _mapped(self._file, shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -75,11 +75,13 @@ class Workers:
             self._fresh.add(process.pid)
             self._idle.put(process)
 
-    def make(self, indices: np.ndarray, draw_ids: np.ndarray, views: np.ndarray) -> tuple[int, np.ndarray]:
+    def make(
+        self, indices: np.ndarray, draw_ids: np.ndarray, views: np.ndarray
+    ) -> tuple[int, np.ndarray, dict[int, str]]:
         """Let a worker make images; see `maker.make`.
 
         Returns:
-          (slot, uint8 [m, size, size, 3]): the images are valid until `release(slot)`.
+          (slot, uint8 [m, *path.shape], what `maker.make` returns): the images are valid until `release(slot)`.
 
         Raises:
           Exception: the error that was raised in the worker; a DataError if the worker has ended.
@@ -93,18 +95,18 @@ class Workers:
             if fresh:
                 _send(to_worker, (self._setting, self._file.fileno(), self._shape))
             _send(to_worker, (slot, indices, draw_ids, views))
-            error = pickle.load(from_worker)  # noqa: S301 From our own process.
+            answer = pickle.load(from_worker)  # noqa: S301 From our own process.
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):
-            error = DataError(
+            answer = DataError(
                 f"A worker process that reads images has ended (exit code {process.wait()}). If it ran out of "
                 "memory, lower config.data.workers; its output above may say more."
             )
         finally:
             self._idle.put(process)
-        if error is not None:
+        if isinstance(answer, Exception):
             self.release(slot)
-            raise error
-        return slot, self._images[slot, : len(indices)]
+            raise answer
+        return slot, self._images[slot, : len(indices)], answer
 
     def release(self, slot: int) -> None:
         """Free a slot whose images are no longer needed."""
@@ -141,8 +143,7 @@ def work() -> None:
             try:
                 if isinstance(loaded, Exception):
                     raise loaded
-                make(images[slot, : len(indices)], *loaded, indices, draw_ids, views)
-                answer = None
+                answer = make(images[slot, : len(indices)], *loaded, indices, draw_ids, views)
             except Exception as error:
                 answer = error
             _send(write, answer)

@@ -3,16 +3,16 @@
 import io
 import struct
 import zlib
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import DataError, UnreadableImage, load_dataset
 from flax_augtl.data.images.decode import read_image
-from flax_augtl.predict import predict_files
+from flax_augtl.data.images.preprocessing import Preprocessing
+from flax_augtl.predict import file_stream
 
 GREY = np.add.outer(3 * np.arange(37), 4 * np.arange(53)) % 256
 GREY[0, :2] = 0, 255
@@ -247,9 +247,12 @@ def test_the_limit_of_the_configuration_is_that_of_the_data(make_folder):
 
 def test_predict_takes_the_limit_of_training_unless_it_is_given_another(tmp_path):
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
-    run: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(max_pixels=99)), class_names=("a", "b"),
-                          predict=lambda images, batch_size, views: np.full((len(images), 2), 0.5))  # fmt: skip
-    (row,) = predict_files(run, str(tmp_path))
-    assert not row["labels"] and "10 × 10 pixels, more than the limit of 99;" in row["reason"]
-    (row,) = predict_files(run, str(tmp_path), max_pixels=100)
-    assert row["labels"] == ["a", "b"] and not row["reason"]
+
+    def unreadable(**given):
+        paths = [str(tmp_path / "a.png")]
+        with file_stream(paths, Preprocessing(image_size=8), DataConfig(max_pixels=99), **given) as stream:
+            (found,) = stream
+        return found.unreadable
+
+    assert "10 × 10 pixels, more than the limit of 99;" in unreadable()[0]
+    assert unreadable(max_pixels=100) == {}

@@ -102,7 +102,8 @@ def test_workers_make_what_a_thread_makes(train, preprocessing, data):
                 expected = np.empty((5, SIZE, SIZE, 3), np.uint8)
                 make(expected, train.source, path, *asked)
                 for _ in range(2):
-                    slot, images = pool.make(*asked)
+                    slot, images, unreadable = pool.make(*asked)
+                    assert unreadable == {}
                     np.testing.assert_array_equal(images, expected)
                     pool.release(slot)
                 assert not expected[1].any() and expected[0].any()
@@ -114,8 +115,8 @@ def test_unreleased_pieces_wait_for_room(train, preprocessing, data):
     pool = Workers(1, train.source, training_path(data(), preprocessing(SIZE), SIZE), slots=2, rows=1)
     try:
         asked = train.indices[:1], train.draw_ids[:1], np.zeros(1, np.int32)
-        first, _ = pool.make(*asked)
-        second, _ = pool.make(*asked)
+        first, *_ = pool.make(*asked)
+        second, *_ = pool.make(*asked)
         assert first != second
         third = []
         waiting = threading.Thread(target=lambda: third.append(pool.make(*asked)[0]))
