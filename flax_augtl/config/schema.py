@@ -49,6 +49,19 @@ class HeadConfig:
     dropout: float | None = setting(
         None, "Probability with which an activation between new layers is dropped.", least=0, below=1
     )
+    fit: str | None = setting(
+        None,
+        "The target classifier is fitted by gradient (descent), or in closed form on frozen features: lda, ridge, "
+        "class_means; these need config.freeze=all.",
+        absent=SAME,
+    )
+    strength: float | None = setting(
+        None,
+        "Of fit=lda: the shrinkage, from 0 to 1; of fit=ridge: the penalty, divided by the mean variance of a feature; "
+        "None = chosen from the training data.",
+        least=0,
+        absent=SAME,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

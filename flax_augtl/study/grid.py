@@ -106,6 +106,15 @@ class Grid:
             for head, labels in self.labels.items()
         }
 
+    def rates_of(self, group: Group) -> tuple[float, ...]:
+        """Return the learning rates that a group is tried with; a head in closed form has none, written as 0."""
+        return (0.0,) if self.heads[group[0]].closed_form else self.rates
+
+    @property
+    def settings(self) -> int:
+        """The number of settings that validation chooses among: groups with each of their learning rates."""
+        return sum(len(self.rates_of(group)) for group in self.groups())
+
     def trials(self, group: Group, rate: float) -> list[Trial]:
         """Return the selecting trials of a group at a learning rate, one for each seed."""
         return [Trial("select", *group, rate, seed) for seed in self.selection_seeds]
@@ -123,6 +132,8 @@ def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scrat
     kept = [group for group in groups if settings.keep_classifier or group not in CLASSIFICATION]
     if scratch:
         return NONE if depth == NONE else None
+    if settings.closed_form and depth not in (ALL, kept[-1]):
+        return None
     if depth == ALL:
         return kept[-1]
     return depth if depth == NONE or depth in kept else None

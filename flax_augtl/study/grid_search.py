@@ -16,7 +16,7 @@ def select(work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
     grid = work.context.grid
     if work.context.study.search == "halving":
         return halve(grid, work)
-    tried = {group: list(grid.rates) for group in grid.groups()}
+    tried = {group: list(grid.rates_of(group)) for group in grid.groups()}
     trials = [trial for group, rates in tried.items() for rate in rates for trial in grid.trials(group, rate)]
     if part is not None:
         number, count = part

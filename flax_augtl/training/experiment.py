@@ -144,6 +144,11 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         pretrained=config.weights is not None,
         classifier_rate=settings.classifier_rate,
     )
+    if settings.closed_form and plan.depth < len(groups):
+        raise UserError(
+            f"config.head.fit={settings.fit!r} is computed from frozen features, but config.freeze={config.freeze!r} "
+            "trains some of the layers below. Set config.freeze='all'."
+        )
     dataset = load_dataset(config.data, seed=config.seed, spelling=spelling) if dataset is None else dataset
     pool = None
     if config.data.cache == "device":
@@ -165,7 +170,8 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         variables["params"][network.HEAD]["classifier"] = leep.start_classifier(
             settings, logits, dataset.train.labels, len(dataset.class_names)
         )
-    rates, every = schedule_of(config, len(dataset.train))
+    # A closed form is one step at no rate.
+    rates, every = (np.zeros(1, np.float32), 1) if settings.closed_form else schedule_of(config, len(dataset.train))
     weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
     step = StepSettings(
         label_smoothing=config.label_smoothing,

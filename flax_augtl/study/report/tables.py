@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from flax_augtl.config.heads import PRESETS
+from flax_augtl.config.heads import GRADIENT, PRESETS
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.report.norm_questions import norm_questions
@@ -19,6 +19,7 @@ ROLES = {
     "traditional": "(a)", "traditional_l2": "control", "kept_plain": "(b), no norm", "kept": "(b)", "kept_deeper": "(c)",
     "kept_deeper_batch": "(c), batch norm", "kept_deeper2": "(d)", "deeper": "DA", "wider": "WA",
     "random_deeper": "control", "shuffled_deeper": "control", "scratch": "control",
+    "lda": "closed form", "ridge": "closed form", "class_means": "closed form",
 }  # fmt: skip
 QUESTIONS = (
     ("Does keeping the classification layer help?", "kept", "traditional"),
@@ -117,6 +118,7 @@ def role(result: StudyResult, head: str) -> str:
     if head in ROLES:
         return ROLES[head]
     settings = next((row["settings"] for row in result.rows if row["head"] == head and row["settings"]), {})
+    settings = {"fit": GRADIENT, "strength": None} | settings  # Rows of earlier versions lack them.
     for name, preset in PRESETS.items():
         # Controls try both rates of the classification layer.
         values = dataclasses.asdict(preset) | {"classifier_rate": settings.get("classifier_rate")}
@@ -210,8 +212,8 @@ def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, quer
         head,
         role(result, head),
         depth,
-        chosen.get("learning_rate"),
-        chosen.get("steps"),
+        chosen.get("learning_rate") or None,
+        chosen.get("steps") if chosen.get("learning_rate") else None,  # A closed form takes no steps.
         estimate([*queries.values(validated, "val", result.metric).values()]),
         estimate([*queries.values(tested, "test", result.metric).values()], over_images(result, tested)),
         estimate([*queries.values(tested, "test", "top1").values()]),
