@@ -47,7 +47,11 @@ def closed_form_of(config: Config) -> str | None:
 
 def _unused_by_closed_form(config: Config, fit: str) -> list[str]:
     """Return a sentence for every field of gradient descent that is set away from its default."""
-    fields = [field for field in fields_of(Config) if field.name in _OF_DESCENT or field.name.startswith("schedule.")]
+    fields = [
+        field
+        for field in fields_of(Config)
+        if field.name in _OF_DESCENT or field.name.startswith(("schedule.", "method."))
+    ]
     return [
         f"config.{field.name}={shown(value)} has no effect: config.head.fit={fit!r} is computed in closed form, "
         "without any step."
