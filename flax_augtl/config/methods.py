@@ -61,6 +61,25 @@ METHODS: Mapping[str, MethodSettings] = {
 }
 
 
+# The number of each method that is its strength.
+STRENGTHS: Mapping[str, str] = {
+    "discriminative": "layer_decay",
+    "l2_sp": "l2_sp",
+    "bss": "bss",
+    "auto_rgn": "relative_gradient",
+    "stoch_norm": "stoch_norm",
+}
+
+
+def at_strength(preset: str, factor: float) -> MethodSettings:
+    """Return a preset with its strength multiplied; a decay is raised to that power, and a probability ends at 1."""
+    settings = METHODS[preset]
+    name = STRENGTHS[preset]
+    value = getattr(settings, name)
+    scaled = value**factor if name == "layer_decay" else value * factor
+    return dataclasses.replace(settings, **{name: min(scaled, 1.0) if name == "stoch_norm" else scaled})
+
+
 def method_settings(preset: str, overrides: Mapping[str, Any] | None = None) -> MethodSettings:
     """Return the settings of a preset; every setting in `overrides` that is not None replaces the preset's.
 

@@ -13,7 +13,7 @@ from etils import epath
 
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.heads import PRESETS
-from flax_augtl.config.schema import Config, HeadConfig
+from flax_augtl.config.schema import Config, HeadConfig, MethodConfig
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.cache import fill_seconds
 from flax_augtl.features.views import EVALUATION
@@ -34,7 +34,7 @@ from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.training.intervals import confusion_intervals
-from flax_augtl.training.optimizer import create_optimizer, optimizer_of
+from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy
@@ -49,7 +49,8 @@ BEST = "best"
 def winner_config(context: Context, trial: Trial) -> Config:
     """Return the configuration with which `train` would run a final trial."""
     config, settings = context.config, context.settings(trial)
-    preset = trial.head if trial.head in PRESETS else "traditional"
+    rival = context.grid.rival(trial.head)
+    preset = rival.head if rival.head in PRESETS else "traditional"
     return dataclasses.replace(
         config,
         name=f"{config.name}/{trial.head}",
@@ -60,6 +61,7 @@ def winner_config(context: Context, trial: Trial) -> Config:
         epochs=None,
         examples=None,
         head=HeadConfig(preset, **dataclasses.asdict(settings)),
+        method=MethodConfig(rival.method, **dataclasses.asdict(rival.settings)),
         data=dataclasses.replace(config.data, validation=0.0),
         weights=None if trial.head == SCRATCH else config.weights,
     )
@@ -91,7 +93,7 @@ def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) ->
             parts["source"] = {**below, **parts.get("source", {})}
         variables[collection] = jax.tree.map(np.asarray, parts)
     plan = batch.signature.plan
-    state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
+    state = create_state(variables, create_optimizer(batch.signature.optimizer, plan), plan, trial.seed)
     state = state.replace(step=np.int32(batch.step))
     dataset = context.datasets[trial.seed]
     shutil.rmtree(workdir, ignore_errors=True)  # It may hold the best network of a smaller study.

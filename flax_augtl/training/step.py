@@ -12,7 +12,7 @@ import optax
 
 from flax_augtl.data.images.augment import augment
 from flax_augtl.data.images.mixup import mix
-from flax_augtl.models.augmented import HEAD, AugmentedNetwork
+from flax_augtl.models.augmented import CLASSIFICATION, HEAD, AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training.freezing import FreezingPlan, merge
 from flax_augtl.training.methods.places import FeatureLoss, Normalisation
@@ -145,7 +145,7 @@ def train_step(
         )
         return preprocessing.normalise(images), targets
 
-    def run(variables, x, key, index):
+    def run(variables, x, key, index) -> tuple[jax.Array, Any, Any]:
         """Return logits, penultimate features where a term of the loss reads them, and changed statistics."""
         how = {"train_from": plan.depth, "rngs": {"dropout": key}, "mutable": ["batch_stats"]}
         context = contextlib.nullcontext()
@@ -153,14 +153,19 @@ def train_step(
             context = settings.normalisation.during(jax.random.fold_in(shared_key, index))
         with context:
             if not settings.losses:
-                logits, changed = network.apply(variables, x, start_of(settings.inputs), **how)
+                logits, changed = cast(Any, network.apply(variables, x, start_of(settings.inputs), **how))
                 return logits, None, changed
-            below = {"stop": len(network.source.groups), **how}
-            features, changed = network.apply(variables, x, start_of(settings.inputs), **below)
-            logits, more = network.apply(variables, features, below["stop"], **how)
-        # The statistics of the head are in the second collection only.
-        statistics = {**changed.get("batch_stats", {}), HEAD: more.get("batch_stats", {}).get(HEAD)}
-        return logits, features, {"batch_stats": {part: tree for part, tree in statistics.items() if tree is not None}}
+            groups = network.source.groups
+            top = len(groups) - (groups[-1] in CLASSIFICATION)
+            features, below = cast(Any, network.apply(variables, x, start_of(settings.inputs), top, **how))
+            logits, above = cast(Any, network.apply(variables, features, top, **how))
+        # Each collection has the new statistics of the part that ran, and the old ones of the other.
+        statistics = dict(below.get("batch_stats", {}))
+        if HEAD in statistics:
+            statistics[HEAD] = above["batch_stats"][HEAD]
+        # A head that widens the topmost layer reads the inputs of that layer, too.
+        features = features["top"] if isinstance(features, Mapping) else features
+        return logits, features, {"batch_stats": statistics}
 
     def loss_of(trainable, batch_stats, micro, key, index=0):
         x, targets = inputs(micro)

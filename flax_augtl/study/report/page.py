@@ -33,6 +33,7 @@ def page(result: StudyResult) -> str:
         section("Verdict", element("ul", join(*(element("li", sentence) for sentence in verdict(result))))),
         section("Accuracy against freeze depth", _depths(result)),
         section("Heads at their chosen depth", comparison.summary_section(result)),
+        section("Methods", comparison.methods_section(result)),
         section("Questions", comparison.questions_section(result)),
         section("Every freeze depth", comparison.depths_section(result)),
         section("Learning curves", _curves(result)),

@@ -9,6 +9,7 @@ from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.report.norm_questions import norm_questions
 from flax_augtl.study.result import StudyResult
+from flax_augtl.study.rivals import PLUS
 from flax_augtl.training.statistics import bca_interval, holm, sign_flip_p
 
 # A sign-flip test over fewer pairs cannot show p < 0.05, and an interval over fewer seeds is hardly more than their range.
@@ -166,6 +167,23 @@ def by_depth(result: StudyResult) -> list[Line]:
             if queries.selected(result, head, depth)
         ]
     )
+
+
+def by_method(result: StudyResult) -> list[Line]:
+    """Return a line for every head that was tried with further methods, and for its methods, with differences to it.
+
+    A method is compared at the depth, learning rate and strength that validation chose for it. Without methods there are no
+    lines.
+    """
+    plain = list(dict.fromkeys(name.partition(PLUS)[0] for name in result.winners if PLUS in name))
+    lines = []
+    for base in plain:
+        depth = result.winners.get(base, {}).get("depth")
+        against = queries.finals(result, base, depth) if depth else {}
+        for name, winner in result.winners.items():
+            if name.partition(PLUS)[0] == base:
+                lines.append(_line(result, name, winner["depth"], {} if name == base else against))
+    return adjusted(lines)
 
 
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:

@@ -254,6 +254,7 @@ class TrialBatch:
                     },
                     "steps": self.signature.total,
                     "settings": settings,
+                    "method": self.context.grid.rival(trial.head).method,
                     "metric": self.context.metric,
                     "val": None if best is None else best["values"],
                     "test": None if diverged else tested[index],

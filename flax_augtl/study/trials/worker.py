@@ -202,6 +202,7 @@ class Work:
             "cell": trial.name,
             **dataclasses.asdict(trial),
             "settings": dataclasses.asdict(self.context.settings(trial)),
+            "method": self.context.grid.rival(trial.head).method,
             "metric": self.context.metric,
             "val": None,
             "test": None,
