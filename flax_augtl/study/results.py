@@ -17,7 +17,7 @@ from flax_augtl.config.schema import Config, HeadConfig, MethodConfig
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.cache import fill_seconds
 from flax_augtl.features.views import EVALUATION
-from flax_augtl.models import leep
+from flax_augtl.models import leep, transferability
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 from flax_augtl.run import load_run
 from flax_augtl.runtime.versions import versions
@@ -30,6 +30,7 @@ from flax_augtl.study.trials import predictions as predicted
 from flax_augtl.study.trials.batches import source_logits
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.worker import Work
+from flax_augtl.study.untrained import untrained_scores
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
@@ -149,6 +150,7 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
     if context.source.groups[-1] not in CLASSIFICATION:
         return None
     classes, tested, validated, said, estimated = len(context.class_names), [], [], [], []
+    scores: dict[str, float] = {}
     for seed in context.grid.seeds:
         dataset, val = context.datasets[seed], context.validation(seed)
         on_train, on_val = (_softmax(source_logits(context, train, part.ids)) for part in (dataset.train, val))
@@ -161,6 +163,10 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
         said.append(predicted.written(of_test.argmax(axis=1)))
         if not estimated:  # The related source classes are those of the first seed.
             estimated = leep.speakers(from_both, on_both)
+            scores = {
+                "leep": transferability.leep_score(on_train, dataset.train.labels, classes),
+                "nce": transferability.nce(on_train, dataset.train.labels, classes),
+            }
     names = context.source.class_names
     speaks = {
         name: [[names[z] if names else str(z), share] for z, share in some]
@@ -172,6 +178,7 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
         "test_by_seed": tested,
         "predicted_by_seed": said,
         "speaks": speaks,
+        "scores": scores,
     }
 
 
@@ -307,4 +314,5 @@ def outcome(
         left_out=tuple(left_out),
         account=account,
         image=None if said is None else image,
+        untrained=untrained_scores(context, work.activations),
     )

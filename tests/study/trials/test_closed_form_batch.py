@@ -61,6 +61,8 @@ def test_a_study_fits_tests_and_keeps_a_head_in_closed_form(done):
     rows = list(csv.DictReader((folder / "study.csv").read_text().splitlines()))
     assert {(row["head"], row["fit"], row["depth"]) for row in rows} == {("lda", "lda", "all")}
     assert not any(row["error"] for row in result.rows)
+    assert set(result.untrained) == {"layer3"} and set(result.leep["scores"]) == {"leep", "nce"}
+    assert all(np.isfinite(value) for value in (*result.untrained["layer3"].values(), *result.leep["scores"].values()))
     final = next(row for row in result.rows if row["stage"] == "final" and row["seed"] == 0)
     run = load_run(folder / "best")
     assert run.config.head.fit == "lda" and run.config.steps is None
