@@ -32,8 +32,8 @@ class PullToStart:
         """Return the transform."""
 
         def init(params):
-            # Copy kernels: the step donates both the parameters and this state.
-            return _Start(jax.tree.map(lambda leaf: jnp.array(leaf if leaf.ndim > 1 else ()), params))
+            # Copy kernels: the step donates both the parameters and this state. Checkpoints hold no empty arrays.
+            return _Start(jax.tree.map(lambda leaf: jnp.array(leaf if leaf.ndim > 1 else 0.0, leaf.dtype), params))
 
         def update(updates, state, params=None):
             assert params is not None, "the pull depends on the parameters"

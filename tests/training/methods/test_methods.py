@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
+import flax_augtl
 from flax_augtl.config.convert import typed
 from flax_augtl.config.methods import METHODS, MethodSettings, method_settings
 from flax_augtl.config.schema import Config
@@ -100,6 +101,27 @@ def test_a_resumed_training_has_the_bits_of_one_that_was_not_interrupted(batches
     restored = serialization.from_state_dict(first, serialization.to_state_dict(half))
     *_, resumed, _ = trained(EVERYTHING, "layer2", batches[1:], state=restored)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_bits_from_its_own_initial_weights(tmp_path, monkeypatch):
+    def train(workdir):
+        made = small.digits_config(weights="embedded:glyphs", freeze="layer2", steps=4, learning_rate=0.1)
+        made.method.preset = "l2_sp"
+        made.method.layer_decay = 0.5
+        return flax_augtl.train(made, workdir, quiet=True)
+
+    def die():
+        raise RuntimeError("killed")
+
+    whole = train(tmp_path / "whole")
+    small.at_step(3, die, monkeypatch)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tmp_path / "killed")
+    resumed = train(tmp_path / "killed")
+    jax.tree.map(np.testing.assert_array_equal, resumed.variables, whole.variables)
+    loaded = flax_augtl.load_run(tmp_path / "killed")
+    assert loaded.config.method.preset == "l2_sp"
 
 
 def config(preset, **changes):
