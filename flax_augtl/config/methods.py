@@ -27,6 +27,8 @@ class MethodSettings:
         none.
       bss: strength of the penalty of the smallest squared singular values of a batch's features; 0 for none.
       bss_values: how many singular values are penalised.
+      contrast: strength of the supervised contrastive loss of a batch's features; 0 for none.
+      contrast_temperature: of that loss.
       relative_gradient: power of ‖gradient‖ / ‖weight‖ to which the rate of each pretrained tensor is proportional; 0 for
         none.
       stoch_norm: probability with which a channel of a trainable batch norm takes its running statistics in training; 0 for
@@ -38,6 +40,8 @@ class MethodSettings:
     l2_sp: float = 0.0
     bss: float = 0.0
     bss_values: int = 1
+    contrast: float = 0.0
+    contrast_temperature: float = 0.07
     relative_gradient: float = 0.0
     stoch_norm: float = 0.0
 
@@ -56,6 +60,7 @@ METHODS: Mapping[str, MethodSettings] = {
     "bias_only": MethodSettings(trains="bias"),
     "l2_sp": MethodSettings(l2_sp=0.1),
     "bss": MethodSettings(bss=0.001),
+    "contrast": MethodSettings(contrast=1.0),
     "auto_rgn": MethodSettings(relative_gradient=1.0),
     "stoch_norm": MethodSettings(stoch_norm=0.5),
 }
@@ -66,6 +71,7 @@ STRENGTHS: Mapping[str, str] = {
     "discriminative": "layer_decay",
     "l2_sp": "l2_sp",
     "bss": "bss",
+    "contrast": "contrast",
     "auto_rgn": "relative_gradient",
     "stoch_norm": "stoch_norm",
 }

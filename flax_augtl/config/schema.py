@@ -101,6 +101,15 @@ class MethodConfig:
     bss_values: int | None = setting(
         None, "How many singular values config.method.bss penalises.", least=1, absent=SAME
     )
+    contrast: float | None = setting(
+        None,
+        "Strength of the supervised contrastive loss of a batch's penultimate features; 0 = none.",
+        least=0,
+        absent=SAME,
+    )
+    contrast_temperature: float | None = setting(
+        None, "The cosines of config.method.contrast are divided by it.", above=0, absent=SAME
+    )
     relative_gradient: float | None = setting(
         None,
         "The rate of each pretrained tensor is proportional to this power of ‖gradient‖ / ‖weight‖; 0 = the same rate.",

@@ -134,6 +134,7 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
     settings = head_of(config)
     method = method_of(config)
     check_pretrained(method, pretrained=config.weights is not None)
+    check_mixed(method, config)
     check_batch(config)
     if dataset is None:
         check_there(config.data)
@@ -277,6 +278,20 @@ def check_norms(method: MethodSettings, variables: Mapping[str, Any]) -> None:
             raise UserError(
                 f"config.method.{name}={getattr(method, name)} is about batch norm, which this network does not have. "
                 "Choose another method or another network."
+            )
+
+
+def check_mixed(method: MethodSettings, config: Config) -> None:
+    """Check that no image has parts of two classes where a method compares classes.
+
+    Raises:
+      UserError: images are mixed.
+    """
+    for name in ("mixup", "cutmix"):
+        if method.contrast and getattr(config.data, name):
+            raise UserError(
+                f"config.method.contrast={method.contrast:g} compares images by their class, but "
+                f"config.data.{name}={getattr(config.data, name):g} mixes images of two classes. Set one of them to 0."
             )
 
 

@@ -175,7 +175,7 @@ def train_step(
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
         loss = jnp.sum(losses) / total_weight
         for term in settings.losses:
-            loss += term.loss(features, axis_name) / settings.accumulate
+            loss += term.loss(features, micro["label"], axis_name) / settings.accumulate
         # A network without batch norm changes no statistics; its collection stays empty.
         return loss, (changed.get("batch_stats", batch_stats), correct)
 

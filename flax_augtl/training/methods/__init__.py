@@ -1,6 +1,7 @@
 """Methods of fine-tuning: each is a small file, a frozen dataclass of numbers with a pure function for one place."""
 
 from flax_augtl.config.methods import MethodSettings
+from flax_augtl.training.methods.class_contrast import ClassContrast
 from flax_augtl.training.methods.layer_decay import LayerDecay
 from flax_augtl.training.methods.parameter_kinds import ParameterKind
 from flax_augtl.training.methods.places import Places
@@ -19,6 +20,9 @@ def places_of(settings: MethodSettings) -> Places:
         group_rates=None if settings.layer_decay == 1 else LayerDecay(settings.layer_decay),
         pulls=(PullToStart(settings.l2_sp),) if settings.l2_sp else (),
         around=(RelativeGradient(settings.relative_gradient),) if settings.relative_gradient else (),
-        losses=(SpectralShrinkage(settings.bss, settings.bss_values),) if settings.bss else (),
+        losses=(
+            *([SpectralShrinkage(settings.bss, settings.bss_values)] if settings.bss else []),
+            *([ClassContrast(settings.contrast, settings.contrast_temperature)] if settings.contrast else []),
+        ),
         normalisation=StochasticNorm(settings.stoch_norm) if settings.stoch_norm else None,
     )

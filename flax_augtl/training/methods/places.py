@@ -38,11 +38,12 @@ class Around(Protocol):
 class FeatureLoss(Protocol):
     """Place 4: a term of the loss."""
 
-    def loss(self, features: jax.Array, axis_name: str) -> jax.Array:
+    def loss(self, features: jax.Array, labels: jax.Array, axis_name: str) -> jax.Array:
         """Return the term for the whole batch, the same on every device.
 
         Args:
           features: this device's penultimate features, float [b, D].
+          labels: of these examples, int [b].
           axis_name: axis of the devices.
         """
         ...

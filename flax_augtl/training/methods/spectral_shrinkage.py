@@ -17,7 +17,7 @@ class SpectralShrinkage:
     strength: float
     values: int
 
-    def loss(self, features: jax.Array, axis_name: str) -> jax.Array:
+    def loss(self, features: jax.Array, labels: jax.Array, axis_name: str) -> jax.Array:
         """Return the term for the whole batch, the same on every device."""
         # The spectrum of a part of the batch would depend on the number of devices.
         return self.strength * smallest(jax.lax.all_gather(features, axis_name, tiled=True), self.values)

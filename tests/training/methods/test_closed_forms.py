@@ -12,6 +12,7 @@ from flax_augtl.config.methods import METHODS, MethodSettings
 from flax_augtl.config.schema import Config
 from flax_augtl.training.freezing import FreezingPlan, freezing_plan
 from flax_augtl.training.methods import places_of
+from flax_augtl.training.methods.class_contrast import ClassContrast, contrast
 from flax_augtl.training.methods.spectral_shrinkage import SpectralShrinkage, smallest
 from flax_augtl.training.methods.stochastic_norm import StochasticNorm
 from flax_augtl.training.optimizer import create_optimizer, optimizer_of
@@ -123,11 +124,51 @@ def test_spectral_shrinkage_is_that_of_the_whole_batch():
     term = SpectralShrinkage(0.5, 2)
 
     def loss(x):
-        return jax.pmap(lambda part: term.loss(part, "batch"), axis_name="batch", devices=jax.devices()[: len(x)])(x)
+        return jax.pmap(
+            lambda part: term.loss(part, None, "batch"), axis_name="batch", devices=jax.devices()[: len(x)]
+        )(x)
 
     expected = 0.5 * np.square(np.linalg.svd(x)[1][-2:]).sum()
     np.testing.assert_allclose(loss(x.reshape(1, 8, 5)), [expected], rtol=1e-4)
     np.testing.assert_allclose(loss(x.reshape(4, 2, 5)), [expected] * 4, rtol=1e-4)
+
+
+def contrast_by_hand(x, labels, temperature):
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    found = []
+    for i in range(len(x)):
+        others = [j for j in range(len(x)) if j != i]
+        whole = sum(np.exp(unit[i] @ unit[j] / temperature) for j in others)
+        positive = [np.log(np.exp(unit[i] @ unit[j] / temperature) / whole) for j in others if labels[j] == labels[i]]
+        found += [-np.mean(positive)] if positive else []
+    return np.mean(found)
+
+
+def test_contrast_is_the_mean_over_examples_with_another_of_their_class():
+    x = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 2, 3, 1])
+    expected = contrast_by_hand(np.asarray(x, np.float64), labels, 0.5)
+    assert contrast(x, labels, 0.5) == pytest.approx(expected, rel=1e-5)
+    assert contrast(3 * x, labels, 0.5) == pytest.approx(expected, rel=1e-5)
+    assert contrast(x, np.arange(8), 0.5) == 0  # No two of one class.
+    assert np.isfinite(jax.grad(contrast)(jnp.zeros((8, 5)), labels, 0.07)).all()
+    assert np.isfinite(jax.grad(contrast)(x[:1], labels[:1], 0.07)).all()
+    # A step against the gradient brings features of one class together.
+    after = x - 0.1 * jax.grad(contrast)(x, labels, 0.5)
+    assert contrast(after, labels, 0.5) < expected
+
+
+def test_contrast_is_that_of_the_whole_batch():
+    x = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    labels, term = np.array([0, 1, 0, 1, 2, 2, 0, 1]), ClassContrast(2.0, 0.5)
+
+    def loss(x, labels):
+        devices = jax.devices()[: len(x)]
+        return jax.pmap(lambda *part: term.loss(*part, "batch"), axis_name="batch", devices=devices)(x, labels)
+
+    expected = 2 * contrast_by_hand(np.asarray(x, np.float64), labels, 0.5)
+    np.testing.assert_allclose(loss(x.reshape(1, 8, 5), labels.reshape(1, 8)), [expected], rtol=1e-4)
+    np.testing.assert_allclose(loss(x.reshape(4, 2, 5), labels.reshape(4, 2)), [expected] * 4, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What all methods have in common: nothing at strength 0 and at depth `all`, frozen layers, devices, and resuming."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from flax_augtl.config.convert import typed
 from flax_augtl.config.methods import METHODS, MethodSettings, method_settings
 from flax_augtl.config.schema import Config
 from flax_augtl.errors import UserError
-from flax_augtl.training.experiment import check_norms, prepare
+from flax_augtl.training.experiment import check_mixed, check_norms, prepare
 from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.methods import Places, places_of
 from flax_augtl.training.optimizer import create_optimizer, optimizer_of
@@ -20,7 +22,9 @@ from tests import small
 from tests.training.test_step import assert_close, batch_of, steps
 
 # Every number at once.
-EVERYTHING = MethodSettings(layer_decay=0.5, l2_sp=0.1, bss=0.01, bss_values=2, relative_gradient=0.5, stoch_norm=0.5)
+EVERYTHING = MethodSettings(
+    layer_decay=0.5, l2_sp=0.1, bss=0.01, bss_values=2, contrast=0.1, relative_gradient=0.5, stoch_norm=0.5
+)
 CONFIG = Config(weight_decay=0.01)
 
 
@@ -48,7 +52,15 @@ def one_device(batches):
 
 def test_a_strength_of_zero_leaves_every_method_out():
     assert places_of(MethodSettings()) == places_of(METHODS["plain"]) == Places()
-    zero = {"layer_decay": 1.0, "trains": "all", "l2_sp": 0.0, "bss": 0.0, "relative_gradient": 0.0, "stoch_norm": 0.0}
+    zero = {
+        "layer_decay": 1.0,
+        "trains": "all",
+        "l2_sp": 0.0,
+        "bss": 0.0,
+        "contrast": 0.0,
+        "relative_gradient": 0.0,
+        "stoch_norm": 0.0,
+    }
     for preset in METHODS:
         assert places_of(method_settings(preset, zero)) == Places(), preset
         assert preset == "plain" or places_of(METHODS[preset]) != Places(), preset
@@ -141,6 +153,16 @@ def test_methods_of_pretrained_layers_need_pretrained_weights(field, preset):
 def test_an_unknown_method_is_named_with_the_nearest():
     with pytest.raises(UserError, match="config.method.preset='l2sp' is unknown. Did you mean 'l2_sp'"):
         config("l2sp")
+
+
+def test_contrast_needs_images_of_one_class():
+    made = small.typed_config()
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, cutmix=1.0))
+    with pytest.raises(
+        UserError, match="config.method.contrast=1 compares images by their class, but config.data.cutmix"
+    ):
+        check_mixed(METHODS["contrast"], made)
+    check_mixed(METHODS["bss"], made)
 
 
 def test_methods_of_batch_norm_need_one():
