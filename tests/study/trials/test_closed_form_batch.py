@@ -64,6 +64,7 @@ def test_a_study_fits_tests_and_keeps_a_head_in_closed_form(done):
     assert set(result.untrained) == {"layer3"} and set(result.leep["scores"]) == {"leep", "nce"}
     assert all(np.isfinite(value) for value in (*result.untrained["layer3"].values(), *result.leep["scores"].values()))
     final = next(row for row in result.rows if row["stage"] == "final" and row["seed"] == 0)
+    assert "frozen (all) (computed in closed form)" in (folder / "report.html").read_text()
     run = load_run(folder / "best")
     assert run.config.head.fit == "lda" and run.config.steps is None
     assert run.evaluate("test")["top1"] == pytest.approx(final["test"]["top1"], abs=1e-9)
