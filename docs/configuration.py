@@ -12,7 +12,8 @@ _INTRODUCTION = """# Configuration
 Every field, with its type, default and meaning. Set a field on the command line as `--config.FIELD=VALUE`, or in a
 config file such as [configs/folder.py](../flax_augtl/configs/folder.py). `None` on the command line clears an optional
 field. Of fields that give one length in several units (`…_steps`, `…_epochs`, `…_examples`), one counts. The names of
-networks are in [weights.md](weights.md#networks), those of heads in [heads.md](heads.md#heads).
+networks are in [weights.md](weights.md#networks), those of heads in [heads.md](heads.md#heads),
+those of methods in [methods.md](methods.md).
 
 `python -m docs.configuration` writes this page from the schema.
 """

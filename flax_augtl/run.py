@@ -18,6 +18,7 @@ from flax_augtl.run_data import renamed_as_in, spelling_in
 from flax_augtl.runtime import determinism, distributed
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import for_terminal
+from flax_augtl.training import closed_form
 from flax_augtl.training import result as run_result
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, prepare
@@ -211,7 +212,9 @@ def _fitted(start: _Start, experiment: Experiment, workdir: epath.Path, quiet: b
         ended = not progress.evaluation_due and (
             progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
         )
-        if not ended:
+        if not ended and experiment.network.head.settings.closed_form:
+            state, progress = closed_form.fit_head(experiment, state, progress, log=log, checkpoints=checkpoints)
+        elif not ended:
             state, progress = fit(
                 experiment,
                 state,

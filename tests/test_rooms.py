@@ -50,7 +50,7 @@ ORDER = (
 INSIDE = {
     "data": ("errors", "keyed_random", "types", "images", "sources", "splits", "loading"),
     "pretrained": ("errors", "formats"),
-    "study": ("result", "selection", "norms", "grid", "context", "leases", "trials", "report"),
+    "study": ("result", "selection", "norms", "rivals", "grid", "context", "leases", "trials", "report"),
 }
 PACKAGE = ROOT / "flax_augtl"
 

@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flax_augtl.config import heads, networks
+from flax_augtl.config import heads, methods, networks
 from flax_augtl.config.durations import DURATIONS, given_unit
 from flax_augtl.config.field import Field, fields_of, sections_of
 from flax_augtl.config.nearest import did_you_mean
@@ -90,6 +90,11 @@ def _head(values: Mapping[str, Any]) -> None:
     heads.head_settings(head.pop("preset", "kept_deeper"), head)
 
 
+def _method(values: Mapping[str, Any]) -> None:
+    method = dict(values.get("method", {}))
+    methods.method_settings(method.pop("preset", methods.PLAIN), method)
+
+
 def _network(values: Mapping[str, Any]) -> None:
     networks.find(values.get("network", "resnet18"))
 
@@ -120,7 +125,7 @@ def _crop_scale(values: Mapping[str, Any]) -> None:
 
 
 # Checks that also work while other fields are wrong, and checks that need the right type of all fields.
-_ALONE: tuple[Callable[[Mapping[str, Any]], None], ...] = (_head, _network, _freeze)
+_ALONE: tuple[Callable[[Mapping[str, Any]], None], ...] = (_head, _method, _network, _freeze)
 _TOGETHER = (*_ALONE, _lengths, _crop_scale)
 
 

@@ -19,6 +19,8 @@ SCALED = ("l2", "power")
 CLASSIFIER_INITS = ("pretrained", "random", "shuffled")
 CLASSIFIER_RATES = ("pretrained", "new")
 CLASSIFIER_STARTS = ("zero", "leep")
+GRADIENT, LDA, RIDGE, CLASS_MEANS = "gradient", "lda", "ridge", "class_means"
+FITS = (GRADIENT, LDA, RIDGE, CLASS_MEANS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,10 @@ class HeadSettings:
       classifier_init_from: where the target classifier starts: `zero`, or `leep`, a predictor without training
         (`flax_augtl.models.leep`). `leep` needs a target classifier that reads the kept layer.
       dropout: probability with which an input of the target classifier, and an output of a new layer, is dropped.
+      fit: how the target classifier comes to its weights: by `gradient` descent, or in closed form on the frozen
+        features (`flax_augtl.models.closed_form`): one of `FITS`.
+      strength: of the regularisation of a closed form: the shrinkage of `lda`, in [0, 1], or the penalty of `ridge`
+        divided by the mean variance of a feature; None chooses it from the training data.
     """
 
     keep_classifier: bool = True
@@ -51,6 +57,13 @@ class HeadSettings:
     classifier_rate: str = "pretrained"
     classifier_init_from: str = "zero"
     dropout: float = 0.0
+    fit: str = GRADIENT
+    strength: float | None = None
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the head is fitted in closed form, without any step of gradient descent."""
+        return self.fit != GRADIENT
 
     def __post_init__(self):
         for field, choices in (
@@ -58,6 +71,7 @@ class HeadSettings:
             ("classifier_init", CLASSIFIER_INITS),
             ("classifier_rate", CLASSIFIER_RATES),
             ("classifier_init_from", CLASSIFIER_STARTS),
+            ("fit", FITS),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(f"config.head.{field}={getattr(self, field)!r} is not one of {', '.join(choices)}.")
@@ -82,6 +96,30 @@ class HeadSettings:
                 f"config.head.classifier_init={self.classifier_init!r} needs a kept classification layer, "
                 "but config.head.keep_classifier is False."
             )
+        self._check_fit()
+
+    def _check_fit(self):
+        """Check the fields of a closed form.
+
+        Raises:
+          UserError: they contradict each other.
+        """
+        linear = not (self.keep_classifier or self.new_layers or self.widen or self.dropout) and self.norm != "batch"
+        if self.closed_form and not linear:
+            raise UserError(
+                f"config.head.fit={self.fit!r} fits one linear layer on the penultimate features: it needs "
+                "keep_classifier=False, new_layers=(), widen=0, dropout=0 and any norm but batch, as in the preset "
+                f"{self.fit}."
+            )
+        if self.strength is not None and self.fit not in (LDA, RIDGE):
+            raise UserError(
+                f"config.head.strength={self.strength:g} has no effect: only config.head.fit=lda and ridge read it."
+            )
+        if self.strength is not None and (self.strength < 0 or self.fit == LDA and self.strength > 1):
+            raise UserError(
+                f"config.head.strength={self.strength:g} must be {'in [0, 1]' if self.fit == LDA else 'at least 0'} "
+                f"for config.head.fit={self.fit!r}."
+            )
 
 
 PRESETS: Mapping[str, HeadSettings] = {
@@ -96,6 +134,9 @@ PRESETS: Mapping[str, HeadSettings] = {
     "wider": HeadSettings(keep_classifier=False, widen=1024),
     "random_deeper": HeadSettings(new_layers=(1024,), classifier_init="random"),
     "shuffled_deeper": HeadSettings(new_layers=(1024,), classifier_init="shuffled"),
+    LDA: HeadSettings(keep_classifier=False, norm="none", fit=LDA),
+    RIDGE: HeadSettings(keep_classifier=False, norm="none", fit=RIDGE),
+    CLASS_MEANS: HeadSettings(keep_classifier=False, norm="none", fit=CLASS_MEANS),
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flax_augtl.config.methods import METHODS, PLAIN
 from flax_augtl.config.schema import Config
 from flax_augtl.config.study_config import StudyConfig
 from flax_augtl.errors import UserError
@@ -34,6 +35,8 @@ class StudyPreset:
       heads: names of heads; `config.study.heads` and `config.study.own_heads` are added to them.
       seeds: number of seeds.
       minutes: the time budget; 0 for none.
+      methods: methods that every head is tried with; `config.study.methods` are added to them.
+      strengths: factors of their strength.
       depths: number of evenly spread depths if there is no time budget; 0 for every depth.
     """
 
@@ -41,6 +44,8 @@ class StudyPreset:
     seeds: int = 6
     minutes: float = 0.0
     depths: int = 0
+    methods: tuple[str, ...] = ()
+    strengths: tuple[float, ...] = ()
 
 
 STUDIES: Mapping[str, StudyPreset] = {
@@ -48,6 +53,9 @@ STUDIES: Mapping[str, StudyPreset] = {
     "paper": StudyPreset(PAPER),
     "controls": StudyPreset(CONTROLS),
     "full": StudyPreset((*CONTROLS, "kept_deeper_batch", "kept_deeper2", SCRATCH)),
+    "rivals": StudyPreset(
+        ("traditional",), methods=tuple(name for name in METHODS if name != PLAIN), strengths=(0.333, 1.0, 3.0)
+    ),
 }
 
 

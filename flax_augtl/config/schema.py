@@ -6,6 +6,7 @@ from typing import Any
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.config.field import SAME, Field, fields_of, section, setting
+from flax_augtl.config.methods import METHODS, PLAIN
 from flax_augtl.config.optimizers import OPTIMIZERS, Optimizer
 from flax_augtl.config.schedules import SCHEDULES, Schedule
 from flax_augtl.config.study_config import StudyConfig
@@ -48,6 +49,79 @@ class HeadConfig:
     )
     dropout: float | None = setting(
         None, "Probability with which an activation between new layers is dropped.", least=0, below=1
+    )
+    fit: str | None = setting(
+        None,
+        "The target classifier is fitted by gradient (descent), or in closed form on frozen features: lda, ridge, "
+        "class_means; these need config.freeze=all.",
+        absent=SAME,
+    )
+    strength: float | None = setting(
+        None,
+        "Of fit=lda: the shrinkage, from 0 to 1; of fit=ridge: the penalty, divided by the mean variance of a feature; "
+        "None = chosen from the training data.",
+        least=0,
+        absent=SAME,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """What `config.method` holds: a preset, and numbers that take the place of its own; they can be combined."""
+
+    preset: str = setting(
+        PLAIN,
+        f"How pretrained layers are fine-tuned: {', '.join(METHODS)}; the other fields override its numbers.",
+        absent=SAME,
+    )
+    layer_decay: float | None = setting(
+        None,
+        "The learning rate of a pretrained layer group is that of the one above it times this; 1 = the same rate.",
+        above=0,
+        most=1,
+        absent=SAME,
+    )
+    trains: str | None = setting(
+        None,
+        "Which parameters of the trainable pretrained layers are trained: all, norm (those of batch norm), bias.",
+        absent=SAME,
+    )
+    l2_sp: float | None = setting(
+        None,
+        "Strength of the pull of pretrained kernels to their initial values, in place of their weight decay; 0 = none.",
+        least=0,
+        absent=SAME,
+    )
+    bss: float | None = setting(
+        None,
+        "Strength of the penalty of the smallest squared singular values of a batch's penultimate features; 0 = none.",
+        least=0,
+        absent=SAME,
+    )
+    bss_values: int | None = setting(
+        None, "How many singular values config.method.bss penalises.", least=1, absent=SAME
+    )
+    contrast: float | None = setting(
+        None,
+        "Strength of the supervised contrastive loss of a batch's penultimate features; 0 = none.",
+        least=0,
+        absent=SAME,
+    )
+    contrast_temperature: float | None = setting(
+        None, "The cosines of config.method.contrast are divided by it.", above=0, absent=SAME
+    )
+    relative_gradient: float | None = setting(
+        None,
+        "The rate of each pretrained tensor is proportional to this power of ‖gradient‖ / ‖weight‖; 0 = the same rate.",
+        least=0,
+        absent=SAME,
+    )
+    stoch_norm: float | None = setting(
+        None,
+        "Probability with which a channel of a trainable batch norm takes its running statistics in training.",
+        least=0,
+        most=1,
+        absent=SAME,
     )
 
 
@@ -125,6 +199,7 @@ class Config:
         None, "Expected SHA-256 of the weights file, 64 hexadecimal digits; None = not checked."
     )
     head: HeadConfig = section(HeadConfig, "What is stacked on the source network.")
+    method: MethodConfig = section(MethodConfig, "How pretrained layers are fine-tuned.")
     freeze: str = setting(
         "none",
         "The topmost frozen layer group (stem, layer1, …, fc; conv1, …, fc8) or residual block (layer3.0), or none, or "

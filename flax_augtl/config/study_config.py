@@ -13,9 +13,9 @@ class StudyConfig:
 
     preset: str = setting(
         "quick",
-        'What the study compares: quick, paper, controls, full; "" = only what the next fields say. A field that is '
+        'What the study compares: quick, paper, controls, full, rivals; "" = only what the next fields say. A field that is '
         "given takes the place of what the preset decides.",
-        choices=("quick", "paper", "controls", "full", ""),
+        choices=("quick", "paper", "controls", "full", "rivals", ""),
     )
     minutes: float | None = setting(
         None,
@@ -48,6 +48,18 @@ class StudyConfig:
     scales: tuple[float, ...] = setting(
         (),
         "Initial gammas that every head with the norm l2 or power is tried with besides its own, such as 1, 5, 10, 20, 40.",
+        absent=SAME,
+    )
+    methods: tuple[str, ...] = setting(
+        (),
+        "Methods of fine-tuning that every head is tried with besides its plain one, by the name of a preset of "
+        "config.method. Each gives a head of its own, such as traditional+l2_sp.",
+        absent=SAME,
+    )
+    strengths: tuple[float, ...] = setting(
+        (),
+        "Factors of the strength of each method, among which validation chooses, such as 0.333, 1, 3. Heads without a "
+        "strength are tried with as many settings by a finer grid of learning rates. Empty = 1, or what the preset says.",
         absent=SAME,
     )
     seeds: tuple[int, ...] | None = setting(

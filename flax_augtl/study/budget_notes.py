@@ -19,8 +19,11 @@ def untried(grid: Grid, first: Mapping[str, Sequence[Candidate]]) -> list[str]:
     missed = [label for label, some in first.items() if not some]
     if missed:
         found.append(f"No time was left for the depth{'s' * (len(missed) > 1)} {', '.join(missed)}.")
-    count = {label: len([group for group in grid.groups() if grid.label(*group[:2]) == label]) for label in first}
-    fewer = [label for label, some in first.items() if 0 < len(some) < count[label] * len(grid.rates)]
+    count = {
+        label: sum(len(grid.rates_of(group)) for group in grid.groups() if grid.label(*group[:2]) == label)
+        for label in first
+    }
+    fewer = [label for label, some in first.items() if 0 < len(some) < count[label]]
     if fewer:
         found.append(f"Not every head and learning rate was tried at {', '.join(fewer)}.")
     return found

@@ -132,7 +132,7 @@ class Search:
                 continue
             self._do([trial for candidate in wanted for trial in self.trials(candidate, self.shortest)])
             tried += wanted
-            if len(wanted) == len(groups) * len(self.grid.rates):
+            if len(wanted) == sum(len(self.grid.rates_of(group)) for group in groups):
                 tried += self._widened(groups)
         self.left_out += untried(self.grid, self.first)
         return {
@@ -175,8 +175,8 @@ class Search:
 
     def _rates(self, group: Group, count: int | None) -> list[float]:
         """Return the learning rates nearest to the best one at the head's last depth; all of them for None."""
-        if count is None or count >= len(self.grid.rates):
-            return list(self.grid.rates)
+        if count is None or count >= len(self.grid.rates_of(group)):
+            return list(self.grid.rates_of(group))
         rows = [row for row in self.rows if row["head"] == group[0] and row["depth"] != group[1]]
         best = selection.choose([row for row in rows if row["depth"] == rows[-1]["depth"]], "learning_rate")
         middle = best[0] if best else self.grid.rates[len(self.grid.rates) // 2]
@@ -280,7 +280,7 @@ class Search:
         """Return the untried learning rates just above and below that of a candidate."""
         rows = [row for row in self.rows if group_of(row) == candidate.group]
         tried = {row["learning_rate"] for row in rows}
-        rates = sorted({*self.grid.rates, candidate.rate})
+        rates = sorted({*self.grid.rates_of(candidate.group), candidate.rate})
         at = rates.index(candidate.rate)
         return [rate for rate in (*rates[at + 1 : at + 2], *rates[max(at - 1, 0) : at]) if rate not in tried]
 

@@ -53,7 +53,7 @@ def too_few_of(context: Context) -> str | None:
     """Return the warning of `too_few` for a study, if it needs one."""
     grid = context.grid
     images = {name for seed in grid.selection_seeds for name in context.validation(seed).ids}
-    return too_few(len(images), len(grid.groups()) * len(grid.rates))
+    return too_few(len(images), grid.settings)
 
 
 def ties(context: Context, rows: Sequence[Row], best: str) -> list[str]:

@@ -19,7 +19,8 @@ from flax_augtl.models.augmented import HEAD, AugmentedNetwork, create_network
 from flax_augtl.pretrained import Preprocessing, Source
 from flax_augtl.study.grid import SCRATCH, Grid, Trial, make_grid
 from flax_augtl.training import freezing
-from flax_augtl.training.experiment import check_batch, hashable, source_of, variant_of
+from flax_augtl.training.experiment import check_batch, check_norms, hashable, source_of, variant_of
+from flax_augtl.training.methods import Places, places_of
 from flax_augtl.training.optimizer import schedule_of
 from flax_augtl.training.step import AXIS
 
@@ -97,7 +98,12 @@ class Context:
             trial.depth,
             pretrained=trial.head != SCRATCH,
             classifier_rate=trial.classifier_rate,
+            subset=places_of(self.grid.rival(trial.head).settings).subset,
         )
+
+    def places(self, trial: Trial) -> Places:
+        """Return what the method of a trial plugs into its training."""
+        return places_of(self.grid.rival(trial.head).settings).on(self.freezing(trial))
 
     def shared(self, trial: Trial) -> int:
         """Return the number of bottom layer groups that are frozen and equal to those of the source network."""
@@ -211,6 +217,8 @@ def gather(config: Config, datasets: Mapping[int, Dataset] | None = None, *, ran
     )
     if datasets is None:
         datasets = {seed: load_dataset(config.data, seed=seed) for seed in grid.seeds}
+    for rival in grid.rivals.values():
+        check_norms(rival.settings, source.variables)
     for seed in grid.seeds:
         if datasets[seed].val is None:
             raise UserError(

@@ -5,12 +5,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from flax_augtl.config.heads import PRESETS, HeadSettings, head_settings
+from flax_augtl.config.methods import METHODS, PLAIN, check_pretrained
 from flax_augtl.config.nearest import did_you_mean
 from flax_augtl.config.presets import SCRATCH, STUDIES, preset_of, resolved
 from flax_augtl.config.schema import Config
 from flax_augtl.errors import UserError
 from flax_augtl.models.augmented import CLASSIFICATION
 from flax_augtl.study.norms import with_norms
+from flax_augtl.study.rivals import Rival, finer_rates, with_methods
+from flax_augtl.training.experiment import method_of
 
 NONE, ALL, BLOCKS = "none", "all", "blocks"
 Group = tuple[str, str, str]  # Head, depth and classifier rate.
@@ -64,6 +67,7 @@ class Grid:
       rates: learning rates, ascending.
       seeds: the same for all heads, so that results are paired.
       selection_seeds: those of the seeds that choices are made with.
+      rivals: how each head is fine-tuned, by name.
     """
 
     heads: Mapping[str, HeadSettings]
@@ -73,6 +77,11 @@ class Grid:
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     selection_seeds: tuple[int, ...]
+    rivals: Mapping[str, Rival] = dataclasses.field(default_factory=dict)
+
+    def rival(self, head: str) -> Rival:
+        """Return how a head is fine-tuned."""
+        return self.rivals.get(head) or Rival(head, PLAIN, METHODS[PLAIN])
 
     def groups(self) -> list[Group]:
         """Return every (head, depth, classifier rate) that is tried."""
@@ -106,12 +115,25 @@ class Grid:
             for head, labels in self.labels.items()
         }
 
+    def rates_of(self, group: Group) -> tuple[float, ...]:
+        """Return the learning rates that a group is tried with; a head in closed form has none, written as 0."""
+        if self.heads[group[0]].closed_form:
+            return (0.0,)
+        return finer_rates(self.rates, self.rival(group[0]).finer)
+
+    @property
+    def settings(self) -> int:
+        """The number of settings that validation chooses among: groups with each of their learning rates."""
+        return sum(len(self.rates_of(group)) for group in self.groups())
+
     def trials(self, group: Group, rate: float) -> list[Trial]:
         """Return the selecting trials of a group at a learning rate, one for each seed."""
         return [Trial("select", *group, rate, seed) for seed in self.selection_seeds]
 
 
-def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scratch: bool = False) -> str | None:
+def depth_of(
+    settings: HeadSettings, groups: Sequence[str], depth: str, *, scratch: bool = False, plain: bool = True
+) -> str | None:
     """Return the `Trial.depth` of a requested depth for a head; None if the head has no such depth.
 
     Args:
@@ -119,10 +141,15 @@ def depth_of(settings: HeadSettings, groups: Sequence[str], depth: str, *, scrat
       groups: layer groups of the source network with its classification layer, bottom to top.
       depth: one of them, `none` or `all`.
       scratch: the network has random weights, none of which can be frozen.
+      plain: whether it is fine-tuned plainly; methods have no effect where no pretrained layer trains.
     """
     kept = [group for group in groups if settings.keep_classifier or group not in CLASSIFICATION]
     if scratch:
         return NONE if depth == NONE else None
+    if settings.closed_form and depth not in (ALL, kept[-1]):
+        return None
+    if not plain and depth in (ALL, kept[-1]):
+        return None
     if depth == ALL:
         return kept[-1]
     return depth if depth == NONE or depth in kept else None
@@ -163,6 +190,10 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
         values = {"preset": "traditional", **settings}
         heads[name] = head_settings(values.pop("preset"), values)
     heads = with_norms(heads, study.norms, study.scales)
+    own = method_of(config)
+    heads, rivals = with_methods(heads, (*preset.methods, *study.methods), study.strengths or preset.strengths, own)
+    if SCRATCH in heads:
+        check_pretrained(own, pretrained=False)
     if not pretrained and set(heads) != {SCRATCH}:
         raise UserError("A study compares ways to use pretrained weights, but config.weights is None. Give weights.")
     if not classifier:
@@ -172,7 +203,7 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
                 "The weights have no classification layer that could be kept, and every head of the study "
                 "keeps it. Compare heads that replace it, such as traditional, deeper, wider."
             )
-    labels = _labels(tuple(study.depths), groups, heads, 0 if study.minutes else preset.depths)
+    labels = _labels(tuple(study.depths), groups, heads, rivals, 0 if study.minutes else preset.depths)
     depths = {
         name: tuple(depth for depth in (NONE, *groups) if depth in some.values()) for name, some in labels.items()
     }
@@ -191,11 +222,16 @@ def make_grid(config: Config, groups: Sequence[str], *, pretrained: bool, classi
         rates,
         seeds,
         seeds[: study.selection_seeds or len(seeds)],
+        rivals,
     )
 
 
 def _labels(
-    asked: tuple[str, ...], groups: Sequence[str], heads: Mapping[str, HeadSettings], count: int
+    asked: tuple[str, ...],
+    groups: Sequence[str],
+    heads: Mapping[str, HeadSettings],
+    rivals: Mapping[str, Rival],
+    count: int,
 ) -> dict[str, dict[str, str]]:
     """Return, for every head, the requested depths and the topmost group that it freezes at each of them.
 
@@ -203,6 +239,7 @@ def _labels(
       asked: `config.study.depths`.
       groups: layer groups of the source network, bottom to top.
       heads: their settings, by name.
+      rivals: how they are fine-tuned, by name.
       count: how many depths to choose if none is requested; 0 for all of them.
 
     Raises:
@@ -225,7 +262,8 @@ def _labels(
     labels = {}
     for name, settings in heads.items():
         scratch = name == SCRATCH
-        found = {label: depth_of(settings, groups, label, scratch=scratch) for label in ((NONE,) if scratch else given)}
+        how = {"scratch": scratch, "plain": rivals[name].method == PLAIN}
+        found = {label: depth_of(settings, groups, label, **how) for label in ((NONE,) if scratch else given)}
         labels[name] = {label: depth for label, depth in found.items() if depth is not None}
         if not labels[name]:
             raise UserError(f"The head {name} has none of the depths config.study.depths={given}.")

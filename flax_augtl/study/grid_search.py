@@ -1,12 +1,13 @@
 """The search over the grid of heads, depths and learning rates, and the trials that are retrained after it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax_augtl.errors import UserError
 from flax_augtl.study import selection
 from flax_augtl.study.choices import ties
 from flax_augtl.study.context import Context
-from flax_augtl.study.grid import Trial
+from flax_augtl.study.grid import Grid, Trial
 from flax_augtl.study.successive_halving import complete, halve
 from flax_augtl.study.trials.worker import Work
 
@@ -16,7 +17,7 @@ def select(work: Work, part: tuple[int, int] | None) -> list[dict[str, Any]]:
     grid = work.context.grid
     if work.context.study.search == "halving":
         return halve(grid, work)
-    tried = {group: list(grid.rates) for group in grid.groups()}
+    tried = {group: list(grid.rates_of(group)) for group in grid.groups()}
     trials = [trial for group, rates in tried.items() for rate in rates for trial in grid.trials(group, rate)]
     if part is not None:
         number, count = part
@@ -48,6 +49,7 @@ def chosen_trials(context: Context, rows: list[dict[str, Any]]) -> tuple[str, li
     heads = selection.winners(rows, lambda row: row["head"])
     if not heads:
         raise UserError(no_result(rows))
+    heads = at_best_strength(heads, context.grid)
     best = max(heads, key=lambda name: heads[name]["score"])
     for sentence in ties(context, rows, best):
         print(sentence, flush=True)
@@ -60,6 +62,16 @@ def chosen_trials(context: Context, rows: list[dict[str, Any]]) -> tuple[str, li
         for name, choice in choices
         for seed in context.grid.seeds
     ]
+
+
+def at_best_strength(heads: Mapping[str, dict[str, Any]], grid: Grid) -> dict[str, dict[str, Any]]:
+    """Return the choices of heads, with one strength of each method: the one that validation prefers."""
+    best: dict[str, str] = {}
+    for name, choice in heads.items():
+        contestant = grid.rival(name).contestant
+        if contestant not in best or choice["score"] > heads[best[contestant]]["score"]:
+            best[contestant] = name
+    return {name: choice for name, choice in heads.items() if name in best.values()}
 
 
 def no_result(rows: list[dict[str, Any]]) -> str:

@@ -33,7 +33,8 @@ class StudyResult:
       finals_by_depth: whether the best rate of every head and depth was retrained and tested, not only the winners.
       leep: None, or the results of LEEP's predictor: `val` and `test` (metrics as above), `test_by_seed` (such metrics
         for each seed, in ascending order of the seeds of the final trials), `predicted_by_seed` (likewise, as in rows)
-        and `speaks` (target class: [[source class, P(y|z) share], …]).
+        `speaks` (target class: [[source class, P(y|z) share], …]) and `scores` (`leep` and `nce` of the first seed's
+        training images).
       counts: number of examples in `train`, `val`, `test`.
       class_names: of the target task.
       notes: sentences about the data and the study.
@@ -52,6 +53,8 @@ class StudyResult:
         other}}.
       left_out: sentences about what the time budget left out.
       account: seconds that each part of a study with a time budget took, by name; empty without a budget.
+      untrained: scores without training of the first seed's training images: topmost frozen layer group: `logme` and
+        `h_score` of what it puts out, pooled over space; for those whose activations are kept.
       image: a function from the position of a test example in `predictions` to its pixels, uint8 [H, W, 3]; None
         without predictions.
     """
@@ -78,4 +81,5 @@ class StudyResult:
     left_out: tuple[str, ...] = ()
     account: Mapping[str, float] = dataclasses.field(default_factory=dict)
     image: Callable[[int], np.ndarray] | None = None
+    untrained: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     one_test_split: bool = True

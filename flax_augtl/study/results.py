@@ -13,11 +13,11 @@ from etils import epath
 
 from flax_augtl.config.convert import to_json
 from flax_augtl.config.heads import PRESETS
-from flax_augtl.config.schema import Config, HeadConfig
+from flax_augtl.config.schema import Config, HeadConfig, MethodConfig
 from flax_augtl.features.activations import Activations
 from flax_augtl.features.cache import fill_seconds
 from flax_augtl.features.views import EVALUATION
-from flax_augtl.models import leep
+from flax_augtl.models import leep, transferability
 from flax_augtl.models.augmented import CLASSIFICATION, HEAD
 from flax_augtl.run import load_run
 from flax_augtl.runtime.versions import versions
@@ -30,11 +30,12 @@ from flax_augtl.study.trials import predictions as predicted
 from flax_augtl.study.trials.batches import source_logits
 from flax_augtl.study.trials.trial_batch import TrialBatch
 from flax_augtl.study.trials.worker import Work
+from flax_augtl.study.untrained import untrained_scores
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.evaluation import Evaluation
 from flax_augtl.training.intervals import confusion_intervals
-from flax_augtl.training.optimizer import create_optimizer, optimizer_of
+from flax_augtl.training.optimizer import create_optimizer
 from flax_augtl.training.progress import Progress
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import cross_entropy
@@ -49,17 +50,19 @@ BEST = "best"
 def winner_config(context: Context, trial: Trial) -> Config:
     """Return the configuration with which `train` would run a final trial."""
     config, settings = context.config, context.settings(trial)
-    preset = trial.head if trial.head in PRESETS else "traditional"
+    rival = context.grid.rival(trial.head)
+    preset = rival.head if rival.head in PRESETS else "traditional"
     return dataclasses.replace(
         config,
         name=f"{config.name}/{trial.head}",
         seed=trial.seed,
         freeze=context.grid.label(trial.head, trial.depth),
-        learning_rate=trial.learning_rate,
-        steps=trial.steps,
+        learning_rate=trial.learning_rate or Config.learning_rate,
+        steps=None if settings.closed_form else trial.steps,
         epochs=None,
         examples=None,
         head=HeadConfig(preset, **dataclasses.asdict(settings)),
+        method=MethodConfig(rival.method, **dataclasses.asdict(rival.settings)),
         data=dataclasses.replace(config.data, validation=0.0),
         weights=None if trial.head == SCRATCH else config.weights,
     )
@@ -91,7 +94,7 @@ def write_run(context: Context, batch: TrialBatch, index: int, workdir: Path) ->
             parts["source"] = {**below, **parts.get("source", {})}
         variables[collection] = jax.tree.map(np.asarray, parts)
     plan = batch.signature.plan
-    state = create_state(variables, create_optimizer(optimizer_of(context.config), plan), plan, trial.seed)
+    state = create_state(variables, create_optimizer(batch.signature.optimizer, plan), plan, trial.seed)
     state = state.replace(step=np.int32(batch.step))
     dataset = context.datasets[trial.seed]
     shutil.rmtree(workdir, ignore_errors=True)  # It may hold the best network of a smaller study.
@@ -147,6 +150,7 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
     if context.source.groups[-1] not in CLASSIFICATION:
         return None
     classes, tested, validated, said, estimated = len(context.class_names), [], [], [], []
+    scores: dict[str, float] = {}
     for seed in context.grid.seeds:
         dataset, val = context.datasets[seed], context.validation(seed)
         on_train, on_val = (_softmax(source_logits(context, train, part.ids)) for part in (dataset.train, val))
@@ -159,6 +163,10 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
         said.append(predicted.written(of_test.argmax(axis=1)))
         if not estimated:  # The related source classes are those of the first seed.
             estimated = leep.speakers(from_both, on_both)
+            scores = {
+                "leep": transferability.leep_score(on_train, dataset.train.labels, classes),
+                "nce": transferability.nce(on_train, dataset.train.labels, classes),
+            }
     names = context.source.class_names
     speaks = {
         name: [[names[z] if names else str(z), share] for z, share in some]
@@ -170,6 +178,7 @@ def leep_row(context: Context, train: Activations, test: Activations) -> dict[st
         "test_by_seed": tested,
         "predicted_by_seed": said,
         "speaks": speaks,
+        "scores": scores,
     }
 
 
@@ -305,4 +314,5 @@ def outcome(
         left_out=tuple(left_out),
         account=account,
         image=None if said is None else image,
+        untrained=untrained_scores(context, work.activations),
     )

@@ -42,6 +42,8 @@ _FREE = {
     "depths",
     "learning_rates",
     "norms",
+    "methods",
+    "strengths",
     "scales",
     "seeds",
     "selection_seeds",

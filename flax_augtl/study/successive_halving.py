@@ -27,8 +27,8 @@ def halve(grid: Grid, work: Work) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     total = len(work.context.schedule(Trial("select", *grid.groups()[0], grid.rates[0], grid.seeds[0]))[0])
-    left = {group: list(grid.rates) for group in grid.groups()}
-    tried = {group: list(grid.rates) for group in grid.groups()}
+    left = {group: list(grid.rates_of(group)) for group in grid.groups()}
+    tried = {group: list(grid.rates_of(group)) for group in grid.groups()}
 
     def do(trials: list[Trial]) -> list[dict[str, Any]]:
         done = work.do(trials)

@@ -10,6 +10,7 @@ import numpy as np
 
 from flax_augtl.config.durations import in_steps
 from flax_augtl.config.heads import HeadSettings, head_settings
+from flax_augtl.config.methods import MethodSettings, check_pretrained, method_settings
 from flax_augtl.config.schema import Config
 from flax_augtl.data import Dataset, Examples, check_there, eval_batches, load_dataset, with_cache
 from flax_augtl.data.images.augment import augmentations
@@ -23,6 +24,7 @@ from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training import freezing
 from flax_augtl.training.balance import class_weights
+from flax_augtl.training.methods import places_of
 from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of, schedule_of
 from flax_augtl.training.step import AXIS, StepSettings
 from flax_augtl.training.step_inputs import DeviceImages, Images
@@ -72,6 +74,12 @@ def head_of(config: Config) -> HeadSettings:
     """Return the settings of the head that `config.head` asks for."""
     values = dataclasses.asdict(config.head)
     return head_settings(values.pop("preset"), values)
+
+
+def method_of(config: Config) -> MethodSettings:
+    """Return the settings of the method that `config.method` asks for."""
+    values = dataclasses.asdict(config.method)
+    return method_settings(values.pop("preset"), values)
 
 
 def variant_of(model: nn.Module) -> dict[str, Any]:
@@ -124,7 +132,9 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
       UserError: the configuration, the data or the weights are wrong; nothing has been written.
     """
     settings = head_of(config)
-    optimizer = optimizer_of(config)
+    method = method_of(config)
+    check_pretrained(method, pretrained=config.weights is not None)
+    check_mixed(method, config)
     check_batch(config)
     if dataset is None:
         check_there(config.data)
@@ -138,12 +148,22 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
             "that replaces it, such as traditional."
         )
     groups = [group for group in source.groups if settings.keep_classifier or group not in network.CLASSIFICATION]
+    places = places_of(method)
     plan = freezing.freezing_plan(
         (*groups, network.HEAD),
         config.freeze,
         pretrained=config.weights is not None,
         classifier_rate=settings.classifier_rate,
+        subset=places.subset,
     )
+    places = places.on(plan)
+    optimizer = optimizer_of(config, places)
+    check_norms(method, source.variables)
+    if settings.closed_form and plan.depth < len(groups):
+        raise UserError(
+            f"config.head.fit={settings.fit!r} is computed from frozen features, but config.freeze={config.freeze!r} "
+            "trains some of the layers below. Set config.freeze='all'."
+        )
     dataset = load_dataset(config.data, seed=config.seed, spelling=spelling) if dataset is None else dataset
     pool = None
     if config.data.cache == "device":
@@ -165,7 +185,8 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         variables["params"][network.HEAD]["classifier"] = leep.start_classifier(
             settings, logits, dataset.train.labels, len(dataset.class_names)
         )
-    rates, every = schedule_of(config, len(dataset.train))
+    # A closed form is one step at no rate.
+    rates, every = (np.zeros(1, np.float32), 1) if settings.closed_form else schedule_of(config, len(dataset.train))
     weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
     step = StepSettings(
         label_smoothing=config.label_smoothing,
@@ -177,6 +198,8 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
         view_seed=config.data.view_seed,
+        losses=places.losses,
+        normalisation=places.normalisation,
     )
     return Experiment(
         config,
@@ -240,6 +263,36 @@ def _source_logits(source: Source, preprocessing: Preprocessing, examples: Examp
         examples, preprocessing, config.data, batch_size=config.batch_size, image_size=preprocessing.image_size
     )
     return np.concatenate([np.asarray(apply(source.variables, batch["image"])) for batch in batches])[: len(examples)]
+
+
+def check_norms(method: MethodSettings, variables: Mapping[str, Any]) -> None:
+    """Check that a network has the batch norm that a method is about.
+
+    Raises:
+      UserError: it has none.
+    """
+    if variables.get("batch_stats"):
+        return
+    for name, wrong in (("stoch_norm", method.stoch_norm > 0), ("trains", method.trains == "norm")):
+        if wrong:
+            raise UserError(
+                f"config.method.{name}={getattr(method, name)} is about batch norm, which this network does not have. "
+                "Choose another method or another network."
+            )
+
+
+def check_mixed(method: MethodSettings, config: Config) -> None:
+    """Check that no image has parts of two classes where a method compares classes.
+
+    Raises:
+      UserError: images are mixed.
+    """
+    for name in ("mixup", "cutmix"):
+        if method.contrast and getattr(config.data, name):
+            raise UserError(
+                f"config.method.contrast={method.contrast:g} compares images by their class, but "
+                f"config.data.{name}={getattr(config.data, name):g} mixes images of two classes. Set one of them to 0."
+            )
 
 
 def check_batch(config: Config) -> None:

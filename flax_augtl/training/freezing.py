@@ -1,8 +1,8 @@
 """The plan of what is frozen, which the optimizer, the step, the log and the study use."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,19 @@ from flax_augtl.runtime.text import columns
 FROZEN, PRETRAINED, NEW = "frozen", "pretrained", "new"
 
 
+class Subset(Protocol):
+    """Which parameters of the pretrained layer groups train."""
+
+    def trains(self, name: str, beside: Collection[str]) -> bool:
+        """Tell whether a parameter trains.
+
+        Args:
+          name: of the parameter in its layer.
+          beside: the names of all parameters of its layer.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class FreezingPlan:
     """The label of each layer group: frozen, pretrained or new.
@@ -22,10 +35,12 @@ class FreezingPlan:
     Attributes:
       groups: the layer groups of the network, bottom to top, the head last.
       labels: the label of each group.
+      subset: which parameters of the groups labelled pretrained train; None for all.
     """
 
     groups: tuple[str, ...]
     labels: tuple[str, ...]
+    subset: Subset | None = None
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -36,6 +51,11 @@ class FreezingPlan:
     def depth(self) -> int:
         """The number of frozen layer groups, which is the index of the first trainable group."""
         return self.labels.count(FROZEN)
+
+    @property
+    def trains_source(self) -> bool:
+        """Whether a layer group of the source network trains."""
+        return self.depth < len(self.groups) - 1
 
     def label(self, path: Sequence[Any]) -> str:
         """Return the label of the parameter at a tree path such as ("source", "layer1", ...) or ("head", ...).
@@ -51,7 +71,17 @@ class FreezingPlan:
 
     def label_tree(self, params: Any) -> Any:
         """Return a tree like `params` that has the label of each leaf."""
-        return jax.tree_util.tree_map_with_path(lambda path, _: self.label(path), params)
+
+        def label(path, _):
+            found = self.label(path)
+            if found != PRETRAINED or self.subset is None:
+                return found
+            layer = params
+            for key in path[:-1]:
+                layer = layer[key.key]
+            return found if self.subset.trains(path[-1].key, layer) else FROZEN
+
+        return jax.tree_util.tree_map_with_path(label, params)
 
     def partition(self, params: Any) -> tuple[Any, Any]:
         """Split parameters into (trainable, frozen): trees of the same shape; each has None for the other's leaves."""
@@ -79,7 +109,12 @@ def merge(trainable: Any, frozen: Any) -> Any:
 
 
 def freezing_plan(
-    groups: Sequence[str], freeze: str, *, pretrained: bool = True, classifier_rate: str = PRETRAINED
+    groups: Sequence[str],
+    freeze: str,
+    *,
+    pretrained: bool = True,
+    classifier_rate: str = PRETRAINED,
+    subset: Subset | None = None,
 ) -> FreezingPlan:
     """Return the plan that freezes all groups up to and including `freeze`.
 
@@ -88,6 +123,7 @@ def freezing_plan(
       freeze: the topmost frozen group, or `none`, or `all` (all but the head).
       pretrained: False if the source network has random weights; its groups are then new, like the head.
       classifier_rate: label of the kept classification layer if it is not frozen.
+      subset: which parameters of the groups labelled pretrained train; None for all.
 
     Raises:
       UserError: the group is unknown, or layers with random weights would be frozen.
@@ -110,19 +146,36 @@ def freezing_plan(
     labels = [FROZEN] * depth + [PRETRAINED if pretrained else NEW] * (len(source) - depth)
     if source[-1] in CLASSIFICATION and labels[-1] == PRETRAINED:
         labels[-1] = classifier_rate
-    return FreezingPlan((*source, HEAD), (*labels, NEW))
+    return FreezingPlan((*source, HEAD), (*labels, NEW), subset)
 
 
-def table(plan: FreezingPlan, params: Any, learning_rate: float, multiplier: float) -> str:
-    """Return the plan as text with one line per layer group: group, parameters, label, learning rate."""
+def table(
+    plan: FreezingPlan,
+    params: Any,
+    learning_rate: float,
+    multiplier: float,
+    factors: Mapping[str, float] | None = None,
+) -> str:
+    """Return the plan as text with one line per layer group: group, parameters, label, learning rate.
+
+    Args:
+      plan: the plan.
+      params: the parameters of the network.
+      learning_rate: of pretrained layers.
+      multiplier: of the learning rate of new layers.
+      factors: of the learning rate of each pretrained layer group; None for 1.
+    """
     counts = dict.fromkeys(plan.groups, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [key.key for key in path]
         counts[names[0] if names[0] == HEAD else names[1]] += leaf.size
     rates = {FROZEN: 0.0, PRETRAINED: learning_rate, NEW: learning_rate * multiplier}
     labels = dict(zip(plan.groups, plan.labels, strict=True))
-    trainable = sum(count for group, count in counts.items() if labels[group] != FROZEN)
+    trainable = sum(leaf.size for leaf in jax.tree.leaves(plan.partition(params)[0]))
     rows = [("layer group", "parameters", "label", "learning rate")]
-    rows += [(group, f"{counts[group]:,}", label, f"{rates[label]:.4g}") for group, label in labels.items()]
+    rows += [
+        (group, f"{counts[group]:,}", label, f"{rates[label] * (factors or {}).get(group, 1.0):.4g}")
+        for group, label in labels.items()
+    ]
     rows.append(("total", f"{sum(counts.values()):,}", f"trainable: {trainable:,}", ""))
     return columns(rows, align="<><>", least=(12, 12, 10))

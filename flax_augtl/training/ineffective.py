@@ -1,13 +1,21 @@
 """Settings that have no effect on a run; the log names them at the start."""
 
 from flax_augtl.config.durations import UNITS, in_steps
+from flax_augtl.config.methods import changed
 from flax_augtl.config.schedules import SCHEDULES
 from flax_augtl.config.schema import Config
 from flax_augtl.config.unused_fields import unused_fields
+from flax_augtl.training.experiment import method_of
 
 
 def ineffective_settings(
-    config: Config, *, total_steps: int, evaluate_every: int, examples: int, has_validation: bool
+    config: Config,
+    *,
+    total_steps: int,
+    evaluate_every: int,
+    examples: int,
+    has_validation: bool,
+    trains_source: bool = True,
 ) -> list[str]:
     """Return a sentence for every setting that has no effect on a run.
 
@@ -17,6 +25,7 @@ def ineffective_settings(
       evaluate_every: steps between two evaluations.
       examples: number of training examples.
       has_validation: whether the dataset has a validation split.
+      trains_source: whether a layer of the source network trains.
     """
     # A new run is refused for them; a run of an earlier version goes on.
     schedule, found = config.schedule, unused_fields(config)
@@ -30,6 +39,9 @@ def ineffective_settings(
                 f"{len(late)} of {len(steps)} boundaries in {field} have no effect: they come at step "
                 f"{', '.join(map(str, late))}, and the run ends after step {total_steps}."
             )
+    if not trains_source and (method := changed(method_of(config))):
+        named = " and ".join(f"config.method.{name}={value}" for name, value in method.items())
+        found.append(f"{named} {'have' if len(method) > 1 else 'has'} no effect: no pretrained layer is trained.")
     patience = config.early_stopping
     evaluations = -(-total_steps // evaluate_every)
     if patience and not has_validation:

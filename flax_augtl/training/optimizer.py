@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from flax_augtl.config.schedules import SCHEDULES, Span
 from flax_augtl.config.schema import Config, ScheduleConfig
 from flax_augtl.errors import UserError
 from flax_augtl.training.freezing import FROZEN, NEW, PRETRAINED, FreezingPlan
+from flax_augtl.training.methods.places import Places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class OptimizerSettings:
       weight_decay: decay of kernels, coupled in `sgd` and decoupled in `adamw`; biases, norms and scales have none.
       gradient_clip: largest global norm of the gradient of the trainable parameters; 0 for no limit.
       new_layer_multiplier: learning rate of new layers divided by that of pretrained layers.
+      places: what methods plug into the rule of pretrained layers.
     """
 
     name: str = "sgd"
@@ -34,12 +36,23 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     new_layer_multiplier: float = 10.0
+    places: Places = Places()  # It is frozen.
 
 
-def optimizer_of(config: Config) -> OptimizerSettings:
-    """Return the settings of the optimizer."""
+def optimizer_of(config: Config, places: Places = Places()) -> OptimizerSettings:  # noqa: B008  # It is frozen.
+    """Return the settings of the optimizer.
+
+    Args:
+      config: the configuration.
+      places: what methods plug into it, under the plan of what is frozen.
+    """
     return OptimizerSettings(
-        config.optimizer, config.momentum, config.weight_decay, config.gradient_clip, config.new_layer_multiplier
+        config.optimizer,
+        config.momentum,
+        config.weight_decay,
+        config.gradient_clip,
+        config.new_layer_multiplier,
+        dataclasses.replace(places, losses=(), normalisation=None, subset=None),  # Others read these.
     )
 
 
@@ -58,11 +71,20 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
     row = OPTIMIZERS[settings.name]
     found = row.transform(settings)
     transform = [getattr(optax, found[0])(**found[1])] if found else []
-    rule = (transform + decay if row.decoupled else decay + transform) or [optax.identity()]
+
+    def rule_with(decay):
+        return (transform + decay if row.decoupled else decay + transform) or [optax.identity()]
+
+    rule, places = rule_with(decay), settings.places
+    pretrained = optax.chain(*rule_with([pull.transform() for pull in places.pulls] or decay))
+    for method in places.around:
+        pretrained = method.around(pretrained)
+    if places.group_rates is not None:
+        pretrained = optax.chain(pretrained, _scaled_by_group(places.group_rates.factors(plan)))
     labelled = optax.multi_transform(
         {
             FROZEN: optax.set_to_zero(),
-            PRETRAINED: optax.chain(*rule),
+            PRETRAINED: pretrained,
             NEW: optax.chain(*rule, optax.scale(settings.new_layer_multiplier)),
         },
         plan.label_tree,
@@ -70,6 +92,15 @@ def create_optimizer(settings: OptimizerSettings, plan: FreezingPlan) -> optax.G
     if settings.gradient_clip:
         return optax.chain(optax.clip_by_global_norm(settings.gradient_clip), labelled)
     return labelled
+
+
+def _scaled_by_group(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Return a transform that multiplies the update of each parameter by the factor of its layer group."""
+
+    def scaled(updates, params=None):
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * factors[path[1].key], updates)
+
+    return optax.stateless(scaled)
 
 
 def learning_rates(

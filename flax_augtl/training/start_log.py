@@ -45,6 +45,7 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
             experiment.variables["params"],
             float(experiment.rates.max()),
             experiment.optimizer.new_layer_multiplier,
+            rates.factors(experiment.plan) if (rates := experiment.optimizer.places.group_rates) else None,
         )
     )
     for sentence in ineffective_settings(
@@ -53,6 +54,7 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
         evaluate_every=experiment.evaluate_every,
         examples=len(dataset.train),
         has_validation=dataset.val is not None,
+        trains_source=experiment.plan.trains_source,
     ):
         log.say(f"warning: {sentence}")
     if progress.step:

@@ -1,5 +1,6 @@
 """One step of training, of evaluation and of prediction, on one device."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ import optax
 
 from flax_augtl.data.images.augment import augment
 from flax_augtl.data.images.mixup import mix
-from flax_augtl.models.augmented import AugmentedNetwork
+from flax_augtl.models.augmented import CLASSIFICATION, HEAD, AugmentedNetwork
 from flax_augtl.pretrained import Preprocessing
 from flax_augtl.training.freezing import FreezingPlan, merge
+from flax_augtl.training.methods.places import FeatureLoss, Normalisation
 from flax_augtl.training.metrics import evaluation_sums
 from flax_augtl.training.state import TrainState
 from flax_augtl.training.step_inputs import Images, KeptFeatures, StepInputs, start_of
@@ -42,6 +44,8 @@ class StepSettings:
       view_seed: seed of the random augmentations.
       skip_not_finite: keep the old state if the loss or the gradient is not finite.
       inputs: the kind of input; images are augmented, kept features are not.
+      losses: further terms of the loss, which methods plug in.
+      normalisation: of batch norm in training; None for the usual one.
     """
 
     label_smoothing: float = 0.0
@@ -58,6 +62,8 @@ class StepSettings:
     view_seed: int = 0
     skip_not_finite: bool = False
     inputs: StepInputs = Images()  # It is frozen.
+    losses: tuple[FeatureLoss, ...] = ()
+    normalisation: Normalisation | None = None
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -104,8 +110,8 @@ def train_step(
       classes all have weight 0 has loss 0 and changes only the number of the step.
     """
     trainable, frozen = plan.partition(state.params)
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    shared_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    key = jax.random.fold_in(shared_key, jax.lax.axis_index(axis_name))
     class_weights = jnp.asarray(settings.class_weights or 1.0, jnp.float32)
 
     def weights_of(labels):
@@ -139,21 +145,39 @@ def train_step(
         )
         return preprocessing.normalise(images), targets
 
-    def loss_of(trainable, batch_stats, micro, key):
+    def run(variables, x, key, index) -> tuple[jax.Array, Any, Any]:
+        """Return logits, penultimate features where a term of the loss reads them, and changed statistics."""
+        how = {"train_from": plan.depth, "rngs": {"dropout": key}, "mutable": ["batch_stats"]}
+        context = contextlib.nullcontext()
+        if settings.normalisation is not None:
+            context = settings.normalisation.during(jax.random.fold_in(shared_key, index))
+        with context:
+            if not settings.losses:
+                logits, changed = cast(Any, network.apply(variables, x, start_of(settings.inputs), **how))
+                return logits, None, changed
+            groups = network.source.groups
+            top = len(groups) - (groups[-1] in CLASSIFICATION)
+            features, below = cast(Any, network.apply(variables, x, start_of(settings.inputs), top, **how))
+            logits, above = cast(Any, network.apply(variables, features, top, **how))
+        # Each collection has the new statistics of the part that ran, and the old ones of the other.
+        statistics = dict(below.get("batch_stats", {}))
+        if HEAD in statistics:
+            statistics[HEAD] = above["batch_stats"][HEAD]
+        # A head that widens the topmost layer reads the inputs of that layer, too.
+        features = features["top"] if isinstance(features, Mapping) else features
+        return logits, features, {"batch_stats": statistics}
+
+    def loss_of(trainable, batch_stats, micro, key, index=0):
         x, targets = inputs(micro)
         variables = {"params": merge(trainable, frozen), "batch_stats": batch_stats}
-        logits, changed = network.apply(
-            variables,
-            x,
-            start_of(settings.inputs),
-            train_from=plan.depth,
-            rngs={"dropout": key},
-            mutable=["batch_stats"],
-        )
+        logits, features, changed = run(variables, x, key, index)
         losses = cross_entropy(logits, targets, settings.label_smoothing) * weights_of(micro["label"])
         correct = jnp.mean(jnp.argmax(logits, -1) == micro["label"]) / settings.accumulate
+        loss = jnp.sum(losses) / total_weight
+        for term in settings.losses:
+            loss += term.loss(features, micro["label"], axis_name) / settings.accumulate
         # A network without batch norm changes no statistics; its collection stays empty.
-        return jnp.sum(losses) / total_weight, (changed.get("batch_stats", batch_stats), correct)
+        return loss, (changed.get("batch_stats", batch_stats), correct)
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     if settings.accumulate == 1:
@@ -163,7 +187,7 @@ def train_step(
         def accumulate(carry, micro):
             batch_stats, gradient, loss, correct, index = carry
             (more, (batch_stats, right)), delta = gradient_of(
-                trainable, batch_stats, micro, jax.random.fold_in(key, index)
+                trainable, batch_stats, micro, jax.random.fold_in(key, index), index
             )
             return (batch_stats, jax.tree.map(jnp.add, gradient, delta), loss + more, correct + right, index + 1), None
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from flax_augtl.config.heads import LDA
 from flax_augtl.runtime import distributed
 from flax_augtl.training import result as run_result
 from flax_augtl.training.evaluation import Evaluation
@@ -41,7 +42,9 @@ def finish(
     evaluations = run_result.evaluate_splits(experiment, variables)
     config, dataset = experiment.config, experiment.dataset
     say = log.say if log else lambda text: None
-    found = calibrate(config.calibrate, evaluations.get("val"), best_step)
+    # The softmax of discriminant analysis is a posterior already.
+    own = experiment.network.head.settings.fit == LDA
+    found = calibrate("none" if own else config.calibrate, evaluations.get("val"), best_step)
     if found is not None:
         files.write_json(workdir / files.CALIBRATION, found.to_json())
         say(f"Calibration: {described(found)}")

@@ -75,7 +75,7 @@ def test_none_goes_on_being_text_where_it_is_a_part_of_it(monkeypatch):
         (
             ["--preset=wider"],
             "There is no flag --preset. Fields of the configuration are set with config in front: "
-            "--config.head.preset=wider or --config.study.preset=wider.",
+            "--config.head.preset=wider or --config.method.preset=wider or --config.study.preset=wider.",
         ),
         (
             ["--epochs", "5"],

@@ -21,6 +21,9 @@ TABLE = [
     ("wider", False, (), 1024, "l2", "pretrained"),
     ("random_deeper", True, (1024,), 0, "l2", "random"),
     ("shuffled_deeper", True, (1024,), 0, "l2", "shuffled"),
+    ("lda", False, (), 0, "none", "pretrained"),
+    ("ridge", False, (), 0, "none", "pretrained"),
+    ("class_means", False, (), 0, "none", "pretrained"),
 ]
 
 

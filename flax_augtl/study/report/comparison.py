@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from flax_augtl.runtime.markup import Markup, details, element, join, paragraph, table
+from flax_augtl.study.report import queries
 from flax_augtl.study.report.formatting import (
     METRICS,
     images_test,
@@ -18,9 +19,20 @@ from flax_augtl.study.report.formatting import (
     significance,
 )
 from flax_augtl.study.report.images import ABSENT
-from flax_augtl.study.report.tables import Difference, Estimate, Line, by_depth, questions, reference, summary
+from flax_augtl.study.report.tables import (
+    Difference,
+    Estimate,
+    Line,
+    by_depth,
+    by_method,
+    questions,
+    reference,
+    summary,
+)
 from flax_augtl.study.report.verdict import shown, shown_on_images
 from flax_augtl.study.result import StudyResult
+
+SHARE = 0.95  # Of the last validation accuracy, by which methods are timed.
 
 
 def summary_section(result: StudyResult) -> Markup:
@@ -170,6 +182,39 @@ def questions_section(result: StudyResult) -> Markup:
             "note",
         ),
     )
+
+
+def methods_section(result: StudyResult) -> Markup:
+    """Return the table of the methods of fine-tuning, with what they cost; empty without any."""
+    lines = by_method(result)
+    if not lines:
+        return Markup("")
+    rows, pairs = [], pairs_of(lines)
+    for line in lines:
+        trials = list(queries.selected(result, line.head, line.depth).values())
+        cost = queries.mean(row["seconds"] for row in trials) if trials else None
+        reach = [found for row in trials if (found := queries.reached(result, row, SHARE, final=True))]
+        rows.append([
+            line.head, _mean(line.test, line.test.seeds if line.test and line.test.seeds < pairs else 0, pairs),
+            *_compared(line.difference), line.depth, rates(result, line.learning_rate, ", new "),
+            "–" if cost is None else seconds(cost),
+            f"{queries.mean(one[0] for one in reach):.1f} epochs, {seconds(queries.mean(one[1] for one in reach))}"
+            if reach else "–",
+        ])  # fmt: skip
+    return join(
+        table(
+            ["Head + method", "Test", "Difference to plain", "p", "Holm", "Freeze depth", "Rate", "A training",
+             f"{100 * SHARE:.0f} % of its last after"],
+            rows,
+        ),
+        paragraph(
+            "Each method at the depth, learning rate and strength that validation chose for it; the number after its name "
+            "is the factor of its usual strength. Differences are to the same head without a method, paired by seed and "
+            "image. Holm: p corrected for the number of methods. “A training”: seconds of a selecting training, without "
+            "the frozen layers.",
+            "note",
+        ),
+    )  # fmt: skip
 
 
 def depths_section(result: StudyResult) -> Markup:

@@ -13,6 +13,7 @@ from flax_augtl.study.report.formatting import (
     percent,
 )
 from flax_augtl.study.report.tables import reference
+from flax_augtl.study.report.untrained import untrained_section
 from flax_augtl.study.report.verdict import verdict
 from flax_augtl.study.result import StudyResult
 from flax_augtl.trust.report import parts
@@ -33,7 +34,9 @@ def page(result: StudyResult) -> str:
         section("Verdict", element("ul", join(*(element("li", sentence) for sentence in verdict(result))))),
         section("Accuracy against freeze depth", _depths(result)),
         section("Heads at their chosen depth", comparison.summary_section(result)),
+        section("Methods", comparison.methods_section(result)),
         section("Questions", comparison.questions_section(result)),
+        section("Scores without training", untrained_section(result)),
         section("Every freeze depth", comparison.depths_section(result)),
         section("Learning curves", _curves(result)),
         section("Convergence", convergence_section(result)),

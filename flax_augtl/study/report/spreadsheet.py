@@ -17,7 +17,7 @@ def study_csv(result: StudyResult) -> str:
     settings = list(dict.fromkeys(name for row in result.rows for name in row["settings"] or ()))
     groups = list(dict.fromkeys(name for row in result.rows for name in row["change"] or ()))
     header = ["cell", "stage", "head", "depth", "frozen_up_to", "learning_rate", "new_layers_learning_rate", "seed", "steps",
-              *settings, "metric",
+              "method", *settings, "metric",
               *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
               *(f"test_{metric}" for metric in TEST_METRICS), "best_step", "seconds",
               "examples_seen", "trainable_parameters", "epochs_to_90_percent", "seconds_to_90_percent",
@@ -32,7 +32,7 @@ def study_csv(result: StudyResult) -> str:
         writer.writerow([
             *(row[name] for name in ("cell", "stage", "head", "depth")), row.get("frozen", row["depth"]),
             row["learning_rate"], queries.new_layers_rate(result, row["learning_rate"]), row["seed"], row["steps"],
-            *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
+            row.get("method", "plain"), *(_text((row["settings"] or {}).get(name)) for name in settings), row["metric"],
             *((row[split] or {}).get(metric) for split in ("val", "test") for metric in METRICS),
             *((row["test"] or {}).get(metric) for metric in TEST_METRICS),
             *(row[name] for name in ("best_step", "seconds", "examples_seen", "trainable")), *reached,

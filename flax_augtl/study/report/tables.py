@@ -4,11 +4,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from flax_augtl.config.heads import PRESETS
+from flax_augtl.config.heads import GRADIENT, PRESETS
 from flax_augtl.study.report import queries
 from flax_augtl.study.report.images import OverImages, over_images, paired
 from flax_augtl.study.report.norm_questions import norm_questions
 from flax_augtl.study.result import StudyResult
+from flax_augtl.study.rivals import PLUS
 from flax_augtl.training.statistics import bca_interval, holm, sign_flip_p
 
 # A sign-flip test over fewer pairs cannot show p < 0.05, and an interval over fewer seeds is hardly more than their range.
@@ -19,6 +20,7 @@ ROLES = {
     "traditional": "(a)", "traditional_l2": "control", "kept_plain": "(b), no norm", "kept": "(b)", "kept_deeper": "(c)",
     "kept_deeper_batch": "(c), batch norm", "kept_deeper2": "(d)", "deeper": "DA", "wider": "WA",
     "random_deeper": "control", "shuffled_deeper": "control", "scratch": "control",
+    "lda": "closed form", "ridge": "closed form", "class_means": "closed form",
 }  # fmt: skip
 QUESTIONS = (
     ("Does keeping the classification layer help?", "kept", "traditional"),
@@ -117,6 +119,7 @@ def role(result: StudyResult, head: str) -> str:
     if head in ROLES:
         return ROLES[head]
     settings = next((row["settings"] for row in result.rows if row["head"] == head and row["settings"]), {})
+    settings = {"fit": GRADIENT, "strength": None} | settings  # Rows of earlier versions lack them.
     for name, preset in PRESETS.items():
         # Controls try both rates of the classification layer.
         values = dataclasses.asdict(preset) | {"classifier_rate": settings.get("classifier_rate")}
@@ -166,6 +169,23 @@ def by_depth(result: StudyResult) -> list[Line]:
     )
 
 
+def by_method(result: StudyResult) -> list[Line]:
+    """Return a line for every head that was tried with further methods, and for its methods, with differences to it.
+
+    A method is compared at the depth, learning rate and strength that validation chose for it. Without methods there are no
+    lines.
+    """
+    plain = list(dict.fromkeys(name.partition(PLUS)[0] for name in result.winners if PLUS in name))
+    lines = []
+    for base in plain:
+        depth = result.winners.get(base, {}).get("depth")
+        against = queries.finals(result, base, depth) if depth else {}
+        for name, winner in result.winners.items():
+            if name.partition(PLUS)[0] == base:
+                lines.append(_line(result, name, winner["depth"], {} if name == base else against))
+    return adjusted(lines)
+
+
 def questions(result: StudyResult) -> list[tuple[str, str, str, Difference]]:
     """Return (question, head, other head, difference) for every question whose heads were both tested."""
     tests = {name: queries.finals(result, name, winner["depth"]) for name, winner in result.winners.items()}
@@ -210,8 +230,8 @@ def _line(result: StudyResult, head: str, depth: str, against: Mapping[int, quer
         head,
         role(result, head),
         depth,
-        chosen.get("learning_rate"),
-        chosen.get("steps"),
+        chosen.get("learning_rate") or None,
+        chosen.get("steps") if chosen.get("learning_rate") else None,  # A closed form takes no steps.
         estimate([*queries.values(validated, "val", result.metric).values()]),
         estimate([*queries.values(tested, "test", result.metric).values()], over_images(result, tested)),
         estimate([*queries.values(tested, "test", "top1").values()]),

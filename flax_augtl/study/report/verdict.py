@@ -95,8 +95,10 @@ def _choice(result: StudyResult, best: Line) -> str:
     depth = {"none": "with every layer group trained", "all": "with everything below the new layers frozen (all)"}.get(
         best.depth, f"frozen up to and including {best.depth}"
     )
-    rate = rates(result, best.learning_rate, ", of new layers ")
-    text = f"Validation chose the head {best.head}, {depth} (learning rate {rate}, {best.steps} steps)."
+    how = f"learning rate {rates(result, best.learning_rate, ', of new layers ')}, {best.steps} steps"
+    if best.learning_rate is None:
+        how = "computed in closed form"
+    text = f"Validation chose the head {best.head}, {depth} ({how})."
     if best.test is None:
         return text + " It was not tested."
     return (

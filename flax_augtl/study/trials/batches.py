@@ -57,14 +57,18 @@ def signature_of(context: Context, activations: Activations, trial: Trial) -> St
     rates, every = context.schedule(trial)
     labels = context.examples(trial)[1]
     start = activations.nearest(network, context.shared(trial))
+    places = context.places(trial)
     step = StepSettings(
         label_smoothing=config.label_smoothing,
         accumulate=config.accumulate,
         class_weights=class_weights(config, labels, len(context.class_names)),
         inputs=KeptFeatures(start),
+        losses=places.losses,
+        normalisation=places.normalisation,
     )
     plan, final = context.freezing(trial), trial.stage == "final"
-    return StepSignature(network, plan, optimizer_of(config), step, start, total=len(rates), every=every, final=final)
+    optimizer = optimizer_of(config, places)
+    return StepSignature(network, plan, optimizer, step, start, total=len(rates), every=every, final=final)
 
 
 def is_dense(context: Context, activations: Activations, signature: StepSignature) -> bool:

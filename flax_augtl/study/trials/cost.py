@@ -258,11 +258,10 @@ def describe(
       finals: number of settings that are retrained and tested.
       place: of the caches: `file`, `memory` or `none`.
     """
-    per = len(grid.rates) * len(grid.selection_seeds)
     lines: list[tuple[Any, ...]] = [("head", "freeze depth", "trials", "seconds a trial", "together", "in all")]
     total = 0.0
     for group in grid.groups():
-        name = " ".join(group)
+        name, per = " ".join(group), len(grid.rates_of(group)) * len(grid.selection_seeds)
         seconds = timing.trial_seconds[name] * per + timing.compile_seconds[name]
         total += seconds
         head = group[0] + (" (at new rate)" if group[2] == "new" else "")
@@ -278,7 +277,7 @@ def describe(
         ("kept activations", ", ".join(kept) or "none", "", "", "", duration(fill)),
     ]
     return columns(lines, align="<<>>>>", least=(22, 14, 6, 15, 9, 9), gap=" ") + (
-        f"\n{len(grid.groups()) * per + final} trials, {rows + test_rows} images in all views; {size / 1e9:.2f} GB "
-        f"{where}; about {duration(total + final * mean + fill)} in all. If the "
+        f"\n{grid.settings * len(grid.selection_seeds) + final} trials, {rows + test_rows} images in all views; "
+        f"{size / 1e9:.2f} GB {where}; about {duration(total + final * mean + fill)} in all. If the "
         "lowest or highest learning rate is the best, further ones are tried."
     )

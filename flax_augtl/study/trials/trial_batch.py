@@ -146,6 +146,11 @@ class TrialBatch:
         )
         return [metrics.summary(each) for each in sums]
 
+    @property
+    def examples_seen(self) -> int:
+        """The number of training examples that each trial has seen."""
+        return self.step * self.feed.batch_size
+
     def advance(self, pause: Callable[[], bool] = lambda: False) -> None:
         """Train up to the next evaluation, and evaluate.
 
@@ -177,6 +182,16 @@ class TrialBatch:
             self.seconds += (time.monotonic() - begun) / self.distinct
             return
         losses, self.losses = self.losses / (stop - before), np.zeros_like(self.losses)
+        self._record(states, losses, begun)
+
+    def _record(self, states: TrainState, losses: np.ndarray, begun: float) -> None:
+        """Evaluate at the current step, and note what was measured.
+
+        Args:
+          states: of the trials.
+          losses: mean training loss of each trial since the last evaluation.
+          begun: when the training since then began, by `time.monotonic`.
+        """
         values: Sequence[dict[str, Any] | None]
         values = [None] * len(self.trials) if self.signature.final else self.evaluate(states)
         self.seconds += (time.monotonic() - begun) / self.distinct
@@ -187,8 +202,8 @@ class TrialBatch:
                 continue
             self.history[index].append(
                 {
-                    "step": stop,
-                    "examples": stop * self.feed.batch_size,
+                    "step": self.step,
+                    "examples": self.examples_seen,
                     "seconds": self.seconds,
                     "loss": loss,
                     "val": None if value is None else value[self.context.metric],
@@ -240,13 +255,14 @@ class TrialBatch:
                     },
                     "steps": self.signature.total,
                     "settings": settings,
+                    "method": self.context.grid.rival(trial.head).method,
                     "metric": self.context.metric,
                     "val": None if best is None else best["values"],
                     "test": None if diverged else tested[index],
                     "predicted": None if diverged else predicted[index],
                     "best_step": None if best is None else best["step"],
                     "seconds": self.seconds,
-                    "examples_seen": self.step * self.feed.batch_size,
+                    "examples_seen": self.examples_seen,
                     "trainable": sum(leaf.size for leaf in jax.tree.leaves(self.signature.plan.partition(trained)[0])),
                     "history": [{name: value for name, value in row.items() if name != "values"} for row in history],
                     "change": {} if diverged else _change(self.signature.plan, self.initial[index], trained),

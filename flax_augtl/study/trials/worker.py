@@ -14,6 +14,7 @@ from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Trial
 from flax_augtl.study.leases import Leases
 from flax_augtl.study.trials.batches import StepSignature, loops, signature_of
+from flax_augtl.study.trials.closed_form_batch import ClosedFormBatch
 from flax_augtl.study.trials.rows import read_row, write_row
 from flax_augtl.study.trials.time_estimate import TimeEstimate
 from flax_augtl.study.trials.trial_batch import TrialBatch
@@ -168,7 +169,8 @@ class Work:
           room: see `do`.
         """
         try:
-            batch = TrialBatch(self.context, self.activations, mine, size=self._size(mine), test=self.test)
+            kind = ClosedFormBatch if self.context.settings(mine[0]).closed_form else TrialBatch
+            batch = kind(self.context, self.activations, mine, size=self._size(mine), test=self.test)
             try:
                 self._finish(batch, trials, room)
             finally:
@@ -200,6 +202,7 @@ class Work:
             "cell": trial.name,
             **dataclasses.asdict(trial),
             "settings": dataclasses.asdict(self.context.settings(trial)),
+            "method": self.context.grid.rival(trial.head).method,
             "metric": self.context.metric,
             "val": None,
             "test": None,
