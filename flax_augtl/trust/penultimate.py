@@ -74,15 +74,24 @@ def compiled_features_step(network: AugmentedNetwork, preprocessing: Preprocessi
 
 @functools.lru_cache(maxsize=8)
 def _compiled(network: Any, preprocessing: Preprocessing) -> Callable[..., Any]:
-    end = features_end(network)
+    return jax.jit(functools.partial(_step, network, preprocessing))
 
-    def step(variables: Any, images: jax.Array) -> tuple[Any, Any, jax.Array | None]:
-        x = preprocessing.normalise(images)
-        cut, found = with_map(network, variables, x, network.source.groups[end - 1], stop=end)
-        averaged = found is not None and features_of_cut(cut).shape[1:] == found.shape[-1:]
-        return cut, network.apply(variables, cut, end), found if averaged else None
 
-    return jax.jit(step)
+def _step(
+    network: AugmentedNetwork, preprocessing: Preprocessing, variables: Any, images: jax.Array
+) -> tuple[Any, Any, jax.Array | None]:
+    end, x = features_end(network), preprocessing.normalise(images)
+    cut, found = with_map(network, variables, x, network.source.groups[end - 1], stop=end)
+    averaged = found is not None and features_of_cut(cut).shape[1:] == found.shape[-1:]
+    return cut, network.apply(variables, cut, end), found if averaged else None
+
+
+def features_and_logits(
+    network: AugmentedNetwork, preprocessing: Preprocessing, variables: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the penultimate features float32 [N, D] and the logits float32 [N, classes] of uint8 [N, S, S, 3]."""
+    cut, logits, _ = _step(network, preprocessing, variables, images)
+    return features_of_cut(cut).astype(np.float32), logits
 
 
 def features_of_cut(cut: Any) -> jax.Array:
