@@ -10,8 +10,10 @@ import numpy as np
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import Examples
-from flax_augtl.training import loop, metrics
+from flax_augtl.training import metrics
+from flax_augtl.training.evaluation_loop import evaluate
 from flax_augtl.training.intervals import confusion_intervals
+from flax_augtl.training.kept_features import KeptSplit
 
 # Larger arrays of probabilities are not kept; metrics that need them are then None.
 MOST_BYTES = 2**30
@@ -61,11 +63,18 @@ class Evaluation:
 
 
 def evaluation(
-    network: Any, preprocessing: Any, variables: Any, examples: Examples, data: DataConfig, *, batch_size: int
+    network: Any,
+    preprocessing: Any,
+    variables: Any,
+    examples: Examples,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    kept: KeptSplit | None = None,
 ) -> Evaluation:
     """Evaluate a network on a split; every process of a run gets the same result.
 
-    The arguments are those of `loop.evaluate`.
+    The arguments are those of `evaluation_loop.evaluate`.
     """
     probabilities: np.ndarray | None = None
 
@@ -75,9 +84,15 @@ def evaluation(
             probabilities = np.zeros((len(examples), found.shape[1]), np.float32)
         probabilities[places] = found
 
-    kept = fits(len(examples), network.head.num_classes)
-    sums = loop.evaluate(
-        network, preprocessing, variables, examples, data, batch_size=batch_size, each=keep if kept else None
+    sums = evaluate(
+        network,
+        preprocessing,
+        variables,
+        examples,
+        data,
+        batch_size=batch_size,
+        each=keep if fits(len(examples), network.head.num_classes) else None,
+        kept=kept,
     )
     return Evaluation(sums, np.asarray(examples.labels), probabilities, examples.ids)
 
