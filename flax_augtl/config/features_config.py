@@ -9,7 +9,7 @@ AUTO, NONE, MEMORY, FILE, DEVICE = "auto", "none", "memory", "file", "device"
 
 @dataclasses.dataclass(frozen=True)
 class FeaturesConfig:
-    """What `config.features` holds; see docs/runs.md."""
+    """What `config.features` holds; see docs/runs.md#kept-features."""
 
     cache: str = setting(
         AUTO,
