@@ -124,6 +124,7 @@ def _prepared(config: Config, workdir: epath.Path, dataset: Dataset | None) -> E
             config,
             None if dataset is None else renamed_as_in(workdir, dataset),
             spelling_in(workdir, config),
+            keep_features=True,
             decided=decided,
             folder=existing_folder(workdir),
         )

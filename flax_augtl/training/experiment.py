@@ -127,6 +127,7 @@ def prepare(
     dataset: Dataset | None = None,
     spelling: Spelling | None = None,
     *,
+    keep_features: bool = False,
     decided: str | None = None,
     folder: str | None = None,
 ) -> Experiment:
@@ -136,6 +137,7 @@ def prepare(
       config: see configs/common.py.
       dataset: replaces the dataset that `config.data` names; see `data.dataset_from_arrays`.
       spelling: how a run that is resumed writes the names of classes and examples.
+      keep_features: whether features may be kept; `make_features` must then make them before the first step.
       decided: where a run that is resumed keeps features, if it was started with config.features.cache=auto.
       folder: an existing folder on the disk of the run; None if that is not a local one.
 
@@ -174,9 +176,10 @@ def prepare(
             settings, logits, dataset.train.labels, len(dataset.class_names)
         )
     rates, every = schedule_of(config, len(dataset.train))
-    features = plan_features(
-        config, built, preprocessing, plan.depth, _lengths(dataset, len(rates), every), decided=decided, folder=folder
-    )
+    features = FeaturePlan()
+    if keep_features:
+        lengths = _lengths(dataset, len(rates), every)
+        features = plan_features(config, built, preprocessing, plan.depth, lengths, decided=decided, folder=folder)
     pool = None
     if features.keeps:
         pass  # No image is decoded twice.
