@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+import time
 import traceback
 from typing import Any, NoReturn, cast
 
@@ -117,8 +118,10 @@ def run(flags: Any) -> None:
 
 def _keep_compilations() -> None:
     """Keep compiled functions for later starts in the user's cache folder, unless JAX is told another folder."""
+    from flax_augtl.runtime import cache_limit
     from flax_augtl.runtime.paths import cache_folder
 
+    cache_limit.trim(cache_folder(), cache_limit.limit(), time.time())
     if not cast(Any, jax.config).jax_compilation_cache_dir:  # JAX adds its attributes at runtime.
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 

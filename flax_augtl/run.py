@@ -1,6 +1,7 @@
 """Train a configuration into a run directory, or resume a run."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from flax_augtl.training import closed_form
 from flax_augtl.training import result as run_result
 from flax_augtl.training.checkpoints import Checkpoints, open_checkpoints
 from flax_augtl.training.experiment import Experiment, prepare
+from flax_augtl.training.features_decision import decision_in, existing_folder, write_decision
+from flax_augtl.training.kept_features import folder_of, make_features, remove_files
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.loop import fit
 from flax_augtl.training.memory import explain_out_of_memory, most_in_use
@@ -116,11 +119,15 @@ def _is_finished(config: Config, workdir: epath.Path, dataset: Dataset | None, e
 
 def _prepared(config: Config, workdir: epath.Path, dataset: Dataset | None) -> Experiment:
     """Load the data and the weights, alike in all processes; nothing is written."""
+    decided = distributed.first_decides(lambda: decision_in(workdir))
     experiment = distributed.together(
         lambda: prepare(
             config,
             None if dataset is None else renamed_as_in(workdir, dataset),
             spelling_in(workdir, config),
+            keep_features=True,
+            decided=decided,
+            folder=existing_folder(workdir),
         )
     )
     distributed.require_equal(
@@ -194,6 +201,7 @@ def _fitted(start: _Start, experiment: Experiment, workdir: epath.Path, quiet: b
     if distributed.is_first():  # A run that is extended will get another result.
         (workdir / files.RESULT).unlink(missing_ok=True)
     run_result.describe_run(workdir, experiment)
+    write_decision(workdir, config, experiment.features)
     files.drop_metrics_after(workdir, progress.step, evaluation_due=progress.evaluation_due)
     log = (
         RunLog(
@@ -209,6 +217,7 @@ def _fitted(start: _Start, experiment: Experiment, workdir: epath.Path, quiet: b
     try:
         if log:
             log_start(log, experiment, progress)
+        experiment, progress = _with_features(experiment, state, progress, workdir, log)
         ended = not progress.evaluation_due and (
             progress.step >= experiment.total_steps or 0 < config.early_stopping <= progress.evaluations_since_best
         )
@@ -231,6 +240,7 @@ def _fitted(start: _Start, experiment: Experiment, workdir: epath.Path, quiet: b
         if best != progress.step:
             variables = checkpoints.restore_variables(best, experiment.variables)
         result, temperature = finish(workdir, experiment, variables, best, progress, log)
+        remove_files(workdir)
     finally:
         if log:
             log.close()
@@ -244,4 +254,26 @@ def _fitted(start: _Start, experiment: Experiment, workdir: epath.Path, quiet: b
         best,
         result,
         temperature,
+    )
+
+
+def _with_features(
+    experiment: Experiment, state: TrainState, progress: Progress, workdir: epath.Path, log: RunLog | None
+) -> tuple[Experiment, Progress]:
+    """Have the frozen layers compute what the run keeps of them; that counts as time of the run."""
+    if not experiment.features.keeps:
+        return experiment, progress
+    kept = make_features(
+        experiment.features,
+        experiment.config,
+        experiment.network,
+        experiment.preprocessing,
+        experiment.dataset,
+        {"params": state.params, "batch_stats": state.batch_stats},
+        folder=folder_of(workdir),
+        say=log.say if log else lambda text: None,
+    )
+    return (
+        dataclasses.replace(experiment, kept=kept),
+        dataclasses.replace(progress, seconds=progress.seconds + kept.seconds),
     )

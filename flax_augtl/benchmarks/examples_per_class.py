@@ -47,6 +47,7 @@ def accuracy(config: ConfigDict) -> float:
     """Train a configuration without a run directory, and return the test accuracy of its last step."""
     from flax_augtl.config.convert import typed
     from flax_augtl.training import loop, metrics
+    from flax_augtl.training.evaluation_loop import evaluate
     from flax_augtl.training.experiment import prepare
     from flax_augtl.training.optimizer import create_optimizer
     from flax_augtl.training.progress import Progress
@@ -58,7 +59,7 @@ def accuracy(config: ConfigDict) -> float:
     state = create_state(experiment.variables, optimizer, experiment.plan, values.seed)
     state, _ = loop.fit(experiment, state, Progress())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    sums = loop.evaluate(experiment.network, experiment.preprocessing, variables, experiment.dataset.test, values.data,
+    sums = evaluate(experiment.network, experiment.preprocessing, variables, experiment.dataset.test, values.data,
                          batch_size=100)  # fmt: skip
     return metrics.summary(sums)["top1"]
 

@@ -16,7 +16,7 @@ from flax_augtl.config.schema import FIELDS, KINDS
 from flax_augtl.errors import UserError
 
 # The field that a user means who sets a group of fields to a word.
-_MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "study": "preset"}
+_MAIN_FIELD = {"head": "preset", "schedule": "name", "data": "name", "features": "cache", "study": "preset"}
 # The names that other programs have for a field.
 _SHORT = {
     "lr": "learning_rate",

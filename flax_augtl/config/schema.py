@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax_augtl.config.data_config import DataConfig
+from flax_augtl.config.features_config import FeaturesConfig
 from flax_augtl.config.field import SAME, Field, fields_of, section, setting
 from flax_augtl.config.methods import METHODS, PLAIN
 from flax_augtl.config.optimizers import OPTIMIZERS, Optimizer
@@ -206,6 +207,9 @@ class Config:
         "all (all but the head). The frozen layers are this one and all below it.",
     )
     data: DataConfig = section(DataConfig, "Which images, how they are split, and how they get to the devices.")
+    features: FeaturesConfig = section(
+        FeaturesConfig, "Whether the outputs of frozen layers are kept, so that they are computed only once."
+    )
     image_size: int | None = setting(
         None, "Side of the images in pixels; None = what the weights were trained with.", least=1
     )

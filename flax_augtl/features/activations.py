@@ -14,10 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from flax_augtl.features.array_store import BLOCK, Store
 from flax_augtl.features.views import Rows
 from flax_augtl.models.augmented import AugmentedNetwork
+from flax_augtl.runtime.prefetch import one_ahead
 
 IMAGES, POOLED = "pictures", "_pooled"
 
@@ -66,13 +68,15 @@ class Activations:
       compute: runs the source network on images and returns arrays by name.
       device_bytes: bytes that may be on the device at a time.
       fill_seconds: seconds that filling took in this process.
+      row_seconds: seconds for a row, without the first ones, which wait for the compilation; 0 if that is not known.
     """
 
     rows: Rows
     store: Store
     compute: Callable[[np.ndarray, tuple[str, ...]], Mapping[str, jax.Array]]
-    device_bytes: int
+    device_bytes: float
     fill_seconds: float = 0.0
+    row_seconds: float = 0.0
     _on_device: tuple[Any, Any] | None = None
 
     def has(self, network: AugmentedNetwork, start: int) -> bool:
@@ -92,32 +96,40 @@ class Activations:
         todo, names = list(self.store.missing()), tuple(self.store.arrays)
         if not todo or not names:
             return
-        started = told = flushed = time.monotonic()
-        with self.rows.decoders() as decoders, ThreadPoolExecutor(1) as ahead:
-            # The next block is decoded while the device works on this one.
-            coming = ahead.submit(self._block, todo[0], decoders)
-            for number, (first, stop) in enumerate(todo):
-                images = coming.result()
-                if number + 1 < len(todo):
-                    coming = ahead.submit(self._block, todo[number + 1], decoders)
+        # Each device works on a block of its own.
+        together = jax.local_device_count() if len(todo) >= jax.local_device_count() else 1
+        groups = [todo[i : i + together] for i in range(0, len(todo), together)]
+        started = told = flushed = first_done = time.monotonic()
+        done = 0
+        with self.rows.decoders() as decoders:
+            # The next blocks are decoded while the devices work on these.
+            decoded = one_ahead(functools.partial(self._blocks, decoders=decoders, together=together), groups)
+            for group, images in zip(groups, decoded, strict=True):
                 made: dict[str, jax.Array | np.ndarray] = dict(self.compute(images, names))
                 if IMAGES in names:
                     made[IMAGES] = images
-                self.store.put(first, {name: np.asarray(made[name])[: stop - first] for name in names})
+                arrays = {name: np.asarray(made[name]) for name in names}
+                for number, (first, stop) in enumerate(group):
+                    begin = number * BLOCK
+                    self.store.put(first, {name: x[begin : begin + stop - first] for name, x in arrays.items()})
+                done += len(group)
                 now = time.monotonic()
-                if say and (now - told > 1 or number + 1 == len(todo)):
+                first_done = now if done == len(group) else first_done
+                if say and (now - told > 1 or done == len(todo)):
                     told = now
-                    say((number + 1) * BLOCK, len(todo) * BLOCK, now - started)
+                    say(done * BLOCK, len(todo) * BLOCK, now - started)
                 if now - flushed > 20:
                     flushed = now
                     self.store.flush()
         self.store.flush()
         self.fill_seconds += time.monotonic() - started
+        if done > together:
+            self.row_seconds = (time.monotonic() - first_done) / ((done - together) * BLOCK)
 
-    def _block(self, block: tuple[int, int], decoders: ThreadPoolExecutor) -> np.ndarray:
-        rows = np.arange(*block)
+    def _blocks(self, group: Sequence[tuple[int, int]], *, decoders: ThreadPoolExecutor, together: int) -> np.ndarray:
         # Always the same size, so that it compiles only once.
-        return self.rows.images(np.resize(rows, BLOCK), decoders)
+        rows = [np.resize(np.arange(*block), BLOCK) for block in group]
+        return self.rows.images(np.resize(np.concatenate(rows), BLOCK * together), decoders)
 
     def fits(self, network: AugmentedNetwork, start: int) -> bool:
         """Return whether what layer group `start` reads is kept and fits into the device's share."""
@@ -141,9 +153,16 @@ class Activations:
             self._on_device = names, place({"inputs": jax.tree.map(self.store.arrays.__getitem__, names)})
         return self._on_device[1]
 
-    def gather(self, network: AugmentedNetwork, start: int, rows: np.ndarray, decoders: ThreadPoolExecutor) -> Any:
+    def leave_host(self) -> None:
+        """Keep no arrays but those of the pool on the device."""
+        self.store.arrays = {}
+
+    def gather(
+        self, network: AugmentedNetwork, start: int, rows: np.ndarray, decoders: ThreadPoolExecutor | None
+    ) -> Any:
         """Return what layer group `start` reads for rows int [...], as a tree of host arrays [..., ...]."""
         if not self.has(network, start):
+            assert decoders is not None, "images are decoded"
             flat = self.rows.images(rows.reshape(-1), decoders)
             return flat.reshape(*rows.shape, *flat.shape[1:])
         return jax.tree.map(lambda name: self.store.arrays[name][rows], cut_names(network, start))
@@ -190,6 +209,7 @@ def open_activations(
     dtype: str,
     key: str,
     folder: Path | None,
+    section: str = "study",
 ) -> Activations:
     """Open the activations of some rows; nothing is computed before `Activations.fill`.
 
@@ -205,6 +225,7 @@ def open_activations(
       dtype: of the kept activations: float32 or bfloat16.
       key: of all that the activations depend on besides `rows.key`, such as the weights and the code.
       folder: where files are.
+      section: of the configuration that has the settings of this cache, for error messages.
     """
     shapes = row_shapes(model, preprocessing, names, dtype)
     kept = choose(shapes, len(rows), budget) if place != "none" else []
@@ -214,11 +235,37 @@ def open_activations(
         len(rows),
         f"{key}-{rows.key}-{dtype}",
         folder if place == "file" and kept else None,
+        section,
     )
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def compute(variables, images, names):
+    return Activations(
+        rows, store, functools.partial(_compiled(model, preprocessing, dtype), variables), min(device_bytes, 2**62)
+    )
+
+
+@functools.lru_cache(maxsize=8)  # The splits of a run share a compilation.
+def _compiled(model: Any, preprocessing: Any, dtype: str) -> Callable[..., Any]:
+    """Return a compiled (variables, images, names) -> arrays by name; the local devices share large batches."""
+
+    def forward(variables, images, names):
         found = outputs(model, variables, images, [name for name in names if name != IMAGES], preprocessing)
         return {name: x.astype(dtype) for name, x in found.items()}
 
-    return Activations(rows, store, functools.partial(compute, variables), int(device_bytes))
+    alone, devices = jax.jit(forward, static_argnums=2), jax.local_devices()
+    mesh, rows = Mesh(devices, ("devices",)), PartitionSpec("devices")
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def shared(variables, images, names):
+        # Each device computes a batch of the usual size, and so with the usual convolutions.
+        return jax.shard_map(
+            lambda variables, images: forward(variables, images, names),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), rows),
+            out_specs=rows,
+            check_vma=False,
+        )(variables, images)
+
+    def compute(variables, images, names):
+        return (shared if len(images) == BLOCK * len(devices) > BLOCK else alone)(variables, images, names)
+
+    return compute

@@ -25,7 +25,12 @@ class Store:
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[tuple[int, ...], Any]], rows: int, key: str, folder: Path | None = None
+        self,
+        shapes: Mapping[str, tuple[tuple[int, ...], Any]],
+        rows: int,
+        key: str,
+        folder: Path | None = None,
+        section: str = "study",
     ):
         """Open a store, and check every block that its files already hold.
 
@@ -34,11 +39,12 @@ class Store:
           rows: number of rows.
           key: of the contents; files with another key are discarded.
           folder: where the files are; None keeps the arrays in memory.
+          section: of the configuration that has the settings of this cache, for error messages.
 
         Raises:
           CannotWrite: the files cannot be created.
         """
-        self.rows, self.folder, self._key = rows, folder, key
+        self.rows, self.folder, self._key, self._section = rows, folder, key, section
         self._sums: dict[str, dict[str, int]] = {}
         shapes = {name: ((rows, *shape), jnp.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
         if folder is None:
@@ -58,7 +64,7 @@ class Store:
     def _cannot_write(self, error: OSError) -> files.CannotWrite:
         return files.CannotWrite(
             f"The cache in {self.folder} cannot be written: {error.strerror or error}. Free "
-            "some disk, lower config.study.cache_gb, or set config.study.cache to memory or "
+            f"some disk, lower config.{self._section}.cache_gb, or set config.{self._section}.cache to memory or "
             "none."
         )
 

@@ -49,7 +49,7 @@ def place_of(setting: str, folder: Path, gigabytes: float) -> str:
     return "file" if shutil.disk_usage(folder).free > 2e9 * gigabytes else "memory"
 
 
-def cache_key(variables: Mapping[str, Any], network: str, settings: Mapping[str, Any], compute_dtype: str) -> str:
+def cache_key(variables: Mapping[str, Any], network: str, settings: Any, compute_dtype: str) -> str:
     """Return a key of everything that the activations of an image depend on besides the image.
 
     Args:
@@ -86,6 +86,32 @@ def _seconds(path: Path) -> float:
     return float(found["seconds"]) if isinstance(found, Mapping) and is_a(found.get("seconds"), "number") else 0.0
 
 
+def shown(
+    name: str, say: Callable[[str], Any], watch: Callable[[float], None] = lambda left: None
+) -> Callable[[int, int, float], None]:
+    """Return a function for `Activations.fill` that says every 10 seconds how far it is.
+
+    Args:
+      name: of the cache.
+      say: called with the sentence.
+      watch: called with the remaining seconds, every time.
+    """
+    last = -10.0
+
+    def progress(done: int, rows: int, seconds: float) -> None:
+        nonlocal last
+        left = (rows - done) / max(done / max(seconds, 1e-9), 1e-9)
+        if seconds - last >= 10 or done >= rows:
+            last = seconds
+            say(
+                f"  activations of {name}: {done}/{rows} images, {done / max(seconds, 1e-9):.0f} a second, "
+                f"{duration(left)} left"
+            )
+        watch(left)
+
+    return progress
+
+
 def fill(
     activations: Activations,
     lock: Lock,
@@ -104,27 +130,12 @@ def fill(
       folder: of the study.
       watch: called from time to time with the remaining seconds.
     """
-
-    def say(done: int, rows: int, seconds: float) -> None:
-        left = (rows - done) / max(done / seconds, 1e-9)
-        print(
-            f"  activations of {name}: {done}/{rows} images, {done / seconds:.0f} a second, {duration(left)} left",
-            flush=True,
-        )
-        watch(left)
-
-    last = [-10.0]
-
-    def say_seldom(done: int, rows: int, seconds: float) -> None:
-        if seconds - last[0] >= 10 or done >= rows:
-            last[0] = seconds
-            say(done, rows, seconds)
-
+    say = shown(name, functools.partial(print, flush=True), watch)
     waited = False
     while next(activations.store.missing(), None) is not None and activations.store.arrays:
         if activations.store.folder is None or lock.take(f"cache-{name}"):
             activations = activations if activations.store.folder is None else reopen()
-            activations.fill(say_seldom)
+            activations.fill(say)
             files.write_json(
                 folder / f"fill-{name}.json",
                 {"seconds": _seconds(folder / f"fill-{name}.json") + activations.fill_seconds},

@@ -1,4 +1,4 @@
-"""The images of a study in all their views, each with a row of its own in the caches."""
+"""Images in all their views, each with a row of its own among the kept activations."""
 
 import functools
 from collections.abc import Sequence
@@ -20,15 +20,24 @@ EVALUATION = -1  # The view that the evaluation transform of the weights gives.
 
 
 class Rows:
-    """Some examples in all of their views: row (v + 1) · n + i is view v of example i; view −1 is for evaluation.
+    """Some examples in all of their views: row (v − first) · n + i is view v of example i.
 
     Attributes:
       ids: of the examples, in order.
       views: number of training views; 0 if training uses the evaluation view, or there is no training.
+      first: the first view: `EVALUATION`, or 0 if only training views are kept.
       key: of all that the rows depend on: examples, transforms and random augmentation.
     """
 
-    def __init__(self, parts: Sequence[Examples], preprocessing: Preprocessing, data: DataConfig, *, views: int):
+    def __init__(
+        self,
+        parts: Sequence[Examples],
+        preprocessing: Preprocessing,
+        data: DataConfig,
+        *,
+        views: int,
+        evaluation: bool = True,
+    ):
         """Index the examples; nothing is decoded yet.
 
         Args:
@@ -36,6 +45,7 @@ class Rows:
           preprocessing: of the images.
           data: `config.data`.
           views: number of training views.
+          evaluation: whether the evaluation view has rows beside training views.
         """
         self._where: dict[str, int] = {}
         chosen: list[tuple[Examples, int]] = []
@@ -46,6 +56,7 @@ class Rows:
                     chosen.append((part, number))
         self.ids = tuple(self._where)
         self.views = views
+        self.first = EVALUATION if evaluation or not views else 0
         self._sources = [part.source for part, _ in chosen]
         self._indices = [int(part.indices[number]) for part, number in chosen]
         self._draw_ids = np.array([part.draw_ids[number] for part, number in chosen], np.uint32)
@@ -59,10 +70,12 @@ class Rows:
             getattr(source, "stamp", _no_stamp)(index)
             for source, index in zip(self._sources, self._indices, strict=True)
         ]
-        self.key = fingerprint(self.ids, stamps, views, preprocessing.to_json(), crop, draws if views else None)
+        self.key = fingerprint(
+            self.ids, stamps, views, self.first, preprocessing.to_json(), crop, draws if views else None
+        )
 
     def __len__(self) -> int:
-        return len(self.ids) * (self.views + 1)
+        return len(self.ids) * (self.views - self.first)
 
     def of(self, ids: Sequence[str], views: np.ndarray | int) -> np.ndarray:
         """Return the rows, int32 [n], of examples in training views (int [n], or one int for all) or in `EVALUATION`."""
@@ -71,7 +84,7 @@ class Rows:
 
     def at(self, which: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         """Return the rows, int32 [n], of examples given by their positions in `ids`."""
-        block = (np.asarray(views) % self.views + 1) * (np.asarray(views) >= 0) if self.views else 0
+        block = np.where(np.asarray(views) < 0, 0, np.asarray(views) % self.views - self.first) if self.views else 0
         return (block * len(self.ids) + which).astype(np.int32)
 
     def positions(self, ids: Sequence[str]) -> np.ndarray:
@@ -81,7 +94,7 @@ class Rows:
     def images(self, rows: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
         """Decode rows and augment their views; return uint8 [n, S, S, 3]."""
         view, which = np.divmod(np.asarray(rows), len(self.ids))
-        view = view - 1
+        view = view + self.first
 
         def one(number: int, view: int) -> np.ndarray:
             path = self._paths[0] if view < 0 else self._paths[1]

@@ -141,14 +141,17 @@ class Checkpoints:
         if progress.step in self._manager.all_steps():
             return
         self._policy.best_is(progress.best_step)
-        # Copy, because the next step reuses the state's buffers while Orbax may still be reading.
-        tree: Any = jax.tree.map(lambda leaf: np.array(leaf, copy=True), serialization.to_state_dict(state))
-        distributed.together(lambda: self._check_room(progress.step, tree))
-        if jax.process_count() > 1:
-            # Each process then writes a part; the first one alone would write host arrays.
-            tree = distributed.replicated(tree)
+        tree: Any = serialization.to_state_dict(state)
         network = {"params": tree.pop("params"), "batch_stats": tree.pop("batch_stats")}
         network, frozen = network_checkpoint.split(network, self._frozen)
+        # Copy, because the next step reuses the state's buffers while Orbax may still be reading.
+        parts = (tree, network, {} if self._frozen_is_written else frozen)
+        parts = jax.tree.map(lambda leaf: np.array(leaf, copy=True), parts)
+        distributed.together(lambda: self._check_room(progress.step, parts))
+        if jax.process_count() > 1:
+            # Each process then writes a part; the first one alone would write host arrays.
+            parts = distributed.replicated(parts)
+        tree, network, frozen = parts
         with self._saying("The checkpoint of step", progress.step):
             if frozen and not self._frozen_is_written:
                 network_checkpoint.write_frozen(self._directory, frozen)
@@ -170,7 +173,7 @@ class Checkpoints:
             )
             self._sealing.start()
 
-    def _check_room(self, step: int, tree: Any) -> None:
+    def _check_room(self, step: int, parts: Any) -> None:
         """Raise CheckpointError if the disk has no room for a checkpoint.
 
         Orbax would raise as well, but in one process only; the others would then wait for ten minutes.
@@ -179,7 +182,7 @@ class Checkpoints:
             return
         with self._saying("The checkpoint of step", step):
             disk = shutil.disk_usage(self._directory)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
         if disk.total and disk.free < size:  # Some file systems do not say how large they are.
             raise CheckpointError(
                 f"The checkpoint of step {step} cannot be written: it takes up to {size / 1e6:.1f} MB, "

@@ -10,8 +10,10 @@ import numpy as np
 
 from flax_augtl.config.data_config import DataConfig
 from flax_augtl.data import Examples
-from flax_augtl.training import loop, metrics
+from flax_augtl.training import metrics
+from flax_augtl.training.evaluation_loop import evaluate
 from flax_augtl.training.intervals import confusion_intervals
+from flax_augtl.training.kept_features import KeptSplit
 
 # Larger arrays of probabilities are not kept; metrics that need them are then None.
 MOST_BYTES = 2**30
@@ -68,25 +70,36 @@ def evaluation(
     data: DataConfig,
     *,
     batch_size: int,
+    kept: KeptSplit | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Evaluate a network on a split; every process of a run gets the same result.
 
-    The arguments are those of `loop.evaluate`, and `done`, which is called with the number of images of every batch.
+    The arguments are those of `evaluation_loop.evaluate`, and `done`, which is called with the number of images of every
+    batch.
     """
     probabilities: np.ndarray | None = None
 
     def keep(places: np.ndarray, found: np.ndarray) -> None:
         nonlocal probabilities
         done(len(places))
-        if not kept:
+        if not keeps:
             return
         if probabilities is None:
             probabilities = np.zeros((len(examples), found.shape[1]), np.float32)
         probabilities[places] = found
 
-    kept = fits(len(examples), network.head.num_classes)
-    sums = loop.evaluate(network, preprocessing, variables, examples, data, batch_size=batch_size, each=keep)
+    keeps = fits(len(examples), network.head.num_classes)
+    sums = evaluate(
+        network,
+        preprocessing,
+        variables,
+        examples,
+        data,
+        batch_size=batch_size,
+        each=keep,
+        kept=kept,
+    )
     return Evaluation(sums, np.asarray(examples.labels), probabilities, examples.ids)
 
 

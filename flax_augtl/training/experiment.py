@@ -18,16 +18,18 @@ from flax_augtl.data.images.transforms import training_path
 from flax_augtl.data.loading.device_dataset import Pool, make_pool
 from flax_augtl.data.sources.unicode_names import Spelling
 from flax_augtl.errors import UserError
+from flax_augtl.features.plan import FeaturePlan, Lengths, plan_features
 from flax_augtl.models import augmented as network
 from flax_augtl.models import leep
 from flax_augtl.models.blocks import by_block
 from flax_augtl.pretrained import Preprocessing, Source, load_source
 from flax_augtl.training import freezing
 from flax_augtl.training.balance import class_weights
+from flax_augtl.training.kept_features import KeptSplit, RunFeatures
 from flax_augtl.training.methods import places_of
 from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of, schedule_of
 from flax_augtl.training.step import AXIS, StepSettings
-from flax_augtl.training.step_inputs import DeviceImages, Images
+from flax_augtl.training.step_inputs import DeviceImages, Images, KeptFeatures, StepInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Experiment:
       rates: the learning rate of pretrained layers at every step, float32 [total steps].
       evaluate_every: steps between two evaluations.
       checkpoint_every: steps between two further checkpoints, or None.
+      features: what is kept of the frozen layers.
+      kept: the kept features, once they have been made.
     """
 
     config: Config
@@ -63,6 +67,12 @@ class Experiment:
     rates: np.ndarray
     evaluate_every: int
     checkpoint_every: int | None
+    features: FeaturePlan = FeaturePlan()
+    kept: RunFeatures | None = None
+
+    def kept_split(self, split: str) -> KeptSplit | None:
+        """Return the kept features of a split, if there are any."""
+        return None if self.kept is None else self.kept.splits.get(split)
 
     @property
     def total_steps(self) -> int:
@@ -120,13 +130,24 @@ def hashable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuples(value) for name, value in settings.items()}
 
 
-def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling | None = None) -> Experiment:
+def prepare(
+    config: Config,
+    dataset: Dataset | None = None,
+    spelling: Spelling | None = None,
+    *,
+    keep_features: bool = False,
+    decided: str | None = None,
+    folder: str | None = None,
+) -> Experiment:
     """Load the data and the weights, and build everything else.
 
     Args:
       config: see configs/common.py.
       dataset: replaces the dataset that `config.data` names; see `data.dataset_from_arrays`.
       spelling: how a run that is resumed writes the names of classes and examples.
+      keep_features: whether features may be kept; `make_features` must then make them before the first step.
+      decided: where a run that is resumed keeps features, if it was started with config.features.cache=auto.
+      folder: an existing folder on the disk of the run; None if that is not a local one.
 
     Raises:
       UserError: the configuration, the data or the weights are wrong; nothing has been written.
@@ -165,17 +186,6 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
             "trains some of the layers below. Set config.freeze='all'."
         )
     dataset = load_dataset(config.data, seed=config.seed, spelling=spelling) if dataset is None else dataset
-    pool = None
-    if config.data.cache == "device":
-        pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
-        if pool is None:
-            raise UserError(
-                f"The training images take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
-                "on the device: raise it, or set config.data.cache to auto."
-            )
-    else:
-        dataset = with_cache(dataset, preprocessing, config.data, image_size=preprocessing.image_size)
-
     built = build_network(described, config, len(dataset.class_names))
     variables = network.initial_variables(
         built, config.seed, preprocessing.image_size, source.variables if config.weights is not None else None
@@ -187,13 +197,29 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         )
     # A closed form is one step at no rate.
     rates, every = (np.zeros(1, np.float32), 1) if settings.closed_form else schedule_of(config, len(dataset.train))
+    features = FeaturePlan()
+    if keep_features:
+        lengths = _lengths(dataset, len(rates), every)
+        features = plan_features(config, built, preprocessing, plan.depth, lengths, decided=decided, folder=folder)
+    pool = None
+    if features.keeps:
+        pass  # No image is decoded twice.
+    elif config.data.cache == "device":
+        pool = make_pool(dataset.train, preprocessing, config.data, image_size=preprocessing.image_size)
+        if pool is None:
+            raise UserError(
+                f"The training images take more than config.data.cache_gb={config.data.cache_gb} gigabytes "
+                "on the device: raise it, or set config.data.cache to auto."
+            )
+    else:
+        dataset = with_cache(dataset, preprocessing, config.data, image_size=preprocessing.image_size)
     weights = class_weights(config, dataset.train.labels, len(dataset.class_names))
     step = StepSettings(
         label_smoothing=config.label_smoothing,
         class_weights=weights,
         accumulate=config.accumulate,
         skip_not_finite=config.on_nan == "skip",
-        inputs=Images() if pool is None else DeviceImages(pool.crop, pool.method),
+        inputs=_inputs(features, pool),
         **changes,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
@@ -215,7 +241,19 @@ def prepare(config: Config, dataset: Dataset | None = None, spelling: Spelling |
         rates,
         every,
         in_steps(config, "checkpoint_every", examples=len(dataset.train), batch_size=config.batch_size),
+        features,
     )
+
+
+def _lengths(dataset: Dataset, steps: int, every: int) -> Lengths:
+    examples = {"train": len(dataset.train), "val": len(dataset.val or ()), "test": len(dataset.test)}
+    return Lengths(examples, steps, -(-steps // every))
+
+
+def _inputs(features: FeaturePlan, pool: Pool | None) -> StepInputs:
+    if features.keeps:
+        return KeptFeatures(features.start)
+    return Images() if pool is None else DeviceImages(pool.crop, pool.method)
 
 
 def source_of(config: Config) -> tuple[Source, Preprocessing, dict[str, Any]]:

@@ -3,20 +3,18 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
-from flax_augtl.config.data_config import DataConfig
-from flax_augtl.data import Examples, eval_batches, train_batches
+from flax_augtl.data import train_batches
 from flax_augtl.data.loading.device_dataset import pool_batches
 from flax_augtl.runtime import signals
 from flax_augtl.training import metrics
 from flax_augtl.training.checkpoints import Checkpoints
-from flax_augtl.training.compiled_steps import pmapped_eval_step, pmapped_train_step
+from flax_augtl.training.compiled_steps import pmapped_train_step
+from flax_augtl.training.evaluation_loop import evaluate, share
 from flax_augtl.training.experiment import Experiment
 from flax_augtl.training.log import RunLog, describe
 from flax_augtl.training.memory import memory_of_step
@@ -34,68 +32,6 @@ from flax_augtl.training.progress import Progress
 from flax_augtl.training.replicas import check_replicas
 from flax_augtl.training.state import TrainState, create_state
 from flax_augtl.workdir import files
-
-
-def evaluate(
-    network: Any,
-    preprocessing: Any,
-    variables: Any,
-    examples: Examples,
-    data: DataConfig,
-    *,
-    batch_size: int,
-    each: Callable[[np.ndarray, np.ndarray], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the sums of `metrics.evaluation_sums` over all examples of a split.
-
-    Args:
-      network: the network.
-      preprocessing: the evaluation transform of its images.
-      variables: the network's variables.
-      examples: the split.
-      data: `config.data`.
-      batch_size: images per batch over all devices of all processes, rounded up to a multiple of the devices.
-      each: called for every batch of all processes with the positions in `examples` int [b] and the probabilities
-        float32 [b, C], without padding, in any order.
-    """
-    devices = jax.local_device_count()
-    batch_size = math.ceil(batch_size / jax.device_count()) * jax.device_count()
-    step = pmapped_eval_step(network, preprocessing)
-    compiled: CompiledStep | None = None
-    variables = replicate(variables)  # Once, not with every batch.
-
-    def sums() -> Iterator[dict[str, Any]]:
-        nonlocal compiled
-        batches = eval_batches(
-            examples, preprocessing, data, batch_size=batch_size, image_size=preprocessing.image_size, **_share()
-        )
-        for number, batch in enumerate(batches):
-            signals.raise_if_alone()
-            local = number * len(batch["label"]) + np.arange(len(batch["label"]), dtype=np.int32)
-            # Also without `each`, so that all evaluations share one compilation.
-            place = (local * jax.process_count() + jax.process_index()).astype(np.int32)
-            arguments = (
-                variables,
-                split_over_devices(
-                    {"image": batch["image"], "label": batch["label"], "mask": batch["mask"], "place": place}, devices
-                ),
-                None,
-            )
-            compiled = compiled or step.compiled(*arguments)
-            found = compiled(*arguments)
-            places, probabilities = found.pop("place"), found.pop("probabilities")
-            if each is not None:
-                places = np.asarray(places)
-                real = places < len(examples)
-                each(places[real], np.asarray(probabilities)[real])
-            yield found
-
-    return metrics.add(sums())
-
-
-def _share() -> dict[str, int]:
-    """Return which part of every global batch this process reads."""
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
 def fit(
@@ -162,9 +98,11 @@ def _fit(
         "seed": config.seed,
         "position": progress.position,
         "steps": until,
-        **_share(),
+        **share(),
     }
-    if experiment.pool is None:
+    if (kept := experiment.kept_split("train")) is not None:
+        batches, pool = kept.training_batches(experiment.dataset.train, config.data, **which), kept.pool
+    elif experiment.pool is None:
         batches = train_batches(
             experiment.dataset.train,
             experiment.preprocessing,
@@ -316,6 +254,7 @@ def _validate(experiment: Experiment, state: TrainState, progress: Progress, log
         experiment.dataset.val,
         experiment.config.data,
         batch_size=experiment.config.batch_size,
+        kept=experiment.kept_split("val"),
     )
     values = metrics.summary(sums)
     value = values[experiment.dataset.metric]

@@ -93,9 +93,9 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemory(
             f"The host has not enough memory ({str(error).rstrip('.') or 'it was not said for what'}). What "
-            "would help: config.data.cache=file or none, config.study.cache=file; fewer config.data.threads "
-            f"or workers; a config.batch_size below {config.batch_size}; a smaller config.image_size; fewer "
-            "steps."
+            "would help: config.data.cache=file or none, config.features.cache=file, config.study.cache=file; fewer "
+            f"config.data.threads or workers; a config.batch_size below {config.batch_size}; a smaller "
+            "config.image_size; fewer steps."
         ) from error
 
 
@@ -110,6 +110,8 @@ def _advice(config: Config) -> str:
         advice.append(f"a deeper config.freeze than {config.freeze} (frozen layers keep no activations)")
     advice.append(f"a config.batch_size below {config.batch_size}")
     advice.append("a smaller config.image_size")
+    if config.features.cache == "device":
+        advice.append("config.features.cache=memory (kept features stay on the host)")
     if config.data.cache == "device":
         advice.append("config.data.cache=auto (the dataset stays on the host)")
     return "What would help, the cheapest first: " + "; ".join(advice) + "."

@@ -60,7 +60,8 @@ def check_parameters(state: TrainState, progress: Progress, experiment: Experime
     bad = [
         group
         for group, tree in groups.items()
-        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+        if group not in experiment.plan.frozen
+        and not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
     ]
     if bad:
         rate = float(experiment.rates[progress.step - 1])

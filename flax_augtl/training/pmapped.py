@@ -131,4 +131,4 @@ def split_over_devices(batch: Mapping[str, Any], devices: int) -> dict[str, Any]
             f"A batch of {size} images does not divide by {devices} devices: set config.batch_size to a "
             f"multiple of {devices}."
         )
-    return {name: array.reshape(devices, -1, *array.shape[1:]) for name, array in batch.items()}
+    return jax.tree.map(lambda array: array.reshape(devices, -1, *array.shape[1:]), dict(batch))

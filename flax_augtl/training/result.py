@@ -43,6 +43,7 @@ def evaluate_splits(experiment: Experiment, variables: Any) -> dict[str, Evaluat
             examples,
             experiment.config.data,
             batch_size=experiment.config.batch_size,
+            kept=experiment.kept_split(split),
         )
         for split, examples in (("test", experiment.dataset.test), ("val", experiment.dataset.val))
         if examples is not None

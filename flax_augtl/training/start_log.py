@@ -48,6 +48,10 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
             rates.factors(experiment.plan) if (rates := experiment.optimizer.places.group_rates) else None,
         )
     )
+    if experiment.features.note:
+        log.say(experiment.features.note)
+    if experiment.features.keeps and experiment.config.data.cache != "none":
+        log.say(f"config.data.cache={experiment.config.data.cache} has no use: no image is decoded twice.")
     for sentence in ineffective_settings(
         experiment.config,
         total_steps=experiment.total_steps,

@@ -35,6 +35,8 @@ STUDY = "study.csv"
 REPORT = "report.html"
 CALIBRATION = "calibration.json"
 FAMILIARITY = "familiarity.npz"
+FEATURES = "features"
+FEATURES_DECISION = "features.json"
 _OURS = (
     CONFIG,
     CLASS_NAMES,
@@ -55,6 +57,8 @@ _OURS = (
     REPORT,
     CALIBRATION,
     FAMILIARITY,
+    FEATURES,
+    FEATURES_DECISION,
     *map(SPLIT_PREDICTIONS.format, ("train", "val", "test", "all")),
 )
 

@@ -79,6 +79,7 @@ def check_same(config: Config, workdir: epath.Path, extend: bool) -> None:
     old, new = added_fields.filled(old), to_json(added_fields.continued(config, old))
     for values in (old, new):
         values["data"] = {name: value for name, value in values["data"].items() if name not in _MACHINE}
+        values["features"].pop("cache_gb")
         for name in ("check_replicas_every", "report", "study"):  # They do not change a run.
             values.pop(name, None)
     if extend:

@@ -20,7 +20,7 @@ from flax_augtl.data import dataset_from_arrays
 from flax_augtl.data.sources.digits import digits
 from flax_augtl.run import load_run, train
 from flax_augtl.runtime import distributed, signals
-from flax_augtl.training import loop, replicas
+from flax_augtl.training import evaluation_loop, loop, replicas
 from flax_augtl.training.evaluation import evaluation
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.freezing import freezing_plan
@@ -261,13 +261,13 @@ def preempted(folder, name):
 def evaluates(folder):
     """All are told to end in an evaluation from the command line, after a training that made the run."""
     train(config(steps=2), folder / "run", quiet=True)
-    split = loop.split_over_devices
+    split = evaluation_loop.split_over_devices
 
     def told(batch, devices):
         signal.raise_signal(signal.SIGTERM)
         return split(batch, devices)
 
-    loop.split_over_devices = told
+    evaluation_loop.split_over_devices = told
     main.FLAGS(["main.py", "--mode=evaluate", f"--workdir={folder / 'run'}"])
     cli.run(main.FLAGS)
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import flax_augtl
 from flax_augtl.runtime import signals
-from flax_augtl.training import loop
+from flax_augtl.training import evaluation_loop
 from flax_augtl.training.checkpoints import CheckpointError, open_checkpoints
 from flax_augtl.training.log import RunLog
 from flax_augtl.workdir import files as run_directory
@@ -237,7 +237,7 @@ def test_training_from_python_leaves_signals_alone(changes, tmp_path, monkeypatc
 
 
 def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undisturbed, tmp_path, monkeypatch):
-    evaluated, calls = loop.eval_batches, []
+    evaluated, calls = evaluation_loop.eval_batches, []
 
     def interrupted(*args, **settings):
         calls.append(1)
@@ -246,7 +246,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undistu
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(loop, "eval_batches", interrupted)
+    monkeypatch.setattr(evaluation_loop, "eval_batches", interrupted)
     for step in (2, 4):  # Of the last step too.
         with signals.handled(), pytest.raises(signals.Interrupted) as error:
             train(changes, tmp_path / "run")
@@ -258,7 +258,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_restart(changes, undistu
 
 
 def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes, undisturbed, tmp_path, monkeypatch):
-    evaluated = loop.eval_batches
+    evaluated = evaluation_loop.eval_batches
 
     def interrupted(*args, **settings):
         for batch in evaluated(*args, **settings):
@@ -266,7 +266,7 @@ def test_a_restart_that_is_killed_after_its_evaluation_has_lost_nothing(changes,
             yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "eval_batches", interrupted)
+        patch.setattr(evaluation_loop, "eval_batches", interrupted)
         with signals.handled(), pytest.raises(signals.Interrupted):
             train({**changes, "evaluate_every_steps": 4}, tmp_path / "run")
     # Killed between the evaluation that was made up for and the next checkpoint: there is none at the last step.

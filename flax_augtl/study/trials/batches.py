@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from flax_augtl.features.activations import Activations, cut_names
+from flax_augtl.features.feed import Feed, over_devices
 from flax_augtl.features.views import EVALUATION
 from flax_augtl.models.augmented import AugmentedNetwork
 from flax_augtl.study.context import Context
@@ -17,6 +18,7 @@ from flax_augtl.study.grid import Trial
 from flax_augtl.training import metrics
 from flax_augtl.training.balance import class_weights
 from flax_augtl.training.compiled_steps import pmapped_eval_step
+from flax_augtl.training.evaluation_loop import batch_sums
 from flax_augtl.training.freezing import FreezingPlan
 from flax_augtl.training.optimizer import OptimizerSettings, optimizer_of
 from flax_augtl.training.pmapped import replicate
@@ -71,51 +73,30 @@ def signature_of(context: Context, activations: Activations, trial: Trial) -> St
     return StepSignature(network, plan, optimizer, step, start, total=len(rates), every=every, final=final)
 
 
-def is_dense(context: Context, activations: Activations, signature: StepSignature) -> bool:
-    """Return whether only dense layers are trained."""
-    if not signature.start:
+def is_dense(activations: Activations, network: AugmentedNetwork, start: int) -> bool:
+    """Return whether only dense layers are trained above the kept activations, which layer group `start` reads."""
+    if not start:
         return False
-    names = jax.tree.leaves(cut_names(signature.network, signature.start))
+    names = jax.tree.leaves(cut_names(network, start))
     return all(activations.store.arrays[name].ndim == 2 for name in names)
 
 
-def loops(context: Context, activations: Activations, signature: StepSignature) -> bool:
+def loops(activations: Activations, signature: StepSignature) -> bool:
     """Return whether the steps are looped over on the device; on a CPU, convolutions are slow in such a loop."""
-    quick = jax.default_backend() != "cpu" or is_dense(context, activations, signature)
+    quick = jax.default_backend() != "cpu" or is_dense(activations, signature.network, signature.start)
     return quick and activations.fits(signature.network, signature.start)
 
 
-@dataclasses.dataclass
-class Feed:
-    """Batches of kept activations, from the pool on the device or from the host."""
-
-    activations: Activations
-    signature: StepSignature
-    batch_size: int
-    on_device: bool
-    decoders: ThreadPoolExecutor
-
-    @property
-    def pool(self) -> Any:
-        """Pool for the compiled functions; None if the batches come from the host."""
-        return (
-            self.activations.pool(self.signature.network, self.signature.start, replicate) if self.on_device else None
-        )
-
-    def batch(self, rows: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> dict[str, Any]:
-        """Return the batch of rows int [..., trials, B] and labels: arrays [devices, ..., trials, B / devices, ...]."""
-        batch = {"label": labels.astype(np.int32), **more}
-        if self.on_device:
-            batch["index"] = rows.astype(np.int32)
-        else:
-            batch["inputs"] = self.activations.gather(self.signature.network, self.signature.start, rows, self.decoders)
-        devices, at = jax.local_device_count(), rows.ndim - 1
-
-        def split(x: np.ndarray) -> np.ndarray:
-            x = x.reshape(*x.shape[:at], devices, -1, *x.shape[at + 1 :])
-            return np.moveaxis(x, at, 0)
-
-        return jax.tree.map(split, batch)
+def feed_of(activations: Activations, signature: StepSignature, decoders: ThreadPoolExecutor) -> Feed:
+    """Return the feed of the trials of a step signature; the activations are on the device if they fit there."""
+    return Feed(
+        activations,
+        signature.network,
+        signature.start,
+        activations.fits(signature.network, signature.start),
+        decoders,
+        replicate,
+    )
 
 
 def evaluate(
@@ -138,11 +119,11 @@ def evaluate(
     """
     trials, devices = len(ids), jax.local_device_count()
     longest = max(map(len, ids))
-    size = EVALUATION_BATCH if is_dense(context, feed.activations, feed.signature) else feed.batch_size
+    size = EVALUATION_BATCH if is_dense(feed.activations, feed.network, feed.start) else context.config.batch_size
     size = math.ceil(min(size, longest) / devices) * devices
     # Flax modules have a hash, which pyright does not see.
-    network: Any = feed.signature.network
-    step = pmapped_eval_step(network, context.preprocessing, KeptFeatures(feed.signature.start), trials)
+    network: Any = feed.network
+    step = pmapped_eval_step(network, context.preprocessing, KeptFeatures(feed.start), trials)
     padded = math.ceil(longest / size) * size
     rows, marks, masks = (np.zeros((trials, padded), dtype) for dtype in (np.int64, np.int32, np.float32))
     for trial in range(trials):
@@ -150,18 +131,19 @@ def evaluate(
         rows[trial, :n] = feed.activations.rows.of(ids[trial], EVALUATION)
         marks[trial, :n], masks[trial, :n] = labels[trial], 1
     places = np.broadcast_to(np.arange(padded, dtype=np.int32), (trials, padded))
-    pool, compiled, sums = feed.pool, None, []
-    for i in range(0, padded, size):
-        some = {"mask": masks, **({} if each is None else {"place": places})}
-        some = {name: array[:, i : i + size] for name, array in some.items()}
-        arguments = variables, feed.batch(rows[:, i : i + size], marks[:, i : i + size], **some), pool
-        compiled = compiled or step.compiled(*arguments)
-        found = compiled(*arguments)
-        if each is not None:
-            where, probabilities = np.asarray(found.pop("place")), np.asarray(found.pop("probabilities"))
-            for trial in range(trials):
-                each(trial, probabilities[trial][where[trial] < len(ids[trial])])
-        sums.append(found)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for i in range(0, padded, size):
+            some = {"mask": masks, **({} if each is None else {"place": places})}
+            some = {name: array[:, i : i + size] for name, array in some.items()}
+            yield over_devices(feed.batch(rows[:, i : i + size], marks[:, i : i + size], **some), 1)
+
+    def each_trial(where: np.ndarray, probabilities: np.ndarray) -> None:
+        assert each is not None, "it is only called where there is one"
+        for trial in range(trials):
+            each(trial, probabilities[trial][where[trial] < len(ids[trial])])
+
+    sums = list(batch_sums(step, variables, batches(), feed.pool, None if each is None else each_trial))
     return [
         metrics.add({name: np.asarray(value)[trial] for name, value in some.items()} for some in sums)
         for trial in range(trials)

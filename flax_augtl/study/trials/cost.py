@@ -92,7 +92,7 @@ def measure(context: Context, activations: Activations, groups: Sequence[Group])
     for group in groups:
         trial = Trial("select", *group, context.grid.rates[0], context.grid.selection_seeds[0])
         signature, name = signature_of(context, blank, trial), " ".join(group)
-        dense = is_dense(context, blank, signature)
+        dense = is_dense(blank, signature.network, signature.start)
         key = group if dense else (group[1], signature.start)
         if key not in known:
             known[key] = _time_group(context, blank, trial, dense)
@@ -116,7 +116,7 @@ def estimate(context: Context, activations: Activations, groups: Sequence[Group]
     for group, trial in sorted(first.items(), key=lambda one: sum(operations[context.shared(one[1]) :])):
         signature, name = signature_of(context, blank, trial), " ".join(group)
         trained = context.shared(trial)
-        if is_dense(context, blank, signature):
+        if is_dense(blank, signature.network, signature.start):
             together[name] = _most_together(context, trial)
             above = sum(operations[trained:])
             if timed is None:
@@ -214,7 +214,7 @@ def _time_group(context: Context, blank: Activations, trial: Trial, dense: bool)
     alone = _time_batch(context, blank, [trial])
     asked = int(context.study.together)
     signature = signature_of(context, blank, trial)
-    if not loops(context, blank, signature) or asked == 1:
+    if not loops(blank, signature) or asked == 1:
         return *alone, 1
     count = _most_together(context, trial)
     if count == 1:

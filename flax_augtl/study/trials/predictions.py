@@ -7,8 +7,9 @@ import numpy as np
 
 from flax_augtl.data import Examples
 from flax_augtl.errors import UserError
+from flax_augtl.features.feed import Feed
 from flax_augtl.study.context import Context
-from flax_augtl.study.trials.batches import Feed, evaluate
+from flax_augtl.study.trials.batches import evaluate
 from flax_augtl.training.evaluation import Evaluation, fits
 
 

@@ -1,10 +1,10 @@
 """Trials that are trained together on kept activations, each with its own data, order, weights and learning rate."""
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -12,9 +12,11 @@ import numpy as np
 
 from flax_augtl.data.loading import sampler
 from flax_augtl.features.activations import Activations
+from flax_augtl.features.feed import over_devices
+from flax_augtl.runtime.prefetch import one_ahead
 from flax_augtl.study.context import Context
 from flax_augtl.study.grid import Trial
-from flax_augtl.study.trials.batches import Feed, evaluate, loops, signature_of, source_logits
+from flax_augtl.study.trials.batches import evaluate, feed_of, loops, signature_of, source_logits
 from flax_augtl.study.trials.predictions import tested_trials
 from flax_augtl.training import metrics
 from flax_augtl.training.compiled_steps import pmapped_pack_step
@@ -53,16 +55,11 @@ class TrialBatch:
         trials = self.trials
         self.signature = signature_of(context, activations, trials[0])
         rows = activations.rows
-        looped = loops(context, activations, self.signature)
+        looped = loops(activations, self.signature)
         self.steps_per_call = min(STEPS_PER_CALL, self.signature.every, self.signature.total) if looped else 1
         self.decoders = rows.decoders()
-        self.feed = Feed(
-            activations,
-            self.signature,
-            context.config.batch_size,
-            activations.fits(self.signature.network, self.signature.start),
-            self.decoders,
-        )
+        self.batch_size = context.config.batch_size
+        self.feed = feed_of(activations, self.signature, self.decoders)
         self._examples = [context.examples(trial) for trial in trials]
         self._positions = [rows.positions(ids) for ids, _ in self._examples]
         self._rates = np.stack([context.schedule(trial)[0] for trial in trials], axis=1)
@@ -88,7 +85,7 @@ class TrialBatch:
 
     def batches(self, first: int, count: int) -> dict[str, Any]:
         """Return the input of `count` steps from step `first` on."""
-        size, config = self.feed.batch_size, self.context.config
+        size, config = self.batch_size, self.context.config
         rows, labels = [], []
         for trial, (_, marks), positions in zip(self.trials, self._examples, self._positions, strict=True):
             which, view = sampler.stream(
@@ -99,7 +96,7 @@ class TrialBatch:
         rows, labels = np.stack(rows, axis=1), np.stack(labels, axis=1)
         if count < self.steps_per_call:  # The last call before an evaluation is shorter; the padding is not trained on.
             rows, labels = (np.pad(x, ((0, self.steps_per_call - count), (0, 0), (0, 0))) for x in (rows, labels))
-        return self.feed.batch(rows, labels)
+        return over_devices(self.feed.batch(rows, labels), 2)
 
     @property
     def step_function(self) -> PmappedStep:
@@ -149,7 +146,7 @@ class TrialBatch:
     @property
     def examples_seen(self) -> int:
         """The number of training examples that each trial has seen."""
-        return self.step * self.feed.batch_size
+        return self.step * self.batch_size
 
     def advance(self, pause: Callable[[], bool] = lambda: False) -> None:
         """Train up to the next evaluation, and evaluate.
@@ -164,19 +161,16 @@ class TrialBatch:
         calls = [
             (first, min(self.steps_per_call, stop - first)) for first in range(self.step, stop, self.steps_per_call)
         ]
-        with ThreadPoolExecutor(1) as ahead:
-            coming, pending = ahead.submit(self.batches, *calls[0]), None
-            for number, (first, count) in enumerate(calls):
-                batches = coming.result()
-                if number + 1 < len(calls):
-                    coming = ahead.submit(self.batches, *calls[number + 1])
+        pending = None
+        with contextlib.closing(one_ahead(lambda call: self.batches(*call), calls)) as ahead:
+            for (first, count), batches in zip(calls, ahead, strict=False):
                 states, losses = self.run(states, batches, first, count)
                 # Read the losses of the call before, so that the device never waits.
                 self.losses += 0.0 if pending is None else np.asarray(pending)
                 pending, self.step = losses, first + count
                 if self.step < stop and pause():
                     break
-            self.losses += np.asarray(pending)
+        self.losses += np.asarray(pending)
         self.states = states
         if self.step < stop:
             self.seconds += (time.monotonic() - begun) / self.distinct
@@ -224,13 +218,7 @@ class TrialBatch:
         if self.signature.final:
             assert self.test is not None, "final trials need the test images"
             with self.test.rows.decoders() as decoders:
-                feed = Feed(
-                    self.test,
-                    self.signature,
-                    self.feed.batch_size,
-                    self.test.fits(self.signature.network, self.signature.start),
-                    decoders,
-                )
+                feed = feed_of(self.test, self.signature, decoders)
                 splits = [self.context.datasets[trial.seed].test for trial in self.trials]
                 tested, predicted = tested_trials(self.context, feed, _variables(self.states), splits)
         params = jax.tree.map(np.asarray, self.states.params)

@@ -143,7 +143,7 @@ class Work:
 
     def _together(self, signature: StepSignature, trial: Trial) -> int:
         """Return how many trials of a signature are trained together."""
-        if not loops(self.context, self.activations, signature):
+        if not loops(self.activations, signature):
             return 1
         return int(self.context.study.together) or self.times.timed.together.get(" ".join(trial.group), 1)
 
@@ -151,9 +151,8 @@ class Work:
         """Return the size to fill a batch up to: the one that is compiled already, if compiling another takes longer."""
         name = " ".join(mine[0].group)
         size = self.times.timed.together.get(name, 1)
-        if size <= len(mine) or not loops(
-            self.context, self.activations, signature_of(self.context, self.activations, mine[0])
-        ):
+        signature = signature_of(self.context, self.activations, mine[0])
+        if size <= len(mine) or not loops(self.activations, signature):
             return len(mine)
         idle = (size - len(mine)) * self.times.seconds_of(mine[0])
         return size if idle < self.times.timed.compile_seconds[name] else len(mine)
