@@ -119,4 +119,4 @@ def test_a_study_of_an_earlier_version_keeps_its_seeds(fields, seeds, selecting)
 
 def test_a_study_with_a_budget_is_no_earlier_version():
     assert as_begun(StudyConfig(), {"study": {"minutes": 10.0}}).seeds is None
-    assert set(presets.STUDIES) == {"quick", "paper", "controls", "full"}
+    assert set(presets.STUDIES) == {"quick", "paper", "controls", "full", "rivals"}
