@@ -14,12 +14,14 @@ from flax_augtl.config.convert import typed
 from flax_augtl.data import Dataset, Examples, eval_batches, train_batches
 from flax_augtl.data.loading.device_dataset import pool_batches
 from flax_augtl.errors import UserError
+from flax_augtl.features.plan import FeaturePlan, plan_features
 from flax_augtl.run_data import renamed_as_in, spelling_in
 from flax_augtl.runtime.paths import absolute
 from flax_augtl.runtime.text import columns, duration
 from flax_augtl.training.checkpoints import open_checkpoints
 from flax_augtl.training.compiled_steps import pmapped_eval_step, pmapped_train_step
-from flax_augtl.training.experiment import Experiment, prepare
+from flax_augtl.training.experiment import Experiment, lengths_of, prepare
+from flax_augtl.training.features_decision import decision_in, existing_folder
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.memory import StepMemory, explain_out_of_memory, memory_of_step
 from flax_augtl.training.optimizer import create_optimizer
@@ -34,6 +36,7 @@ from flax_augtl.workdir.resume import as_begun, check_data, check_same, is_same
 # Steps, and batches of images, that are timed after a first one; fewer if they take longer than `_SECONDS`.
 _TIMED = 5
 _SECONDS = 4.0
+_NOTHING = FeaturePlan()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +109,11 @@ def plan(
             spelling_in(workdir, wanted),
         )
         check_data(experiment.dataset.fingerprint, workdir)
-        progress = _progress(workdir)
-        log_start(cast(RunLog, _Say(say)), experiment, progress)
-        for line in lines(experiment, timed(experiment), progress.step):
+        progress, features = _progress(workdir), _features(experiment, workdir)
+        # The note alone: what is timed below are steps on images.
+        noted = dataclasses.replace(experiment, features=FeaturePlan(note=features.note))
+        log_start(cast(RunLog, _Say(say)), noted, progress)
+        for line in lines(experiment, timed(experiment), progress.step, features):
             say(line)
     say(f"\nA dry run: {workdir} was not changed.")
 
@@ -129,13 +134,27 @@ def _progress(workdir: epath.Path) -> Progress:
         return Progress() if step is None else checkpoints.progress(step)
 
 
-def lines(experiment: Experiment, timing: Timing, done: int = 0) -> list[str]:
+def _features(experiment: Experiment, workdir: epath.Path) -> FeaturePlan:
+    """Return what the run keeps of its frozen layers."""
+    return plan_features(
+        experiment.config,
+        experiment.network,
+        experiment.preprocessing,
+        experiment.plan.depth,
+        lengths_of(experiment.dataset, experiment.total_steps, experiment.evaluate_every),
+        decided=decision_in(workdir),
+        folder=existing_folder(workdir),
+    )
+
+
+def lines(experiment: Experiment, timing: Timing, done: int = 0, features: FeaturePlan = _NOTHING) -> list[str]:
     """Return the plan as lines of text.
 
     Args:
       experiment: the run.
-      timing: of its step.
+      timing: of its step on images.
       done: steps that are done.
+      features: what the run keeps of its frozen layers.
     """
     config, dataset = experiment.config, experiment.dataset
     left = experiment.total_steps - done
@@ -160,12 +179,16 @@ def lines(experiment: Experiment, timing: Timing, done: int = 0) -> list[str]:
         *([str(timing.memory)] if timing.memory else []),
         f"A step: {_seconds(timing.whole_step)} ({_seconds(timing.step)} on the devices, {_seconds(timing.batch)} to "
         f"prepare its images), {config.batch_size / timing.whole_step:.0f} images/s.",
-        # What keeping the features of frozen layers would save is a line here.
         f"An evaluation: {1 / timing.image:.0f} images/s.",
         "Time on this machine, as it is now:",
         columns([(f"  {name}", duration(seconds)) for name, seconds in costs.items()], align="<>"),
         f"  In all about {duration(sum(costs.values()))}, without checkpoints and the reading of the data.",
     ]
+    if features.keeps:
+        # The frozen layers are most of a forward pass; what a run has done already does not count.
+        saved = timing.image * (features.images - features.rows) * left / max(experiment.total_steps, 1)
+        rest = max(sum(costs.values()) - saved, timing.compilation)
+        found.append(f"  Kept features save about {duration(saved)} of it, which leaves {duration(rest)}.")
     return found
 
 

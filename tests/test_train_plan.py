@@ -9,6 +9,7 @@ import pytest
 import flax_augtl
 from flax_augtl import modes, train_plan
 from flax_augtl.errors import UserError
+from flax_augtl.features.plan import FeaturePlan
 from flax_augtl.training.experiment import prepare
 from flax_augtl.training.memory import StepMemory
 from tests import small
@@ -31,6 +32,11 @@ def test_the_sums_are_those_of_the_parts():
     )
     assert "A step: 3.00 s (2.00 s on the devices, 1.00 s to prepare its images), 3 images/s." in text
     assert "Memory on each device" in text
+    kept = FeaturePlan(cache="memory", images=1100, rows=100)
+    said = train_plan.lines(experiment, TIMING, features=kept)[-1]
+    # A thousand images less go through the frozen layers, most of a forward pass.
+    left = train_plan.duration(seconds - 750)
+    assert said == f"  Kept features save about {train_plan.duration(750)} of it, which leaves {left}."
     resumed = "\n".join(train_plan.lines(experiment, TIMING, done=8))
     assert "of which 8 are done" in resumed and re.search(r"  2 steps +0:06\n  1 evaluation of", resumed)
 
@@ -44,6 +50,9 @@ def test_a_plan_is_printed_and_nothing_is_written(tmp_path, capsys, monkeypatch)
     modes._train(flags)
     said = capsys.readouterr().out
     assert "trainable: 650" in said and "Plan: 4 steps of 8 images" in said and "frozen: all" in said
+    assert (
+        "The frozen layers, up to fc, are computed in every step, because config.data.views=0 draws fresh views" in said
+    )
     assert f"A dry run: {tmp_path}/runs/new was not changed." in said
     assert os.listdir(tmp_path) == []
 

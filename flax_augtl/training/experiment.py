@@ -199,7 +199,7 @@ def prepare(
     rates, every = (np.zeros(1, np.float32), 1) if settings.closed_form else schedule_of(config, len(dataset.train))
     features = FeaturePlan()
     if keep_features:
-        lengths = _lengths(dataset, len(rates), every)
+        lengths = lengths_of(dataset, len(rates), every)
         features = plan_features(config, built, preprocessing, plan.depth, lengths, decided=decided, folder=folder)
     pool = None
     if features.keeps:
@@ -245,7 +245,8 @@ def prepare(
     )
 
 
-def _lengths(dataset: Dataset, steps: int, every: int) -> Lengths:
+def lengths_of(dataset: Dataset, steps: int, every: int) -> Lengths:
+    """Return how long a run of so many steps is, with an evaluation every so many."""
     examples = {"train": len(dataset.train), "val": len(dataset.val or ()), "test": len(dataset.test)}
     return Lengths(examples, steps, -(-steps // every))
 
