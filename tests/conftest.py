@@ -13,10 +13,13 @@ import pytest
 _CACHE = tempfile.TemporaryDirectory(prefix="flax-augtl-compiled-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-# Without optimisation programs compile in half the time, and the networks of the tests are tiny. The last flag, which
-# only the XLA of JAX 0.10 knows, halves it once more; XLA ends a process that has a flag which it does not know.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0" + (
-    " --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else ""
+# Without optimisation programs compile in half the time, and the networks of the tests are tiny. One more flag, which only
+# the XLA of JAX 0.10 knows, halves it again; XLA ends a process that has a flag which it does not know.
+COMPILES_FASTER = " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = os.environ.get(
+    "FLAX_AUGTL_TESTS_XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    + COMPILES_FASTER * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
