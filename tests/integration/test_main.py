@@ -58,6 +58,7 @@ def test_train_leaves_a_whole_run_directory_and_says_what_it_does(trained):
         "predictions_test.csv",
         "predictions_val.csv",
         "calibration.json",
+        "features.json",
         "familiarity.npz",
         "report.html",
     }
