@@ -33,6 +33,8 @@ def as_trained(settings):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_head_comes_back_bit_for_bit(fresh, preset):
     for number, norm in enumerate(NORMS):
+        if norm == "batch" and small.head(preset).closed_form:
+            continue  # It is refused.
         run = with_head(fresh, small.head(preset, norm=norm), **({"shortcut": "pad"} if number == 0 else {}))
         weights, _ = export(run)
         for path in (weights, run.workdir):
