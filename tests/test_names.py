@@ -54,6 +54,7 @@ def bytes_root(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_path, capsys):
     run = flax_augtl.train(config(bytes_root), tmp_path / "run")
     assert run.class_names == ("ant", r"caf\xe9")
@@ -93,6 +94,7 @@ def test_a_study_of_such_names(bytes_root, tmp_path):
     assert read_json(tmp_path / "study" / "best" / "class_names.json") == ["ant", r"caf\xe9"]
 
 
+@pytest.mark.slow
 def test_an_older_run_goes_on_whatever_form_the_disk_has_now(tmp_path):
     """It has its names as they were on the disk, of a Mac, in an order that NFC has not."""
     root = images(tmp_path / "images", ("cafz", MAC, "cafa"))

@@ -58,6 +58,7 @@ def assert_same_bits(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [1, 4, 5])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(whole, killed_at, tmp_path, monkeypatch):
     split, calls = loop.split_over_devices, []
@@ -261,6 +262,7 @@ def test_a_step_that_is_not_there_is_named(whole, tmp_path):
         flax_augtl.load_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_step_is_the_best(tmp_path):
     run = flax_augtl.train(
         config(steps=2, data={"name": "digits", "shots": 2, "validation": 0, "crop": "none"}), tmp_path, quiet=True
@@ -268,6 +270,7 @@ def test_without_validation_the_last_step_is_the_best(tmp_path):
     assert run.result["val"] is None and run.result["best_step"] == run.step == 2
 
 
+@pytest.mark.slow
 def test_a_data_set_on_the_device_trains_the_same_network(whole, tmp_path):
     data = {**config().data.to_dict(), "cache": "device"}
     run = flax_augtl.train(config(data=data), tmp_path, quiet=True)
@@ -297,6 +300,7 @@ def test_every_skipped_image_is_listed_in_the_run_directory(tmp_path):
     assert found == dict.fromkeys(bad, "it is empty (zero bytes)")
 
 
+@pytest.mark.slow
 def test_early_stopping(tmp_path):
     # At a learning rate of zero no evaluation is better than the first.
     run = flax_augtl.train(
@@ -457,6 +461,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(tmp_path):
     again.close()
 
 
+@pytest.mark.slow
 def test_the_result_has_intervals_and_the_scores_of_every_class(whole):
     result = json.loads((whole.workdir / "result.json").read_text())
     for split in ("test", "val"):

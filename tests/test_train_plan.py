@@ -55,6 +55,7 @@ def test_a_plan_is_printed_and_nothing_is_written(tmp_path, capsys, monkeypatch)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_of_a_run_that_has_begun_only_the_rest_is_planned(tmp_path):
     config = small.digits_config(weights="embedded:glyphs", freeze="all", steps=2)
     run = flax_augtl.train(config, tmp_path / "run", quiet=True)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 import flax_augtl
 from flax_augtl import data, pretrained, version
 from tests import small
@@ -37,6 +39,7 @@ def test_without_metadata_the_version_is_unknown(tmp_path, monkeypatch):
     assert version.version_in(tmp_path) == "unknown"
 
 
+@pytest.mark.slow
 def test_a_run_records_the_version(tmp_path):
     config = small.digits_config(weights="embedded:glyphs", freeze="all", steps=1)
     run = flax_augtl.train(config, tmp_path, quiet=True)

@@ -282,6 +282,7 @@ def test_each_switch_is_measured_beside_the_step_as_it_is(tmp_path, monkeypatch)
     assert found == [("deterministic", first, {"options": {"xla_gpu_deterministic_ops": True}, "places": True})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "published"), [("resnet18", 1.81e9), ("resnet50", 4.09e9), ("vgg16", 15.47e9)])
 def test_operations_are_those_that_papers_count(network, published):
     model, image = create_model(network), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
@@ -396,6 +397,7 @@ def test_one_pass_takes_the_statistics_of_all_devices():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), over(1), over(4))
 
 
+@pytest.mark.slow
 def test_frozen_batch_norms_fold_into_the_convolutions_before_them():
     for net, size in networks():
         variables, images = small.variables(net, size), small.images(4, size)

@@ -1,6 +1,7 @@
 """The benchmarks of prediction, on a few tiny images."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from flax_augtl.benchmarks import folded_norms, predict
@@ -22,6 +23,7 @@ def test_a_folder_is_predicted_in_turns(tmp_path, capsys, monkeypatch):
     assert said[-1] == "Median of the ratios: 0.50 on the clock, 0.80 of the processors."
 
 
+@pytest.mark.slow
 def test_the_run_of_the_benchmark_has_what_runs_of_users_have(tmp_path):
     predict.make_run(tmp_path / "run", "resnet20", 8)
     assert {"calibration.json", "familiarity.npz"} <= {path.name for path in (tmp_path / "run").iterdir()}

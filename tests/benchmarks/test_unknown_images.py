@@ -19,6 +19,7 @@ def folders(tmp_path_factory):
     return [str(root / name) for name in ("dark", "bright")]
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_dataset_and_features_are_kept(folders, tmp_path, capsys, monkeypatch):
     flags = ["--network=resnet20", "--weights=embedded:glyphs", "--image_size=16", f"--keep={tmp_path}", "--images=30"]
     unknown_images.main([*folders, *flags])

@@ -65,6 +65,7 @@ def test_the_commands_for_ones_own_images_run(folder, monkeypatch, capsys):
         assert (folder / "runs" / file).exists()
 
 
+@pytest.mark.slow
 def test_the_python_runs(folder, tmp_path, monkeypatch):
     import flax_augtl
 

@@ -55,7 +55,7 @@ def test_onnx_has_the_temperature_and_the_familiarity(calibrated, images, photos
     assert done.returncode == 0 and "UNKNOWN? (familiarity 0." in done.stdout, done.stderr
     with open(calibrated.workdir / "predictions.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[-2:] == ["familiarity", "unknown"]
+    assert list(rows[0])[-3:] == ["familiarity", "unknown", "reason"]
     assert all((row["unknown"] == "yes") == (float(row["familiarity"]) < 1) for row in rows)
 
 

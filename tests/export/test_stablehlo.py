@@ -23,6 +23,7 @@ np.savez(sys.argv[3], one=one, platforms=exported.platforms, **found)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_it_is_loaded_and_run_without_the_package(fresh, images, tmp_path, weights):
     said = []

@@ -91,6 +91,7 @@ def test_a_finished_run_says_so(trained):
     assert (workdir / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_evaluate_needs_the_directory_only_and_gives_the_same_figures(trained):
     workdir, _ = trained
     result = json.loads((workdir / "result.json").read_text())
@@ -100,6 +101,7 @@ def test_evaluate_needs_the_directory_only_and_gives_the_same_figures(trained):
         assert f"loss {result[split]['loss']:.4f} ({result[split]['n']} examples)" in said
 
 
+@pytest.mark.slow
 def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     workdir, _ = trained
     (tmp_path / "photos" / "more").mkdir(parents=True)
@@ -155,6 +157,7 @@ def test_export_holds_every_tensor_and_names(trained):
     assert sheet["class_names"] == [str(digit) for digit in range(10)] and sheet["head"]["new_layers"] == [16]
 
 
+@pytest.mark.slow
 def test_export_as_onnx(trained):
     for library in ("onnx", "onnxruntime"):
         pytest.importorskip(library, reason="needs the extra `onnx`")

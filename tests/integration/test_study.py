@@ -107,6 +107,7 @@ def test_two_workers_do_each_cell_once_and_a_killed_one_is_taken_over(tmp_path):
     assert refused.returncode == 1 and "The data have changed since the study in" in errors
 
 
+@pytest.mark.slow
 def test_flags_that_make_no_sense_are_told(tmp_path):
     for flag in ("0/2", "3/2", "x", "1"):
         process = start(*ARGUMENTS, f"--workdir={tmp_path}", f"--cells={flag}")

@@ -39,6 +39,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHAINS)
 def test_cut_at_any_group_equals_the_whole(case):
     model, variables, x = build(case)
@@ -64,6 +65,7 @@ def test_the_penultimate_activation_is_a_vector(case):
     close(run(headless, pick(variables, headless.groups), x), penultimate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["basic", "vgg_bn", "cifar"])
 def test_groups_below_train_from_keep_their_statistics(case):
     model, variables, x = build(case)

@@ -139,6 +139,7 @@ def load(tmp_path, endpoint, *weights, **environment):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_download_cache_revision_and_offline(tmp_path, hub, state_dict):
     bias = float(state_dict["fc.bias"][0])
     plain, tagged, missing, unknown, empty, parts = load(

@@ -143,6 +143,7 @@ print(jax.device_count(), jax.jit(lambda x: x + 1)(1), determinism.has_started()
     assert done.stdout.split() == ["3", "2", "True"]
 
 
+@pytest.mark.slow
 def test_the_steps_take_the_same_as_options_of_the_compiler(tmp_path):
     net = small.network("kept_deeper_batch", axis_name=AXIS)
     plan = freezing_plan(net.groups, "layer1")

@@ -65,6 +65,7 @@ def done(tmp_path_factory):
     return folder, study(study_config(), folder)
 
 
+@pytest.mark.slow
 def test_a_study_writes_a_report_rows_and_the_best_network(done):
     folder, result = done
     rows = list(csv.DictReader((folder / "study.csv").read_text().splitlines()))
@@ -84,6 +85,7 @@ def test_a_study_writes_a_report_rows_and_the_best_network(done):
     assert result.leep["test"]["top1"] > 0.2 and len(result.leep["test_by_seed"]) == 2
 
 
+@pytest.mark.slow
 def test_rows_of_final_trials_have_the_prediction_for_every_test_image(done):
     folder, result = done
     finals = [row for row in result.rows if row["stage"] == "final"]
@@ -121,6 +123,7 @@ def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(d
     )
 
 
+@pytest.mark.slow
 def test_a_finished_study_trains_nothing_again(done, monkeypatch):
     folder, result = done
     monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))
@@ -240,6 +243,7 @@ def test_a_failed_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch, cap
     assert set(study(study_config(), tmp_path).winners) == {"traditional", "kept"}
 
 
+@pytest.mark.slow
 def test_a_study_whose_trials_all_fail_reports_it(tmp_path):
     with pytest.raises(ValueError, match="Every trial failed or diverged. Lower config.study.learning_rates"):
         study(study_config(learning_rates=(1e30,), heads=("kept",)), tmp_path)
@@ -313,6 +317,7 @@ def test_a_folder_that_disappears_ends_a_study(changes, done, tmp_path, monkeypa
     assert lasting(study(study_config(), tmp_path / "moved").rows) == lasting(done[1].rows)
 
 
+@pytest.mark.slow
 def test_damaged_activations_are_computed_again(done, tmp_path):
     folder, result = done
     for path in (folder / "cache" / "train").glob("*.bin"):
@@ -324,6 +329,7 @@ def test_damaged_activations_are_computed_again(done, tmp_path):
     assert lasting(study(study_config(), folder).rows) == lasting(result.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -507,6 +513,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_study_of_an_earlier_version_is_continued(done, tmp_path, monkeypatch):
     """Its config.json has no minutes, and has values of fields that a preset decides today."""
     folder, result = done

@@ -70,6 +70,7 @@ def test_a_mistake_is_named_before_anything_is_loaded():
             prepare(typed(config(**{name: value, "root": "/nowhere", "name": "digits"})))
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     config = small.digits_config(weights="embedded:glyphs", freeze="all", steps=2)
     run = flax_augtl.train(config, tmp_path, quiet=True)

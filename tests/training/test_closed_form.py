@@ -61,6 +61,7 @@ def test_a_loaded_run_is_the_fitted_one_and_the_same_command_finds_it_finished(r
     assert "it is finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_result_resumes_to_the_same_bits(run, tmp_path):
     shutil.copytree(run.workdir, tmp_path / "copy")
     (tmp_path / "copy" / files.RESULT).unlink()
@@ -69,6 +70,7 @@ def test_a_run_that_was_killed_before_its_result_resumes_to_the_same_bits(run, t
     assert {**resumed.result, "seconds": 0} == {**run.result, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_lda_are_its_own_and_those_of_ridge_get_a_temperature(run, tmp_path):
     assert run.temperature is None and run.result["calibration"] is None
     assert flax_augtl.train(config("ridge"), tmp_path, quiet=True).result["calibration"]["temperature"] > 0

@@ -86,6 +86,7 @@ def assert_same_bits(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,6 +107,7 @@ def test_kept_and_recomputed_features_give_the_same_parameters(changes, dataset,
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * max(1.0, float(np.abs(other).max())))
 
 
+@pytest.mark.slow
 def test_wherever_features_are_kept_the_bits_are_the_same(dataset, tmp_path):
     memory, *others = (fitted(config(cache), dataset, tmp_path)[0].params for cache in ("memory", "file", "device"))
     for params in others:

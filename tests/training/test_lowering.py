@@ -57,6 +57,7 @@ def steps(devices, dtype, freeze, remat, settings):
         yield tpu.over(devices, step, specs).trace(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("freeze", "remat", "settings"), KINDS)

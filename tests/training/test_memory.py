@@ -45,6 +45,7 @@ def of_step(**changes):
     return memory.memory_of_step(step, *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"freeze": "layer2", "optimizer": "adamw"}], ids=str)
 def test_the_memory_of_a_step_is_what_its_compiler_counts(changes):
     step, (state, batch, rate, pool) = compiled(**changes)
@@ -74,6 +75,7 @@ def test_nothing_is_said_where_the_compiler_does_not_tell():
     assert memory.memory_of_step(CompiledStep(silent, 4), None, None, None, None) is None
 
 
+@pytest.mark.slow
 def test_each_step_is_compiled_once(tmp_path, capsys):
     pmapped_train_step.cache_clear()
     pmapped_eval_step.cache_clear()

@@ -37,6 +37,7 @@ def test_against_scikit_learn(batch):
     assert values["n"] == 200
 
 
+@pytest.mark.slow
 def test_batches_and_padding_do_not_matter(batch):
     logits, labels = batch
     whole = metrics.summary(metrics.add([sums_of(logits, labels)]))

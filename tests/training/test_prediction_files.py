@@ -130,6 +130,7 @@ def test_evaluation_writes_the_same_file_again_and_one_for_each_other_split_and_
     assert (workdir / "predictions_test.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_predictions_of_another_folder_are_replaced_with_a_line(trained, tmp_path, capsys):
     one, other = (
         noise(tmp_path / name, ["ant/0.png", "fly/1.png"], seed) for seed, name in enumerate(("one", "other"))
@@ -203,6 +204,7 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_goes_on_and_ends_with_the_same_file(trained, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predict_mode, "BATCH", 4)
     given = {"images": str(photos), "neighbours": 2, "explain": True}
@@ -299,6 +301,7 @@ def test_what_output_cannot_be_is_said_before_anything_is_computed(
     assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_is_still_evaluated(trained, tmp_path, monkeypatch, capsys):
     def refuse(path, content):
         raise OSError(errno.EROFS, "Read-only file system", str(path))

@@ -58,6 +58,7 @@ def assert_close(one, other, rtol=2e-5, atol=2e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("freeze", "more"),
     [("none", {}), ("layer2", {}), ("all", {"mixup": 0.2, "cutmix": 1.0, "jitter": 0.2, "erase": 0.5})],
@@ -108,6 +109,7 @@ def test_a_class_without_weight_counts_for_nothing_beside_others():
     np.testing.assert_allclose(scalars["loss"], expected["loss"], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", small.NETWORKS)
 def test_frozen_groups_keep_every_bit_at_every_depth(family):
     net = small.network("kept_deeper", family, axis_name=AXIS)

@@ -29,6 +29,7 @@ def test_the_temperature_is_that_of_the_validation_images(run):
     assert flax_augtl.load_run(run.workdir).temperature == run.temperature
 
 
+@pytest.mark.slow
 def test_result_json_has_loss_and_calibration_error_before_and_after(run):
     for split in ("val", "test"):
         evaluated, values = run.evaluation(split), run.result[split]
@@ -63,6 +64,7 @@ def test_other_weights_of_the_run_are_not_calibrated(run):
     assert shown == f"Not calibrated: the temperature was fitted to the weights of step {run.step}."
 
 
+@pytest.mark.slow
 def test_evaluate_prints_what_the_temperature_changes(run):
     evaluated = run.evaluation("test")
     text = calibration.sentence(run.workdir, run.step, evaluated.probabilities, evaluated.labels)
@@ -116,6 +118,7 @@ def test_the_report_of_the_training_shows_every_section(run):
     assert "of 600.</li>" in text  # The labels that are probably wrong.
 
 
+@pytest.mark.slow
 def test_evaluate_fits_and_reports_what_an_older_run_lacks(run, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(run.workdir, older)

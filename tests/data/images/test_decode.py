@@ -152,6 +152,7 @@ def test_what_the_file_system_has_in_store(tmp_path):
         read_image(tmp_path / "folder.jpg")
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     bomb = encoded(Image.new("1", (30_000, 30_000)), "PNG")
     assert len(bomb) < 1_000_000

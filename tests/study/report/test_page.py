@@ -46,6 +46,7 @@ def test_the_page_escapes_whatever_names_contain():
     Checked(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {"heads": ("kept",), "depths": ("layer4",), "seeds": 1, "leep": None, "finals_by_depth": False, "predictions": None},
     {"heads": (*PRESETS, "mine"), "classes": 102, "seeds": 2, "depths": ("none", "layer4")},

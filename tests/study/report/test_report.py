@@ -157,6 +157,7 @@ def test_a_training_that_was_still_improving_is_reported(result):
     assert {(row["head"], row["depth"]) for row in rows if row["still_rising"] == "True"} == {("kept", "none")}
 
 
+@pytest.mark.slow
 def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
     left_out = ("No time was left for the depth none.",)
     study = dataclasses.replace(result, left_out=left_out, account={"final trainings": 75.0})
@@ -164,6 +165,7 @@ def test_what_the_budget_left_out_and_was_spent_on_is_in_the_report(result):
     assert re.search(r"time budget: final trainings</th><td[^>]*>1:15<", page(study))
 
 
+@pytest.mark.slow
 def test_fewer_than_six_seeds_show_no_significance():
     few, enough = (pretended.study(("traditional", "kept"), ("none", "stem"), seeds) for seeds in (5, 6))
     for text in (terminal_table(few), " ".join(verdict(few)), page(few)):

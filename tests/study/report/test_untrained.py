@@ -28,6 +28,7 @@ def test_the_accuracies_are_those_of_the_best_rate_at_each_depth(result):
             assert found[frozen] == pytest.approx(sum(row["val"][row["metric"]] for row in rows) / len(rows))
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_depth_with_a_score(result):
     text = str(untrained_section(result))
     assert text in str(page(result)) and "Scores without training" in str(page(result))

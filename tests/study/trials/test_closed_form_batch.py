@@ -55,6 +55,7 @@ def done(tmp_path_factory):
     return folder, study(study_config(search="halving", heads=("lda",)), folder)
 
 
+@pytest.mark.slow
 def test_a_study_fits_tests_and_keeps_a_head_in_closed_form(done):
     folder, result = done
     assert result.best == "lda" and result.winners["lda"]["learning_rate"] == 0

@@ -129,6 +129,7 @@ def test_a_trial_on_kept_activations_is_the_ordinary_run(context, activations, h
     assert row["val"]["top1"] == progress.best_value and row["best_step"] == progress.best_step
 
 
+@pytest.mark.slow
 def test_kept_and_recomputed_activations_give_the_same_training(context, activations, recomputed):
     one, other = (trained(context, each, [trial("kept", "layer3")]) for each in (activations, recomputed))
     assert (one.signature.start, other.signature.start) == (4, 0)
@@ -136,6 +137,7 @@ def test_kept_and_recomputed_activations_give_the_same_training(context, activat
     assert one.results()[0]["val"]["top1"] == other.results()[0]["val"]["top1"]
 
 
+@pytest.mark.slow
 def test_activations_kept_in_bfloat16_give_nearly_the_same(context, rows, activations):
     short = open_activations(
         rows,
@@ -307,6 +309,7 @@ def test_rows_of_views(context, rows):
     assert rows.of(dataset.train.ids[:1], 0) == first + n and rows.of(dataset.train.ids[:1], 3) == first + 2 * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", small.NETWORKS)
 def test_every_head_computes_the_same_at_every_cut(family):
     """For each head and depth, the upper groups on kept outputs equal the whole network, batch statistics included."""
