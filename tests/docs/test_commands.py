@@ -26,7 +26,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 FOREIGN = {".", "cd", "export", "gcloud", "git", "scp", "srun", "tensorboard", "xprof", "jupyter", "pyright"}
 COMMANDS = list(dict.fromkeys(pages.commands()))
 MODULE_FLAGS = {
-    *("networks", "seconds", "only", "tiny", "minutes", "out", "torch_python", "run", "one"),
+    *(
+        "networks",
+        "network",
+        "weights",
+        "root",
+        "seconds",
+        "only",
+        "tiny",
+        "minutes",
+        "out",
+        "torch_python",
+        "run",
+        "one",
+    ),
     *(
         "verify",
         "model",
