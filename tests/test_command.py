@@ -71,6 +71,7 @@ def test_a_file_wins_over_a_shipped_config(tmp_path, monkeypatch):
     assert shipped_configs.path_of("elsewhere/digits.py") == "elsewhere/digits.py"
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_told_with_those_that_there_are(tmp_path):
     code, _, errors = start("--config=fodler", f"--workdir={tmp_path / 'run'}")
     assert code == 1 and errors == (

@@ -75,6 +75,7 @@ def test_names_that_are_no_text_from_training_to_predictions(bytes_root, tmp_pat
     assert len(rows) == 9 and [row["path"] for row in rows if row["reason"]] == [f"{bytes_root}/{BYTES}/{BYTES}.png"]
 
 
+@pytest.mark.slow
 def test_a_root_that_is_no_text(tmp_path):
     root = images(tmp_path / BYTES, ("a", "b"))
     flax_augtl.train(config(root), tmp_path / "run", quiet=True)

@@ -9,6 +9,7 @@ from flax_augtl.data import load_dataset, train_batches
 from flax_augtl.data.__main__ import main
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_way(make_folder, capsys):
     root = make_folder({"a": 40, "b": 40}, suffix=".jpg")
     assert main(["benchmark", str(root), "--image_size=16", "--batch_size=8", "--seconds=0.1", "--workers=1"]) == 0

@@ -136,6 +136,7 @@ def test_predict_writes_csv_and_prints_a_table(trained, tmp_path):
     assert "there is no such image" in said
 
 
+@pytest.mark.slow
 def test_predictions_of_an_earlier_start_stay_where_no_image_can_be_read(trained, tmp_path):
     workdir, _ = trained
     (tmp_path / "broken.png").write_bytes(b"no image")

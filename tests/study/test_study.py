@@ -108,6 +108,7 @@ def test_the_warning_about_few_validation_images_precedes_the_timing(tmp_path, c
     assert said.index("validation images are too few to choose between 6 settings") < said.index("Timing")
 
 
+@pytest.mark.slow
 def test_a_study_of_an_earlier_version_has_no_interval_over_images_and_says_so(done, tmp_path):
     folder, result = done
     shutil.copytree(folder, tmp_path / "old")
@@ -429,6 +430,7 @@ def test_a_study_reports_what_its_time_budget_was_spent_on(in_time):
     assert json.loads((folder / "config.json").read_text())["study"]["minutes"] == 60.0
 
 
+@pytest.mark.slow
 def test_a_finished_study_with_a_budget_trains_nothing_again(in_time, monkeypatch):
     folder, result = in_time
     monkeypatch.setattr(TrialBatch, "advance", lambda self, pause: pytest.fail("a trial was trained again"))

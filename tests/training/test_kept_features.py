@@ -167,6 +167,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(cache, dataset
     assert run.evaluate(dataset=dataset)["loss"] == pytest.approx(run.result["test"]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_not_finite_is_skipped_like_an_image(dataset, tmp_path, monkeypatch):
     fill = Activations.fill
 

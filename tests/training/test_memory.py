@@ -63,6 +63,7 @@ def test_the_memory_of_a_step_is_what_its_compiler_counts(changes):
     )
 
 
+@pytest.mark.slow
 def test_what_saves_memory_is_seen_to_save_it():
     whole = of_step().computation
     assert of_step(accumulate=4).computation < 0.6 * whole

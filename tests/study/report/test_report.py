@@ -429,6 +429,7 @@ def test_a_curve_that_falls_at_the_end_reaches_its_final_accuracy_earlier(result
     assert queries.reached(result, row | {"history": points}, 0.9, final=True)[1] == 2.0
 
 
+@pytest.mark.slow
 def test_convergence_has_a_section_and_columns(result):
     assert "<h2>Convergence</h2>" in page(result) or ">Convergence<" in page(result)
     first = next(csv.DictReader(io.StringIO(spreadsheet.study_csv(result))))

@@ -87,6 +87,7 @@ def best_config():
     return config
 
 
+@pytest.mark.slow
 def test_the_same_command_trains_nothing_again(done):
     folder, result = done
     again = study(study_config(search="halving", heads=("lda",)), folder)

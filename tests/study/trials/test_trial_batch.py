@@ -227,6 +227,7 @@ def test_a_diverging_trial_does_not_affect_the_others(context, activations):
     assert not good["diverged"] and good["val"]["top1"] == alone.results()[0]["val"]["top1"]
 
 
+@pytest.mark.slow
 def test_a_final_trial_trains_on_both_splits_and_is_tested(context, activations):
     tests = kept(context, test_rows(list(context.datasets.values()), context.preprocessing, context.config.data))
     final = Trial("final", "kept", "fc", "pretrained", 0.05, 1, 3)
