@@ -12,7 +12,8 @@ its own time limit; a part that fails leaves its traceback in the results, and t
     g  the study: kept features, trials together, where the features are
     h  prediction from files
 
-`--tiny` runs all of it on small networks, on a CPU in about three minutes.
+`--tiny` runs all of it on small networks, on a CPU in about two minutes; some parts run beside
+others then.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, help="time for all parts (default: 8; with --tiny 15, it needs 3)")
+    parser.add_argument("--minutes", type=float, help="time for all parts (default: 8; with --tiny 15, it needs 2)")
     parser.add_argument("--out", help="folder of results.jsonl, results.md and logs (default: a new temporary folder)")
     parser.add_argument("--only", default="", help="letters of the parts to run, such as a,c (default: all)")
     parser.add_argument("--tiny", action="store_true", help="small networks and few steps, for a CPU")
