@@ -1,10 +1,11 @@
 """What the log says before the first step: the data, the network, what is frozen, and useless settings."""
 
+from flax_augtl.config.methods import changed
 from flax_augtl.runtime import distributed
 from flax_augtl.runtime.text import on_one_line
 from flax_augtl.training import freezing
 from flax_augtl.training.balance import imbalance
-from flax_augtl.training.experiment import Experiment
+from flax_augtl.training.experiment import Experiment, method_of
 from flax_augtl.training.ineffective import ineffective_settings
 from flax_augtl.training.log import RunLog
 from flax_augtl.training.precision import fewer_bits
@@ -48,6 +49,8 @@ def log_start(log: RunLog, experiment: Experiment, progress: Progress) -> None:
             rates.factors(experiment.plan) if (rates := experiment.optimizer.places.group_rates) else None,
         )
     )
+    if experiment.plan.trains_source and (method := changed(method_of(experiment.config))):
+        log.say(f"Method of fine-tuning: {', '.join(f'{name}={value}' for name, value in method.items())}.")
     if experiment.features.note:
         log.say(experiment.features.note)
     if experiment.features.keeps and experiment.config.data.cache != "none":
