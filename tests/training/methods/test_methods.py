@@ -16,6 +16,8 @@ from flax_augtl.training.experiment import check_mixed, check_norms, prepare
 from flax_augtl.training.freezing import freezing_plan
 from flax_augtl.training.methods import Places, places_of
 from flax_augtl.training.optimizer import create_optimizer, optimizer_of
+from flax_augtl.training.progress import Progress
+from flax_augtl.training.start_log import log_start
 from flax_augtl.training.state import create_state
 from flax_augtl.training.step import AXIS, StepSettings
 from tests import small
@@ -178,3 +180,21 @@ def test_an_experiment_has_what_its_config_asks_for():
     assert experiment.step.losses == places_of(METHODS["bss"]).losses and experiment.optimizer.places == Places()
     frozen = prepare(config("bss", freeze="all"))
     assert frozen.step.losses == ()
+
+
+@pytest.mark.parametrize(
+    "freeze, said", [("layer2", ["Method of fine-tuning: layer_decay=0.8, l2_sp=0.1."]), ("all", [])]
+)
+def test_the_log_names_the_method_where_it_has_an_effect(freeze, said):
+    class Log:
+        def __init__(self):
+            self.lines = []
+
+        def say(self, text):
+            self.lines.append(text)
+
+    config = small.digits_config(weights="embedded:glyphs", freeze=freeze, head={"preset": "traditional"})
+    config.method.preset, config.method.layer_decay = "l2_sp", 0.8
+    log = Log()
+    log_start(log, prepare(typed(config)), Progress())
+    assert [line for line in log.lines if line.startswith("Method")] == said
