@@ -38,33 +38,39 @@ def _pool(x, size, stride, pad):
 
 
 def _forward(x, size, stride, pad):
-    y = max_pool(x, size, stride, pad)
-    return y, (x, y)
+    return max_pool(x, size, stride, pad), x
 
 
-def _plain_gradient(x, y, gradient, *, size, stride, pad):
+def _plain_gradient(x, gradient, *, size, stride, pad):
     return jax.vjp(functools.partial(_pool, size=size, stride=stride, pad=pad), x)[1](gradient)[0]
 
 
-def _gradient(x, y, gradient, *, size, stride, pad):
-    """Give each window's gradient to the first maximum in it, in one pass for each position in the window."""
-    side = [(each - 1) * stride + 1 for each in y.shape[1:3]]
+def _gradient(x, gradient, *, size, stride, pad):
+    """Give each window's gradient to the first maximum in it, in one pass for each position in the window.
+
+    The positions are compared with each other and not with the maximum from the forward pass: a compiler may compute x
+    again here, rounded differently, and then nothing would equal that maximum.
+    """
+    side = [(each - 1) * stride + 1 for each in gradient.shape[1:3]]
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-    given, total = jnp.zeros(y.shape, bool), jnp.zeros_like(padded)
-    for i in range(size):
-        for j in range(size):
-            wins = (padded[:, i : i + side[0] : stride, j : j + side[1] : stride] == y) & ~given
-            given |= wins
-            total += jax.lax.pad(
-                jnp.where(wins, gradient, 0),
-                jnp.zeros((), x.dtype),
-                (
-                    (0, 0, 0),
-                    (i, padded.shape[1] - i - side[0], stride - 1),
-                    (j, padded.shape[2] - j - side[1], stride - 1),
-                    (0, 0, 0),
-                ),
-            )
+    places = [(i, j) for i in range(size) for j in range(size)]
+    values = [padded[:, i : i + side[0] : stride, j : j + side[1] : stride] for i, j in places]
+    highest, first = values[0], jnp.zeros(gradient.shape, jnp.int8)
+    for number, value in enumerate(values):
+        higher = value > highest
+        highest, first = jnp.where(higher, value, highest), jnp.where(higher, jnp.int8(number), first)
+    total = jnp.zeros_like(padded)
+    for number, (i, j) in enumerate(places):
+        total += jax.lax.pad(
+            jnp.where(first == number, gradient, 0),
+            jnp.zeros((), x.dtype),
+            (
+                (0, 0, 0),
+                (i, padded.shape[1] - i - side[0], stride - 1),
+                (j, padded.shape[2] - j - side[1], stride - 1),
+                (0, 0, 0),
+            ),
+        )
     return total[:, pad : pad + x.shape[1], pad : pad + x.shape[2]]
 
 
@@ -72,12 +78,11 @@ def _backward(size, stride, pad, kept, gradient):
     settings = {"size": size, "stride": stride, "pad": pad}
     # XLA has no deterministic form of its own gradient on a GPU, and refuses to compile it.
     if _BY_PLACES.get() or determinism.is_on():
-        x, y = kept
-        return (_gradient(x, y, gradient, **settings),)
+        return (_gradient(kept, gradient, **settings),)
     # On a CPU, XLA's own gradient takes four times as long, longer than the convolution before it.
     return (
         jax.lax.platform_dependent(
-            *kept,
+            kept,
             gradient,
             cpu=functools.partial(_gradient, **settings),
             default=functools.partial(_plain_gradient, **settings),
