@@ -119,7 +119,16 @@ def test_main_trains_all_folds_where_none_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(cross_validation, "train_folds", lambda config, workdir, **flags: called.append("folds"))
     monkeypatch.setattr(modes, "train", lambda config, workdir, **flags: called.append("one"))
     flags = type(
-        "Flags", (), {"workdir": str(tmp_path), "extend": False, "profile": False, "mode": "train", "data_root": None}
+        "Flags",
+        (),
+        {
+            "workdir": str(tmp_path),
+            "extend": False,
+            "profile": False,
+            "mode": "train",
+            "data_root": None,
+            "dry_run": False,
+        },
     )()
     for fold in (None, 0):
         flags.config = config()
