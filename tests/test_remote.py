@@ -162,6 +162,7 @@ def test_a_run_in_a_bucket_has_the_files_of_one_on_the_disk(bucket, tmp_path):
         "predictions_test.csv",
         "predictions_val.csv",
         "calibration.json",
+        "features.json",
         "familiarity.npz",
         "report.html",
     }
