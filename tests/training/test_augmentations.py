@@ -31,8 +31,9 @@ def test_data_on_the_device_are_changed_alike(tmp_path):
         flax_augtl.train(config(cache=cache, rotate=20.0), tmp_path / cache, quiet=True).variables
         for cache in ("none", "device")
     ]
+    # Two programs, which need not round alike.
     for expected, same in zip(*map(jax.tree.leaves, found), strict=True):
-        np.testing.assert_array_equal(same, expected)
+        np.testing.assert_allclose(same, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rotate", ["right_angles", 20.0])
